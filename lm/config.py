@@ -1,0 +1,511 @@
+"""The whole configuration on one page: every setting, its default, its unit, and what is allowed.
+
+    cfg = config.load("outputs/runs/.../config.resolved.yaml")      # or what Hydra composed
+    model = cfg.model.build(tokenizer.vocab_size)
+
+YAML files in conf/ only override what stands here. Loads neither torch nor wandb, so that every
+configuration error is told before anything slow starts.
+"""
+
+import difflib
+import importlib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be: one line with the key, the value and what is allowed."""
+
+
+def within(default: float, low: float, high: float = math.inf) -> Any:
+    """A number that must be finite and lie in [low, high]."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def one_of(default: str, *others: str) -> Any:
+    """A word out of a short list, the default first."""
+    return field(default=default, metadata={"choices": (default, *others)})
+
+
+@dataclass
+class Settings:
+    """What every group of settings shares: the check of its ranges and choices."""
+
+    group: ClassVar[str] = ""  # the prefix of its keys: "model" in model.n_layer
+
+    def key(self, name: str) -> str:
+        return f"{self.group}.{name}" if self.group else name
+
+    def __post_init__(self) -> None:
+        problems = []
+        for f in fields(self):
+            value, rule = getattr(self, f.name), f.metadata
+            if "choices" in rule and value not in rule["choices"]:
+                problems.append(f"{self.key(f.name)}={value}: choose {' or '.join(rule['choices'])}")
+            if "low" in rule and not (
+                math.isfinite(value) and rule["low"] <= value <= rule["high"]
+            ):
+                limit = f"from {rule['low']} to {rule['high']}"
+                limit = f"at least {rule['low']}" if rule["high"] == math.inf else limit
+                problems.append(f"{self.key(f.name)}={value}: must be {limit}")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+@dataclass
+class Part(Settings):
+    """Settings that name the thing they build; `name` says which dataclass a saved config means."""
+
+    builds: ClassVar[str] = ""  # "module:function or class"; no field, so no file can choose it
+    name: str = MISSING
+
+    def build(self, *args: Any, **kwargs: Any) -> Any:
+        """Import what these settings are for, now and not earlier, and call it with them."""
+        module, _, attribute = self.builds.partition(":")
+        return getattr(importlib.import_module(module), attribute)(self, *args, **kwargs)
+
+
+# ------------------------------------------------------------------------------------- corpus
+
+
+@dataclass
+class CorpusConfig(Part):
+    group: ClassVar[str] = "corpus"
+    val_fraction: float = within(0.1, 0.001, 0.9)  # of the documents, or of one text's characters
+
+
+@dataclass
+class PydocsConfig(CorpusConfig):
+    builds: ClassVar[str] = "lm.corpora.pydocs:Pydocs"
+    name: str = "pydocs"
+
+
+@dataclass
+class ShakespeareConfig(CorpusConfig):
+    builds: ClassVar[str] = "lm.corpora.download:Shakespeare"
+    name: str = "shakespeare"
+
+
+@dataclass
+class NamesConfig(CorpusConfig):
+    builds: ClassVar[str] = "lm.corpora.download:Names"
+    name: str = "names"
+
+
+@dataclass
+class FilesConfig(CorpusConfig):
+    builds: ClassVar[str] = "lm.corpora.files:Files"
+    name: str = "files"
+    path: Any = MISSING  # a file, folder or glob, or a list of them: .txt, .jsonl, .gz
+    field: str = "text"  # which key of a .jsonl line holds the text
+    errors: str = one_of("strict", "replace")  # what to do with bytes that are not UTF-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        paths = self.path if isinstance(self.path, list) else [self.path]
+        if not paths or not all(isinstance(p, str) and p for p in paths):
+            raise ConfigError(f"corpus.path={self.path}: give a file, folder or glob, or a list")
+
+
+@dataclass
+class GrammarConfig(CorpusConfig):
+    builds: ClassVar[str] = "lm.corpora.grammar:Grammar"
+    name: str = "grammar"
+    n_documents: int = within(20_000, 100)  # one sentence each
+    seed: int = within(0, 0)  # of the text; the rules are fixed
+
+
+# ---------------------------------------------------------------------------------- tokenizer
+
+
+@dataclass
+class TokenizerConfig(Part):
+    group: ClassVar[str] = "tokenizer"
+
+
+@dataclass
+class CharConfig(TokenizerConfig):
+    name: str = "char"
+
+
+@dataclass
+class ByteConfig(TokenizerConfig):
+    name: str = "byte"
+
+
+@dataclass
+class BPEConfig(TokenizerConfig):
+    name: str = "bpe"
+    vocab_size: int = within(1024, 257)  # 256 bytes, merges and special tokens together
+    pattern: str = "gpt4"  # how text is cut before merging: gpt4, gpt2 or a regex
+    tie_break: str = one_of("first-pair", "greatest-bytes")  # between equally frequent pairs
+
+
+# -------------------------------------------------------------------------------------- model
+
+
+@dataclass
+class ModelConfig(Part):
+    group: ClassVar[str] = "model"
+    context_len: int = within(128, 2)  # tokens a training window holds; the most a model may read
+
+
+@dataclass
+class BigramCountsConfig(ModelConfig):
+    builds: ClassVar[str] = "lm.models.bigram_counts:BigramCounts"
+    name: str = "bigram_counts"
+    add_k: float = within(1.0, 1e-9)  # counts added to every pair
+
+
+@dataclass
+class NgramConfig(ModelConfig):
+    builds: ClassVar[str] = "lm.models.ngram:Ngram"
+    name: str = "ngram"
+    order: int = within(5, 1, 16)  # tokens in the longest counted sequence, the predicted included
+
+
+@dataclass
+class BigramConfig(ModelConfig):
+    builds: ClassVar[str] = "lm.models.bigram:Bigram"
+    name: str = "bigram"
+
+
+@dataclass
+class MLPConfig(ModelConfig):
+    builds: ClassVar[str] = "lm.models.mlp:MLP"
+    name: str = "mlp"
+    window: int = within(8, 1)  # previous tokens it sees
+    n_embd: int = within(64, 1)  # per token
+    n_hidden: int = within(256, 1)
+    dropout: float = within(0.0, 0.0, 0.99)
+
+
+@dataclass
+class GRUConfig(ModelConfig):
+    builds: ClassVar[str] = "lm.models.gru:GRU"
+    name: str = "gru"
+    n_layer: int = within(1, 1)
+    n_embd: int = within(128, 1)
+    n_hidden: int = within(256, 1)
+    dropout: float = within(0.0, 0.0, 0.99)
+
+
+@dataclass
+class TransformerConfig(ModelConfig):
+    builds: ClassVar[str] = "lm.models.transformer:Transformer"
+    name: str = "transformer"
+    n_layer: int = within(4, 1)
+    n_head: int = within(4, 1)
+    n_kv_head: int = within(0, 0)  # heads of keys and values (GQA); 0: as many as n_head
+    n_embd: int = within(128, 1)  # width of the residual stream
+    n_mlp: int = within(0, 0)  # width inside the MLP; 0: 4 n_embd, or 8/3 n_embd for swiglu
+    positions: str = one_of("rope", "learned")
+    rope_base: float = within(10_000.0, 1.0)
+    norm: str = one_of("rmsnorm", "layernorm")
+    norm_eps: float = within(1e-5, 0.0)  # GPT-2's and Llama's
+    activation: str = one_of("relu2", "gelu", "swiglu")
+    qk_norm: bool = True  # RMS-normalise queries and keys, per head
+    bias: bool = False  # in the linear layers and the LayerNorms
+    tie: bool = True  # the head is the embedding, transposed
+    softcap: float = within(0.0, 0.0)  # logits to softcap * tanh(logits / softcap); 0: off
+    dropout: float = within(0.0, 0.0, 0.99)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_embd % self.n_head:
+            raise ConfigError(
+                f"model.n_embd={self.n_embd} is not a multiple of model.n_head={self.n_head}"
+            )
+        if self.n_kv_head and self.n_head % self.n_kv_head:
+            raise ConfigError(
+                f"model.n_head={self.n_head} is not a multiple of model.n_kv_head={self.n_kv_head}"
+            )
+        if self.positions == "rope" and self.n_embd // self.n_head % 2:
+            raise ConfigError(
+                f"model.positions=rope turns pairs of numbers, but a head has "
+                f"n_embd/n_head={self.n_embd // self.n_head}, which is odd"
+            )
+
+
+# --------------------------------------------------------------------- optimizer and schedule
+
+
+@dataclass
+class OptimizerConfig(Part):
+    group: ClassVar[str] = "optimizer"
+
+
+@dataclass
+class AdamWConfig(OptimizerConfig):
+    builds: ClassVar[str] = "lm.optim.groups:adamw"
+    name: str = "adamw"
+    lr: float = within(3e-3, 0.0)
+    beta1: float = within(0.9, 0.0, 1.0)
+    beta2: float = within(0.95, 0.0, 1.0)
+    eps: float = within(1e-8, 0.0)
+    weight_decay: float = within(0.1, 0.0)  # of matrices; gains, biases and embeddings have none
+
+
+@dataclass
+class MuonConfig(OptimizerConfig):
+    builds: ClassVar[str] = "lm.optim.groups:muon_and_adamw"
+    name: str = "muon"
+    lr: float = within(0.02, 0.0)  # spectral norm of one hidden matrix's update
+    momentum: float = within(0.95, 0.0, 1.0)  # of the gradient average, Nesterov
+    weight_decay: float = within(0.0, 0.0)
+    adamw_lr: float = within(3e-3, 0.0)  # embeddings, head, gains: all but hidden matrices
+    beta1: float = within(0.9, 0.0, 1.0)
+    beta2: float = within(0.95, 0.0, 1.0)
+    eps: float = within(1e-8, 0.0)
+
+
+@dataclass
+class ScheduleConfig(Part):
+    group: ClassVar[str] = "schedule"
+    warmup: float = within(0.02, 0.0, 1.0)  # share of the run in which the rate rises from 0
+
+
+@dataclass
+class ConstantConfig(ScheduleConfig):
+    builds: ClassVar[str] = "lm.optim.schedule:constant"
+    name: str = "constant"
+
+
+@dataclass
+class CosineConfig(ScheduleConfig):
+    builds: ClassVar[str] = "lm.optim.schedule:cosine"
+    name: str = "cosine"
+    final: float = within(0.1, 0.0, 1.0)  # last rate as a share of the first
+
+
+@dataclass
+class WSDConfig(ScheduleConfig):
+    builds: ClassVar[str] = "lm.optim.schedule:wsd"
+    name: str = "wsd"
+    decay: float = within(0.3, 0.0, 1.0)  # share of the run in which the rate falls to `final`
+    final: float = within(0.0, 0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.warmup + self.decay > 1:
+            raise ConfigError(
+                f"schedule.warmup={self.warmup} and schedule.decay={self.decay} are more than "
+                "the whole run: their sum must be at most 1"
+            )
+
+
+# ---------------------------------------------------------------------------- train and track
+
+
+@dataclass
+class TrainConfig(Settings):
+    group: ClassVar[str] = "train"
+    steps: int = within(1500, 1)  # optimizer updates
+    tokens: int = within(0, 0)  # if above 0, the budget instead of steps
+    seconds: float = within(0.0, 0.0)  # of training, if above 0, the budget instead of steps
+    batch_size: int = within(32, 1)  # windows of context_len tokens per step
+    micro_batch: int = within(0, 0)  # windows per forward pass, summed up to a step; 0: all
+    clip: float = within(1.0, 0.0)  # largest gradient norm; 0: off
+    log_every: int = within(10, 1)  # steps between points of the training curve
+    eval_every: int = within(250, 0)  # steps; 0: at the end only. The same for the next two
+    sample_every: int = within(500, 0)
+    save_every: int = within(250, 0)
+    keep_last: int = within(2, 1)  # checkpoints; the best one is kept besides
+    prompts: list[str] = field(default_factory=lambda: ["The "])  # one sample each
+    sample_len: int = within(128, 1)  # tokens
+    temperature: float = within(0.8, 0.0)  # of the samples; 0: the likeliest token
+    device: str = one_of("auto", "cpu", "cuda", "mps")
+    dtype: str = one_of("auto", "float32", "bfloat16")
+    threads: int = within(0, 0)  # of the CPU; 0: PyTorch's choice
+    deterministic: bool = True  # the same bits from the same command on the same machine
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tokens and self.seconds:
+            raise ConfigError("train.tokens and train.seconds are both set: choose one budget")
+        if self.micro_batch and self.batch_size % self.micro_batch:
+            raise ConfigError(
+                f"train.batch_size={self.batch_size} is not a multiple of "
+                f"train.micro_batch={self.micro_batch}"
+            )
+
+
+@dataclass
+class TrackConfig(Settings):
+    group: ClassVar[str] = "track"
+    mode: str = one_of("auto", "online", "offline", "off")  # auto: online with a key, else offline
+    project: str = "lm"
+    entity: str | None = None  # W&B user or team; None: the account's default
+    tags: list[str] = field(default_factory=list)
+    notes: str = ""
+
+
+@dataclass
+class Config(Settings):
+    """One training run."""
+
+    corpus: CorpusConfig = MISSING
+    tokenizer: TokenizerConfig = MISSING
+    model: ModelConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    schedule: ScheduleConfig = MISSING
+    train: TrainConfig = field(default_factory=TrainConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+    name: str = ""  # what reports and W&B call the run; an experiment's number and name
+    seed: int = within(0, 0, 2**32 - 1)  # of weights, batches, dropout and samples
+
+
+# ------------------------------------------------------- commands that read a finished run
+
+
+@dataclass
+class SampleConfig(Settings):
+    """python -m lm.sample: continue a prompt with a trained model."""
+
+    run: str = "latest"  # a run directory, or the newest
+    checkpoint: str = "best"  # best, last or a step
+    prompt: str = "The "  # empty on a terminal with interactive=true: a prompt line
+    n: int = within(1, 1)  # samples
+    max_tokens: int = within(256, 1)
+    temperature: float = within(0.8, 0.0)  # 0: always the likeliest token
+    top_k: int = within(0, 0)  # keep the k likeliest tokens; 0: all
+    top_p: float = within(1.0, 1e-6, 1.0)  # keep the likeliest tokens that sum to p
+    seed: int = within(0, 0)
+    stop: str = ""  # end at this text; the end-of-document token always ends a sample
+    interactive: bool = False  # a prompt line that remembers
+    device: str = one_of("auto", "cpu", "cuda", "mps")
+
+
+@dataclass
+class EvaluateConfig(Settings):
+    """python -m lm.evaluate: loss, perplexity and bits per byte of a trained model."""
+
+    run: str = "latest"
+    checkpoint: str = "best"
+    split: str = one_of("val", "train")
+    corpus: str = ""  # another corpus: its name, or a file, folder or glob; empty: the run's own
+    batch_size: int = within(32, 1)
+    device: str = one_of("auto", "cpu", "cuda", "mps")
+
+
+# ------------------------------------------------------------------------------ load and save
+
+PARTS = {
+    "corpus": CorpusConfig,
+    "tokenizer": TokenizerConfig,
+    "model": ModelConfig,
+    "optimizer": OptimizerConfig,
+    "schedule": ScheduleConfig,
+}
+
+
+def options(group: str) -> dict[str, type[Part]]:
+    """The parts of a group by name: {"transformer": TransformerConfig, ...}."""
+    return {cls.name: cls for cls in PARTS[group].__subclasses__()}
+
+
+def load(source: Mapping | str | Path) -> Config:
+    """A checked Config from nested values or a saved YAML file.
+
+    Raises ConfigError, naming every unknown key, wrong type, missing value and broken rule.
+    """
+    if isinstance(source, (str, Path)):
+        source = read_yaml(Path(source))
+    problems: list[str] = _unknown(Config, source, "")
+    values: dict[str, Any] = {k: v for k, v in source.items() if k not in (*PARTS, "train", "track")}
+    for group in (*PARTS, "train", "track"):
+        try:
+            values[group] = _load_group(group, source.get(group))
+        except ConfigError as error:
+            problems.append(str(error))
+    if not problems:
+        try:
+            plain = {k: v for k, v in values.items() if not isinstance(v, Settings)}
+            checked = typed(Config, plain, "")
+            return Config(**{**values, "name": checked["name"], "seed": checked["seed"]})
+        except ConfigError as error:
+            problems.append(str(error))
+    raise ConfigError("; ".join(problems))
+
+
+def save(cfg: Config, path: Path) -> None:
+    """Write every setting as YAML that `load` reads back to an equal Config."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))), encoding="utf-8")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The plain values of a YAML file; interpolations stay text, so a file cannot read the
+    environment."""
+    try:
+        node = OmegaConf.load(path)
+        values = OmegaConf.to_container(node, resolve=False)
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist") from None
+    except Exception as error:  # YAML and OmegaConf have a dozen unrelated classes for bad files
+        raise ConfigError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no settings")
+    return values
+
+
+def flat(cfg: Config) -> dict[str, Any]:
+    """Every setting by its dotted key: {"model.n_layer": 4, ...}."""
+
+    def walk(node: dict, prefix: str) -> dict[str, Any]:
+        rows: dict[str, Any] = {}
+        for key, value in node.items():
+            deeper = isinstance(value, dict)
+            rows.update(walk(value, f"{prefix}{key}.") if deeper else {prefix + key: value})
+        return rows
+
+    return walk(asdict(cfg), "")
+
+
+def typed(cls: type, values: Mapping, prefix: str) -> dict[str, Any]:
+    """`values` converted to the types of the dataclass `cls`, its defaults filled in."""
+    try:
+        node = OmegaConf.merge(OmegaConf.structured(cls), dict(values))
+        missing = sorted(OmegaConf.missing_keys(node) - set(PARTS))
+        if missing:
+            raise ConfigError(f"{prefix}{missing[0]} has no value: give {prefix}{missing[0]}=VALUE")
+        return {f.name: node[f.name] for f in fields(cls) if not OmegaConf.is_missing(node, f.name)}
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or getattr(error, "key", None) or ""
+        raise ConfigError(f"{prefix}{key}: {str(error).splitlines()[0]}") from None
+
+
+def _load_group(group: str, values: Any) -> Settings:
+    if values is None or values == MISSING:
+        raise ConfigError(f"{group} is missing: give {group}=NAME")
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{group}={values} is not a group of settings")
+    if group in PARTS:
+        name, known = values.get("name"), options(group)
+        if name not in known:
+            raise ConfigError(f"{group}.name={name}: choose {', '.join(known)}")
+        cls: type = known[name]
+    else:
+        cls = {"train": TrainConfig, "track": TrackConfig}[group]
+    if problems := _unknown(cls, values, f"{group}."):
+        raise ConfigError("; ".join(problems))
+    plain = typed(cls, values, f"{group}.")
+    return cls(**{k: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for k, v in plain.items()})
+
+
+def _unknown(cls: type, values: Mapping, prefix: str) -> list[str]:
+    """One sentence for each key that `cls` does not have, with the nearest one it has."""
+    known = [f.name for f in fields(cls)]
+    problems = []
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
+            hint = f" (did you mean {prefix}{near[0]}?)" if near else f" (known: {', '.join(known)})"
+            problems.append(f"unknown setting {prefix}{key}{hint}")
+    return problems
+
