@@ -62,8 +62,8 @@ def _by_document(
         side = "val" if _uniform(text) < val_fraction else "train"
         n[side] += 1
         yield side, text
-    for side in n:
-        if not n[side]:
+    for side, count in n.items():
+        if not count:
             raise ValueError(
                 f"corpus.val_fraction={val_fraction} leaves no document for {side} out of the "
                 f"{sum(n.values()):,} in corpus {name}: change it, or give more different documents"

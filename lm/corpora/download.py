@@ -1,0 +1,150 @@
+"""Two well-known texts: tiny Shakespeare (one text) and names (32,033 first names, one a line).
+
+LM_DATA_DIR=/data python -m lm.train corpus=shakespeare    # /data/shakespeare.txt, no network
+python -m lm.train corpus=names                            # fetched once into outputs/cache
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from lm import store
+from lm.corpora.base import Corpus
+
+TRIES = 4
+BACKOFF = 0.5  # seconds before the second try, doubled before each further one
+TIMEOUT = 20.0  # seconds a server may be silent
+DEADLINE = 120.0  # seconds one try may take: a server that drips never falls silent
+RETRY_STATUS = {408, 425, 429, 500, 502, 503, 504}  # the answers that another try can change
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A file that is known to the last byte, so that nothing from the network need be trusted."""
+
+    name: str
+    url: str
+    size: int  # bytes
+    sha256: str
+
+
+SHAKESPEARE = Pinned(
+    name="shakespeare.txt",
+    url="https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+    size=1_115_394,
+    sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+)
+NAMES = Pinned(
+    name="names.txt",
+    url="https://raw.githubusercontent.com/karpathy/makemore/master/names.txt",
+    size=228_145,
+    sha256="0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
+)
+
+
+class Downloaded(Corpus):
+    """A pinned file, from LM_DATA_DIR or the network."""
+
+    file: Pinned
+
+    def source(self) -> dict[str, Any]:
+        return {"name": self.cfg.name, "sha256": self.file.sha256}
+
+    def text(self) -> str:
+        return find(self.file).read_text(encoding="utf-8")
+
+
+class Shakespeare(Downloaded):
+    """One document of 1,115,394 characters; the split by position gives 1,003,854 / 111,540."""
+
+    file = SHAKESPEARE
+
+    def documents(self) -> Iterator[str]:
+        yield self.text()
+
+
+class Names(Downloaded):
+    """One document a name, in the order of the file, repetitions kept."""
+
+    file = NAMES
+
+    def documents(self) -> Iterator[str]:
+        yield from self.text().split()
+
+
+def find(file: Pinned, folder: Path | None = None) -> Path:
+    """Where `file` lies: in LM_DATA_DIR, else in `folder`, fetched into it if it is not there.
+
+    `folder` is outputs/cache/downloads unless given. Raises ValueError if LM_DATA_DIR holds, or
+    the server sends, a different file, and FileNotFoundError if it cannot be fetched.
+    """
+    if local := os.environ.get("LM_DATA_DIR"):
+        path = Path(local) / file.name
+        if path.is_file():
+            if (found := store.sha256(path)) != file.sha256:
+                raise ValueError(
+                    f"{path} in LM_DATA_DIR has the sha256 {found}, but {file.sha256} was expected:"
+                    f" replace it, or read it as it is with corpus=files corpus.path={path}"
+                )
+            return path
+    path = (folder or store.cache_dir() / "downloads") / file.name
+    # Nothing is trusted because it exists: a damaged file is fetched again.
+    if not (path.is_file() and store.sha256(path) == file.sha256):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.atomic_write(path, fetch(file))
+    return path
+
+
+def fetch(file: Pinned) -> bytes:
+    """The content of `file` from the network, checked. Raises as `find` does."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            return _check(file, _receive(file))
+        except (OSError, HTTPException) as error:  # unreachable, silent, cut off, or refusing
+            problem = str(error) or type(error).__name__
+            if isinstance(error, HTTPError) and error.code not in RETRY_STATUS:
+                break
+            if attempt < TRIES:
+                time.sleep(BACKOFF * 2 ** (attempt - 1))
+    raise FileNotFoundError(
+        f"{file.url}: no success in {attempt} tries, {problem}; {_way_out(file)}"
+    )
+
+
+def _receive(file: Pinned) -> bytes:
+    """What the server sends, one byte more than `file` has at the most."""
+    start, body = time.monotonic(), bytearray()
+    request = Request(file.url, headers={"User-Agent": "lm"})
+    with urlopen(request, timeout=TIMEOUT) as response:
+        # read1 returns what one receive brings; read would wait for a full buffer, however long
+        while len(body) <= file.size and (chunk := response.read1(1 << 16)):
+            body += chunk
+            if time.monotonic() - start > DEADLINE:
+                raise TimeoutError(f"{len(body):,} bytes in {DEADLINE:.0f} s is too slow")
+        promised = response.headers.get("Content-Length")
+    if promised and promised.isdigit() and len(body) < min(int(promised), file.size + 1):
+        raise ConnectionError(f"the connection ended after {len(body):,} of {promised} bytes")
+    return bytes(body)
+
+
+def _check(file: Pinned, body: bytes) -> bytes:
+    if (found := hashlib.sha256(body).hexdigest()) == file.sha256:
+        return body
+    if len(body) > file.size:
+        got = f"more than the {file.size:,} bytes expected"
+    elif body.lstrip()[:1] == b"<":
+        got = f"a web page of {len(body):,} bytes"
+    else:
+        got = f"{len(body):,} bytes with the sha256 {found}, expected {file.sha256}"
+    raise ValueError(f"{file.url} sent {got}; nothing was kept; {_way_out(file)}")
+
+
+def _way_out(file: Pinned) -> str:
+    return f"put the file into a folder as {file.name} and set LM_DATA_DIR to that folder"

@@ -1,0 +1,226 @@
+"""English-looking sentences from a probabilistic grammar whose entropy is known exactly.
+
+    next(sentences(1, seed=0))          # "the old farmer who visits these pilots believes that ..."
+    ENGLISH.facts()["floor_bpb"]        # bits per byte of a perfect model: no model can do better
+
+Because a sentence has one derivation, its probability is the product of the rules in it, and the
+entropy of sentences is that of derivations, which a linear system gives without sampling. One
+derivation because: no word belongs to two categories; a noun phrase has at most one modifier
+after its noun, each kind opens with a word of its own, and it belongs to the nearest noun; only
+whole sentences are joined, by a comma; brackets close what they opened. (The tests build the
+LR(1) automaton of these rules: it has no conflict, and that proves it for every length.)
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+
+from lm.corpora.base import Corpus
+
+BATCH = 8192  # sentences grown at a time; part of what a seed means
+
+# A line is a symbol and what it becomes, each choice with its probability. Capitals are symbols,
+# all else is text. _s is singular, _p plural: a verb agrees with a noun that may be far back.
+RULES = """
+S      .70 C . | .30 C , LINK S
+C      .55 NP_s VP_s | .45 NP_p VP_p
+PP     .50 P NP_s | .50 P NP_p
+OBJ    .55 NP_s | .45 NP_p
+WHOM   .50 NP_s TV_s | .50 NP_p TV_p
+"""
+# The same again for n = s and n = p.
+NUMBERED_RULES = """
+NP_n   .76 HEAD_n | .24 HEAD_n TAIL_n
+TAIL_n .46 PP | .20 who VP_n | .20 whom WHOM | .07 ( C ) | .07 [ C ]
+HEAD_n .55 DET NB_n | .45 DET_n NB_n
+NB_n   .65 N_n | .35 ADJ NB_n
+VP_n   .24 IV_n | .16 IV_n ADV | .36 TV_n OBJ | .12 BE_n ADJ | .12 SV_n that C
+"""
+# The words of a category from frequent to rare: the one at rank r has probability ~ 1/r (Zipf).
+WORDS = {
+    "LINK": "and but so while because although until",
+    "DET": "the my your their",
+    "DET_s": "this every one each",
+    "DET_p": "these some many several",
+    "BE_s": "is seems",
+    "BE_p": "are seem",
+    "P": "near behind with beside above beyond under against",
+    "ADV": "today slowly often here again loudly quietly well never alone",
+    "ADJ": "old young tall happy quiet small brave clever tired famous strange honest lazy proud "
+    "gentle angry bright careful hungry lonely modest nervous polite rude silent wise",
+}
+# Singular nouns, and verbs as they stand in the plural: an s makes the other number of both.
+NOUNS = (
+    "farmer teacher doctor king sailor friend brother student painter poet singer dog neighbor "
+    "pilot baker soldier lawyer tailor hunter dancer driver author gardener horse actor nurse "
+    "miner banker barber clown cousin editor giant guest hermit juggler knight monk nephew orphan "
+    "parrot plumber prince queen rabbit ranger robber scholar shepherd stranger tiger uncle "
+    "visitor waiter weaver widow wizard wolfhound writer"
+)
+VERBS = {
+    "IV": "sleep laugh sing wait work smile travel argue swim complain dream faint listen shiver "
+    "snore stumble tremble whistle yawn",
+    "TV": "see like help follow visit know admire fear meet remember call greet avoid trust find "
+    "praise forget ignore scold surprise thank tease warn",
+    "SV": "say think believe hope claim doubt suspect insist imagine",
+}
+
+
+class PCFG:
+    """A probabilistic context-free grammar: {"S": [(0.5, "a S"), (0.5, "b")]}.
+
+    Symbols are the keys; any other word of a right side is text. Neighbours are joined by a space,
+    but not before , . ) ] nor after ( [. Raises ValueError if the choices of a symbol do not sum
+    to 1, or if sentences would grow without limit.
+    """
+
+    def __init__(self, rules: Mapping[str, list[tuple[float, str]]], start: str = "S"):
+        self.rules = dict(rules)
+        self.names = list(rules)  # by id: symbols first, then texts
+        self.n_symbol = len(rules)
+        self.start = self.names.index(start)
+        p = [[p for p, _ in choices] for choices in rules.values()]
+        for symbol, choices in zip(rules, p, strict=True):
+            if abs(sum(choices) - 1) > 1e-9 or min(choices) <= 0:
+                raise ValueError(f"the choices of {symbol} are {choices}: they must sum to 1")
+        right = [self._compile(text) for choices in rules.values() for _, text in choices]
+        # Rules in one row, those of a symbol side by side.
+        self.head = np.repeat(np.arange(self.n_symbol), [len(choices) for choices in p])  # (R,)
+        self.p = np.concatenate(p)  # (R,)
+        self.width = np.array([len(ids) for ids in right])  # (R,) parts of the right side
+        self.first = np.cumsum(self.width) - self.width  # (R,) where it begins in `parts`
+        self.parts = np.concatenate(right)
+        # One sorted row serves all draws: of symbol i, id + cumulative probability.
+        self.keys = np.concatenate([i + np.cumsum(c) / sum(c) for i, c in enumerate(p)])  # (R,)
+        self.last = np.cumsum([len(choices) for choices in p]) - 1  # (N,) last rule of a symbol
+        radius = max(abs(np.linalg.eigvals(self.branching())))
+        if radius >= 1 - 1e-9:
+            raise ValueError(
+                f"sentences of this grammar would grow without limit: the spectral radius of its "
+                f"branching is {radius:.4f} and must be below 1"
+            )
+
+    def _compile(self, right: str) -> list[int]:
+        """The ids of a right side and of the spaces in it; new text gets a new id."""
+        parts: list[str] = []
+        for word in right.split():
+            if parts and word not in {",", ".", ")", "]"} and parts[-1] not in {"(", "["}:
+                parts.append(" ")
+            parts.append(word)
+        self.names += [part for part in dict.fromkeys(parts) if part not in self.names]
+        return [self.names.index(part) for part in parts]
+
+    def branching(self) -> np.ndarray:
+        """How many of symbol j one expansion of symbol i makes on average, (N, N)."""
+        owner = np.repeat(np.arange(len(self.p)), self.width)  # the rule of each part
+        inner = self.parts < self.n_symbol
+        mean = np.zeros((self.n_symbol, self.n_symbol))
+        rule = owner[inner]
+        np.add.at(mean, (self.head[rule], self.parts[inner]), self.p[rule])
+        return mean
+
+    def facts(self) -> dict[str, float]:
+        """Entropy and mean length of a sentence, and their quotient, exact up to rounding.
+
+        A sentence expands symbol j visits[j] times on average, where visits = start + visits @
+        branching; each expansion adds the entropy of its choice and the text in it.
+        """
+        start = np.eye(self.n_symbol)[self.start]  # (N,)
+        visits = np.linalg.solve(np.eye(self.n_symbol) - self.branching().T, start)  # (N,)
+        uses = visits[self.head] * self.p  # (R,) of each rule in a sentence
+        n_bytes = [0 if i < self.n_symbol else len(t.encode()) for i, t in enumerate(self.names)]
+        length = uses @ np.add.reduceat(np.array(n_bytes)[self.parts], self.first)
+        bits = -uses @ np.log2(self.p)
+        return {
+            "floor_bpb": float(bits / length),
+            "sentence_bits": float(bits),
+            "sentence_bytes": float(length),
+        }
+
+    def generate(self, n: int, rng: np.random.Generator) -> list[str]:
+        """n independent sentences; a full stop, or a newline, must end each and be in no other place.
+
+        The distribution is exact: each expansion has a random number of its own, looked up in
+        the float64 cumulative probabilities. Speed comes from growing all sentences together.
+        """
+        levels = self._grow(n, rng)
+        sizes = [np.ones(len(nodes), int) for nodes, *_ in levels]  # texts below each node
+        for k in reversed(range(len(levels) - 1)):
+            _, inner, first, _ = levels[k]
+            sizes[k][inner] = np.add.reduceat(sizes[k + 1], first)
+        out = np.empty(sizes[0].sum(), int)
+        place = np.cumsum(sizes[0]) - sizes[0]  # where the text below each node begins
+        for k, (nodes, inner, first, width) in enumerate(levels):
+            leaf = nodes >= self.n_symbol
+            out[place[leaf]] = nodes[leaf]
+            if len(inner):
+                before = np.cumsum(sizes[k + 1]) - sizes[k + 1]
+                place = before + np.repeat(place[inner] - before[first], width)
+        texts = [text.replace(".", ".\n") for text in self.names]
+        return "".join(map(texts.__getitem__, out.tolist())).splitlines()
+
+    def _grow(self, n: int, rng: np.random.Generator) -> list[tuple[np.ndarray, ...]]:
+        """The trees of n sentences by level: the nodes, which of them are symbols, and where
+        the children of each of those begin in the next level and how many they are."""
+        levels, nodes = [], np.full(n, self.start)
+        while True:
+            inner = np.flatnonzero(nodes < self.n_symbol)
+            heads = nodes[inner]
+            rule = np.searchsorted(self.keys, heads + rng.random(len(inner)), side="right")
+            rule = np.minimum(rule, self.last[heads])  # where that sum was rounded up to head + 1
+            width = self.width[rule]
+            first = np.cumsum(width) - width
+            levels.append((nodes, inner, first, width))
+            if not len(inner):
+                return levels
+            where = np.repeat(self.first[rule] - first, width)
+            nodes = self.parts[where + np.arange(len(where))]
+
+
+def english() -> dict[str, list[tuple[float, str]]]:
+    """The rules above, words included, as PCFG takes them."""
+    rules: dict[str, list[tuple[float, str]]] = {}
+    numbered = [NUMBERED_RULES.replace("_n", number) for number in ("_s", "_p")]
+    for line in "".join([RULES, *numbered]).split("\n"):
+        if line:
+            symbol, choices = line.split(maxsplit=1)
+            pairs = (choice.split(maxsplit=1) for choice in choices.split("|"))
+            rules[symbol] = [(float(p), right.strip()) for p, right in pairs]
+    words = {category: text.split() for category, text in WORDS.items()}
+    words |= {"N_s": NOUNS.split(), "N_p": [noun + "s" for noun in NOUNS.split()]}
+    for category, verbs in VERBS.items():
+        words[f"{category}_s"] = [verb + "s" for verb in verbs.split()]
+        words[f"{category}_p"] = verbs.split()
+    for category, ranked in words.items():
+        total = sum(1 / rank for rank in range(1, len(ranked) + 1))
+        rules[category] = [(1 / rank / total, word) for rank, word in enumerate(ranked, start=1)]
+    return rules
+
+
+ENGLISH = PCFG(english())
+
+
+def sentences(n: int, seed: int) -> Iterator[str]:
+    """n sentences; fewer of the same seed are their beginning."""
+    batches = (ENGLISH.generate(BATCH, np.random.default_rng([seed, i])) for i in count())
+    return islice((sentence for batch in batches for sentence in batch), n)
+
+
+class Grammar(Corpus):
+    """Sentences as documents, each ended by the only full stop in it, so that a perfect model
+    pays nothing for the end of a document, and `floor_bpb` needs no correction for it."""
+
+    def source(self) -> dict[str, Any]:
+        rules = hashlib.sha256(json.dumps(ENGLISH.rules).encode()).hexdigest()
+        wanted = {"n_documents": self.cfg.n_documents, "seed": self.cfg.seed}
+        return {"name": "grammar", **wanted, "batch": BATCH, "rules": rules}
+
+    def documents(self) -> Iterator[str]:
+        return sentences(self.cfg.n_documents, self.cfg.seed)
+
+    def facts(self) -> dict[str, float]:
+        return ENGLISH.facts()
