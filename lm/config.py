@@ -18,6 +18,8 @@ from typing import Any, ClassVar
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+RESOLVED = "config.resolved.yaml"  # a run's own copy of its settings
+
 
 class ConfigError(ValueError):
     """A setting that cannot be: one line with the key, the value and what is allowed."""
@@ -47,7 +49,9 @@ class Settings:
         for f in fields(self):
             value, rule = getattr(self, f.name), f.metadata
             if "choices" in rule and value not in rule["choices"]:
-                problems.append(f"{self.key(f.name)}={value}: choose {' or '.join(rule['choices'])}")
+                problems.append(
+                    f"{self.key(f.name)}={value}: choose {' or '.join(rule['choices'])}"
+                )
             if "low" in rule and not (
                 math.isfinite(value) and rule["low"] <= value <= rule["high"]
             ):
@@ -417,8 +421,10 @@ def load(source: Mapping | str | Path) -> Config:
     """
     if isinstance(source, (str, Path)):
         source = read_yaml(Path(source))
-    problems: list[str] = _unknown(Config, source, "")
-    values: dict[str, Any] = {k: v for k, v in source.items() if k not in (*PARTS, "train", "track")}
+    problems: list[str] = unknown(Config, source, "")
+    values: dict[str, Any] = {
+        k: v for k, v in source.items() if k not in (*PARTS, "train", "track")
+    }
     for group in (*PARTS, "train", "track"):
         try:
             values[group] = _load_group(group, source.get(group))
@@ -492,20 +498,23 @@ def _load_group(group: str, values: Any) -> Settings:
         cls: type = known[name]
     else:
         cls = {"train": TrainConfig, "track": TrackConfig}[group]
-    if problems := _unknown(cls, values, f"{group}."):
+    if problems := unknown(cls, values, f"{group}."):
         raise ConfigError("; ".join(problems))
     plain = typed(cls, values, f"{group}.")
-    return cls(**{k: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for k, v in plain.items()})
+    return cls(
+        **{k: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for k, v in plain.items()}
+    )
 
 
-def _unknown(cls: type, values: Mapping, prefix: str) -> list[str]:
+def unknown(cls: type, values: Mapping, prefix: str) -> list[str]:
     """One sentence for each key that `cls` does not have, with the nearest one it has."""
     known = [f.name for f in fields(cls)]
     problems = []
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
-            hint = f" (did you mean {prefix}{near[0]}?)" if near else f" (known: {', '.join(known)})"
+            hint = (
+                f" (did you mean {prefix}{near[0]}?)" if near else f" (known: {', '.join(known)})"
+            )
             problems.append(f"unknown setting {prefix}{key}{hint}")
     return problems
-

@@ -1,0 +1,49 @@
+# Every target sets up .venv by itself; PYTHON and ARGS can be given: make train ARGS="model=gru"
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+EXTRAS := dev,sweep,launchers,interop
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint sweep sample evaluate clean clean-cache
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/ready-run  ## make .venv with what training needs
+
+$(VENV)/ready-run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/ready-test: $(VENV)/ready-run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+train: setup  ## train the default model: corpus, tokenizer, transformer
+	$(BIN)/python -m lm.train $(ARGS)
+
+test: $(VENV)/ready-test  ## all tests but the fault injection
+	$(BIN)/python -m pytest -m "not faults" $(ARGS)
+
+lint: $(VENV)/ready-test  ## ruff: style and imports
+	$(BIN)/ruff check lm tests experiments
+	$(BIN)/ruff format --check lm tests experiments
+
+sweep: setup  ## a small sweep: two models, two learning rates
+	$(BIN)/python -m lm.train -m model=bigram,transformer optimizer.lr=1e-3,3e-3 train.steps=200 $(ARGS)
+
+sample: setup  ## continue a prompt with the newest run
+	$(BIN)/python -m lm.sample run=latest $(ARGS)
+
+evaluate: setup  ## loss, perplexity and bits per byte of the newest run
+	$(BIN)/python -m lm.evaluate run=latest $(ARGS)
+
+clean: clean-cache  ## delete the virtual environment and the caches; runs stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-cache:  ## delete the built corpora, tokenizers and token files
+	rm -rf outputs/cache

@@ -1,0 +1,99 @@
+"""The command line of the verbs that compose nothing: key=value words into one dataclass.
+
+cli.main(config.SampleConfig, command)
+"""
+
+import dataclasses
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+
+from lm.config import RESOLVED, ConfigError, Settings, typed, unknown
+
+S = TypeVar("S", bound=Settings)
+
+
+def main(cls: type[S], command: Callable[[S], Any]) -> None:
+    """Run `command` with the settings of the command line; an error is one line and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    words = sys.argv[1:]
+    if {"-h", "--help"} & set(words):
+        print(usage(cls))
+        return
+    with errors_in_one_line():
+        command(parse(cls, words))
+
+
+def parse(cls: type[S], words: list[str]) -> S:
+    """The dataclass `cls` with the fields that the words set; raises ConfigError.
+
+    A str field takes its text as it stands: `prompt=The king: a` holds a colon, not a mapping.
+    """
+    types = {f.name: f.type for f in dataclasses.fields(cls)}
+    values: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise ConfigError(f"{word} is not key=value (known: {', '.join(types)})")
+        if problems := unknown(cls, [key], ""):
+            raise ConfigError(problems[0])
+        values[key] = text if types[key] in (str, "str") else _plain(text)
+    return cls(**typed(cls, values, ""))
+
+
+def change(settings: S, word: str) -> S:
+    """The same settings with one of them changed."""
+    key = word.partition("=")[0]
+    return dataclasses.replace(settings, **{key: getattr(parse(type(settings), [word]), key)})
+
+
+def usage(cls: type[Settings]) -> str:
+    """The command's purpose, then each setting and its default."""
+    rows = [f"  {f.name}={getattr(cls(), f.name)}" for f in dataclasses.fields(cls)]
+    return "\n".join([(cls.__doc__ or "").strip(), "", "settings, as key=value:", *rows])
+
+
+def find_run(name: str) -> Path:
+    """The run directory called `name`; "latest" is the one started last under outputs/."""
+    if name != "latest":
+        if not (Path(name) / RESOLVED).is_file():
+            raise ValueError(f"{name} is not a run directory: it has no {RESOLVED}")
+        return Path(name)
+    outputs = Path("outputs")
+    found = [*outputs.glob(f"runs/*/*/{RESOLVED}"), *outputs.glob(f"sweeps/*/*/*/{RESOLVED}")]
+    if not found:
+        raise ValueError("latest: there is no run under outputs/; python -m lm.train makes one")
+    return max(found, key=lambda path: path.stat().st_mtime).parent
+
+
+def printable(text: str) -> str:
+    """Text without control characters, which could drive the terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
+
+
+class errors_in_one_line:
+    """What the user can mend is told in one line with exit code 2; our own mistakes keep their
+    traceback. HYDRA_FULL_ERROR=1 shows it for both."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, _: Any) -> None:
+        if kind is None or os.environ.get("HYDRA_FULL_ERROR"):
+            return
+        if issubclass(kind, KeyboardInterrupt):
+            sys.exit(130)
+        if issubclass(kind, (ValueError, OSError)):
+            sys.stdout.flush()
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            sys.exit(2)
+
+
+def _plain(text: str) -> Any:
+    return OmegaConf.create(f"value: {text}").value if text else None

@@ -1,0 +1,143 @@
+"""Packed tokens on disk, and the batch number `step` as a pure function of (seed, step).
+
+data.pack(folder, documents, tokenizer, ...)
+batches = data.Batches(ids, batch_size=32, context_len=128, seed=0)
+x, y = batches[step]                       # (B, T) ids, and the ids that follow each of them
+DataLoader(batches, batch_size=None, sampler=range(100), num_workers=2)     # the same batches
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lm import runtime, store
+from lm.metrics import IGNORE
+
+RECORD = "tokens.json"
+CHUNK = 1 << 22  # ids held in memory while packing
+
+
+def pack(folder: Path, split: str, documents: Iterable[str], tokenizer: Any, ends: bool) -> dict:
+    """Write the ids of all documents to folder/SPLIT.bin; return their counts.
+
+    The end-of-document token stands between documents. With `ends` it also stands before the
+    first and after the last, as the split then holds whole documents; a part cut out of a text
+    has neither.
+    """
+    number = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+    eot = np.array([tokenizer.eot_id], dtype=number)
+    n_tokens = n_bytes = n_documents = 0
+    lengths = tokenizer.token_lengths()
+    with open(folder / f"{split}.bin", "wb") as file:
+        pending: list[np.ndarray] = [eot] if ends else []
+        size = len(pending)
+
+        def flush() -> None:
+            nonlocal n_tokens, n_bytes, size
+            ids = np.concatenate(pending) if pending else eot[:0]
+            n_tokens, n_bytes, size = n_tokens + len(ids), n_bytes + int(lengths[ids].sum()), 0
+            ids.astype(ids.dtype.newbyteorder("<"), copy=False).tofile(file)
+            pending.clear()
+
+        for ids in tokenizer.encode_documents(documents):
+            if n_documents and not ends:
+                pending.append(eot)
+            pending.append(ids.astype(number))
+            if ends:
+                pending.append(eot)
+            n_documents += 1
+            size += len(ids) + 1
+            if size > CHUNK:
+                flush()
+        flush()
+    return {"n_tokens": n_tokens, "n_bytes": n_bytes, "n_documents": n_documents}
+
+
+def write_record(folder: Path, tokenizer: Any, corpus: str, splits: dict[str, dict]) -> None:
+    """Write what the token files mean: number type, vocabulary, origin, counts."""
+    record = {
+        "dtype": "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32",
+        "vocab_size": tokenizer.vocab_size,
+        "tokenizer": tokenizer.fingerprint,
+        "corpus": corpus,
+        "splits": splits,
+    }
+    (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def load(folder: Path, split: str) -> np.ndarray:
+    """The ids of a split, memory-mapped (n,), uint16 or uint32."""
+    record = store.read_json(folder / RECORD)
+    n = record["splits"][split]["n_tokens"]
+    if n == 0:
+        return np.zeros(0, dtype=record["dtype"])
+    path, number = folder / f"{split}.bin", np.dtype(record["dtype"]).newbyteorder("<")
+    if path.stat().st_size != n * number.itemsize:
+        raise store.DamagedError(f"{path} has {path.stat().st_size} bytes, not {n} ids")
+    return np.memmap(path, dtype=number, mode="r", shape=(n,))
+
+
+class Batches(torch.utils.data.Dataset):
+    """The training batches of a token array; `batches[step]` needs no state and no history.
+
+    The array is cut into windows of context_len tokens. Each epoch visits every window once, in
+    an order of its own and from a starting point of its own, so that the cuts move between epochs.
+    `len` is the number of windows an epoch has, divided by the batch size and rounded up.
+    """
+
+    def __init__(self, ids: np.ndarray, batch_size: int, context_len: int, seed: int) -> None:
+        if len(ids) <= context_len:
+            raise ValueError(
+                f"the training text has {len(ids)} tokens, and one window needs "
+                f"{context_len + 1}: lower model.context_len or give more text"
+            )
+        self.ids, self.batch_size, self.context_len, self.seed = ids, batch_size, context_len, seed
+        self.n_windows = max(1, (len(ids) - context_len) // context_len)
+        self.n_starts = min(context_len, len(ids) - self.n_windows * context_len)
+        self._epoch: tuple[int, np.ndarray] | None = None  # the last order made, to save remaking
+
+    def __len__(self) -> int:
+        return -(-self.n_windows // self.batch_size)
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets of a step, both (B, T) int64; any step >= 0, in any order."""
+        span = np.arange(self.context_len + 1)
+        windows = self.starts(step)[:, None] + span  # (B, T + 1)
+        block = torch.from_numpy(self.ids[windows].astype(np.int64))
+        return block[:, :-1], block[:, 1:]
+
+    def starts(self, step: int) -> np.ndarray:
+        """Where the windows of a step begin, (B,)."""
+        if step < 0:
+            raise IndexError(f"step {step} is negative")
+        visits = step * self.batch_size + np.arange(self.batch_size)
+        return np.array([self._order(v // self.n_windows)[v % self.n_windows] for v in visits])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if self._epoch is None or self._epoch[0] != epoch:
+            random = np.random.default_rng(runtime.seed(self.seed, "batches", epoch))
+            start = random.integers(self.n_starts)
+            order = random.permutation(self.n_windows) * self.context_len + start
+            self._epoch = (int(epoch), order)
+        return self._epoch[1]
+
+
+def windows(
+    ids: np.ndarray, batch_size: int, context_len: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Every target of `ids` exactly once, in fixed windows side by side: the evaluation pass.
+
+    Yields inputs and targets (B, T); behind the end of the text the targets are IGNORE.
+    """
+    n = len(ids) - 1
+    for low in range(0, n, batch_size * context_len):
+        part = torch.from_numpy(ids[low : low + batch_size * context_len + 1].astype(np.int64))
+        rows = -(-(len(part) - 1) // context_len)
+        x = torch.zeros(rows * context_len, dtype=torch.int64)
+        y = torch.full_like(x, IGNORE)
+        x[: len(part) - 1], y[: len(part) - 1] = part[:-1], part[1:]
+        yield x.view(rows, context_len), y.view(rows, context_len)

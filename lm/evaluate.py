@@ -1,0 +1,97 @@
+"""Loss, perplexity and bits per byte of a model over a whole split.
+
+python -m lm.evaluate run=latest split=val
+python -m lm.evaluate run=latest corpus=my.txt
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lm import cli, config, data, metrics, pipeline, runtime
+from lm.models.base import LanguageModel
+from lm.run import Run
+
+LOGITS = 1 << 26  # numbers in one batch of logits: 256 MB
+
+
+@torch.inference_mode()
+def evaluate(
+    model: LanguageModel,
+    ids: np.ndarray,
+    lengths: np.ndarray,
+    batch_size: int,
+    number: torch.dtype = torch.float32,
+) -> dict[str, float]:
+    """Score every token of `ids` (n,) but the first; the training stream is left untouched.
+
+    Windows of context_len tokens lie side by side, so the first tokens of a window are predicted
+    from little context. `lengths` (V,) are the bytes of each token. Returns loss (nats a token),
+    ppl, bpb (special tokens left out, as they have no bytes) and the counts.
+    """
+    was_training = model.training
+    model.eval()
+    where = next((t.device for t in model.state_dict().values()), torch.device("cpu"))
+    n_bytes_of = torch.from_numpy(lengths).to(where)
+    rows = max(1, min(batch_size, LOGITS // (model.context_len * model.vocab_size)))
+    sums = torch.zeros(2, dtype=torch.float64, device=where)  # nats of all, nats of text
+    n_tokens = n_bytes = 0
+    for x, y in data.windows(ids, rows, model.context_len):
+        x, y = x.to(where), y.to(where)
+        with runtime.autocast(where, number):
+            logits = model(x)
+        nats = metrics.nats(logits, y).double()  # (B, T)
+        size = n_bytes_of[y.clamp(min=0)] * (y != metrics.IGNORE)
+        sums += torch.stack([nats.sum(), nats[size > 0].sum()])
+        n_tokens += int((y != metrics.IGNORE).sum())
+        n_bytes += int(size.sum())
+    model.train(was_training)
+    total, of_text = sums.tolist()
+    loss = total / max(1, n_tokens)
+    return {
+        "loss": loss,
+        "ppl": metrics.perplexity(loss),
+        "bpb": metrics.bits_per_byte(of_text, n_bytes),
+        "tokens": n_tokens,
+        "bytes": n_bytes,
+    }
+
+
+def corpus_config(word: str, own: config.CorpusConfig) -> config.CorpusConfig:
+    """The corpus that `word` names: a preset's name, or else files; empty: the run's own."""
+    if not word:
+        return own
+    known = config.options("corpus")
+    if word in known and word != "files":
+        return known[word]()
+    if not Path(word).exists() and not any(c in word for c in "*?["):
+        raise ValueError(
+            f"corpus={word} is neither a corpus ({', '.join(known)}) nor a file that exists"
+        )
+    return config.FilesConfig(path=word)
+
+
+def command(cfg: config.EvaluateConfig) -> None:
+    run = Run.open(cfg.run)
+    where = runtime.device(cfg.device)
+    model = run.model(cfg.checkpoint).to(where)
+    corpus = pipeline.prepare_corpus(corpus_config(cfg.corpus, run.cfg.corpus))
+    prepared = pipeline.pack(corpus, run.tokenizer)
+    ids: Any = prepared.val if cfg.split == "val" else prepared.train
+    result = evaluate(model, ids, run.tokenizer.token_lengths(), cfg.batch_size)
+    print(f"run         {run.path}  ({run.cfg.model.name}, checkpoint {cfg.checkpoint})")
+    print(
+        f"text        {cfg.corpus or run.cfg.corpus.name} {cfg.split}: {result['tokens']:,} tokens, "
+        f"{result['bytes']:,} bytes, windows of {model.context_len}"
+    )
+    bits = result["loss"] / math.log(2)
+    print(f"loss        {result['loss']:.4f} nats a token ({bits:.4f} bits)")
+    print(f"perplexity  {result['ppl']:.3f} a token")
+    print(f"bits/byte   {result['bpb']:.4f}")
+
+
+if __name__ == "__main__":
+    cli.main(config.EvaluateConfig, command)

@@ -1,0 +1,286 @@
+"""From the command line to a job: Hydra composes, config.load checks, one error is one line.
+
+    launch.main(run)        # run(job) -> the score that a sweep minimises
+
+Neither torch nor wandb is loaded before the configuration is known to be good.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import secrets
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lm import cli, compat, config, store
+from lm.config import Config, ConfigError
+
+log = logging.getLogger(__name__)
+MAY_CHANGE = ("train.steps", "train.tokens", "train.seconds")  # when a run is continued
+
+
+@dataclass
+class Job:
+    """One training run to do: what, where, and which arm of which sweep it is."""
+
+    cfg: Config
+    out: Path
+    overrides: list[str]
+    sweep: Path | None = None
+
+    @property
+    def group(self) -> str | None:
+        """The W&B group: the name of the sweep."""
+        return "-".join(self.sweep.parts[-2:]) if self.sweep else None
+
+
+class Console(logging.StreamHandler):
+    """Prints to whatever sys.stdout is now, so that a live progress bar can stay below the log."""
+
+    def __init__(self, stream: Any = None) -> None:
+        super().__init__(sys.stdout)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stdout
+        super().emit(record)
+
+
+def main(run: Callable[[Job], float]) -> None:
+    """Read the command line and run what it asks for; exit 2 on a mistake in it."""
+    os.environ.setdefault("LM_UID", secrets.token_hex(2))
+    words = sys.argv[1:]
+    if {"-h", "--help"} & set(words):
+        print(usage())  # Hydra's own page takes 2 s to list the same groups
+        return
+    register()
+    with cli.errors_in_one_line():
+        if any(w.startswith("resume=") for w in words):
+            run(resumed(words))
+            return
+        check(words)
+
+    @hydra.main(config_path=str(folder("conf")), config_name="config", **compat.VERSION)
+    def task(composed: DictConfig) -> float:
+        sweep = HydraConfig.get().mode.name == "MULTIRUN"
+        return _arm(run, composed) if sweep else _single(run, composed)
+
+    task()
+
+
+def folder(name: str) -> Path:
+    """conf/ or experiments/: inside the installed package, or beside it in the repository."""
+    package = Path(__file__).parent
+    found = package / name
+    return found if found.is_dir() else package.parent / name
+
+
+def register() -> None:
+    """Tell Hydra our dataclasses, the experiments and the ranking of a sweep."""
+    cs = ConfigStore.instance()
+    cs.store(group="schema", name="config", node=Config)
+    for group in config.PARTS:
+        for name, cls in config.options(group).items():
+            cs.store(group=f"schema/{group}", name=name, node=cls)
+    for path in sorted(folder("experiments").glob("*/run.yaml")):
+        cs.store(
+            group="experiment", name=path.parent.name, node=OmegaConf.load(path), package="_global_"
+        )
+    cs.store(group="hydra/callbacks", name="lm", node={"lm": {"_target_": "lm.sweep.Ranking"}})
+
+
+# ------------------------------------------------------------------------- before Hydra starts
+
+
+def check(words: list[str]) -> None:
+    """Compose and load every job of the command; raise ConfigError at the first that cannot be.
+
+    Hydra would make the run directory first, take unknown keys given with `+`, and exit with 1.
+    """
+    args = get_args_parser().parse_args(words)
+    if args.hydra_help or args.cfg or args.info is not None:
+        return
+    if args.shell_completion or args.config_path or args.config_name:
+        return  # a configuration of somebody's own is checked when it is loaded
+    extra = []
+    if args.config_dir:
+        extra = [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"]
+    try:
+        with initialize_config_dir(str(folder("conf")), **compat.VERSION):
+            arms = _arms(args.overrides, extra) if args.multirun else [args.overrides]
+            for overrides in arms:
+                lenient = [_accepting_unknown_keys(word) for word in overrides]
+                load(compose("config", overrides=[*lenient, *extra]))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error)) from None
+    _writable(Path("outputs"))
+
+
+def load(composed: DictConfig) -> Config:
+    """What Hydra composed, as a checked Config."""
+    values = OmegaConf.to_container(composed, resolve=True)
+    return config.load({str(k): v for k, v in values.items() if k not in ("hydra", "experiment")})
+
+
+def _arms(overrides: list[str], extra: list[str]) -> list[list[str]]:
+    """The overrides of every job that Hydra's own sweeper would start."""
+    parser = OverridesParser.create()
+    fixed = [o for o in overrides if not parser.parse_override(o).is_sweep_override()]
+    composed = compose("config", overrides=[*fixed, *extra], return_hydra_config=True)
+    sweeper = composed.hydra.sweeper
+    if not sweeper._target_.endswith("BasicSweeper"):
+        return [fixed]  # a sweeper of another kind has its own grammar
+    params = [f"{k}={v}" for k, v in (sweeper.params or {}).items()]
+    batches = BasicSweeper.split_arguments(parser.parse_overrides([*params, *overrides]), None)
+    return [arm for batch in batches for arm in batch]
+
+
+def _accepting_unknown_keys(word: str) -> str:
+    """`a.b=1` as `++a.b=1`: a key that does not exist then gets config.load's better message."""
+    key = word.partition("=")[0]
+    is_group = key.split("@")[0] in (*config.PARTS, "train", "track", "experiment")
+    return word if is_group or key.startswith(("hydra", "+", "~")) else f"++{word}"
+
+
+def _one_line(error: Exception) -> str:
+    """Hydra's message and its cause, without search paths and without its advice to use `+`."""
+    text = str(error).partition("Config search path")[0]
+    if isinstance(error.__cause__, (HydraException, OmegaConfBaseException)):
+        text += "\n" + str(error.__cause__).partition("\n")[0]
+    lines = [line.strip().removeprefix("In 'config': ") for line in text.splitlines()]
+    lines = [line for line in lines if line and "hydra.cc/docs" not in line]
+    text = "; ".join(dict.fromkeys(lines)).replace("++", "")
+    quote = "; a value that holds = needs two pairs of quotes: 'key=\"a=b\"'"
+    return text + quote * text.startswith("mismatched input '='")
+
+
+def _writable(path: Path) -> None:
+    try:
+        path.mkdir(exist_ok=True)
+        probe = path / f".probe-{secrets.token_hex(4)}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to {path.absolute()} ({error.strerror}): start in another directory"
+        ) from None
+
+
+def resumed(words: list[str]) -> Job:
+    """The job of `resume=DIR`: its saved configuration, in its own directory."""
+    values = dict(word.partition("=")[::2] for word in words)
+    name = values.pop("resume")
+    if others := sorted(set(values) - set(MAY_CHANGE)):
+        raise ConfigError(
+            f"resume={name} takes {', '.join(MAY_CHANGE)} and nothing else, not {others[0]}: "
+            "another setting makes another run"
+        )
+    out = cli.find_run(name)
+    saved = config.read_yaml(out / config.RESOLVED)
+    for key, value in values.items():
+        saved["train"][key.removeprefix("train.")] = value
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Console()])
+    logging.getLogger().addHandler(logging.FileHandler(out / "train.log"))
+    return Job(config.load(saved), out, words)
+
+
+# --------------------------------------------------------------------------- inside Hydra's jobs
+
+
+def claim(job: Job) -> None:
+    """Write the job's configuration into its directory, or find it there unchanged.
+
+    A directory that holds a run with other settings is refused: its checkpoints are not ours.
+    """
+    path = job.out / config.RESOLVED
+    if path.exists():
+        there, here = config.flat(config.load(path)), config.flat(job.cfg)
+        differ = [k for k in here if here[k] != there.get(k) and k not in MAY_CHANGE]
+        if differ:
+            lines = ", ".join(f"{k} is {there.get(k)} there and {here[k]} here" for k in differ)
+            raise ConfigError(f"{job.out} holds another run: {lines}; choose another directory")
+    config.save(job.cfg, path)
+
+
+def finished(job: Job) -> float | None:
+    """The score of a sweep's arm that was done before with the same overrides."""
+    path = job.out / "result.json"
+    if job.sweep is None or not path.exists():
+        return None
+    result = store.read_json(path)
+    if result["status"] != "ok" or result["overrides"] != job.overrides:
+        return None
+    log.info(f"{job.out} is done already: {result['value']:.4f}")
+    return result["value"]
+
+
+def _single(run: Callable[[Job], float], composed: DictConfig) -> float:
+    with cli.errors_in_one_line():
+        return run(_job(composed))
+    raise AssertionError("an error always leaves through the clause above")
+
+
+def _arm(run: Callable[[Job], float], composed: DictConfig) -> float:
+    """One arm of a sweep. Its failure is recorded and does not stop the others."""
+    job = _job(composed)
+    record: dict[str, Any] = {"overrides": job.overrides, "status": "ok", "error": None}
+    try:
+        record["value"] = run(job)
+    except Exception as error:
+        log.error(f"{job.out} failed: {error}")
+        (job.out / "error.log").write_text(traceback.format_exc(), encoding="utf-8")
+        record |= {"status": "failed", "value": None, "error": " ".join(str(error).split())}
+    if isinstance(record["value"], float) and not math.isfinite(record["value"]):
+        record |= {"status": "failed", "value": None, "error": "the score is not a number"}
+    store.atomic_write(job.out / "result.json", json.dumps(record, indent=1) + "\n")
+    return math.inf if record["value"] is None else record["value"]
+
+
+def _job(composed: DictConfig) -> Job:
+    hydra_cfg = HydraConfig.get()
+    sweep = Path(hydra_cfg.sweep.dir) if hydra_cfg.mode.name == "MULTIRUN" else None
+    out = Path(hydra_cfg.runtime.output_dir)
+    with contextlib.suppress(ValueError):
+        out = out.relative_to(Path.cwd())
+    return Job(load(composed), out, list(hydra_cfg.overrides.task), sweep)
+
+
+def usage() -> str:
+    """The help page: commands, then the choices of every group."""
+    groups = [*config.PARTS, "train", "track", "experiment"]
+    rows = []
+    for group in groups:
+        names = sorted(p.stem for p in (folder("conf") / group).glob("*.yaml"))
+        if group == "experiment":
+            names = sorted(p.parent.name for p in folder("experiments").glob("*/run.yaml"))
+        rows.append(f"  {group + '=':<12} {'  '.join(names)}")
+    return "\n".join(
+        [
+            "Train a language model: corpus, tokenizer and tokens are made if they are missing.",
+            "",
+            "  python -m lm.train                                  all defaults",
+            "  python -m lm.train model=gru train.steps=500        every setting is key=value",
+            "  python -m lm.train -m optimizer.lr=1e-3,3e-3        a sweep",
+            "  python -m lm.train resume=latest                    go on where a run stopped",
+            "  python -m lm.train --cfg job model=gpt2             every setting, without a run",
+            "",
+            "Groups (lm/config.py has each setting, its default and its unit):",
+            *rows,
+        ]
+    )

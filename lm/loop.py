@@ -1,0 +1,240 @@
+"""The training loop, top to bottom: prepare, then evaluate, sample, save and step until done.
+
+summary = loop.train(cfg, out)
+"""
+
+import json
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lm import checkpoint, data, metrics, pipeline, runtime, store
+from lm.checkpoint import TrainState
+from lm.config import Config
+from lm.evaluate import evaluate
+from lm.generate import generate_text
+from lm.models.base import LanguageModel
+from lm.track import Tracker
+
+log = logging.getLogger(__name__)
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss or the gradient is not a number; the weights are those before the step."""
+
+
+@dataclass
+class Budget:
+    """How long a run lasts: in steps, or in tokens, or in seconds of training."""
+
+    steps: int
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, cfg: Config, model: LanguageModel) -> "Budget":
+        if not model.trainable:
+            return cls(0)  # counts need no gradient steps
+        per_step = cfg.train.batch_size * model.context_len
+        steps = -(-cfg.train.tokens // per_step) if cfg.train.tokens else cfg.train.steps
+        return cls(steps, cfg.train.seconds)
+
+    def progress(self, state: TrainState) -> float:
+        """The share of the run that is done, from 0 to 1: what schedules are a function of."""
+        if self.seconds:
+            return min(1.0, state.seconds / self.seconds)
+        return state.step / self.steps if self.steps else 1.0
+
+    def due(self, state: TrainState, every: int) -> bool:
+        return self.progress(state) >= 1 or (every > 0 and state.step % every == 0)
+
+
+def train(cfg: Config, out: Path, group: str | None = None) -> dict[str, Any]:
+    """Train one run into `out`; return its summary. Continues from the last checkpoint there."""
+    runtime.configure(cfg.train.threads, cfg.train.deterministic)
+    where = runtime.device(cfg.train.device)
+    number = runtime.dtype(cfg.train.dtype, where)
+    prepared = pipeline.prepare(cfg)
+    tokenizer, lengths = prepared.tokenizer, prepared.tokenizer.token_lengths()
+    _same_data(out, prepared)
+
+    torch.manual_seed(runtime.seed(cfg.seed, "init"))
+    model: LanguageModel = cfg.model.build(tokenizer.vocab_size).to(where)
+    optimizers = cfg.optimizer.build(model) if model.trainable else []
+    batches = data.Batches(prepared.train, cfg.train.batch_size, model.context_len, cfg.seed)
+    budget = Budget.of(cfg, model)
+    log.info(_describe(cfg, model, where, number, batches, budget))
+    state = checkpoint.resume(out, model, optimizers)
+    if state is None:
+        state = TrainState()
+        model.fit(prepared.train)  # counts; nothing for a model that learns by gradient
+
+    with Tracker(out, cfg, state, budget.progress, group) as track:
+        val: dict[str, float] = {}
+        while True:
+            last = budget.progress(state) >= 1
+            improved = False
+            if budget.due(state, cfg.train.eval_every):
+                val = evaluate(model, prepared.val, lengths, cfg.train.batch_size, number)
+                improved = val["bpb"] < state.best_val_bpb
+                if improved:
+                    state.best_val_bpb, state.best_step = val["bpb"], state.step
+                points = {f"val/{k}": val[k] for k in ("loss", "ppl", "bpb")}
+                track.log(state, points | _corpus_facts(prepared))
+            if budget.due(state, cfg.train.sample_every):
+                track.samples(
+                    state, [write_sample(model, tokenizer, p, cfg) for p in cfg.train.prompts]
+                )
+            if improved or budget.due(state, cfg.train.save_every):
+                checkpoint.save(out, model, optimizers, state, cfg.train.keep_last)
+            if last:
+                summary = _summary(state, val, model, prepared)
+                track.finish(summary)
+                log.info(
+                    f"done: best val/bpb {state.best_val_bpb:.4f} at step {state.best_step}, in {out}"
+                )
+                return summary
+            start = time.perf_counter()
+            rates = set_rates(optimizers, cfg.schedule.build(budget.progress(state)))
+            loss, norm = train_step(model, optimizers, batches, cfg, state.step, where, number)
+            state.seconds += time.perf_counter() - start
+            state.losses.append(loss)
+            if state.step % cfg.train.log_every == 0:
+                track.log(state, _points(state, rates, norm, batches))
+                state.losses.clear()
+            state.step += 1
+            state.tokens += cfg.train.batch_size * model.context_len
+
+
+def train_step(
+    model: LanguageModel,
+    optimizers: list[torch.optim.Optimizer],
+    batches: data.Batches,
+    cfg: Config,
+    step: int,
+    where: torch.device,
+    number: torch.dtype,
+) -> tuple[float, float]:
+    """One update; return the batch's loss in nats a token and the gradient's norm before clipping.
+
+    Raises NonFiniteError, before anything changes, if either is not a number.
+    """
+    # Dropout draws from PyTorch's own generator: seeded by step, it needs no saving.
+    torch.manual_seed(runtime.seed(cfg.seed, "dropout", step))
+    inputs, targets = batches[step]
+    size = cfg.train.micro_batch or cfg.train.batch_size
+    loss = torch.zeros((), device=where)
+    for x, y in zip(inputs.split(size), targets.split(size), strict=True):
+        with runtime.autocast(where, number):
+            logits = model(x.to(where, non_blocking=True))
+        part = metrics.next_token_loss(logits, y.to(where, non_blocking=True))
+        part = part * (len(x) / len(inputs))
+        part.backward()
+        loss += part.detach()
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    # The logged norm is the raw gradient's, comparable across clipping thresholds.
+    norm = torch.nn.utils.clip_grad_norm_(parameters, cfg.train.clip or math.inf)
+    if not math.isfinite(loss.item() + norm.item()):
+        raise NonFiniteError(
+            f"step {step}: the loss is {loss.item()} and the gradient norm {norm.item()}; the last "
+            "checkpoint is good. Lower optimizer.lr, or raise schedule.warmup"
+        )
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return loss.item(), norm.item()
+
+
+def set_rates(optimizers: list[torch.optim.Optimizer], scale: float) -> dict[str, float]:
+    """Give every parameter group its rate for this step; return them by name, for the log."""
+    rates = {}
+    for i, optimizer in enumerate(optimizers):
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * scale
+        name = "optim/lr" if i == 0 else f"optim/lr_{type(optimizer).__name__.lower()}"
+        rates[name] = optimizer.param_groups[0]["lr"]
+    return rates
+
+
+def write_sample(model: LanguageModel, tokenizer: Any, prompt: str, cfg: Config) -> dict[str, Any]:
+    """One continuation of a prompt, with its settings; the same seed at every step of the run."""
+    settings = {"temperature": cfg.train.temperature, "seed": cfg.seed}
+    pieces = generate_text(model, tokenizer, prompt, max_tokens=cfg.train.sample_len, **settings)
+    return {"prompt": prompt, "text": "".join(pieces), **settings}
+
+
+def _points(
+    state: TrainState, rates: dict[str, float], norm: float, batches: data.Batches
+) -> dict[str, float]:
+    done = (state.step + 1) * batches.batch_size * batches.context_len
+    return {
+        "train/loss": sum(state.losses) / len(state.losses),
+        **rates,
+        "optim/grad_norm": norm,
+        "speed/tokens_per_s": round(done / state.seconds, 1),
+        "epoch": done / (batches.n_windows * batches.context_len),
+    }
+
+
+def _corpus_facts(prepared: pipeline.Prepared) -> dict[str, float]:
+    return {f"corpus/{key}": value for key, value in prepared.facts.items() if key == "floor_bpb"}
+
+
+def _same_data(out: Path, prepared: pipeline.Prepared) -> None:
+    """Write the run's own tokenizer and data record, or refuse a run that had others."""
+    path = out / "tokenizer.json"
+    record = out / "data.json"
+    if record.exists():
+        before = store.read_json(record)
+        for what, old, new in (
+            ("tokenizer", before["tokens"]["tokenizer"], prepared.tokenizer.fingerprint),
+            ("corpus", before["tokens"]["corpus"], prepared.record["tokens"]["corpus"]),
+        ):
+            if old != new:
+                raise ValueError(
+                    f"{out} was trained with another {what} ({old[:12]}, now {new[:12]}): "
+                    "restore it, or start a new run"
+                )
+    prepared.tokenizer.save(path)
+    store.atomic_write(out / "code.json", json.dumps(runtime.code_version(), indent=1) + "\n")
+    store.atomic_write(record, json.dumps(prepared.record, indent=1) + "\n")
+
+
+def _summary(
+    state: TrainState, val: dict[str, float], model: LanguageModel, prepared: pipeline.Prepared
+) -> dict[str, Any]:
+    return {
+        **{f"val/{k}": val[k] for k in ("loss", "ppl", "bpb")},
+        "best_val_bpb": state.best_val_bpb,
+        "best_step": state.best_step,
+        "step": state.step,
+        "tokens": state.tokens,
+        "seconds": round(state.seconds, 3),
+        "n_params": model.n_params(),
+        "flops": state.tokens * model.flops_per_token(),
+        **_corpus_facts(prepared),
+    }
+
+
+def _describe(
+    cfg: Config,
+    model: LanguageModel,
+    where: torch.device,
+    number: torch.dtype,
+    batches: data.Batches,
+    budget: Budget,
+) -> str:
+    kind = str(number).removeprefix("torch.")
+    size = f"{model.n_params():,} parameters"
+    line = f"{'model':<10} {cfg.model.name:<12} {size} on {where.type} in {kind}"
+    if not model.trainable:
+        return line
+    if budget.seconds:
+        return f"{line}; {budget.seconds:g} s of training"
+    per_step = batches.batch_size * batches.context_len
+    epochs = budget.steps * batches.batch_size / batches.n_windows
+    return f"{line}; {budget.steps:,} steps of {per_step:,} tokens, {epochs:.1f} epochs"

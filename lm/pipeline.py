@@ -1,0 +1,146 @@
+"""Corpus -> tokenizer -> packed tokens: each stage built if it is missing, found if it is not.
+
+    prepared = pipeline.prepare(cfg)
+    prepared.tokenizer, prepared.train, prepared.val
+
+A stage's folder is named by the fingerprint of all that decides its content, so that any change
+upstream gives another folder, and nothing stale is ever read.
+"""
+
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import regex
+from rich.progress import Progress
+
+from lm import data, store, tokenizers
+from lm.config import Config, CorpusConfig, TokenizerConfig
+from lm.corpora import base
+
+log = logging.getLogger(__name__)
+SPLITS = ("train", "val")
+
+
+@dataclass
+class Prepared:
+    """What a model is trained on: the tokenizer and both splits as ids, with their record."""
+
+    tokenizer: Any
+    train: np.ndarray  # (n,) uint16 or uint32, memory-mapped
+    val: np.ndarray
+    record: dict[str, Any]  # corpus, fingerprints, sizes: the run's data.json
+    facts: dict[str, float] = field(default_factory=dict)  # such as the grammar's floor_bpb
+
+
+def prepare(cfg: Config) -> Prepared:
+    """The data of a run, out of the cache where it is there."""
+    corpus = prepare_corpus(cfg.corpus)
+    tokenizer = prepare_tokenizer(cfg.tokenizer, corpus)
+    return pack(corpus, tokenizer)
+
+
+def prepare_corpus(cfg: CorpusConfig) -> Path:
+    """The folder with train.jsonl, val.jsonl (one document a line, a JSON string) and corpus.json."""
+    corpus = cfg.build()
+    source = {"corpus": cfg.name, "val_fraction": cfg.val_fraction, **corpus.source()}
+    folder = store.cache_dir() / f"corpora-{store.fingerprint(source)}"
+
+    def make(tmp: Path) -> None:
+        kind, documents = base.split(corpus.documents(), cfg.val_fraction, cfg.name)
+        counts = {split: {"n_documents": 0, "n_bytes": 0} for split in SPLITS}
+        files = {s: open(tmp / f"{s}.jsonl", "w", encoding="utf-8") for s in SPLITS}  # noqa: SIM115
+        try:
+            for split, text in documents:
+                files[split].write(json.dumps(text, ensure_ascii=False) + "\n")
+                counts[split]["n_documents"] += 1
+                counts[split]["n_bytes"] += len(text.encode())
+        finally:
+            for file in files.values():
+                file.close()
+        sha = {s: store.sha256(tmp / f"{s}.jsonl") for s in SPLITS}
+        record = {"source": source, "split_by": kind, "splits": counts, "sha256": sha}
+        record["facts"] = corpus.facts()
+        (tmp / "corpus.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+    seconds = store.build_once(folder, make)
+    splits = store.read_json(folder / "corpus.json")["splits"]
+    n_bytes = sum(s["n_bytes"] for s in splits.values())
+    n_documents = sum(s["n_documents"] for s in splits.values())
+    _say("corpus", cfg.name, seconds, f"{n_bytes / 1e6:.1f} MB in {n_documents:,} documents")
+    return folder
+
+
+def prepare_tokenizer(cfg: TokenizerConfig, corpus: Path) -> Any:
+    """The tokenizer that `cfg` describes, trained on the corpus's training split.
+
+    char takes its alphabet from both splits: a validation text could not be encoded otherwise.
+    """
+    settings = {k: v for k, v in dataclasses.asdict(cfg).items() if k != "name"}
+    splits = SPLITS if cfg.name == "char" else SPLITS[:1]
+    sha = store.read_json(corpus / "corpus.json")["sha256"]
+    # Another version of regex knows other characters, so it may split, and count, differently.
+    key = [cfg.name, settings, regex.__version__, [sha[s] for s in splits]]
+    folder = store.cache_dir() / f"tokenizers-{store.fingerprint(key)}"
+
+    def make(tmp: Path) -> None:
+        documents = (text for split in splits for text in read(corpus, split))
+        with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
+            task = bar.add_task("training the tokenizer", total=None)
+            trained = tokenizers.train(
+                cfg.name,
+                documents,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                **settings,
+            )
+        trained.save(tmp / "tokenizer.json")
+
+    seconds = store.build_once(folder, make)
+    tokenizer = tokenizers.load(folder / "tokenizer.json")
+    _say("tokenizer", cfg.name, seconds, f"{tokenizer.vocab_size:,} tokens")
+    return tokenizer
+
+
+def pack(corpus: Path, tokenizer: Any) -> Prepared:
+    """The corpus as ids of the tokenizer."""
+    about = store.read_json(corpus / "corpus.json")
+    key = [about["sha256"], about["split_by"], tokenizer.fingerprint]
+    folder = store.cache_dir() / f"tokens-{store.fingerprint(key)}"
+
+    def make(tmp: Path) -> None:
+        ends = about["split_by"] == "document"
+        splits = {s: data.pack(tmp, s, read(corpus, s), tokenizer, ends) for s in SPLITS}
+        data.write_record(tmp, tokenizer, store.fingerprint(about["sha256"]), splits)
+
+    seconds = store.build_once(folder, make)
+    tokens = store.read_json(folder / data.RECORD)
+    train, val = (tokens["splits"][s] for s in SPLITS)
+    per_token = (train["n_bytes"] + val["n_bytes"]) / max(1, train["n_tokens"] + val["n_tokens"])
+    detail = f"{train['n_tokens']:,} to train on, {val['n_tokens']:,} to validate"
+    _say("tokens", tokens["dtype"], seconds, f"{detail}, {per_token:.2f} bytes each")
+    record = {"corpus": about, "tokens": tokens, "folder": str(folder)}
+    ids = {s: data.load(folder, s) for s in SPLITS}
+    if len(ids["val"]) < 2:
+        raise ValueError(
+            f"the validation split has {len(ids['val'])} tokens: give more text, or raise "
+            f"corpus.val_fraction={about['source']['val_fraction']}"
+        )
+    return Prepared(tokenizer, ids["train"], ids["val"], record, about["facts"])
+
+
+def read(corpus: Path, split: str) -> Iterator[str]:
+    """The documents of a prepared corpus's split."""
+    with open(corpus / f"{split}.jsonl", encoding="utf-8", newline="\n") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def _say(stage: str, name: str, seconds: float | None, detail: str) -> None:
+    how = "reused" if seconds is None else f"built in {seconds:.1f} s"
+    log.info(f"{stage:<10} {name:<12} {how:<16} {detail}")

@@ -1,0 +1,105 @@
+"""What a run finds around it: device, number type, seeds, and the version of its code.
+
+device = runtime.device("auto")
+torch.manual_seed(runtime.seed(cfg.seed, "dropout", step))
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "numpy", "regex", "hydra-core", "omegaconf", "wandb", "safetensors")
+
+
+def device(name: str) -> torch.device:
+    """The device called `name`, or the fastest one for auto; ValueError if it is absent."""
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(n for n, there in available.items() if there)
+    if not available[name]:
+        raise ValueError(f"train.device={name} is not available here: use train.device=auto or cpu")
+    return torch.device(name)
+
+
+def dtype(name: str, where: torch.device) -> torch.dtype:
+    """The number type of the matrix products; auto is bfloat16 where the GPU computes it natively."""
+    if name == "auto":
+        native = where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        name = "bfloat16" if native else "float32"
+    return getattr(torch, name)
+
+
+def autocast(where: torch.device, number: torch.dtype) -> contextlib.AbstractContextManager:
+    """Matrix products in `number`, weights and sums in float32; nothing to do for float32."""
+    if number == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(where.type, dtype=number)
+
+
+def configure(threads: int, deterministic: bool) -> None:
+    """Set PyTorch's process-wide switches, all of them, as a sweep's last job may have changed them."""
+    torch.set_num_threads(threads or _default_threads())
+    torch.set_default_dtype(torch.float32)
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    if deterministic:  # cuBLAS reads this when its first handle is made
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+_DEFAULT_THREADS: list[int] = []
+
+
+def _default_threads() -> int:
+    """PyTorch's own choice, as it was before anything here changed it."""
+    if not _DEFAULT_THREADS:
+        _DEFAULT_THREADS.append(torch.get_num_threads())
+    return _DEFAULT_THREADS[0]
+
+
+def seed(run_seed: int, purpose: str, step: int = 0) -> int:
+    """The 63-bit seed of one draw. Independent by purpose and step, so no stream is ever shared:
+    evaluation cannot disturb training, and a resumed step repeats without any saved state."""
+    digest = hashlib.sha256(f"{run_seed}/{purpose}/{step}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def code_version() -> dict[str, Any]:
+    """Git commit, hash of uncommitted changes, and the versions that may change a result."""
+    here = Path(__file__).parent
+    commit = _git(here, "rev-parse", "HEAD")
+    diff = _git(here, "diff", "HEAD") if commit else ""
+    return {
+        "git_commit": commit or None,
+        "git_diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        **{name: _version(name) for name in PACKAGES},
+    }
+
+
+def _git(folder: Path, *words: str) -> str:
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return ""  # no git: the record says null
+    return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

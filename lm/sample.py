@@ -1,0 +1,77 @@
+"""Continue a prompt with a trained model.
+
+python -m lm.sample run=latest prompt="The import statement" temperature=0.8 n=3
+python -m lm.sample interactive=true
+"""
+
+import sys
+
+from lm import cli, config, runtime
+from lm.config import SampleConfig
+from lm.generate import generate_text
+from lm.run import Run
+
+HELP = ":temp 0.8   :top_k 40   :top_p 0.9   :seed 1   :len 200   :quit, or any text to continue"
+
+
+def command(cfg: SampleConfig) -> None:
+    run = Run.open(cfg.run)
+    model = run.model(cfg.checkpoint).to(runtime.device(cfg.device))
+    if cfg.interactive:
+        prompt_line(run, model, cfg)
+        return
+    for i in range(cfg.n):
+        if cfg.n > 1:
+            print(f"--- {i + 1} of {cfg.n}")
+        write(run, model, cfg, cfg.prompt, cfg.seed + i)
+
+
+def write(run: Run, model: object, cfg: SampleConfig, prompt: str, seed: int) -> None:
+    """Print the prompt and its continuation as it is made."""
+    print(cli.printable(prompt), end="", flush=True)
+    pieces = generate_text(
+        model,
+        run.tokenizer,
+        prompt,
+        max_tokens=cfg.max_tokens,
+        temperature=cfg.temperature,
+        top_k=cfg.top_k,
+        top_p=cfg.top_p,
+        seed=seed,
+        stop=cfg.stop,
+    )
+    for piece in pieces:
+        print(cli.printable(piece), end="", flush=True)
+    print()
+
+
+def prompt_line(run: Run, model: object, cfg: SampleConfig) -> None:
+    """Read prompts until the end of input; lines that begin with a colon change settings."""
+    print(f"{run.path}: {run.cfg.model.name} on {run.cfg.corpus.name}\n{HELP}")
+    seed = cfg.seed
+    keys = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "len": "max_tokens"}
+    keys["seed"] = "seed"
+    while True:
+        try:
+            line = input("> ")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        word, _, value = line.removeprefix(":").partition(" ")
+        if line in (":quit", ":q"):
+            return
+        if not line.startswith(":"):
+            write(run, model, cfg, line, seed)
+            seed += 1  # so that the same prompt asked again gives another text
+        elif word not in keys:
+            print(HELP)
+        else:
+            try:
+                cfg = cli.change(cfg, f"{keys[word]}={value}")
+                seed = cfg.seed
+            except config.ConfigError as error:
+                print(error, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    cli.main(SampleConfig, command)
