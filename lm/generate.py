@@ -1,0 +1,205 @@
+"""Text out of a model: one token at a time for a batch of prompts, streamed as it is written.
+
+    for piece in generate_text(model, tokenizer, "The king", max_tokens=100, seed=1):
+        print(piece, end="", flush=True)
+
+Beyond the context: a model with a `limited` context reads on until its window is full; then the
+last context_len // 2 tokens become the new window, at positions 0 and up, and are read again once.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from lm.models.base import LanguageModel
+
+
+@torch.inference_mode()
+def generate(
+    model: LanguageModel,
+    prompts: list[list[int]],
+    *,
+    max_tokens: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    stop_ids: tuple[int, ...] = (),
+) -> Iterator[list[int | None]]:
+    """One list a step: each row's new token, None from the step on where it met a stop token.
+
+    Rows end one by one; the iterator ends with the last or after `max_tokens` steps. The draws of
+    row i depend on (seed, i) alone, so no row changes with its neighbours but for rounding.
+    Raises ValueError for an empty prompt or a token the model does not know.
+    """
+    windows = [_window(model, prompt, row) for row, prompt in enumerate(prompts)]
+    draws = _uniform(seed, len(prompts), max_tokens).to(_device(model))  # (B, max_tokens)
+    was_training = model.training
+    model.eval()
+    try:
+        rows = list(range(len(prompts)))  # those still being written
+        state = model.start(len(rows))
+        logits = _read(model, state, windows)  # (B, V)
+        for i in range(max_tokens):
+            new = sample(logits, draws[rows, i], temperature, top_k, top_p).tolist()
+            step: list[int | None] = [None] * len(prompts)
+            alive = [j for j, token in enumerate(new) if token not in stop_ids]
+            for j in alive:
+                step[rows[j]] = new[j]
+                windows[rows[j]].append(new[j])
+            if not alive:
+                return
+            yield step
+            if i + 1 == max_tokens:
+                return
+            if len(alive) < len(rows):
+                rows = [rows[j] for j in alive]
+                state.keep(alive)
+            if model.limited:
+                _roll(model, state, windows, rows)
+            ids = torch.tensor([[windows[row][-1]] for row in rows], device=_device(model))
+            logits = model.step(ids, state)  # (B, V)
+    finally:
+        model.train(was_training)
+
+
+def generate_text(
+    model: LanguageModel,
+    tokenizer,
+    prompt: str,
+    *,
+    max_tokens: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    stop: str = "",
+) -> Iterator[str]:
+    """What follows the prompt, in pieces of whole characters; ends at the end-of-document token.
+
+    It also ends before the text `stop`, of which no part is ever passed on. An empty prompt is
+    the start of a document.
+    """
+    ids = tokenizer.encode_ordinary(prompt) or [tokenizer.eot_id]
+    steps = generate(
+        model, [ids], max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
+        seed=seed, stop_ids=(tokenizer.eot_id,),
+    )  # fmt: skip
+    pieces = tokenizer.decode_stream(step[0] for step in steps)
+    yield from _until(pieces, stop) if stop else pieces
+
+
+@torch.inference_mode()
+def next_token_probs(model: LanguageModel, ids: list[int]) -> Tensor:
+    """Probabilities (V,) of the token after `ids`."""
+    was_training = model.training
+    model.eval()
+    try:
+        logits = _read(model, model.start(1), [_window(model, ids, 0)])
+    finally:
+        model.train(was_training)
+    return logits[0].softmax(dim=-1)
+
+
+def sample(
+    logits: Tensor, draws: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+) -> Tensor:
+    """Tokens (B,) from logits (B, V), one for each uniform draw in [0, 1).
+
+    In this order: logits over temperature (0: the likeliest token), the `top_k` likeliest (0:
+    all), the fewest likeliest that together have `top_p` (Holtzman et al. 2020).
+    """
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    tokens = None  # the columns are all tokens, in order
+    if top_k:
+        logits, tokens = logits.topk(min(top_k, logits.shape[-1]))  # (B, K), falling
+    elif top_p < 1:
+        logits, tokens = logits.sort(descending=True)
+    probs = (logits / temperature).softmax(dim=-1)
+    if top_p < 1:
+        probs = probs.masked_fill(probs.cumsum(dim=-1) - probs >= top_p, 0.0)
+    sums = probs.cumsum(dim=-1)  # (B, V or K)
+    # The first column whose sum passes the draw. Just under 1, so that rounding keeps it below
+    # the last sum and no token of probability 0 is ever chosen.
+    targets = (draws * (1 - 1e-6))[:, None] * sums[:, -1:]
+    chosen = torch.searchsorted(sums, targets, right=True)  # (B, 1)
+    return (chosen if tokens is None else tokens.gather(1, chosen)).squeeze(1)
+
+
+def _window(model: LanguageModel, prompt: list[int], row: int) -> list[int]:
+    """The part of a checked prompt that the model will read."""
+    if not prompt:
+        raise ValueError(
+            f"prompt {row} is empty: give at least one token, such as tokenizer.eot_id"
+        )
+    if not 0 <= min(prompt) <= max(prompt) < model.vocab_size:
+        wrong = next(token for token in prompt if not 0 <= token < model.vocab_size)
+        raise ValueError(
+            f"prompt {row} has token {wrong}, but the model knows 0 to {model.vocab_size - 1}: "
+            "use the tokenizer it was trained with"
+        )
+    if len(prompt) > model.context_len:
+        warnings.warn(
+            f"prompt {row} has {len(prompt)} tokens: the model reads the last {model.context_len}",
+            stacklevel=3,
+        )
+    return list(prompt[-model.context_len :])
+
+
+def _read(model: LanguageModel, state, texts: list[list[int]]) -> Tensor:
+    """Logits (B, V) after texts of any lengths, read in one step."""
+    lengths = [len(text) for text in texts]
+    longest = max(lengths)
+    ids = torch.tensor(
+        [text + [0] * (longest - len(text)) for text in texts], device=_device(model)
+    )
+    return model.step(ids, state, lengths if min(lengths) < longest else None)
+
+
+def _roll(model: LanguageModel, state, windows: list[list[int]], rows: list[int]) -> None:
+    """Where a window would overflow, start it again with its last half."""
+    full = [j for j, row in enumerate(rows) if len(windows[row]) > model.context_len]
+    if full:
+        for j in full:
+            windows[rows[j]] = windows[rows[j]][-(model.context_len // 2) :]
+        again = model.start(len(full))
+        texts = [windows[rows[j]][:-1] for j in full]  # the newest token is read by the next step
+        if texts[0]:
+            _read(model, again, texts)
+        state.put(full, again)
+
+
+def _uniform(seed: int, n_row: int, n: int) -> Tensor:
+    """Draws (n_row, n) from [0, 1): row i from a generator of its own, seeded by (seed, i)."""
+    rows = []
+    for row in range(n_row):
+        digest = hashlib.sha256(f"{seed}/sample/{row}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        rows.append(torch.rand(n, generator=generator))
+    return torch.stack(rows)
+
+
+def _until(pieces: Iterator[str], stop: str) -> Iterator[str]:
+    """The text before `stop`; what could be its beginning is held back until that is known."""
+    held = ""
+    for piece in pieces:
+        held += piece
+        if stop in held:
+            yield held[: held.index(stop)]
+            return
+        n_held = next(
+            n for n in range(min(len(stop) - 1, len(held)), -1, -1) if held.endswith(stop[:n])
+        )
+        if len(held) > n_held:
+            yield held[: len(held) - n_held]
+        held = held[len(held) - n_held :]
+    if held:
+        yield held
+
+
+def _device(model: LanguageModel) -> torch.device | None:
+    return next((t.device for t in (*model.parameters(), *model.buffers())), None)

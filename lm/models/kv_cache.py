@@ -1,0 +1,95 @@
+"""What a model keeps of the tokens it has read, so that the next one costs one step, not all.
+
+state = model.start(batch_size=2)
+logits = model.step(prompts, state, lengths=[5, 3])     # (B, V): after each row's last token
+logits = model.step(next_ids, state)                    # reads one more token a row
+"""
+
+import torch
+from torch import Tensor
+
+
+class State:
+    """Tensors with one row per text, and how many tokens of each text they stand for."""
+
+    def __init__(self, batch_size: int, tensors: list[Tensor]):
+        self.lengths = [0] * batch_size  # plain numbers: asking them never waits for a device
+        self.tensors = tensors  # (B, ...) each
+
+    def keep(self, rows: list[int]) -> None:
+        """Forget all texts but these."""
+        self.lengths = [self.lengths[row] for row in rows]
+        self.tensors = [tensor[rows] for tensor in self.tensors]
+
+    def put(self, rows: list[int], other: "State") -> None:
+        """Replace what is known of these texts by the rows of `other`."""
+        for row, length in zip(rows, other.lengths, strict=True):
+            self.lengths[row] = length
+        for mine, theirs in zip(self.tensors, other.tensors, strict=True):
+            mine[rows] = theirs
+
+
+class KVCache(State):
+    """Keys and values of every layer, each row filled from slot 0: slot = position in its text.
+
+    Rows may differ in length. What lies behind a row's end is padding or older rubbish: it is
+    masked, and overwritten by the row's next tokens.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        n_layer: int,
+        n_head: int,
+        context_len: int,
+        head_dim: int,
+        like: Tensor,
+    ):
+        shape = (batch_size, n_head, context_len, head_dim)
+        super().__init__(batch_size, [like.new_zeros(shape) for _ in range(2 * n_layer)])
+        self.context_len = context_len
+
+    def open(self, n_new: int) -> Tensor:
+        """Make ready for `n_new` tokens a row; their positions, (T,) or where rows differ (B, T).
+
+        Sets what attention needs: `causal` where plain causal order does (an empty cache), else
+        `mask`, (B or 1, 1, T, S), True where a query may look; None where it may look at all.
+        Raises ValueError where the tokens do not fit.
+        """
+        first = max(self.lengths)
+        self.n_new, self.end = n_new, first + n_new  # S is `end`: the slots in use after this step
+        if self.end > self.context_len:
+            raise ValueError(
+                f"{first} tokens read and {n_new} more are above the model's "
+                f"context_len={self.context_len}: start again with the last ones"
+            )
+        device = self.tensors[0].device
+        self.causal, self.mask = first == 0, None
+        self.even = min(self.lengths) == first
+        if self.even:
+            positions = torch.arange(first, self.end, device=device)  # (T,)
+        else:
+            starts = torch.tensor(self.lengths, device=device)
+            positions = starts[:, None] + torch.arange(n_new, device=device)  # (B, T)
+            self.rows = torch.arange(len(self.lengths), device=device)[:, None]
+            self.slots = positions
+        if not self.causal and (n_new > 1 or not self.even):
+            slots = torch.arange(self.end, device=device)
+            self.mask = (slots <= positions[..., None]).view(-1, 1, n_new, self.end)
+        return positions
+
+    def add(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store k and v (B, H, T, D) of one layer; return all it holds so far, (B, H, S, D)."""
+        keys, values = self.tensors[2 * layer], self.tensors[2 * layer + 1]
+        if self.even:
+            keys[:, :, self.end - self.n_new : self.end] = k
+            values[:, :, self.end - self.n_new : self.end] = v
+        else:
+            keys[self.rows, :, self.slots] = k.transpose(1, 2)  # indices apart put (B, T) first
+            values[self.rows, :, self.slots] = v.transpose(1, 2)
+        return keys[:, :, : self.end], values[:, :, : self.end]
+
+    def close(self, lengths: list[int] | None) -> None:
+        """Count the new tokens as read: all, or `lengths` of each row (the rest is padding)."""
+        lengths = lengths or [self.n_new] * len(self.lengths)
+        self.lengths = [old + new for old, new in zip(self.lengths, lengths, strict=True)]

@@ -1,0 +1,220 @@
+"""The transformer: every position looks back at all before it, then works alone, n_layer times.
+
+    python -m lm.train model=transformer model.n_layer=6
+    python -m lm.train model=gpt2                         # the same class with GPT-2's choices
+
+Vaswani et al. 2017, https://arxiv.org/abs/1706.03762. In the shapes: B rows, T positions, C the
+width n_embd, H heads of D numbers, V the vocabulary, S the positions in the cache.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lm.models.base import LanguageModel
+from lm.models.kv_cache import KVCache
+
+Rope = tuple[Tensor, Tensor]  # cos and sin of the positions at hand
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention, written out: each position takes a weighted mean of the values up to it.
+
+    For q, k and v (B, H, T, D). The model calls F.scaled_dot_product_attention, which computes
+    the same without storing the (T, T) weights; a test holds the two together.
+    """
+    T, D = q.shape[-2:]
+    scores = q @ k.mT / math.sqrt(D)  # (B, H, T, T): how well query t matches key s
+    later = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)
+    weights = scores.masked_fill(later, -math.inf).softmax(dim=-1)  # each row sums to 1
+    return weights @ v  # (B, H, T, D)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs (x[i], x[i + D/2]) of each head by their position's angles (RoPE).
+
+    Su et al. 2021, https://arxiv.org/abs/2104.09864: the product of a turned query and a turned
+    key depends on their distance alone. x is (B, T, H, D), cos and sin (T, 1, D/2) or with a B.
+    """
+    a, b = x.chunk(2, dim=-1)  # (B, T, H, D/2) each
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def rope_table(context_len: int, head_dim: int, base: float) -> Rope:
+    """cos and sin (context_len, 1, D/2) of position times frequency; the 1 is for the heads."""
+    frequency = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angle = torch.arange(context_len, dtype=torch.float64)[:, None, None] * frequency
+    return angle.cos().float(), angle.sin().float()
+
+
+def make_norm(cfg) -> nn.Module:
+    if cfg.norm == "layernorm":
+        return nn.LayerNorm(cfg.n_embd, eps=cfg.norm_eps, bias=cfg.bias)
+    return nn.RMSNorm(cfg.n_embd, eps=cfg.norm_eps)
+
+
+class Attention(nn.Module):
+    def __init__(self, cfg, layer: int):
+        super().__init__()
+        self.layer = layer  # its place in the cache
+        self.n_head, self.n_kv_head = cfg.n_head, cfg.n_kv_head or cfg.n_head
+        self.head_dim = cfg.n_embd // cfg.n_head
+        self.qk_norm, self.dropout = cfg.qk_norm, cfg.dropout
+        q_rows, kv_rows = self.n_head * self.head_dim, self.n_kv_head * self.head_dim
+        # Three matrices in one product; `parts` are their rows, for optimizers.
+        self.qkv = nn.Linear(cfg.n_embd, q_rows + 2 * kv_rows, bias=cfg.bias)
+        self.qkv.parts = (q_rows, kv_rows, kv_rows)
+        self.proj = nn.Linear(cfg.n_embd, cfg.n_embd, bias=cfg.bias)
+
+    def forward(self, x: Tensor, rope: Rope | None, cache: KVCache | None) -> Tensor:
+        B, T, C = x.shape
+        H, G, D = self.n_head, self.n_kv_head, self.head_dim  # G heads of keys and values
+        qk, v = self.qkv(x).view(B, T, H + 2 * G, D).split((H + G, G), dim=2)
+        if self.qk_norm:
+            qk = F.rms_norm(qk, (D,))  # keeps the scores bounded: https://arxiv.org/abs/2010.04245
+        if rope is not None:
+            qk = rotate(qk, *rope)
+        q, k = qk.transpose(1, 2).split((H, G), dim=1)  # (B, H, T, D), (B, G, T, D)
+        v = v.transpose(1, 2)  # (B, G, T, D)
+        mask, causal = None, True
+        if cache is not None:
+            k, v = cache.add(self.layer, k, v)  # (B, G, S, D)
+            mask, causal = cache.mask, cache.causal
+        y = F.scaled_dot_product_attention(
+            q, k, v, mask, self.dropout if self.training else 0.0, causal, enable_gqa=G < H
+        )  # (B, H, T, D)
+        return self.proj(y.transpose(1, 2).reshape(B, T, C))
+
+
+class MLP(nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.activation = cfg.activation
+        gated = cfg.activation == "swiglu"
+        # Two thirds of 4 n_embd, up to a multiple of 8: the gate then costs no extra weights.
+        n_mlp = cfg.n_mlp or (-(-cfg.n_embd // 3) * 8 if gated else 4 * cfg.n_embd)
+        self.up = nn.Linear(cfg.n_embd, n_mlp * (1 + gated), bias=cfg.bias)
+        self.up.parts = (n_mlp,) * (1 + gated)  # gate and up, in this order
+        self.down = nn.Linear(n_mlp, cfg.n_embd, bias=cfg.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(x)  # (B, T, n_mlp), for swiglu twice as wide
+        if self.activation == "swiglu":
+            gate, x = x.chunk(2, dim=-1)
+            x = F.silu(gate) * x
+        elif self.activation == "relu2":
+            x = F.relu(x).square()  # So et al. 2021, https://arxiv.org/abs/2109.08668
+        else:
+            x = F.gelu(x, approximate="tanh")  # GPT-2's
+        return self.down(x)  # (B, T, C)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)): each part adds to the stream and reads it."""
+
+    def __init__(self, cfg, layer: int):
+        super().__init__()
+        self.norm_attn, self.attn = make_norm(cfg), Attention(cfg, layer)
+        self.norm_mlp, self.mlp = make_norm(cfg), MLP(cfg)
+        self.dropout = nn.Dropout(cfg.dropout)
+
+    def forward(self, x: Tensor, rope: Rope | None, cache: KVCache | None) -> Tensor:
+        x = x + self.dropout(self.attn(self.norm_attn(x), rope, cache))  # (B, T, C)
+        return x + self.dropout(self.mlp(self.norm_mlp(x)))  # (B, T, C)
+
+
+class Transformer(LanguageModel):
+    """Embedding, n_layer blocks, norm, head: GPT-2, Llama and what came since, by options."""
+
+    hidden = ("blocks",)
+
+    def __init__(self, cfg, vocab_size: int):
+        super().__init__(cfg, vocab_size)
+        self.wte = nn.Embedding(vocab_size, cfg.n_embd)
+        if cfg.positions == "learned":
+            self.wpe = nn.Embedding(cfg.context_len, cfg.n_embd)
+        else:
+            cos, sin = rope_table(cfg.context_len, cfg.n_embd // cfg.n_head, cfg.rope_base)
+            self.register_buffer("cos", cos, persistent=False)
+            self.register_buffer("sin", sin, persistent=False)
+        self.dropout = nn.Dropout(cfg.dropout)
+        self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layer))
+        self.norm = make_norm(cfg)
+        # A tied head is the embedding's own matrix, used by `unembed`: stored and counted once.
+        self.head = None if cfg.tie else nn.Linear(cfg.n_embd, vocab_size, bias=False)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Small matrices, so that the first loss is near ln V."""
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=0.02)  # GPT-2's
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            # 2 n_layer outputs add up in the stream: their sum then starts with the size of one.
+            for proj in (block.attn.proj, block.mlp.down):
+                nn.init.normal_(proj.weight, std=0.02 / math.sqrt(2 * self.cfg.n_layer))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        T = ids.shape[1]
+        if self.context_len < T:
+            raise ValueError(
+                f"{T} tokens are above the model's context_len={self.context_len}: "
+                f"give fewer, or train with model.context_len={T}"
+            )
+        x, rope = self.embed(ids, torch.arange(T, device=ids.device))
+        for block in self.blocks:
+            x = block(x, rope, None)  # (B, T, C)
+        return self.unembed(x)  # (B, T, V)
+
+    def embed(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, Rope | None]:
+        """The first stream (B, T, C), and the angles of the positions (T,) or (B, T) for RoPE."""
+        x, rope = self.wte(ids), None
+        if self.cfg.positions == "learned":
+            x = x + self.wpe(positions)
+        else:
+            rope = self.cos[positions], self.sin[positions]
+        return self.dropout(x), rope
+
+    def unembed(self, x: Tensor) -> Tensor:
+        """Logits (..., V), float32, as the head reads them from a stream (..., C), of any layer."""
+        weight = self.wte.weight if self.head is None else self.head.weight
+        logits = F.linear(self.norm(x), weight).float()  # (..., V)
+        if cap := self.cfg.softcap:
+            logits = cap * torch.tanh(logits / cap)
+        return logits
+
+    def start(self, batch_size: int) -> KVCache:
+        attn = self.blocks[0].attn
+        return KVCache(
+            batch_size,
+            self.cfg.n_layer,
+            attn.n_kv_head,
+            self.context_len,
+            attn.head_dim,
+            like=self.wte.weight,
+        )
+
+    def step(self, ids: Tensor, state: KVCache, lengths: list[int] | None = None) -> Tensor:
+        B, T = ids.shape
+        x, rope = self.embed(ids, state.open(T))  # (B, T, C)
+        for block in self.blocks:
+            x = block(x, rope, state)
+        state.close(lengths)
+        last = [T - 1] * B if lengths is None else [n - 1 for n in lengths]
+        return self.unembed(x[torch.arange(B), last])  # (B, V)
+
+    def flops_per_token(self) -> int:
+        """6 (matrix weights) + 12 n_layer C context_len: forward and backward (PaLM, appendix B).
+
+        The second term are the two products of attention over the whole context; the causal half
+        of it that need not be computed is counted, as everybody does.
+        """
+        weights = [m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear)]
+        head = self.wte.weight.numel() if self.head is None else 0
+        return (
+            6 * (sum(weights) + head) + 12 * self.cfg.n_layer * self.cfg.n_embd * self.context_len
+        )
