@@ -7,7 +7,7 @@ A corpus is a subclass of Corpus that takes its dataclass of lm/config.py: see p
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 MANY = 100  # documents from which on whole documents are dealt out; fewer: one text is cut
@@ -46,7 +46,7 @@ def split(
     if there is no text, and, at the end of the iterator, if a side received none.
     """
     stream = (text for text in documents if text)
-    first = [text for text, _ in zip(stream, range(MANY), strict=False)]
+    first = list(islice(stream, MANY))
     if not first:
         raise ValueError(EMPTY.format(name=name))
     if len(first) < MANY:

@@ -140,15 +140,15 @@ def _walk(folder: Path) -> list[Path]:
 
 def _open(path: Path) -> BinaryIO:
     if path.suffix.lower() == ".gz":
-        return io.BufferedReader(_Unpacked(path), buffer_size=1 << 20)
+        return io.BufferedReader(_Unpacked(path, gzip.GzipFile(path)), buffer_size=1 << 20)
     return path.open("rb")
 
 
 class _Unpacked(io.RawIOBase):
     """The content of a .gz as it is needed, up to a limit."""
 
-    def __init__(self, path: Path):
-        self.path, self.file = path, gzip.GzipFile(path)
+    def __init__(self, path: Path, file: gzip.GzipFile):
+        self.path, self.file = path, file
         self.limit = max(MAX_SMALL, MAX_RATIO * path.stat().st_size)
         self.n_read = 0
 

@@ -88,6 +88,8 @@ class PCFG:
             if abs(sum(choices) - 1) > 1e-9 or min(choices) <= 0:
                 raise ValueError(f"the choices of {symbol} are {choices}: they must sum to 1")
         right = [self._compile(text) for choices in rules.values() for _, text in choices]
+        if not all(right):
+            raise ValueError("a choice without text or symbols: there are no empty right sides")
         # Rules in one row, those of a symbol side by side.
         self.head = np.repeat(np.arange(self.n_symbol), [len(choices) for choices in p])  # (R,)
         self.p = np.concatenate(p)  # (R,)
@@ -142,7 +144,7 @@ class PCFG:
         }
 
     def generate(self, n: int, rng: np.random.Generator) -> list[str]:
-        """n independent sentences; a full stop, or a newline, must end each and be in no other place.
+        """n independent sentences.
 
         The distribution is exact: each expansion has a random number of its own, looked up in
         the float64 cumulative probabilities. Speed comes from growing all sentences together.
@@ -152,16 +154,16 @@ class PCFG:
         for k in reversed(range(len(levels) - 1)):
             _, inner, first, _ = levels[k]
             sizes[k][inner] = np.add.reduceat(sizes[k + 1], first)
-        out = np.empty(sizes[0].sum(), int)
-        place = np.cumsum(sizes[0]) - sizes[0]  # where the text below each node begins
+        ends = np.cumsum(sizes[0] + 1)  # a newline after each sentence
+        out = np.full(ends[-1], len(self.names))
+        place = ends - 1 - sizes[0]  # where the text below each node begins
         for k, (nodes, inner, first, width) in enumerate(levels):
             leaf = nodes >= self.n_symbol
             out[place[leaf]] = nodes[leaf]
             if len(inner):
                 before = np.cumsum(sizes[k + 1]) - sizes[k + 1]
                 place = before + np.repeat(place[inner] - before[first], width)
-        texts = [text.replace(".", ".\n") for text in self.names]
-        return "".join(map(texts.__getitem__, out.tolist())).splitlines()
+        return "".join(map([*self.names, "\n"].__getitem__, out.tolist())).split("\n")[:-1]
 
     def _grow(self, n: int, rng: np.random.Generator) -> list[tuple[np.ndarray, ...]]:
         """The trees of n sentences by level: the nodes, which of them are symbols, and where
