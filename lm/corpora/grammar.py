@@ -8,7 +8,7 @@ entropy of sentences is that of derivations, which a linear system gives without
 derivation because: no word belongs to two categories; a noun phrase has at most one modifier
 after its noun, each kind opens with a word of its own, and it belongs to the nearest noun; only
 whole sentences are joined, by a comma; brackets close what they opened. (The tests build the
-LR(1) automaton of these rules: it has no conflict, and that proves it for every length.)
+SLR(1) parse table of these rules: it has no conflict, which proves it for every length.)
 """
 
 import hashlib

@@ -91,7 +91,7 @@ def test_one_character_cannot_be_divided():
         split(["x"], 0.1)
 
 
-@pytest.mark.parametrize("fraction, side", [(0.001, "val"), (0.9, "train")])
+@pytest.mark.parametrize(("fraction", "side"), [(0.001, "val"), (0.9, "train")])
 def test_equal_documents_leave_one_side_empty_and_the_error_says_which(fraction, side):
     _, parts = split(["the same"] * 100, fraction)
     with pytest.raises(ValueError, match=f"leaves no document for {side} out of the 100"):
