@@ -1,0 +1,372 @@
+"""What every tokenizer can do: encode, decode, stream, special tokens, fingerprint, save.
+
+    ids = tokenizer.encode("Hello"); tokenizer.decode(ids); tokenizer.save("tokenizer.json")
+
+A subclass supplies `_encode_batch`, `_content` and its tokens. Text never turns into a special
+token unless the caller allows that special by name.
+"""
+
+import codecs
+import functools
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
+from operator import itemgetter
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from lm.tokenizers import parallel
+from lm.tokenizers.text import (
+    TextError,
+    encode_utf8,
+    printable,
+    replace_surrogates,
+    write_atomically,
+)
+
+EOT = "<|endoftext|>"
+FORMAT, VERSION = "lm-tokenizer", 1
+BLOCK_LEN = (
+    1 << 18
+)  # characters encoded at a time: the arrays of one block stay in the processor's cache
+
+Specials = Collection[str] | Literal["all"]
+
+
+class TokenizerFormatError(ValueError):
+    """A tokenizer file that cannot be used; the message says what is wrong with it, in one line."""
+
+
+class Tokenizer:
+    """Text to ids and back. `tokens` holds the bytes of each ordinary id, `specials` the id of each
+    special.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, tokens: dict[int, bytes], specials: dict[str, int]):
+        self.specials = dict(specials)
+        for text, i in self.specials.items():
+            if not isinstance(text, str) or not text:
+                raise ValueError(f"special token {text!r} must be a string that is not empty")
+            if not isinstance(i, int) or i in tokens:
+                raise ValueError(
+                    f"special token {text!r} has id {i!r}, which an ordinary token has too"
+                )
+            encode_utf8(text, "the special token")
+        ids = sorted([*tokens, *self.specials.values()])
+        if ids != list(range(len(ids))):
+            bad = next(
+                want
+                for want, got in zip(range(len(ids) + 1), [*ids, None], strict=True)
+                if want != got
+            )
+            raise ValueError(
+                f"the ids must be 0..{len(ids) - 1}, each once: "
+                f"id {bad} is missing or another is double"
+            )
+        self.vocab_size = len(ids)
+        self.dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+        self._token_bytes = [tokens.get(i, b"") for i in range(self.vocab_size)]
+        self._special_text = {i: text for text, i in self.specials.items()}
+        self._decoder = dict(enumerate(self._token_bytes))
+        self._decoder.update({i: text.encode() for i, text in self._special_text.items()})
+
+    # --- for subclasses
+
+    def _encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of all texts, end to end (n,), and how many belong to each text (len(texts),)."""
+        raise NotImplementedError
+
+    def _content(self) -> dict:
+        """All that decides ids, as JSON, without name, specials, format and version."""
+        raise NotImplementedError
+
+    def _safe_cut(self, text: str, at: int) -> int:
+        """First place at or after `at` where the text may be cut without changing its ids, else
+        len(text).
+        """
+        return at
+
+    def _last_safe_cut(self, text: str) -> int:
+        """Last such place, whatever text still follows; 0 if there is none."""
+        return len(text)
+
+    # --- encoding
+
+    @property
+    def eot_id(self) -> int:
+        """Id of <|endoftext|>, which separates documents."""
+        if EOT not in self.specials:
+            raise ValueError(
+                f"this {self.name} tokenizer has no {EOT}: train it with specials=({EOT!r},)"
+            )
+        return self.specials[EOT]
+
+    def encode(
+        self,
+        text: str,
+        allowed_special: Specials = frozenset(),
+        disallowed_special: Specials = "all",
+        errors: str = "strict",
+    ) -> list[int]:
+        """Ids of the text; the specials in it become ids if allowed, and raise ValueError if
+        disallowed.
+
+        As in tiktoken, "all" as the disallowed ones means those not allowed; specials in neither
+        set are text. Of specials that overlap the longest wins. errors="replace" turns lone
+        surrogates into U+FFFD.
+        """
+        allowed, disallowed = self._special_sets(allowed_special, disallowed_special)
+        self._refuse(text, disallowed)
+        if not allowed:
+            return self.encode_ordinary(text, errors)
+        ids: list[int] = []
+        done = 0
+        for match in _alternatives(allowed).finditer(text):
+            ids += self.encode_ordinary(text[done : match.start()], errors)
+            ids.append(self.specials[match.group()])
+            done = match.end()
+        return ids + self.encode_ordinary(text[done:], errors)
+
+    def encode_ordinary(self, text: str, errors: str = "strict") -> list[int]:
+        """Ids of the text, in which specials are text like any other."""
+        return self.encode_to_numpy(text, errors).tolist()
+
+    def encode_to_numpy(self, text: str, errors: str = "strict") -> np.ndarray:
+        """`encode_ordinary` as an array (n,) of uint16, or uint32 where the vocabulary passes
+        65,536.
+        """
+        if errors != "strict":
+            text = replace_surrogates(text, errors)
+        return next(self.encode_documents((text,)))
+
+    def encode_documents(self, documents: Iterable[str], n_proc: int = 1) -> Iterator[np.ndarray]:
+        """The array of `encode_to_numpy` for each document, in order, a block of text at a time.
+
+        With n_proc above 1 the blocks go to that many new processes, which take about 0.3 s to
+        start: it pays from some tens of megabytes on. The iterator must then be used up or closed.
+        """
+        batches = self._batches(documents)
+        if n_proc == 1:
+            results = ((self._encode_marked(texts, marks), marks) for texts, marks in batches)
+        else:
+            results = parallel.encode(self.to_json(), batches, n_proc, self.dtype)
+        open_parts: list[np.ndarray] = []
+        for (ids, counts), marks in results:
+            at = 0
+            for count, (_, end) in zip(counts.tolist(), marks, strict=True):
+                part = ids[at : at + count]
+                at += count
+                if end and not open_parts:
+                    yield part
+                elif end:
+                    yield np.concatenate([*open_parts, part])
+                    open_parts = []
+                else:
+                    open_parts.append(part)
+
+    def _encode_marked(
+        self, texts: list[str], marks: list[parallel.Mark]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            return self._encode_batch(texts)
+        except TextError as error:  # tell the offset in the document, not in its part
+            raise ValueError(
+                str(TextError(error.what, 0, error.offset + marks[error.index][0]))
+            ) from None
+
+    def _batches(self, documents: Iterable[str]) -> Iterator[parallel.Batch]:
+        """Texts of about BLOCK_LEN characters together; long documents come in parts.
+
+        The mark of a text is its offset in its document, and whether the document ends with it.
+        """
+        texts, marks, n_char = [], [], 0
+        for document in documents:
+            for offset, text, end in self._parts(document):
+                texts.append(text)
+                marks.append((offset, end))
+                n_char += len(text) + 1
+                if n_char >= BLOCK_LEN:
+                    yield texts, marks
+                    texts, marks, n_char = [], [], 0
+        if texts:
+            yield texts, marks
+
+    def _parts(self, document: str) -> Iterator[tuple[int, str, bool]]:
+        if not isinstance(document, str):
+            raise ValueError(
+                f"text must be a str, not {type(document).__name__}: "
+                "decode bytes, or use encode_bytes"
+            )
+        done = 0
+        while len(document) - done > BLOCK_LEN:
+            cut = self._safe_cut(document, done + BLOCK_LEN)
+            if cut >= len(document):
+                break
+            yield done, document[done:cut], False
+            done = cut
+        yield done, (document[done:] if done else document), True
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """Ids that decode to exactly these bytes; for valid UTF-8 those of `encode_ordinary`."""
+        return self.encode_ordinary(data.decode("utf-8"))
+
+    def encode_iterable(
+        self,
+        chunks: Iterable[str],
+        allowed_special: Specials = frozenset(),
+        disallowed_special: Specials = "all",
+    ) -> Iterator[int]:
+        """The ids `encode` gives for the joined chunks, wherever they were cut.
+
+        Holds back only what later text can still change. A custom split pattern allows no cut, so
+        it holds all.
+        """
+        allowed, disallowed = self._special_sets(allowed_special, disallowed_special)
+        watched = _alternatives(allowed | disallowed) if allowed | disallowed else None
+        reach = max(map(len, allowed | disallowed), default=1)
+        held, size, wait = [], 0, 1
+        for chunk in chunks:
+            held.append(chunk)
+            size += len(chunk)
+            if size < wait:  # wait until the text doubled, so that endless words cost linear time
+                continue
+            text = "".join(held)
+            if watched:
+                limit = len(text) - reach + 1  # a special that starts later may not be complete
+                while (match := watched.search(text)) and match.start() < limit:
+                    yield from self.encode(text[: match.end()], allowed, disallowed)
+                    text = text[match.end() :]
+                    limit = len(text) - reach + 1
+                cut = self._last_safe_cut(text[: max(limit, 0)])
+            else:
+                cut = self._last_safe_cut(text)
+            yield from self.encode_ordinary(text[:cut])
+            held, size = [text[cut:]], len(text) - cut
+            wait = max(2 * size, 1 << 12)
+        yield from self.encode("".join(held), allowed, disallowed)
+
+    # --- special tokens
+
+    def _special_sets(
+        self, allowed: Specials, disallowed: Specials
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        allowed_set = frozenset(self.specials if allowed == "all" else allowed)
+        disallowed_set = (
+            frozenset(self.specials) - allowed_set if disallowed == "all" else frozenset(disallowed)
+        )
+        if unknown := allowed_set - set(self.specials):
+            raise ValueError(
+                f"{min(unknown)!r} is no special token here: there are {sorted(self.specials)}"
+            )
+        return allowed_set, disallowed_set - {""}
+
+    def _refuse(self, text: str, disallowed: frozenset[str]) -> None:
+        for special in disallowed:
+            if special in text:
+                first = _alternatives(disallowed).search(text)
+                raise ValueError(
+                    f"the text holds the special token {first.group()!r} at offset "
+                    f"{first.start()}: pass it in allowed_special, or "
+                    "disallowed_special=() to encode it as plain text"
+                )
+
+    # --- decoding
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of the tokens; specials give their text. Raises ValueError for an id out of
+        range.
+        """
+        ids = ids.tolist() if isinstance(ids, np.ndarray) else ids
+        parts = []
+        iterator = iter(ids)
+        try:
+            while block := list(islice(iterator, 1 << 14)):
+                found = itemgetter(*block)(self._decoder)
+                parts.append(b"".join(found) if len(block) > 1 else found)
+        except (KeyError, TypeError) as error:
+            bad = error.args[0] if isinstance(error, KeyError) else block
+            raise ValueError(
+                f"{bad!r} is not an id: they are the integers 0..{self.vocab_size - 1}"
+            ) from None
+        return b"".join(parts)
+
+    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
+        """The text of the tokens; `errors` as in bytes.decode, for ids that do not form whole
+        characters.
+        """
+        return self.decode_bytes(ids).decode("utf-8", errors)
+
+    def decode_stream(self, ids: Iterable[int], errors: str = "replace") -> Iterator[str]:
+        """Text as the ids come in, never half a character; the parts join to `decode` of all
+        ids.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")(errors)
+        for i in ids:
+            if text := decoder.decode(self.decode_bytes((i,))):
+                yield text
+        if text := decoder.decode(b"", final=True):
+            yield text
+
+    def token_bytes(self, i: int) -> bytes:
+        """The bytes of one id; b"" for a special, whose text is in `specials`."""
+        if not 0 <= i < self.vocab_size:
+            raise ValueError(f"{i} is not an id: they are the integers 0..{self.vocab_size - 1}")
+        return self._token_bytes[i]
+
+    def token_lengths(self) -> np.ndarray:
+        """Bytes of each id, int64 (vocab_size,), 0 for specials: what bits per byte divides by."""
+        return np.array([len(token) for token in self._token_bytes], np.int64)
+
+    def show(self, i: int) -> str:
+        """The token for the eye, on one line: control characters and broken UTF-8 are escaped."""
+        if i in self._special_text:
+            return printable(self._special_text[i])
+        return printable(self.token_bytes(i).decode("utf-8", "backslashreplace"))
+
+    # --- files
+
+    def _state(self) -> dict:
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": self.name,
+            "specials": self.specials,
+            **self._content(),
+        }
+
+    def to_json(self) -> str:
+        """The tokenizer as the text of its file: the same for the same tokenizer."""
+        body = json.dumps(self._state(), ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+        return (
+            re.sub(r',"(?=merges"|name"|pattern"|specials"|tokens")', ',\n"', body, count=8) + "\n"
+        )
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """sha256 in hex over all that decides ids."""
+        body = json.dumps(self._state(), ensure_ascii=True, sort_keys=True)
+        return hashlib.sha256(body.encode()).hexdigest()
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the file whole or not at all."""
+        write_atomically(Path(path), self.to_json().encode())
+
+    def __reduce__(self):
+        raise TypeError(
+            "a tokenizer is not pickled: hand over to_json() and use lm.tokenizers.from_json"
+        )
+
+    def __repr__(self) -> str:
+        return f"<{self.name} tokenizer, {self.vocab_size} ids, {self.fingerprint[:12]}>"
+
+
+def _alternatives(specials: Iterable[str]) -> re.Pattern:
+    longest_first = sorted(specials, key=lambda s: (-len(s), s))
+    return re.compile("|".join(map(re.escape, longest_first)))

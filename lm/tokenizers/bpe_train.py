@@ -1,0 +1,223 @@
+"""Learn byte-pair merges from counted chunks, exactly, with numpy.
+
+    learn_merges({b"hug": 10, b"pug": 5}, n_merge=2)   # [(117, 103, 256), (104, 256, 257)]: "ug",
+    then "hug"
+
+All chunks lie in one flat array with a border between them. Every pair of neighbours has a number,
+kept at its left position, and a count. A new token only makes pairs that did not exist before, so
+the positions of a pair are written once, and its count never rises: a heap with lazy refresh is
+exact, and one merge is a few array operations over the positions of its pair.
+"""
+
+import heapq
+import itertools
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+TIE_BREAKS = ("first-pair", "greatest-bytes")
+
+_BORDER, _DEAD = -1, -2  # symbols of a chunk's border and of a place that was merged away
+
+
+def learn_merges(
+    chunk_counts: Mapping[bytes, int],
+    n_merge: int,
+    tie_break: str = "first-pair",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[tuple[int, int, int]]:
+    """At most n_merge triples (left id, right id, new id), commonest pair first; new ids count up
+    from 256.
+
+    Among pairs of equal count, `first-pair` takes the lowest (left id, right id), as rustbpe does,
+    and `greatest-bytes` the lexicographically greatest pair of byte strings. Fewer come back where
+    no pair is left.
+    """
+    if tie_break not in TIE_BREAKS:
+        raise ValueError(f"tie_break={tie_break} is not one of {', '.join(TIE_BREAKS)}")
+    state = _Pairs(chunk_counts)
+    queue = _Queue(state, tie_break)
+    merges: list[tuple[int, int, int]] = []
+    while len(merges) < n_merge and (pair := queue.pop()) is not None:
+        left, right = state.parts(pair)
+        new = 256 + len(merges)
+        merges.append((left, right, new))
+        queue.name(left, right)
+        queue.push(state.merge(pair, left, right, new))
+        if progress and len(merges) % 64 == 0:
+            progress(len(merges), n_merge)
+    if progress:
+        progress(len(merges), n_merge)
+    return merges
+
+
+class _Pairs:
+    """The chunks as linked symbols, and for each pair its count and the positions where it once
+    stood.
+    """
+
+    def __init__(self, chunk_counts: Mapping[bytes, int]):
+        items = sorted((chunk, count) for chunk, count in chunk_counts.items() if len(chunk) > 1)
+        counts = [count for _, count in items]
+        if sum(count * len(chunk) for chunk, count in items) >= 2**62:
+            raise ValueError("the counts of all pairs together pass 2^62: scale the counts down")
+        length = np.array([len(chunk) for chunk, _ in items], np.int64)
+        n = int(length.sum()) + len(items) + 1  # a border before each chunk and one at the end
+        border = np.append(np.cumsum(length + 1) - length - 1, n - 1)
+        place = np.int32 if n < 2**31 - 1 else np.int64
+        inside = np.ones(n, bool)
+        inside[border] = False
+        self.symbol = np.full(n, _BORDER, np.int32)
+        self.symbol[inside] = np.frombuffer(b"".join(chunk for chunk, _ in items), np.uint8)
+        self.weight = np.zeros(n, np.int64)
+        self.weight[inside] = np.repeat(np.array(counts, np.int64), length)
+        self.next = np.arange(1, n + 1, dtype=place)
+        self.before = np.arange(-1, n - 1, dtype=place)
+        self.pair = np.zeros(n, np.int32)  # pair 0 is no pair: at borders and at each chunk's end
+        self.count = np.zeros(1 << 16, np.int64)
+        self.n_pair = 1
+        self.left = [_BORDER]
+        self.right = [_BORDER]
+        self.places: list[np.ndarray] = [np.zeros(0, place)]
+        at = np.flatnonzero(inside[:-1] & inside[1:]).astype(place)
+        key = self.symbol[at].astype(np.uint16) << 8 | self.symbol[at + 1].astype(np.uint16)
+        self._add(at, key, at, lambda keys: ((keys >> 8).tolist(), (keys & 255).tolist()))
+
+    def parts(self, pair: int) -> tuple[int, int]:
+        return self.left[pair], self.right[pair]
+
+    def _add(
+        self, at: np.ndarray, key: np.ndarray, weight_at: np.ndarray, split: Callable
+    ) -> tuple[int, int]:
+        """Number the pairs that now start at positions `at` (ascending), one number for each
+        distinct key.
+        """
+        first = self.n_pair
+        if not len(at):
+            return first, first
+        order = np.argsort(key, kind="stable")
+        key, at = key[order], at[order]
+        edge = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
+        n = len(edge)
+        last = first + n
+        if last > len(self.count):
+            self.count = np.concatenate((self.count, np.zeros(max(len(self.count), n), np.int64)))
+        self.count[first:last] = np.add.reduceat(self.weight[weight_at][order], edge)
+        self.pair[at] = np.repeat(
+            np.arange(first, last, dtype=np.int32), np.diff(edge, append=len(at))
+        )
+        bounds = [*edge.tolist(), len(at)]
+        self.places += [at[a:b] for a, b in itertools.pairwise(bounds)]
+        left, right = split(key[edge])
+        self.left += left
+        self.right += right
+        self.n_pair = last
+        return first, last
+
+    def merge(self, pair: int, left: int, right: int, new: int) -> tuple[int, int]:
+        """Replace the pair everywhere, leftmost first; the range of numbers of the pairs this
+        makes.
+        """
+        symbol, following, before = self.symbol, self.next, self.before
+        at = self.places[pair]
+        at = at[self.pair[at] == pair]
+        self.places[pair] = at[:0]
+        if left == right:
+            at = _without_overlaps(at, following)
+        second = following[at]
+        after = following[second]
+        symbol[at] = new
+        symbol[second] = _DEAD
+        previous = before[at]
+        previous = previous[symbol[previous] != _DEAD]  # else the pair before was merged as well
+        # The pairs that go: this one, the one at its second symbol, the one before it.
+        gone = np.concatenate((self.pair[second], self.pair[previous]))
+        heirs = np.concatenate((at, following[previous]))
+        np.subtract.at(self.count, gone, self.weight[heirs])
+        self.count[pair] = 0
+        self.pair[second] = 0
+        following[at] = after
+        before[after] = at
+        first = self.n_pair
+        after_symbol = symbol[after]
+        inner = after_symbol != _BORDER
+        self.pair[at] = 0
+        self._add(
+            at[inner],
+            after_symbol[inner],
+            at[inner],
+            lambda keys: ([new] * len(keys), keys.tolist()),
+        )
+        previous_symbol = symbol[previous]
+        previous = previous[previous_symbol != _BORDER]
+        previous_symbol = previous_symbol[previous_symbol != _BORDER]
+        self._add(
+            previous, previous_symbol, previous, lambda keys: (keys.tolist(), [new] * len(keys))
+        )
+        return first, self.n_pair
+
+
+def _without_overlaps(at: np.ndarray, following: np.ndarray) -> np.ndarray:
+    """In a run such as aaaa the pairs overlap: keep the first, third, ... of each run."""
+    if len(at) < 2:
+        return at
+    linked = np.concatenate(([False], following[at[:-1]] == at[1:]))
+    index = np.arange(len(at))
+    run_start = np.maximum.accumulate(np.where(linked, 0, index))
+    return at[(index - run_start) % 2 == 0]
+
+
+class _Queue:
+    """Pairs by count, then by the tie rule; only those above a falling floor enter the heap."""
+
+    def __init__(self, state: _Pairs, tie_break: str):
+        self.state = state
+        self.by_bytes = tie_break == "greatest-bytes"
+        self.tokens = [bytes([b]) for b in range(256)]
+        self.keys = [_descending(token) for token in self.tokens]
+        self.heap: list[tuple] = []
+        self.floor = max(1, int(state.count[: state.n_pair].max(initial=0)) // 4)
+        self.push((1, state.n_pair))
+
+    def name(self, left: int, right: int) -> None:
+        """Learn the bytes of the next new token."""
+        if self.by_bytes:
+            self.tokens.append(self.tokens[left] + self.tokens[right])
+            self.keys.append(_descending(self.tokens[-1]))
+
+    def push(self, pairs: tuple[int, int], below: float = np.inf) -> None:
+        """Enter those of the pairs numbered first to last - 1 whose count lies in floor..below."""
+        first, last = pairs
+        count = self.state.count[first:last]
+        for pair in (np.flatnonzero((count >= self.floor) & (count < below)) + first).tolist():
+            self._enter(int(self.state.count[pair]), pair)
+
+    def _enter(self, count: int, pair: int) -> None:
+        left, right = self.state.parts(pair)
+        tie = (self.keys[left], self.keys[right]) if self.by_bytes else (left, right)
+        heapq.heappush(self.heap, (-count, tie, pair))
+
+    def pop(self) -> int | None:
+        """The best pair, or None when none is left. An entry whose count fell goes back with its
+        new count.
+        """
+        while True:
+            while self.heap:
+                negative, _, pair = heapq.heappop(self.heap)
+                count = int(self.state.count[pair])
+                if count == -negative:
+                    return pair
+                if count >= self.floor:
+                    self._enter(count, pair)
+            if self.floor == 1:
+                return None
+            below = self.floor
+            self.floor = max(1, self.floor // 2)
+            self.push((1, self.state.n_pair), below)
+
+
+def _descending(token: bytes) -> tuple[int, ...]:
+    """A key that sorts byte strings from the greatest to the least; 256 puts a longer one before
+    its prefix.
+    """
+    return (*(255 - b for b in token), 256)

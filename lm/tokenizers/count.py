@@ -1,0 +1,112 @@
+"""Count the chunks of many documents, in one pass and with the memory of the distinct ones.
+
+count_chunks(["to be or not to be"], Splitter("gpt4"))   # {b"to": 1, b" be": 2, ...}
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from lm.tokenizers.base import BLOCK_LEN
+from lm.tokenizers.split import Splitter, find_chunks
+from lm.tokenizers.table import MAX_KEY_BYTES, Table, pack, words
+from lm.tokenizers.text import encode_texts
+
+
+def count_chunks(
+    documents: Iterable[str], splitter: Splitter, specials: Sequence[str] = ()
+) -> dict[bytes, int]:
+    """How often each chunk occurs; no chunk spans two documents, nor a special token, which is left
+    out.
+    """
+    if not splitter.known:
+        return _count_plainly(documents, splitter, specials)
+    short = _ShortCounts()
+    long: Counter[bytes] = Counter()
+    for texts in _blocks(_without_specials(documents, specials), splitter):
+        data, start, length, _ = find_chunks(
+            splitter, texts, encode_texts(texts, "the training text")
+        )
+        is_long = length > MAX_KEY_BYTES
+        at, size = start[is_long].tolist(), length[is_long].tolist()
+        long.update([data[a : a + n] for a, n in zip(at, size, strict=True)])
+        short.add(data, start[~is_long], length[~is_long])
+    return short.counts() | dict(long)
+
+
+class _ShortCounts:
+    """Counts by packed key: a table numbers the keys, an array counts them."""
+
+    def __init__(self):
+        self.table = Table(16)
+        self.n = np.zeros(1 << 16, np.int64)
+        self.keys: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, data: bytes, start: np.ndarray, length: np.ndarray) -> None:
+        lo, hi = pack(words(data), start, length)
+        number = self.table.find(lo, hi)
+        missing = np.flatnonzero(number < 0)
+        if len(missing):
+            order = missing[np.lexsort((hi[missing], lo[missing]))]
+            fresh = np.ones(len(order), bool)
+            fresh[1:] = (lo[order][1:] != lo[order][:-1]) | (hi[order][1:] != hi[order][:-1])
+            first = order[fresh]
+            new = np.arange(self.table.n_entry, self.table.n_entry + len(first))
+            self.table.insert(lo[first], hi[first], new)
+            self.keys.append((lo[first], hi[first]))
+            number[order] = new[np.cumsum(fresh) - 1]
+            if self.table.n_entry > len(self.n):
+                self.n = np.concatenate((self.n, np.zeros(2 * self.table.n_entry, np.int64)))
+        self.n += np.bincount(number, minlength=len(self.n))
+
+    def counts(self) -> dict[bytes, int]:
+        if not self.keys:
+            return {}
+        lo, hi = (np.concatenate(column) for column in zip(*self.keys, strict=True))
+        raw = np.stack((lo, hi), axis=1).astype("<u8").tobytes()
+        sizes = (hi >> np.uint64(56)).astype(np.int64).tolist()
+        chunks = [raw[16 * k : 16 * k + size] for k, size in enumerate(sizes)]
+        return dict(zip(chunks, self.n[: len(chunks)].tolist(), strict=True))
+
+
+def _count_plainly(
+    documents: Iterable[str], splitter: Splitter, specials: Sequence[str]
+) -> dict[bytes, int]:
+    counts: Counter[str] = Counter()
+    for text in _without_specials(documents, specials):
+        counts.update(splitter.chunks(text))
+    raw = encode_texts(list(counts), "a chunk of the training text")
+    return dict(zip(raw, counts.values(), strict=True))
+
+
+def _without_specials(documents: Iterable[str], specials: Sequence[str]) -> Iterator[str]:
+    longest_first = sorted(specials, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first)))
+    for document in documents:
+        if any(special in document for special in specials):
+            yield from pattern.split(document)
+        else:
+            yield document
+
+
+def _blocks(texts: Iterable[str], splitter: Splitter) -> Iterator[list[str]]:
+    """Texts together to about BLOCK_LEN characters, long ones cut where it is safe."""
+    block, n_char = [], 0
+    for text in texts:
+        done = 0
+        while done < len(text):
+            cut = (
+                splitter.safe_cut(text, done + BLOCK_LEN)
+                if len(text) - done > BLOCK_LEN
+                else len(text)
+            )
+            block.append(text[done:cut])
+            n_char += cut - done + 1
+            done = cut
+            if n_char >= BLOCK_LEN:
+                yield block
+                block, n_char = [], 0
+    if block:
+        yield block

@@ -1,0 +1,163 @@
+"""Apply learned merges to chunks: many short ones at once with numpy, one in Python, a long one
+with a heap.
+
+    Merges([(104, 105, 256)], byte_ids=range(256)).encode(b"hi")   # [256]
+
+All three repeat "merge the pair of lowest rank, the leftmost first" until no pair is left.
+"""
+
+import heapq
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from lm.tokenizers.table import Table
+
+_HEAP_FROM = 48  # bytes of a chunk from which the heap beats scanning all pairs for each merge
+_NONE = np.iinfo(np.int64).max
+
+
+class Merges:
+    """Ranked merges over ids; `byte_ids` gives the id of each byte."""
+
+    def __init__(
+        self,
+        merges: Sequence[tuple[int, int, int]],
+        byte_ids: Sequence[int],
+        by_new_id: bool = False,
+    ):
+        self.byte_ids = list(byte_ids)
+        ranks = [new for _, _, new in merges] if by_new_id else list(range(len(merges)))
+        self.ranked = {
+            (left, right): (rank, new)
+            for (left, right, new), rank in zip(merges, ranks, strict=True)
+        }
+        self.in_order = _in_order(merges, ranks)
+        left, right, new = np.array(merges, np.int64).reshape(-1, 3).T.astype(np.uint64)
+        self.table = Table()
+        value = np.array(ranks, np.int64) << 32 | new.astype(np.int64)
+        self.table.insert(left << np.uint64(32) | right, np.zeros(len(left), np.uint64), value)
+        self.byte_array = np.array(self.byte_ids, np.int64)
+
+    def encode(self, chunk: bytes) -> list[int]:
+        """Ids of one chunk."""
+        ids = [self.byte_ids[b] for b in chunk]
+        return self._scan(ids) if len(ids) < _HEAP_FROM else self._heap(ids)
+
+    def _scan(self, ids: list[int]) -> list[int]:
+        ranked = self.ranked
+        pairs = [ranked.get(pair, (_NONE, 0)) for pair in itertools.pairwise(ids)]
+        while pairs:
+            best = min(pairs)
+            if best[0] == _NONE:
+                break
+            at = pairs.index(best)
+            ids[at : at + 2] = [best[1]]
+            del pairs[at]
+            if at:
+                pairs[at - 1] = ranked.get((ids[at - 1], ids[at]), (_NONE, 0))
+            if at < len(pairs):
+                pairs[at] = ranked.get((ids[at], ids[at + 1]), (_NONE, 0))
+        return ids
+
+    def _heap(self, ids: list[int]) -> list[int]:
+        """n log n: a heap of (rank, position, left, right), in which entries that no longer hold
+        are skipped.
+        """
+        ranked, n = self.ranked, len(ids)
+        after = list(range(1, n + 1))
+        before = list(range(-1, n - 1))
+        heap = [
+            (*ranked[pair], at, *pair)
+            for at, pair in enumerate(itertools.pairwise(ids))
+            if pair in ranked
+        ]
+        heap = [(rank, at, left, right, new) for rank, new, at, left, right in heap]
+        heapq.heapify(heap)
+        while heap:
+            _, at, left, right, new = heapq.heappop(heap)
+            second = after[at]
+            if ids[at] != left or second >= n or ids[second] != right:
+                continue
+            ids[at], ids[second] = new, -1
+            following = after[at] = after[second]
+            if following < n:
+                before[following] = at
+                if found := ranked.get((new, ids[following])):
+                    heapq.heappush(heap, (found[0], at, new, ids[following], found[1]))
+            previous = before[at]
+            if previous >= 0 and (found := ranked.get((ids[previous], new))):
+                heapq.heappush(heap, (found[0], previous, ids[previous], new, found[1]))
+        return [i for i in ids if i >= 0]
+
+    def encode_many(self, chunks: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of all chunks, end to end (n,), and how many each has (chunks,), int64."""
+        together = [chunk for chunk in chunks if self.in_order and len(chunk) < _HEAP_FROM]
+        if len(together) < 16:
+            together = []
+        if len(together) == len(chunks):
+            return self._rounds(chunks)
+        batch = set(together)
+        ids, count = self._rounds(together)
+        parts = iter(np.split(ids, np.cumsum(count)[:-1])) if together else iter(())
+        every = [next(parts) if chunk in batch else self.encode(chunk) for chunk in chunks]
+        count = np.array([len(part) for part in every], np.int64)
+        return np.concatenate(
+            [np.asarray(part, np.int64) for part in every] or [np.zeros(0, np.int64)]
+        ), count
+
+    def _rounds(self, chunks: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """Each round merges the pair of lowest rank in every chunk. Exact only where ranks are
+        `in_order`.
+        """
+        ids = self.byte_array[np.frombuffer(b"".join(chunks), np.uint8)]  # (n,)
+        owner = np.repeat(
+            np.arange(len(chunks)), [len(chunk) for chunk in chunks]
+        )  # (n,) the chunk of each id
+        done_ids, done_owner = [ids[:0]], [owner[:0]]
+        while len(ids) > 1:
+            key = ids[:-1].astype(np.uint64) << np.uint64(32) | ids[1:].astype(np.uint64)
+            found = self.table.find(key, np.zeros(len(key), np.uint64))
+            edge = owner[1:] != owner[:-1]
+            found[(found < 0) | edge] = _NONE
+            found = np.append(found, _NONE)
+            first = np.flatnonzero(np.concatenate(([True], edge)))
+            best = np.minimum.reduceat(found, first)  # (chunks left,)
+            size = np.diff(first, append=len(ids))
+            best = np.repeat(best, size)
+            hit = (found == best) & (best != _NONE)
+            hit[1:] &= ~_odd_in_run(hit)[1:]
+            ids[hit] = found[hit] & 0xFFFFFFFF
+            keep = np.ones(len(ids), bool)
+            keep[1:] = ~hit[:-1]
+            going = best != _NONE
+            finished = ~going
+            done_ids.append(ids[finished])
+            done_owner.append(owner[finished])
+            keep &= going
+            ids, owner = ids[keep], owner[keep]
+        ids, owner = np.concatenate([*done_ids, ids]), np.concatenate([*done_owner, owner])
+        return ids[np.argsort(owner, kind="stable")], np.bincount(owner, minlength=len(chunks))
+
+
+def _odd_in_run(hit: np.ndarray) -> np.ndarray:
+    """Of neighbouring hits, which overlap: the second, fourth, ... of each run."""
+    if not (hit[1:] & hit[:-1]).any():
+        return np.zeros(len(hit), bool)
+    index = np.arange(len(hit))
+    run_start = np.maximum.accumulate(np.where(hit & np.concatenate(([True], ~hit[:-1])), index, 0))
+    return hit & ((index - run_start) % 2 == 1)
+
+
+def _in_order(merges: Sequence[tuple[int, int, int]], ranks: list[int]) -> bool:
+    """Whether a pair always ranks after whatever makes its parts: then merging never opens a lower
+    rank.
+    """
+    made_by: dict[int, int] = {}
+    for (_, _, new), rank in zip(merges, ranks, strict=True):
+        made_by[new] = max(made_by.get(new, -1), rank)
+    return all(
+        made_by.get(left, -1) < rank and made_by.get(right, -1) < rank
+        for (left, right, _), rank in zip(merges, ranks, strict=True)
+    )

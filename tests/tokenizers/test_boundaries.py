@@ -1,0 +1,139 @@
+"""Boundaries found by numpy equal plain findall with the published patterns."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+import regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm.tokenizers.split import PATTERNS, Splitter, classify, find_chunks
+
+# Every class of character that decides a boundary, so that short strings cover every neighbourhood.
+ALPHABETS = [
+    " \na1.'s",
+    " \t\nx9'l",
+    " \r\n\u00a0\u0301e\u4e2d",
+    "'lLsS\u017f vVeE",
+    "\u0660\u00bd1 a\n",
+    "'srerm .",
+    "\x1c \u3000a!\n\x85",
+]
+TEXT = (
+    st.text(st.sampled_from(" \n\t\r'aslvre19.!\u00a0\u017f\u4e2d\u0301\U0001f600\x1c\u2028"))
+    | st.text()
+)
+
+
+def fast(splitter: Splitter, texts: list[str]) -> list[list[str]]:
+    data, start, length, text_of = find_chunks(splitter, texts, [t.encode() for t in texts])
+    spans = zip(start.tolist(), length.tolist(), strict=True)
+    chunks = [data[a : a + n].decode() for a, n in spans]
+    return [chunks[a:b] for a, b in itertools.pairwise(text_of.tolist())]
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("alphabet", ALPHABETS)
+def test_all_short_strings_split_as_by_findall(name, alphabet):
+    splitter = Splitter(name)
+    texts = ["".join(p) for n in range(5) for p in itertools.product(alphabet, repeat=n)]
+    assert fast(splitter, texts) == [regex.findall(splitter.pattern, text) for text in texts]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("alphabet", ALPHABETS)
+def test_all_strings_of_six_split_as_by_findall(name, alphabet):
+    splitter = Splitter(name)
+    product = itertools.product(alphabet, repeat=6)
+    while texts := ["".join(p) for p in itertools.islice(product, 50_000)]:
+        assert fast(splitter, texts) == [splitter.chunks(text) for text in texts]
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+@settings(deadline=None, max_examples=300)
+@given(texts=st.lists(TEXT, min_size=1, max_size=4))
+def test_any_texts_side_by_side_split_as_each_alone(name, texts):
+    splitter = Splitter(name)
+    assert fast(splitter, texts) == [regex.findall(splitter.pattern, text) for text in texts]
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+@settings(deadline=None, max_examples=300)
+@given(text=TEXT, at=st.integers(0, 60))
+def test_a_safe_cut_changes_no_chunk(name, text, at):
+    splitter = Splitter(name)
+    for cut in (splitter.safe_cut(text, at), splitter.last_safe_cut(text)):
+        assert splitter.chunks(text[:cut]) + splitter.chunks(text[cut:]) == splitter.chunks(text)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+@settings(deadline=None, max_examples=300)
+@given(text=TEXT, more=TEXT)
+def test_the_last_safe_cut_holds_whatever_text_follows(name, text, more):
+    splitter = Splitter(name)
+    cut = splitter.last_safe_cut(text)
+    whole = text + more
+    assert splitter.chunks(whole[:cut]) + splitter.chunks(whole[cut:]) == splitter.chunks(whole)
+
+
+def test_white_space_of_re_includes_that_of_regex():
+    """The safe cuts rely on it: a non-space of `re` is a non-space of `regex`."""
+    points = "".join(map(chr, range(0x110000)))
+    assert set(regex.findall(r"\s", points)) <= set(re.findall(r"\s", points))
+    assert set(regex.findall(r"\s", points)) <= {c for c in points if c.isspace()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PATTERNS)
+def test_every_code_point_splits_as_by_findall(name):
+    """All 1,112,064 of them, between letters, digits, signs and spaces."""
+    splitter = Splitter(name)
+    points = [c for c in map(chr, range(0x110000)) if not 0xD800 <= ord(c) < 0xE000]
+    for k in range(0, len(points), 20_000):
+        texts = [f"a{c}b 1{c}{c} .{c}'{c}s\n{c} {c}" for c in points[k : k + 20_000]]
+        assert fast(splitter, texts) == [splitter.chunks(text) for text in texts]
+
+
+def test_classes_of_ascii_equal_those_of_unicode():
+    ascii_only = "".join(map(chr, range(128)))
+    plain, _ = classify(ascii_only)
+    wide, _ = classify(ascii_only + "\u4e2d")
+    assert np.array_equal(plain[:-1], wide[:-2])
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ],
+)
+@settings(deadline=None, max_examples=300)
+@given(text=TEXT)
+def test_other_spellings_of_the_patterns_split_the_same(spelling, text):
+    splitter = Splitter(spelling)
+    assert splitter.known
+    assert regex.findall(spelling, text) == splitter.chunks(text)
+
+
+@pytest.mark.parametrize("bad", ["(", "[a", "", "a" * 10_001, r"(?P<x", "\\p{Nonsense}"])
+def test_a_pattern_that_does_not_compile_is_refused(bad):
+    with pytest.raises(ValueError, match="split pattern"):
+        Splitter(bad)
+
+
+def test_a_pattern_that_skips_text_is_refused_before_text_is_lost():
+    with pytest.raises(ValueError, match="leaves out part of the text"):
+        Splitter(r"\w+")
+    with pytest.raises(ValueError, match="leaves out part of the text"):
+        Splitter(r"[^q]+").chunks("aqa")
+
+
+def test_a_pattern_that_runs_away_is_stopped_by_the_clock():
+    with pytest.raises(ValueError, match="possessive"):
+        Splitter(r"(x|xx|xxx)+y|[\s\S]")

@@ -1,0 +1,114 @@
+"""Training equals the slow reference, to the last merge."""
+
+import os
+import subprocess
+import sys
+import warnings
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm import tokenizers
+from lm.tokenizers.bpe_train import TIE_BREAKS, learn_merges
+from lm.tokenizers.count import count_chunks
+from lm.tokenizers.split import Splitter
+from tests.tokenizers import reference
+
+RUNS = st.text(st.sampled_from("aab b\n"), max_size=40)  # few letters: many ties and overlaps
+ANY = st.text(max_size=40)
+
+
+@pytest.mark.parametrize("tie_break", TIE_BREAKS)
+@settings(deadline=None, max_examples=150)
+@given(documents=st.lists(RUNS | ANY, max_size=6), whole=st.booleans())
+def test_merges_equal_the_reference_to_the_last_one(tie_break, documents, whole):
+    split = (lambda text: [text]) if whole else Splitter("gpt4").chunks
+    counts = Counter(chunk.encode() for text in documents for chunk in split(text))
+    expected = reference.train(documents, 500, split, tie_break)
+    assert learn_merges(counts, 500, tie_break) == expected
+
+
+@settings(deadline=None, max_examples=100)
+@given(documents=st.lists(ANY | RUNS, max_size=6), name=st.sampled_from(["gpt2", "gpt4"]))
+def test_counts_equal_those_of_plain_splitting(documents, name):
+    splitter = Splitter(name)
+    plain = Counter(chunk.encode() for text in documents for chunk in splitter.chunks(text))
+    assert count_chunks(documents, splitter) == plain
+
+
+def test_first_pair_takes_the_lowest_ids_and_greatest_bytes_the_greatest_strings():
+    counts = {b"ab": 2, b"yz": 2, b"az": 2}
+    assert learn_merges(counts, 1, "first-pair") == [(97, 98, 256)]
+    assert learn_merges(counts, 1, "greatest-bytes") == [(121, 122, 256)]
+
+
+def test_greatest_bytes_puts_a_longer_string_above_its_prefix():
+    """After ab: (ab, z) and (a, y) tie, and ab > a although it is the longer."""
+    counts = {b"ab": 9, b"abz": 3, b"ay": 3}
+    assert learn_merges(counts, 2, "greatest-bytes")[1] == (256, 122, 257)
+
+
+def test_counts_beyond_32_bits_do_not_overflow():
+    merges = learn_merges({b"ab": 2**40, b"cd": 2**40 + 1, b"ef": 2**33}, 3)
+    assert [m[:2] for m in merges] == [(99, 100), (97, 98), (101, 102)]
+
+
+def test_counts_that_could_overflow_are_refused():
+    with pytest.raises(ValueError, match="2\\^62"):
+        learn_merges({b"ab": 2**62}, 1)
+
+
+def test_a_vocabulary_the_text_cannot_fill_ends_early_with_a_warning():
+    with pytest.warns(UserWarning, match="259 tokens only, not vocab_size=1000"):
+        tokenizer = tokenizers.train("bpe", ["aaaa"], vocab_size=1000)
+    assert tokenizer.vocab_size == 259
+
+
+@pytest.mark.parametrize("vocab_size", [0, 100, 256])
+def test_a_vocabulary_smaller_than_the_bytes_is_refused(vocab_size):
+    with pytest.raises(ValueError, match="below 257"):
+        tokenizers.train("bpe", ["text"], vocab_size=vocab_size)
+
+
+def test_specials_in_the_text_are_neither_counted_nor_merged_across():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tokenizer = tokenizers.train("bpe", ["x<|endoftext|>y" * 9], vocab_size=400, pattern="gpt2")
+    assert tokenizer.show(256) == "yx"
+    assert tokenizer.vocab_size == 258
+    assert tokenizers.train("char", ["x<|endoftext|>y"]).vocab_size == 3
+
+
+def test_progress_counts_up_to_the_number_of_merges():
+    calls = []
+    tokenizers.train(
+        "bpe", ["the cat sat on the mat"], vocab_size=270, progress=lambda *call: calls.append(call)
+    )
+    assert calls[-1] == (13, 13)
+
+
+def test_one_training_gives_every_smaller_vocabulary(library_text):
+    large = tokenizers.train("bpe", library_text, vocab_size=700)
+    for n in (257, 258, 300, 512, 700):
+        small = tokenizers.train("bpe", library_text, vocab_size=n)
+        assert large.truncate(n).to_json() == small.to_json()
+
+
+def test_training_is_the_same_for_every_hash_seed_and_order_of_documents(library_text):
+    code = (
+        "import sys; from lm import tokenizers as t; d = sys.stdin.read().split('|');"
+        "print(t.train('bpe', d, vocab_size=400).fingerprint)"
+    )
+    parts = "|".join(library_text[0][i : i + 500] for i in range(0, 20_000, 500))
+    prints = set()
+    for seed in ("0", "7"):
+        parts = "|".join(reversed(parts.split("|")))
+        env = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], input=parts, env=env, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        prints.add(done.stdout)
+    assert len(prints) == 1
