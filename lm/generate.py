@@ -36,7 +36,7 @@ def generate(
     Raises ValueError for an empty prompt or a token the model does not know.
     """
     windows = [_window(model, prompt, row) for row, prompt in enumerate(prompts)]
-    draws = _uniform(seed, len(prompts), max_tokens).to(_device(model))  # (B, max_tokens)
+    draws = _uniform(seed, len(prompts), max_tokens).to(model.device)  # (B, max_tokens)
     was_training = model.training
     model.eval()
     try:
@@ -60,7 +60,7 @@ def generate(
                 state.keep(alive)
             if model.limited:
                 _roll(model, state, windows, rows)
-            ids = torch.tensor([[windows[row][-1]] for row in rows], device=_device(model))
+            ids = torch.tensor([[windows[row][-1]] for row in rows], device=model.device)
             logits = model.step(ids, state)  # (B, V)
     finally:
         model.train(was_training)
@@ -154,9 +154,7 @@ def _read(model: LanguageModel, state, texts: list[list[int]]) -> Tensor:
     """Logits (B, V) after texts of any lengths, read in one step."""
     lengths = [len(text) for text in texts]
     longest = max(lengths)
-    ids = torch.tensor(
-        [text + [0] * (longest - len(text)) for text in texts], device=_device(model)
-    )
+    ids = torch.tensor([text + [0] * (longest - len(text)) for text in texts], device=model.device)
     return model.step(ids, state, lengths if min(lengths) < longest else None)
 
 
@@ -199,7 +197,3 @@ def _until(pieces: Iterator[str], stop: str) -> Iterator[str]:
         held = held[len(held) - n_held :]
     if held:
         yield held
-
-
-def _device(model: LanguageModel) -> torch.device | None:
-    return next((t.device for t in (*model.parameters(), *model.buffers())), None)

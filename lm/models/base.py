@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lm.models.kv_cache import State
@@ -35,10 +36,15 @@ class LanguageModel(nn.Module):
     def fit(self, ids: np.ndarray) -> None:
         """Learn from all training tokens (N,) at once: what models that only count do."""
 
+    @property
+    def device(self) -> torch.device:
+        tensors = (*self.parameters(), *self.buffers())
+        return tensors[0].device if tensors else torch.device("cpu")
+
     def start(self, batch_size: int) -> State:
         """The state of having read nothing, for `step`."""
-        device = next((t.device for t in (*self.parameters(), *self.buffers())), None)
-        return State(batch_size, [torch.zeros(batch_size, 0, dtype=torch.long, device=device)])
+        shape = (batch_size, self.memory)
+        return State(batch_size, [torch.zeros(shape, dtype=torch.long, device=self.device)])
 
     def step(self, ids: Tensor, state: State, lengths: list[int] | None = None) -> Tensor:
         """Read ids (B, T) after all that `state` has read; logits (B, V) of what comes next.
@@ -48,20 +54,16 @@ class LanguageModel(nn.Module):
         This version remembers `memory` tokens and runs `forward` on them: right for any model.
         """
         B, T = ids.shape
-        lengths = lengths or [T] * B
-        old = torch.tensor(state.lengths, device=ids.device)
-        ends = old + torch.tensor(lengths, device=ids.device)
-        seen = ids.new_zeros(B, max(state.lengths) + T)
-        seen[:, : state.tensors[0].shape[1]] = state.tensors[0]
+        old = torch.tensor(state.lengths, device=ids.device)  # (B,)
+        ends = old + torch.tensor(lengths or [T] * B, device=ids.device)
+        seen = F.pad(state.tensors[0], (0, T))  # (B, memory + T), each row filled from 0
         seen.scatter_(1, old[:, None] + torch.arange(T, device=ids.device), ids)
-        seen = seen[:, : int(ends.max())]  # (B, S)
-
-        logits = self(seen)[torch.arange(B, device=ids.device), ends - 1]  # (B, V)
-
+        rows = torch.arange(B, device=ids.device)
+        logits = self(seen[:, : int(ends.max())])[rows, ends - 1]  # (B, V)
         starts = (ends - self.memory).clamp(min=0)
+        kept = starts[:, None] + torch.arange(self.memory, device=ids.device)
+        state.tensors = [seen.gather(1, kept)]
         state.lengths = (ends - starts).tolist()
-        kept = starts[:, None] + torch.arange(max(state.lengths), device=ids.device)
-        state.tensors = [seen.gather(1, kept.clamp(max=seen.shape[1] - 1))]
         return logits
 
     def n_params(self) -> int:

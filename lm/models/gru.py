@@ -5,6 +5,8 @@
 Cho et al. 2014, https://arxiv.org/abs/1406.1078.
 """
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -25,8 +27,7 @@ class GRU(LanguageModel):
         # One module a layer: nn.GRU shows the states at all positions of its last layer alone.
         sizes = [cfg.n_embd] + [cfg.n_hidden] * cfg.n_layer
         self.layers = nn.ModuleList(
-            nn.GRU(n_in, n_out, batch_first=True)
-            for n_in, n_out in zip(sizes, sizes[1:], strict=False)
+            nn.GRU(n_in, n_out, batch_first=True) for n_in, n_out in itertools.pairwise(sizes)
         )
         for layer in self.layers:
             layer.parts = (cfg.n_hidden,) * 3  # rows of the three gates, stacked in one matrix
