@@ -130,7 +130,9 @@ def _receive(file: Pinned) -> bytes:
                 raise TimeoutError(f"{len(body):,} bytes in {DEADLINE:.0f} s is too slow")
         promised = response.headers.get("Content-Length")
     if promised and promised.isdigit() and len(body) < min(int(promised), file.size + 1):
-        raise ConnectionError(f"the connection ended after {len(body):,} of {promised} bytes")
+        raise ConnectionError(
+            f"the connection ended after {len(body):,} of {int(promised):,} bytes"
+        )
     return bytes(body)
 
 

@@ -1,0 +1,279 @@
+"""The user's own files, good and hostile: lm/corpora/files.py."""
+
+import gzip
+import json
+import os
+import tracemalloc
+
+import pytest
+
+from lm.config import FilesConfig
+from lm.corpora import base, files
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Each test works in an empty folder, with relative paths."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def put(path, data):
+    """Write text or bytes, packed if the name ends in .gz."""
+    data = data.encode() if isinstance(data, str) else data
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(gzip.compress(data) if path.lower().endswith(".gz") else data)
+
+
+def read(path, **settings):
+    return list(FilesConfig(path=path, **settings).build().documents())
+
+
+# ---- which files
+
+
+def test_a_text_file_is_one_document():
+    put("a.txt", "one\n\ntwo\n")
+    assert read("a.txt") == ["one\n\ntwo\n"]
+
+
+@pytest.mark.parametrize("name", ["README.md", "noname", "x.csv", "UPPER.TXT", "a.jsonl.txt"])
+def test_a_file_named_outright_is_text_whatever_its_suffix(name):
+    put(name, '{"text": 1}')
+    assert read(name) == ['{"text": 1}']
+
+
+def test_a_folder_gives_its_known_suffixes_at_every_depth_sorted_by_path():
+    for name in ("b.txt", "a/z.txt", "c.txt.gz", "B.TXT", "a/b/c/d.txt"):
+        put(f"in/{name}", name)
+    for name in ("x.py", "x.gz", "x.tar.gz", ".hidden.txt", ".git/x.txt"):
+        put(f"in/{name}", "not this")
+    put("in/e.jsonl", '{"text": "e"}')
+    put("in/f.jsonl.gz", '{"text": "f"}')
+    assert read("in") == ["B.TXT", "a/b/c/d.txt", "a/z.txt", "b.txt", "c.txt.gz", "e", "f"]
+
+
+def test_a_glob_gives_every_match_sorted_and_enters_folders_with_two_stars():
+    for name in ("b.md", "a.md", "x/c.md", "d.txt"):
+        put(name, name)
+    assert read("*.md") == ["a.md", "b.md"]
+    assert read("**/*.md") == ["a.md", "b.md", "x/c.md"]
+
+
+def test_a_list_keeps_its_order_and_reads_no_file_twice():
+    put("in/a.txt", "a")
+    put("in/b.txt", "b")
+    os.symlink("in/a.txt", "link.txt")
+    assert read(["in/b.txt", "in", "./in/../in/a.txt", "link.txt", "in/*.txt"]) == ["b", "a"]
+
+
+def test_a_name_with_brackets_spaces_and_accents_is_a_name_before_it_is_a_glob():
+    put("d\u00e9j\u00e0 [v1] *.txt", "yes")
+    assert read("d\u00e9j\u00e0 [v1] *.txt") == ["yes"]
+
+
+def test_a_circle_of_links_ends(here):
+    put("in/a.txt", "a")
+    os.symlink(here / "in", "in/again")
+    assert read("in") == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("absent.txt", "corpus.path=absent.txt does not exist"),
+        ("*.absent", r"corpus.path=\*.absent matches nothing"),
+        (["a.txt", "absent"], "corpus.path=absent does not exist"),
+        ("dangling.txt", "dangling.txt is a link to nothing"),
+        ("folder_with_link", "link.txt is a link to nothing"),
+    ],
+)
+def test_a_path_to_nothing_is_named(path, says):
+    put("a.txt", "a")
+    os.symlink("nowhere", "dangling.txt")
+    os.mkdir("folder_with_link")
+    os.symlink("nowhere", "folder_with_link/link.txt")
+    with pytest.raises(FileNotFoundError, match=says):
+        read(path)
+
+
+def test_a_folder_without_texts_says_what_it_looked_for():
+    put("in/a.py", "pass")
+    with pytest.raises(ValueError, match=r"corpus.path=in holds no \.txt.*'in/\*\.md'"):
+        read("in")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("path", ["pipe.txt", "in", "in/*", "/dev/zero"])
+def test_a_pipe_or_device_is_refused_and_not_waited_for(path):
+    os.mkfifo("pipe.txt")
+    os.mkdir("in")
+    os.mkfifo("in/pipe.txt")
+    with pytest.raises(ValueError, match="is not a plain file"):
+        read(path)
+
+
+# ---- bytes
+
+
+def test_line_ends_nuls_and_a_missing_last_newline_stay_as_they_are():
+    put("a.txt", b"one\r\ntwo\rthree\n\x00four")
+    assert read("a.txt") == ["one\r\ntwo\rthree\n\x00four"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+def test_a_byte_order_mark_is_dropped_at_the_start_only(name):
+    put(name, b"\xef\xbb\xbfa\xef\xbb\xbf")
+    assert read(name) == ["a\ufeff"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("a.txt", b"caf\xe9", "a.txt is not UTF-8: byte 0xe9 at position 3"),
+        ("a.txt", b"\xef\xbb\xbfcaf\xe9", "byte 0xe9 at position 6"),
+        ("a.txt.gz", b"x" * 2_000_000 + b"\xff", "byte 0xff at position 2,000,000"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "\xe9"}', "byte 0xe9 at position 24"),
+        ("a.txt", b"\xed\xa0\x80", "byte 0xed at position 0"),  # a surrogate
+        ("a.txt", b"abc\xf0\x9f", "byte 0xf0 at position 3"),  # cut off
+    ],
+)
+def test_invalid_utf8_is_refused_with_its_position_and_the_way_out(name, data, says):
+    put(name, data)
+    with pytest.raises(ValueError, match=f"{says}.*corpus.errors=replace"):
+        read(name)
+
+
+def test_utf16_is_recognised():
+    put("a.txt", "hello".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"position 0; it looks like UTF-16.*iconv"):
+        read("a.txt")
+
+
+def test_errors_replace_puts_the_replacement_character():
+    put("a.txt", b"caf\xe9!")
+    put("b.jsonl", b'{"text": "\xe9 \\ud800"}')
+    assert read(["a.txt", "b.jsonl"], errors="replace") == ["caf\ufffd!", "\ufffd \ufffd"]
+
+
+def test_an_empty_file_is_no_document_of_the_split():
+    put("in/a.txt", "")
+    put("in/b.jsonl", "\n\n")
+    put("in/c.txt.gz", "")
+    put("in/d.txt", b"\xef\xbb\xbf")
+    with pytest.raises(ValueError, match="corpus files holds no text"):
+        base.split(read("in"), 0.1, "files")
+
+
+@pytest.mark.slow
+def test_a_hundred_megabytes_without_a_newline_take_a_small_multiple_of_memory():
+    size = 100 << 20
+    with open("big.txt", "wb") as file:
+        for _ in range(100):
+            file.write(b"x" * (1 << 20))
+    tracemalloc.start()
+    (text,) = read("big.txt")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(text) == size
+    assert peak < 3 * size
+
+
+# ---- .jsonl
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL", "a.jsonl.gz"])
+def test_each_line_is_a_document_and_blank_lines_are_none(name):
+    put(name, '\ufeff{"text": "one"}\r\n\n  \n{"id": 2, "text": "two\\n\\ud83d\\ude00"}')
+    assert read(name) == ["one", "two\n\U0001f600"]
+
+
+def test_the_field_is_chosen_by_its_name():
+    put("a.jsonl", '{"text": "no", "body": "yes"}')
+    assert read("a.jsonl", field="body") == ["yes"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "is not JSON"),
+        ("plain words", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("9" * 10_000, "is not JSON"),
+        ("[1]", "no field text holds text"),
+        ("null", "no field text holds text"),
+        ('{"title": "x", "body": "y", "n": 1}', "fields of text are title, body"),
+        ('{"text": 3}', "no field text holds text; there is none that does"),
+        ('{"text": null}', "no field text holds text"),
+        ('{"text": "\\ud800"}', r"\\ud800 is half a character.*corpus.errors=replace"),
+        (json.dumps({"k" * 10_000: "x"}), "fields of text are k+ "),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number_in_one_short_line(line, says):
+    put("a.jsonl", '{"text": "good"}\n\n' + line + "\n")
+    with pytest.raises(ValueError, match=f"a.jsonl, line 3.*{says}") as error:
+        read("a.jsonl")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_documents_before_a_bad_line_were_streamed():
+    put("a.jsonl", '{"text": "good"}\n{')
+    documents = FilesConfig(path="a.jsonl").build().documents()
+    assert next(documents) == "good"
+
+
+# ---- .gz
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"this was never packed",
+        gzip.compress(b"text " * 1000)[:-12],
+        gzip.compress(b"text " * 1000)[:-4] + b"\0\0\0\0",
+        gzip.compress(b"text") + b"something else",
+        gzip.compress(b"text " * 1000)[:20] + b"\xff" * 20,
+    ],
+)
+def test_a_damaged_gz_is_named(here, packed):
+    (here / "a.txt.gz").write_bytes(packed)
+    with pytest.raises(ValueError, match=r"a\.txt\.gz is not an intact \.gz file"):
+        read("a.txt.gz")
+
+
+def test_a_gz_in_several_members_is_read_to_its_end(here):
+    (here / "a.txt.gz").write_bytes(gzip.compress(b"one ") + gzip.compress(b"two"))
+    assert read("a.txt.gz") == ["one two"]
+
+
+@pytest.mark.parametrize("name", ["bomb.txt.gz", "bomb.jsonl.gz"])
+def test_a_gzip_bomb_is_stopped_at_the_limit(monkeypatch, name):
+    monkeypatch.setattr(files, "MAX_SMALL", 1 << 20)
+    put(name, b" " * (64 << 20))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=f"{name} unpacks to more than .* gunzip"):
+        read(name)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 << 20
+
+
+def test_a_well_packed_but_honest_gz_is_read():
+    put("a.txt.gz", "the same line\n" * 100_000)  # 300 times smaller, but small
+    assert len(read("a.txt.gz")[0]) == 1_400_000
+
+
+# ---- source
+
+
+def test_source_changes_with_content_and_settings_but_not_with_the_place():
+    def source(path, **settings):
+        return FilesConfig(path=path, **settings).build().source()
+
+    put("x/a.txt", "one")
+    put("y/a.txt", "one")
+    put("z/a.txt", "two")
+    assert source("x") == source("y/*") == source("x/a.txt")
+    different = [source("x"), source("z"), source("x", errors="replace"), source("x", field="f")]
+    assert len({json.dumps(s) for s in different}) == 4
