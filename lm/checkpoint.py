@@ -101,7 +101,7 @@ def resume(
 
 
 def load_weights(path: Path, model: LanguageModel) -> None:
-    """Fill the model from a checkpoint folder; ValueError lists every key and shape that differs."""
+    """Fill the model from a checkpoint; ValueError lists every key and shape that differs."""
     weights = load_tensors(path / "model.safetensors")
     try:
         model.load_state_dict(weights, strict=True)

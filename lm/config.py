@@ -421,7 +421,7 @@ def load(source: Mapping | str | Path) -> Config:
     """
     if isinstance(source, (str, Path)):
         source = read_yaml(Path(source))
-    problems: list[str] = unknown(Config, source, "")
+    problems = unknown(Config, source, "") + _interpolations(source, "")
     values: dict[str, Any] = {
         k: v for k, v in source.items() if k not in (*PARTS, "train", "track")
     }
@@ -446,8 +446,7 @@ def save(cfg: Config, path: Path) -> None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The plain values of a YAML file; interpolations stay text, so a file cannot read the
-    environment."""
+    """The plain values of a YAML file."""
     try:
         node = OmegaConf.load(path)
         values = OmegaConf.to_container(node, resolve=False)
@@ -504,6 +503,15 @@ def _load_group(group: str, values: Any) -> Settings:
     return cls(
         **{k: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for k, v in plain.items()}
     )
+
+
+def _interpolations(node: Any, key: str) -> list[str]:
+    """One sentence for each `${...}`: a file from elsewhere could read the environment with it."""
+    if isinstance(node, Mapping):
+        return [p for k, v in node.items() for p in _interpolations(v, f"{key}.{k}".lstrip("."))]
+    if isinstance(node, list):
+        return [p for v in node for p in _interpolations(v, key)]
+    return [f"{key}={node}: write the value itself"] * (isinstance(node, str) and "${" in node)
 
 
 def unknown(cls: type, values: Mapping, prefix: str) -> list[str]:

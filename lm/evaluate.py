@@ -83,10 +83,9 @@ def command(cfg: config.EvaluateConfig) -> None:
     ids: Any = prepared.val if cfg.split == "val" else prepared.train
     result = evaluate(model, ids, run.tokenizer.token_lengths(), cfg.batch_size)
     print(f"run         {run.path}  ({run.cfg.model.name}, checkpoint {cfg.checkpoint})")
-    print(
-        f"text        {cfg.corpus or run.cfg.corpus.name} {cfg.split}: {result['tokens']:,} tokens, "
-        f"{result['bytes']:,} bytes, windows of {model.context_len}"
-    )
+    size = f"{result['tokens']:,} tokens, {result['bytes']:,} bytes"
+    text = f"{cfg.corpus or run.cfg.corpus.name} {cfg.split}"
+    print(f"text        {text}: {size}, windows of {model.context_len}")
     bits = result["loss"] / math.log(2)
     print(f"loss        {result['loss']:.4f} nats a token ({bits:.4f} bits)")
     print(f"perplexity  {result['ppl']:.3f} a token")

@@ -160,7 +160,7 @@ def _accepting_unknown_keys(word: str) -> str:
 
 def _one_line(error: Exception) -> str:
     """Hydra's message and its cause, without search paths and without its advice to use `+`."""
-    text = str(error).partition("Config search path")[0]
+    text = str(error).partition("Config search path")[0].replace("\n\t", " ")
     if isinstance(error.__cause__, (HydraException, OmegaConfBaseException)):
         text += "\n" + str(error.__cause__).partition("\n")[0]
     lines = [line.strip().removeprefix("In 'config': ") for line in text.splitlines()]

@@ -94,9 +94,8 @@ def train(cfg: Config, out: Path, group: str | None = None) -> dict[str, Any]:
             if last:
                 summary = _summary(state, val, model, prepared)
                 track.finish(summary)
-                log.info(
-                    f"done: best val/bpb {state.best_val_bpb:.4f} at step {state.best_step}, in {out}"
-                )
+                best = f"{state.best_val_bpb:.4f} at step {state.best_step}"
+                log.info(f"done: best val/bpb {best}, in {out}")
                 return summary
             start = time.perf_counter()
             rates = set_rates(optimizers, cfg.schedule.build(budget.progress(state)))

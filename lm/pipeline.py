@@ -47,7 +47,7 @@ def prepare(cfg: Config) -> Prepared:
 
 
 def prepare_corpus(cfg: CorpusConfig) -> Path:
-    """The folder with train.jsonl, val.jsonl (one document a line, a JSON string) and corpus.json."""
+    """The folder with train.jsonl and val.jsonl (a JSON string a document) and corpus.json."""
     corpus = cfg.build()
     source = {"corpus": cfg.name, "val_fraction": cfg.val_fraction, **corpus.source()}
     folder = store.cache_dir() / f"corpora-{store.fingerprint(source)}"

@@ -33,7 +33,7 @@ def device(name: str) -> torch.device:
 
 
 def dtype(name: str, where: torch.device) -> torch.dtype:
-    """The number type of the matrix products; auto is bfloat16 where the GPU computes it natively."""
+    """The number type of the matrix products; auto is bfloat16 on GPUs that have it."""
     if name == "auto":
         native = where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         name = "bfloat16" if native else "float32"
@@ -48,7 +48,7 @@ def autocast(where: torch.device, number: torch.dtype) -> contextlib.AbstractCon
 
 
 def configure(threads: int, deterministic: bool) -> None:
-    """Set PyTorch's process-wide switches, all of them, as a sweep's last job may have changed them."""
+    """Set PyTorch's process-wide switches, all of them, as the job before may have changed them."""
     torch.set_num_threads(threads or _default_threads())
     torch.set_default_dtype(torch.float32)
     torch.use_deterministic_algorithms(deterministic, warn_only=True)

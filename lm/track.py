@@ -28,7 +28,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from lm import config, store
+from lm import cli, config, store
 from lm.checkpoint import TrainState
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,8 @@ class Tracker:
         """Texts that the model wrote, one row a prompt."""
         for row in rows:
             self._append(self.samples_file, {"step": state.step, **row})
-            self.display.text(f"step {state.step}: {row['prompt']}|{row['text']}")
+            text = cli.printable(row["prompt"] + "|" + row["text"])
+            self.display.text(f"step {state.step}: {text}")
         self.wandb.samples(state, rows)
 
     def finish(self, summary: Mapping[str, Any]) -> None:

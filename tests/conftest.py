@@ -1,0 +1,92 @@
+"""Shared parts of the tests: a toy corpus, composed configurations, real commands.
+
+No test needs a network or a GPU. LM_DATA_DIR, if set, holds shakespeare.txt and names.txt.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from lm import compat, config, launch
+
+TINY = (
+    "track=off",
+    "train=smoke",
+    "tokenizer=byte",
+    "model.context_len=16",
+    "train.batch_size=4",
+    "train.threads=1",
+)
+TINY_TRANSFORMER = ("model.n_layer=2", "model.n_head=2", "model.n_embd=16")
+DATA = os.environ.get("LM_DATA_DIR")
+needs_data = pytest.mark.skipif(not DATA, reason="LM_DATA_DIR is not set: no shakespeare.txt")
+
+
+@pytest.fixture(autouse=True)
+def _own_world(tmp_path, monkeypatch):
+    """Every test writes below its own folder, W&B included, and uses one thread."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "wandb-home"))
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "LM_CACHE_DIR", "LM_UID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def toy_text(tmp_path_factory) -> Path:
+    """A file of 40 kB with some structure to learn."""
+    path = tmp_path_factory.mktemp("toy") / "toy.txt"
+    lines = [
+        f"{i} plus {i % 7} is {i + i % 7}, said the {('cat', 'dog')[i % 2]}." for i in range(1000)
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(toy_text):
+    """The overrides of a run that takes a fraction of a second."""
+    return ("corpus=files", f"corpus.path={toy_text}", *TINY)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _registered():
+    launch.register()
+
+
+@pytest.fixture
+def cfg():
+    """cfg("model=gru", ...): the checked configuration that the command line would give."""
+
+    def make(*overrides: str) -> config.Config:
+        with initialize_config_dir(str(launch.folder("conf")), **compat.VERSION):
+            return launch.load(compose("config", overrides=list(overrides)))
+
+    return make
+
+
+@pytest.fixture
+def command(tmp_path):
+    """command("lm.train", ...): the finished process of a real command in the test's folder."""
+
+    def run(module: str, *words: str, **env: str) -> subprocess.CompletedProcess:
+        repository = Path(launch.__file__).parent.parent
+        path = os.pathsep.join(filter(None, [str(repository), os.environ.get("PYTHONPATH")]))
+        return subprocess.run(
+            [sys.executable, "-m", module, *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200", **env},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            stdin=subprocess.DEVNULL,
+        )
+
+    return run

@@ -1,0 +1,128 @@
+"""Every preset composes; every mistake is named with its key, its value and what is allowed."""
+
+import dataclasses
+
+import pytest
+
+from lm import config, launch
+
+GROUPS = [*config.PARTS, "train", "track"]
+PRESETS = [(g, p.stem) for g in GROUPS for p in sorted((launch.folder("conf") / g).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize(("group", "name"), PRESETS)
+def test_every_preset_composes_and_survives_a_file(group, name, cfg, tmp_path):
+    words = [f"{group}={name}"] + ["corpus.path=x.txt"] * (name == "files")
+    loaded = cfg(*words)
+    config.save(loaded, tmp_path / "c.yaml")
+    assert config.load(tmp_path / "c.yaml") == loaded
+
+
+@pytest.mark.parametrize("group", config.PARTS)
+def test_every_dataclass_has_a_preset(group):
+    names = {name for g, name in PRESETS if g == group}
+    assert set(config.options(group)) <= names
+
+
+def test_the_defaults_are_those_of_the_dataclasses(cfg):
+    loaded = cfg()
+    assert loaded.model == config.TransformerConfig()
+    assert loaded.train == config.TrainConfig()
+    assert loaded.tokenizer == config.BPEConfig()
+
+
+BAD = {
+    "model.n_layr=3": "unknown setting model.n_layr (did you mean model.n_layer?)",
+    "+model.n_layr=3": "unknown setting model.n_layr (did you mean model.n_layer?)",
+    "++model.n_layr=3": "unknown setting model.n_layr (did you mean model.n_layer?)",
+    "+foo.bar=1": "unknown setting foo",
+    "sed=3": "did you mean seed?",
+    "model=transformr": "Available options in 'model': bigram",
+    "nosuchgroup=x": "unknown setting nosuchgroup",
+    "model.n_layer=three": "Value 'three' of type 'str' could not be converted to Integer",
+    "model.n_layer=0": "model.n_layer=0: must be at least 1",
+    "model.n_layer=-5": "model.n_layer=-5: must be at least 1",
+    "model.n_layer=1.5": "could not be converted to Integer",
+    "model.n_head=3": "model.n_embd=128 is not a multiple of model.n_head=3",
+    "model.n_kv_head=3": "model.n_head=4 is not a multiple of model.n_kv_head=3",
+    "model.n_embd=4": "which is odd",
+    "model.dropout=1.5": "model.dropout=1.5: must be from 0.0 to 0.99",
+    "model.activation=tanh": "model.activation=tanh: choose relu2 or gelu or swiglu",
+    "model.norm=batch": "model.norm=batch: choose rmsnorm or layernorm",
+    "model.qk_norm=maybe": "is not a valid bool",
+    "model.context_len=1": "model.context_len=1: must be at least 2",
+    "optimizer.lr=nan": "optimizer.lr=nan: must be at least 0",
+    "optimizer.lr=inf": "optimizer.lr=inf: must be at least 0",
+    "optimizer.lr=-1e-3": "optimizer.lr=-0.001: must be at least 0",
+    "optimizer.beta1=1.1": "optimizer.beta1=1.1: must be from 0.0 to 1.0",
+    "optimizer=sgd": "Available options in 'optimizer': adamw muon",
+    "schedule.warmup=2": "schedule.warmup=2.0: must be from 0.0 to 1.0",
+    "train.steps=0": "train.steps=0: must be at least 1",
+    "train.steps=1e3": "could not be converted to Integer",
+    "train.steps=": "train.steps",
+    "train.micro_batch=5": "train.batch_size=32 is not a multiple of train.micro_batch=5",
+    "train.device=tpu": "train.device=tpu: choose auto or cpu or cuda or mps",
+    "train.dtype=fp8": "train.dtype=fp8: choose auto or float32 or bfloat16",
+    "train.prompts=hello": "train.prompts",
+    "tokenizer.vocab_size=100": "tokenizer.vocab_size=100: must be at least 257",
+    "tokenizer.tie_break=random": "choose first-pair or greatest-bytes",
+    "corpus=files": "corpus.path has no value",
+    "corpus.val_fraction=0.95": "corpus.val_fraction=0.95: must be from 0.001 to 0.9",
+    "track.mode=maybe": "track.mode=maybe: choose auto or online or offline or off",
+    "seed=-1": "seed=-1: must be from 0",
+    "seed=99999999999999": "must be from 0",
+    "seed": "missing EQUAL",
+    "name=a=b": "two pairs of quotes",
+    "optimizer=adamw,muon": "add --multirun",
+    "+corpus._target_=os.system": "unknown setting corpus._target_",
+    "+model.builds=os:system": "unknown setting model.builds",
+}
+
+
+@pytest.mark.parametrize("word", BAD)
+def test_a_mistake_is_named_in_one_line_and_makes_nothing(word, tmp_path):
+    with pytest.raises(config.ConfigError) as caught:
+        launch.check([word])
+    assert BAD[word] in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_budgets_are_one_too_many():
+    with pytest.raises(config.ConfigError, match="choose one budget"):
+        config.TrainConfig(tokens=5, seconds=5.0)
+
+
+def test_warmup_and_decay_cannot_be_more_than_the_run():
+    with pytest.raises(config.ConfigError, match="at most 1"):
+        config.WSDConfig(warmup=0.6, decay=0.6)
+
+
+def test_all_mistakes_are_told_at_once(cfg):
+    values = dataclasses.asdict(cfg())
+    values["model"]["n_layer"] = 0
+    values["train"]["steps"] = -1
+    values["optimizer"]["name"] = "sgd"
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(values)
+    for part in ("model.n_layer=0", "train.steps=-1", "optimizer.name=sgd: choose adamw, muon"):
+        assert part in str(caught.value)
+
+
+def test_a_saved_file_cannot_read_the_environment(cfg, tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET_KEY", "sentinel")
+    config.save(cfg(), tmp_path / "c.yaml")
+    text = (tmp_path / "c.yaml").read_text()
+    assert "notes: ''" in text
+    (tmp_path / "c.yaml").write_text(text.replace("notes: ''", "notes: ${oc.env:SECRET_KEY}"))
+    with pytest.raises(config.ConfigError, match="write the value itself") as caught:
+        config.load(tmp_path / "c.yaml")
+    assert "sentinel" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n- 2\n", "a: [1, 2\n", "\t- x", "\x00", "model: 3\n"])
+def test_a_file_that_is_no_configuration_is_refused_in_one_line(text, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(tmp_path / "c.yaml")
+    assert "\n" not in str(caught.value)
