@@ -36,6 +36,8 @@ def generate(
     Raises ValueError for an empty prompt or a token the model does not know.
     """
     windows = [_window(model, prompt, row) for row, prompt in enumerate(prompts)]
+    if not windows or max_tokens < 1:
+        return
     draws = _uniform(seed, len(prompts), max_tokens).to(model.device)  # (B, max_tokens)
     was_training = model.training
     model.eval()
@@ -187,8 +189,8 @@ def _until(pieces: Iterator[str], stop: str) -> Iterator[str]:
     for piece in pieces:
         held += piece
         if stop in held:
-            yield held[: held.index(stop)]
-            return
+            held = held[: held.index(stop)]
+            break
         n_held = next(
             n for n in range(min(len(stop) - 1, len(held)), -1, -1) if held.endswith(stop[:n])
         )

@@ -106,8 +106,8 @@ def generate(model, prompt: list[int], draws: Tensor, **how) -> list[int]:
 
 def newton_schulz(m: Tensor, n_round: int = 5) -> Tensor:
     """Muon's orthogonalization, singular value by singular value."""
-    u, s, vt = torch.linalg.svd(m.double(), full_matrices=False)
-    s = s / s.norm()
+    u, s, vt = torch.linalg.svd(m.double(), full_matrices=False)  # s is (..., R)
+    s = s / s.norm(dim=-1, keepdim=True)
     for _ in range(n_round):
         s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
-    return (u * s) @ vt
+    return (u * s[..., None, :]) @ vt

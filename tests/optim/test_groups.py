@@ -1,0 +1,122 @@
+"""Every parameter has one optimizer, at the rate and decay its kind should have."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from lm import config
+from lm.optim.groups import check_partition
+from lm.optim.muon import Muon
+
+V = 11
+MODELS = {name: cls(context_len=8) for name, cls in config.options("model").items()} | {
+    "llama": config.TransformerConfig(activation="swiglu", tie=False, context_len=8, n_kv_head=2)
+}
+
+
+def names_by_optimizer(model, optimizers) -> dict[tuple[str, float], set[str]]:
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {
+        (type(o).__name__, group["weight_decay"]): {names[id(p)] for p in group["params"]}
+        for o in optimizers
+        for group in o.param_groups
+    }
+
+
+@pytest.mark.parametrize("optimizer", config.options("optimizer"))
+@pytest.mark.parametrize("name", MODELS)
+def test_every_parameter_has_one_optimizer_and_a_base_rate(name, optimizer):
+    model = MODELS[name].build(V)
+    optimizers = config.options("optimizer")[optimizer]().build(model)
+    check_partition(model, optimizers)
+    groups = [group for o in optimizers for group in o.param_groups]
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    assert all(group["base_lr"] == group["lr"] > 0 for group in groups)
+    assert (optimizers == []) == (not list(model.parameters()))
+
+
+def test_weight_decay_is_for_matrices_without_embeddings():
+    model = config.TransformerConfig(bias=True, norm="layernorm", positions="learned").build(V)
+    groups = names_by_optimizer(model, config.AdamWConfig(weight_decay=0.3).build(model))
+    assert groups["AdamW", 0.3] == {
+        n for n, p in model.named_parameters() if "blocks" in n and p.ndim == 2
+    }
+    assert {"wte.weight", "wpe.weight", "norm.weight"} <= groups["AdamW", 0.0]
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
+    model = config.TransformerConfig(n_layer=2, tie=False).build(V)
+    muon, adamw = config.MuonConfig(lr=0.05, adamw_lr=0.001).build(model)
+    matrices = {id(p) for p in model.blocks.parameters() if p.ndim == 2}
+    assert isinstance(muon, Muon) and isinstance(adamw, torch.optim.AdamW)
+    assert {id(p) for group in muon.param_groups for p in group["params"]} == matrices
+    assert {group["lr"] for group in muon.param_groups} == {0.05}
+    assert {group["lr"] for group in adamw.param_groups} == {0.001}
+
+
+def test_muon_knows_queries_keys_values_and_gates_apart():
+    model = config.TransformerConfig(n_embd=32, n_head=4, n_kv_head=2, activation="swiglu").build(V)
+    muon = config.MuonConfig().build(model)[0]
+    parts = {group["parts"] for group in muon.param_groups}
+    assert parts == {(32, 16, 16), (88, 88), None}
+    gru = config.GRUConfig(n_hidden=24).build(V)
+    assert [g["parts"] for g in config.MuonConfig().build(gru)[0].param_groups] == [(24, 24, 24)]
+
+
+def test_parts_survive_a_copy_of_the_model():
+    model = copy.deepcopy(config.TransformerConfig(n_layer=1).build(V))
+    parts = {group["parts"] for group in config.MuonConfig().build(model)[0].param_groups}
+    assert (128, 128, 128) in parts
+
+
+def test_a_model_without_hidden_matrices_gets_adamw_alone():
+    model = config.BigramConfig().build(V)
+    (adamw,) = config.MuonConfig().build(model)
+    assert isinstance(adamw, torch.optim.AdamW)
+
+
+def test_strays_and_doubles_are_named():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    half = torch.optim.SGD(model[0].parameters(), lr=1.0)
+    with pytest.raises(ValueError, match=r"no optimizer moves 1\.weight, 1\.bias"):
+        check_partition(model, [half])
+    both = torch.optim.SGD(model.parameters(), lr=1.0)
+    with pytest.raises(ValueError, match=r"several optimizers move 0\.weight, 0\.bias"):
+        check_partition(model, [half, both])
+
+
+@pytest.mark.parametrize("name", config.options("optimizer"))
+def test_a_resumed_optimizer_continues_bit_for_bit(name):
+    def train(model, optimizers, steps):
+        for step in steps:
+            torch.manual_seed(step)
+            ids = torch.randint(V, (2, 9))
+            loss = nn.functional.cross_entropy(
+                model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()
+            )
+            model.zero_grad()
+            loss.backward()
+            for o in optimizers:
+                for group in o.param_groups:
+                    group["lr"] = group["base_lr"] * 0.5
+                o.step()
+
+    cfg, how = (
+        config.TransformerConfig(n_layer=1, n_embd=16, n_head=2),
+        config.options("optimizer")[name](),
+    )
+    torch.manual_seed(0)
+    whole = cfg.build(V)
+    half = copy.deepcopy(whole)
+    train(whole, how.build(whole), range(4))
+    optimizers = how.build(half)
+    train(half, optimizers, range(2))
+    again = how.build(half)
+    for new, old in zip(again, optimizers, strict=True):
+        new.load_state_dict(old.state_dict())
+    train(half, again, range(2, 4))
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.parameters(), half.parameters(), strict=True)
+    )

@@ -1,0 +1,56 @@
+"""Schedules: shares of the base rate at shares of the run."""
+
+import itertools
+
+import pytest
+
+from lm.config import ConstantConfig, CosineConfig, WSDConfig, options
+
+
+@pytest.mark.parametrize("name", options("schedule"))
+def test_every_schedule_rises_from_0_and_stays_between_0_and_1(name):
+    cfg = options("schedule")[name]()
+    scales = [cfg.build(i / 1000) for i in range(1001)]
+    assert scales[0] == 0.0 and max(scales) == pytest.approx(1.0, abs=1e-5)
+    assert all(0.0 <= scale <= 1.0 for scale in scales)
+
+
+@pytest.mark.parametrize("name", options("schedule"))
+def test_no_schedule_jumps(name):
+    cfg = options("schedule")[name](warmup=0.1)
+    scales = [cfg.build(i / 1000) for i in range(1001)]
+    assert max(abs(a - b) for a, b in itertools.pairwise(scales)) <= 0.0101
+
+
+def test_constant_stays_after_warmup():
+    cfg = ConstantConfig(warmup=0.2)
+    assert [cfg.build(p) for p in (0.0, 0.1, 0.2, 1.0)] == [0.0, 0.5, 1.0, 1.0]
+
+
+def test_cosine_is_halfway_in_the_middle_and_final_at_the_end():
+    cfg = CosineConfig(warmup=0.2, final=0.1)
+    assert cfg.build(0.2) == pytest.approx(1.0)
+    assert cfg.build(0.6) == pytest.approx(0.55)
+    assert cfg.build(1.0) == pytest.approx(0.1)
+
+
+def test_wsd_is_stable_then_falls_on_a_line():
+    cfg = WSDConfig(warmup=0.1, decay=0.4, final=0.2)
+    assert [cfg.build(p) for p in (0.1, 0.3, 0.6)] == pytest.approx([1.0, 1.0, 1.0])
+    assert cfg.build(0.8) == pytest.approx(0.6)
+    assert cfg.build(1.0) == pytest.approx(0.2)
+
+
+def test_shares_of_0_and_1_are_allowed():
+    assert ConstantConfig(warmup=0.0).build(0.0) == 1.0
+    assert CosineConfig(warmup=1.0).build(0.5) == 0.5
+    assert CosineConfig(warmup=1.0).build(1.0) == 1.0
+    assert CosineConfig(warmup=0.0).build(0.0) == 1.0
+    assert WSDConfig(warmup=0.0, decay=0.0).build(1.0) == 1.0
+    assert WSDConfig(warmup=0.0, decay=1.0).build(0.25) == 0.75
+
+
+def test_a_run_that_ends_late_stays_at_its_final_rate():
+    """A budget in seconds is overshot by a part of a step."""
+    assert CosineConfig(final=0.1).build(1.01) == pytest.approx(0.1)
+    assert WSDConfig(final=0.2).build(1.01) == pytest.approx(0.2)
