@@ -11,35 +11,28 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from lm import arms
+
 log = logging.getLogger(__name__)
 
 
 class Ranking(Callback):
-    """Writes summary.json into the sweep's directory and prints it, the best arm first."""
+    """Writes summary.json into the sweep's directory and prints it, the best settings first."""
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Exits with 1 if an arm failed; Hydra only warns of other exceptions in a callback."""
         root = Path(config.hydra.sweep.dir)
-        arms = read(root)
-        (root / "summary.json").write_text(json.dumps(arms, indent=1) + "\n", encoding="utf-8")
-        failed = [arm for arm in arms if arm["status"] != "ok"]
-        log.info(f"\n{'val/bpb':>9}  arm  settings        ({root})")
-        for arm in arms:
-            score = f"{arm['value']:9.4f}" if arm["status"] == "ok" else "   failed"
-            log.info(f"{score}  {arm['arm']:>3}  {' '.join(arm['overrides'])}")
+        results = arms.read(root)
+        ranking = arms.fold(results)
+        summary = json.dumps({"ranking": ranking, "arms": results}, indent=1)
+        (root / "summary.json").write_text(summary + "\n", encoding="utf-8")
+        log.info(f"\n{arms.table(ranking)}\n({root})")
+        failed = [arm for arm in results if arm["status"] == "failed"]
         for arm in failed:
             log.info(f"arm {arm['arm']} failed: {arm['error']} ({root / arm['arm']}/error.log)")
         if failed:
             log.info(
-                f"{len(failed)} of {len(arms)} arms failed; the same command with "
+                f"{len(failed)} of {len(results)} arms failed; the same command with "
                 f"hydra.sweep.dir={root} runs only those again"
             )
             raise SystemExit(1)
-
-
-def read(root: Path) -> list[dict[str, Any]]:
-    """The results of a sweep's arms: the best score first, the failed ones last."""
-    arms = []
-    for path in root.glob("*/result.json"):
-        arms.append({"arm": path.parent.name, **json.loads(path.read_text(encoding="utf-8"))})
-    return sorted(arms, key=lambda a: (a["value"] is None, a["value"] or 0.0, a["arm"]))

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     # L0: leaves
+    {"arms"},
     {"config", "store", "runtime", "metrics", "compat", "sweep", "corpora.base", "models.kv_cache"}
     | {"optim.schedule", "optim.muon"},
     # L1: parts
