@@ -13,6 +13,7 @@ SLR(1) parse table of these rules: it has no conflict, which proves it for every
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from itertools import count, islice
 from typing import Any
@@ -97,7 +98,8 @@ class PCFG:
         self.first = np.cumsum(self.width) - self.width  # (R,) where it begins in `parts`
         self.parts = np.concatenate(right)
         # One sorted row serves all draws: of symbol i, id + cumulative probability.
-        self.keys = np.concatenate([i + np.cumsum(c) / sum(c) for i, c in enumerate(p)])  # (R,)
+        upto = [np.cumsum(choices) for choices in p]
+        self.keys = np.concatenate([i + c / c[-1] for i, c in enumerate(upto)])  # (R,)
         self.last = np.cumsum([len(choices) for choices in p]) - 1  # (N,) last rule of a symbol
         radius = max(abs(np.linalg.eigvals(self.branching())))
         if radius >= 1 - 1e-9:
@@ -146,8 +148,9 @@ class PCFG:
     def generate(self, n: int, rng: np.random.Generator) -> list[str]:
         """n independent sentences.
 
-        The distribution is exact: each expansion has a random number of its own, looked up in
-        the float64 cumulative probabilities. Speed comes from growing all sentences together.
+        The distribution is exact up to float64: each expansion has a random number of its own,
+        looked up in the cumulative probabilities, and none is used again. Speed comes
+        from growing all sentences together.
         """
         levels = self._grow(n, rng)
         sizes = [np.ones(len(nodes), int) for nodes, *_ in levels]  # texts below each node
@@ -198,7 +201,8 @@ def english() -> dict[str, list[tuple[float, str]]]:
         words[f"{category}_s"] = [verb + "s" for verb in verbs.split()]
         words[f"{category}_p"] = verbs.split()
     for category, ranked in words.items():
-        total = sum(1 / rank for rank in range(1, len(ranked) + 1))
+        # fsum, since sum rounds differently from Python 3.12 on
+        total = math.fsum(1 / rank for rank in range(1, len(ranked) + 1))
         rules[category] = [(1 / rank / total, word) for rank, word in enumerate(ranked, start=1)]
     return rules
 

@@ -23,6 +23,7 @@ def quick(monkeypatch):
     """No waiting, no proxy, and no LM_DATA_DIR but the test's own."""
     monkeypatch.setattr(download, "BACKOFF", 0.001)
     monkeypatch.setattr(download, "TIMEOUT", 5.0)
+    monkeypatch.setattr(download, "DEADLINE", 5.0)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv("LM_DATA_DIR", raising=False)
 
@@ -153,6 +154,15 @@ def test_lasting_trouble_ends_after_four_tries_and_names_the_folder_way(
     assert left_in(tmp_path) == []
 
 
+def test_the_waits_between_tries_double(serve, tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(download.time, "sleep", waits.append)
+    file, _ = serve(send(b"", 503))
+    with pytest.raises(FileNotFoundError):
+        download.find(file, tmp_path)
+    assert waits == [0.001, 0.002, 0.004]
+
+
 def test_a_page_that_is_gone_is_not_asked_for_again(serve, tmp_path):
     file, requests = serve(send(b"gone", 404))
     with pytest.raises(FileNotFoundError, match=r"404.*LM_DATA_DIR"):
@@ -194,8 +204,10 @@ def test_a_server_that_drips_is_left_at_the_deadline(serve, tmp_path, monkeypatc
     monkeypatch.setattr(download, "DEADLINE", 0.1)
     monkeypatch.setattr(download, "TRIES", 1)
     file, _ = serve(drip)
+    start = time.monotonic()
     with pytest.raises(FileNotFoundError, match="too slow"):
         download.find(file, tmp_path)
+    assert time.monotonic() - start < 3  # it would drip for 5 seconds
 
 
 def test_a_closed_port_is_an_error_that_names_the_folder_way(tmp_path):

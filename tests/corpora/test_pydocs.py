@@ -101,6 +101,13 @@ def test_nothing_of_the_library_is_run(library):
     assert read() == ["A module that must be read, not imported."]
 
 
+def test_files_come_sorted_by_path(library):
+    for name in ("b.py", "a/z.py", "c.py", "B.py", "a.py"):
+        (library / name).parent.mkdir(exist_ok=True)
+        (library / name).write_text(f'"""The docstring of the module in {name}"""')
+    assert [text.split()[-1] for text in read()] == ["B.py", "a.py", "a/z.py", "b.py", "c.py"]
+
+
 def test_tests_and_installed_packages_are_left_out(library):
     for folder in ("site-packages/x", "test", "json/tests", "json"):
         (library / folder).mkdir(parents=True, exist_ok=True)

@@ -76,6 +76,11 @@ def test_a_document_keeps_its_side_when_the_corpus_grows_or_is_shuffled():
     assert set(before) <= set(sides(more)[2])
 
 
+def test_the_sides_are_the_same_in_every_process_and_on_every_machine():
+    """Python's own hash() would deal the documents anew in each process."""
+    assert [text.split()[-1] for text in sides(many(200))[2][:5]] == ["0", "9", "11", "20", "21"]
+
+
 def test_a_larger_fraction_only_adds_to_val():
     assert set(sides(many(1000), 0.1)[2]) <= set(sides(many(1000), 0.2)[2])
 
