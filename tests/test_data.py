@@ -1,0 +1,132 @@
+"""Packing loses nothing; a batch is a function of (seed, step); evaluation sees every target once."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from lm import data, metrics, tokenizers
+
+
+@pytest.fixture
+def tokenizer():
+    return tokenizers.train("byte", ["x"])
+
+
+def packed(tmp_path, documents, tokenizer, ends):
+    counts = data.pack(tmp_path, "train", documents, tokenizer, ends)
+    data.write_record(tmp_path, tokenizer, "corpus", {"train": counts})
+    return data.load(tmp_path, "train"), counts
+
+
+def test_whole_documents_have_an_end_token_on_both_sides(tmp_path, tokenizer):
+    ids, counts = packed(tmp_path, ["ab", "c"], tokenizer, ends=True)
+    end = tokenizer.eot_id
+    assert ids.tolist() == [end, 97, 98, end, 99, end]
+    assert counts == {"n_tokens": 6, "n_bytes": 3, "n_documents": 2}
+
+
+def test_parts_of_one_text_have_an_end_token_between_them_alone(tmp_path, tokenizer):
+    ids, _ = packed(tmp_path, ["ab", "c"], tokenizer, ends=False)
+    assert ids.tolist() == [97, 98, tokenizer.eot_id, 99]
+
+
+def test_chunks_join_without_a_seam(tmp_path, tokenizer, monkeypatch):
+    documents = [chr(97 + i % 26) * (i % 9) for i in range(200)]
+    whole, _ = packed(tmp_path, documents, tokenizer, ends=True)
+    expected = whole.tolist()
+    monkeypatch.setattr(data, "CHUNK", 7)
+    assert packed(tmp_path, documents, tokenizer, ends=True)[0].tolist() == expected
+
+
+def test_a_large_vocabulary_takes_four_bytes(tmp_path):
+    class Wide:
+        vocab_size, eot_id, fingerprint = 1 << 17, 100_000, "f"
+
+        def token_lengths(self):
+            return np.ones(self.vocab_size, dtype=np.int64)
+
+        def encode_documents(self, documents):
+            return (np.array([70_000, 3]) for _ in documents)
+
+    ids, _ = packed(tmp_path, ["x"], Wide(), ends=True)
+    assert ids.dtype.itemsize == 4
+    assert ids.tolist() == [100_000, 70_000, 3, 100_000]
+
+
+def test_a_cut_file_is_refused(tmp_path, tokenizer):
+    packed(tmp_path, ["abcdef"], tokenizer, ends=True)
+    path = tmp_path / "train.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="bytes, not 8 ids"):
+        data.load(tmp_path, "train")
+
+
+def test_targets_are_the_inputs_one_later():
+    x, y = data.Batches(np.arange(1000), 4, 10, seed=0)[3]
+    assert x.shape == y.shape == (4, 10)
+    assert torch.equal(x[:, 1:], y[:, :-1])
+    assert torch.equal(y, x + 1)  # the text counts upwards
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(5, 400), context=st.integers(2, 40), size=st.integers(1, 9))
+def test_an_epoch_visits_every_window_once(n, context, size):
+    if n <= context:
+        return
+    batches = data.Batches(np.arange(n), size, context, seed=1)
+    visits = np.concatenate([batches.starts(s) for s in range(3 * batches.n_windows)])
+    for epoch in range(3):
+        starts = np.sort(visits[epoch * batches.n_windows : (epoch + 1) * batches.n_windows])
+        assert len(np.unique(starts)) == batches.n_windows
+        assert np.all(np.diff(starts) == context)
+        assert starts[0] >= 0
+        assert starts[-1] + context < n
+
+
+def test_a_batch_depends_on_seed_and_step_and_on_nothing_else():
+    text = np.random.default_rng(0).integers(0, 50, 5000)
+    forwards, backwards = (data.Batches(text, 4, 16, seed=7) for _ in range(2))
+    steps = list(range(200))
+    seen = {s: backwards[s][0] for s in reversed(steps)}
+    assert all(torch.equal(forwards[s][0], seen[s]) for s in steps)
+    other = data.Batches(text, 4, 16, seed=8)
+    assert not any(torch.equal(other[s][0], seen[s]) for s in steps[:20])
+
+
+def test_epochs_differ_in_order_and_in_their_cuts():
+    batches = data.Batches(np.arange(1003), 10, 50, seed=0)
+    first, second = (np.concatenate([batches.starts(e * 2 + i) for i in (0, 1)]) for e in (0, 1))
+    assert not np.array_equal(first, second)
+    cuts = {int(batches.starts(step)[0] % 50) for step in range(0, 40, 2)}
+    assert len(cuts) > 5
+
+
+def test_a_dataloader_with_workers_yields_the_same_batches():
+    batches = data.Batches(np.arange(2000), 4, 16, seed=3)
+    loader = DataLoader(batches, batch_size=None, sampler=range(5, 25), num_workers=2)
+    for step, (x, y) in enumerate(loader, start=5):
+        assert torch.equal(x, batches[step][0])
+        assert torch.equal(y, batches[step][1])
+    assert step == 24
+
+
+def test_a_text_shorter_than_a_window_is_refused_with_the_way_out():
+    with pytest.raises(ValueError, match="has 10 tokens, and one window needs 11: lower"):
+        data.Batches(np.arange(10), 4, 10, seed=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(2, 300), size=st.integers(1, 5), context=st.integers(2, 30))
+def test_evaluation_windows_hold_every_target_exactly_once(n, size, context):
+    inputs, targets = [], []
+    for x, y in data.windows(np.arange(n), size, context):
+        assert x.shape == y.shape
+        assert x.shape[0] <= size
+        assert x.shape[1] == context
+        inputs += x[y != metrics.IGNORE].tolist()
+        targets += y[y != metrics.IGNORE].tolist()
+    assert targets == list(range(1, n))
+    assert inputs == list(range(n - 1))

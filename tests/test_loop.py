@@ -1,0 +1,163 @@
+"""Training: resume is exact to the bit, evaluation disturbs nothing, a bad number stops the run."""
+
+import json
+
+import pytest
+import torch
+
+from lm import checkpoint, loop
+from tests.conftest import TINY_TRANSFORMER
+
+MODELS = {
+    "transformer": TINY_TRANSFORMER,
+    "dropout": (*TINY_TRANSFORMER, "model.dropout=0.2"),
+    "muon": (*TINY_TRANSFORMER, "optimizer=muon"),
+    "accumulation": (*TINY_TRANSFORMER, "train.micro_batch=2"),
+    "gru": ("model=gru", "model.n_embd=8", "model.n_hidden=8"),
+    "mlp": ("model=mlp", "model.n_embd=8", "model.n_hidden=8"),
+    "bigram": ("model=bigram",),
+}
+CLOCK = ("seconds", "speed/tokens_per_s")
+
+
+def rows(out, name="metrics.jsonl"):
+    lines = (out / name).read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in CLOCK} for line in lines]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def trained(cfg, tiny, tmp_path):
+    """trained("name", ...): the directory of a finished run."""
+
+    def run(name, *words):
+        out = tmp_path / name
+        out.mkdir(exist_ok=True)
+        loop.train(cfg(*tiny, *words), out)
+        return out
+
+    return run
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_a_run_killed_at_any_step_ends_bit_for_bit_like_one_that_never_stopped(
+    case, trained, monkeypatch
+):
+    words = (*MODELS[case], "train.save_every=6", "train.log_every=4")
+    whole = trained("whole", *words)
+    real, kills = loop.train_step, iter([3, 9, 17])
+    dies_at = [next(kills)]
+
+    def step(*args):
+        if args[4] == dies_at[0]:
+            raise Killed
+        return real(*args)
+
+    monkeypatch.setattr(loop, "train_step", step)
+    for _ in range(3):
+        with pytest.raises(Killed):
+            trained("killed", *words)
+        dies_at[0] = next(kills, -1)
+    killed = trained("killed", *words)
+    assert rows(killed) == rows(whole)
+    assert rows(killed, "samples.jsonl") == rows(whole, "samples.jsonl")
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        a, b = (checkpoint.folder(out, 20) / name for out in (killed, whole))
+        assert a.read_bytes() == b.read_bytes()
+
+
+def test_how_often_a_run_is_evaluated_sampled_or_saved_changes_no_loss(trained):
+    words = (*MODELS["dropout"], "train.log_every=1")
+    often = trained("often", *words, "train.eval_every=1", "train.sample_every=3")
+    seldom = trained("seldom", *words, "train.eval_every=0", "train.save_every=0")
+    losses = [[r["train/loss"] for r in rows(o) if "train/loss" in r] for o in (often, seldom)]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 20
+
+
+def test_the_same_command_gives_the_same_bits_and_another_seed_others(trained):
+    first, second = trained("a", *TINY_TRANSFORMER), trained("b", *TINY_TRANSFORMER)
+    other = trained("c", *TINY_TRANSFORMER, "seed=1")
+    assert rows(first) == rows(second)
+    assert rows(first) != rows(other)
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(trained):
+    words = (*TINY_TRANSFORMER, "train.log_every=1", "train.steps=3")
+    whole, parts = trained("whole", *words), trained("parts", *words, "train.micro_batch=1")
+    for a, b in zip(rows(whole), rows(parts), strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert a[key] == pytest.approx(b[key], rel=1e-4), key
+
+
+def test_a_bad_loss_stops_before_the_update_and_saves_nothing_bad(trained, tmp_path, monkeypatch):
+    real = loop.metrics.next_token_loss
+    calls = []
+
+    def nan_at_step_12(logits, targets):
+        calls.append(0)
+        return real(logits, targets) * (float("nan") if len(calls) == 13 else 1.0)
+
+    monkeypatch.setattr(loop.metrics, "next_token_loss", nan_at_step_12)
+    with pytest.raises(loop.NonFiniteError, match="step 12: the loss is nan"):
+        trained("bad", *TINY_TRANSFORMER)
+    for step in checkpoint.steps(tmp_path / "bad"):
+        weights = checkpoint.load_tensors(
+            checkpoint.folder(tmp_path / "bad", step) / "model.safetensors"
+        )
+        assert all(torch.isfinite(w).all() for w in weights.values())
+    assert not (tmp_path / "bad" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [(("train.steps=7",), 7), (("train.tokens=500",), 8), (("train.tokens=64",), 1)],
+)
+def test_the_budget_is_steps_or_tokens(trained, words, steps):
+    summary = json.loads((trained("run", "model=bigram", *words) / "summary.json").read_text())
+    assert summary["step"] == steps
+    assert summary["tokens"] == steps * 4 * 16
+
+
+def test_a_budget_in_seconds_ends_in_time_with_a_decayed_rate(trained):
+    out = trained("run", "model=bigram", "train.seconds=0.5", "train.log_every=1")
+    summary = json.loads((out / "summary.json").read_text())
+    assert 0.5 <= summary["seconds"] < 1.5
+    rates = [r["optim/lr"] for r in rows(out) if "optim/lr" in r]
+    assert rates[-1] < 0.3 * max(rates)
+
+
+def test_a_resumed_run_refuses_another_tokenizer(trained):
+    trained("run", "model=bigram")
+    with pytest.raises(ValueError, match="was trained with another tokenizer"):
+        trained("run", "model=bigram", "tokenizer=char")
+
+
+def test_a_finished_run_has_every_file_of_the_architecture(trained):
+    out = trained("run", *TINY_TRANSFORMER)
+    names = {p.name for p in out.iterdir()}
+    assert names == {
+        "checkpoints", "code.json", "data.json", "metrics.jsonl", "samples.jsonl",
+        "summary.json", "tokenizer.json",
+    }  # fmt: skip
+    keys = {key for row in rows(out) for key in row}
+    assert keys >= {
+        "step", "tokens", "train/loss", "val/loss", "val/ppl", "val/bpb", "optim/lr",
+        "optim/grad_norm",
+    }  # fmt: skip
+    last = [r for r in rows(out) if "val/bpb" in r][-1]
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["val/bpb"] == last["val/bpb"]
+
+
+def test_the_grammars_floor_is_logged_and_not_beaten(cfg, tmp_path):
+    words = ("corpus=grammar", "corpus.n_documents=500", "tokenizer=byte", "track=off")
+    out = tmp_path / "g"
+    out.mkdir()
+    summary = loop.train(cfg(*words, "train=smoke", "model=bigram"), out)
+    assert summary["val/bpb"] > summary["corpus/floor_bpb"] > 0
+    assert all(r["corpus/floor_bpb"] > 0 for r in rows(out) if "val/bpb" in r)

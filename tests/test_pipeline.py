@@ -1,0 +1,100 @@
+"""Each stage is built once, found again, and rebuilt when and only when its inputs change."""
+
+import logging
+
+import pytest
+
+from lm import pipeline, store
+
+
+@pytest.fixture
+def stages(caplog):
+    """stages(cfg): {"corpus": "built", "tokenizer": "reused", ...} of one preparation."""
+
+    def run(cfg):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            pipeline.prepare(cfg)
+        rows = [r.message.split() for r in caplog.records if r.name == "lm.pipeline"]
+        return {row[0]: row[2] for row in rows}
+
+    return run
+
+
+BUILT = {"corpus": "built", "tokenizer": "built", "tokens": "built"}
+REUSED = dict.fromkeys(BUILT, "reused")
+
+
+def test_the_second_time_everything_is_reused(cfg, tiny, stages):
+    assert stages(cfg(*tiny)) == BUILT
+    assert stages(cfg(*tiny)) == REUSED
+
+
+def test_another_tokenizer_setting_rebuilds_what_follows_it(cfg, tiny, stages):
+    stages(cfg(*tiny, "tokenizer=bpe", "tokenizer.vocab_size=300"))
+    assert stages(cfg(*tiny, "tokenizer=bpe", "tokenizer.vocab_size=310")) == {
+        **BUILT,
+        "corpus": "reused",
+    }
+
+
+def test_another_model_or_seed_rebuilds_nothing(cfg, tiny, stages):
+    stages(cfg(*tiny))
+    assert stages(cfg(*tiny, "model=gru", "seed=5", "train.steps=3")) == REUSED
+
+
+def test_one_changed_byte_of_the_text_rebuilds_everything(cfg, tmp_path, stages):
+    text = tmp_path / "t.txt"
+    text.write_text("abc def " * 200)
+    words = ("corpus=files", f"corpus.path={text}", "tokenizer=byte")
+    stages(cfg(*words))
+    text.write_text("abc deF " * 200)
+    assert stages(cfg(*words)) == BUILT
+
+
+def test_another_version_of_regex_rebuilds_the_tokenizer(cfg, tiny, stages, monkeypatch):
+    words = (*tiny, "tokenizer=bpe", "tokenizer.vocab_size=300")
+    stages(cfg(*words))
+    monkeypatch.setattr(pipeline.regex, "__version__", "2000.1.1")
+    assert stages(cfg(*words))["tokenizer"] == "built"
+
+
+def test_a_damaged_stage_is_rebuilt_with_a_warning(cfg, tiny, stages, caplog):
+    stages(cfg(*tiny))
+    tokens = next(store.cache_dir().glob("tokens-*"))
+    path = tokens / "train.bin"
+    path.write_bytes(b"\xff" + path.read_bytes()[1:])
+    assert stages(cfg(*tiny)) == {**REUSED, "tokens": "built"}
+    assert "checksum differs" in caplog.text
+
+
+def test_char_knows_the_letters_of_both_splits(cfg, tmp_path):
+    text = tmp_path / "t.txt"
+    text.write_text("abc" * 100 + "xyz" * 10)  # x, y and z stand in the validation part alone
+    words = ("corpus=files", f"corpus.path={text}", "tokenizer=char")
+    prepared = pipeline.prepare(cfg(*words))
+    assert prepared.tokenizer.vocab_size == 6 + 1
+    assert prepared.tokenizer.decode(prepared.val.tolist()) == ("abc" * 100 + "xyz" * 10)[297:]
+
+
+def test_the_record_says_what_the_run_was_trained_on(cfg, tiny, toy_text):
+    prepared = pipeline.prepare(cfg(*tiny))
+    splits = prepared.record["tokens"]["splits"]
+    assert splits["train"]["n_bytes"] + splits["val"]["n_bytes"] == toy_text.stat().st_size
+    assert len(prepared.train) == splits["train"]["n_tokens"]
+    assert prepared.record["tokens"]["tokenizer"] == prepared.tokenizer.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no text"),
+        (b"a", "has 1 characters, too few"),
+        (b"abc \xff def", "position 4|byte 4"),
+    ],
+)
+def test_a_text_that_cannot_be_used_is_refused_by_name(cfg, tmp_path, content, message):
+    (tmp_path / "t.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        pipeline.prepare(cfg("corpus=files", f"corpus.path={tmp_path}/t.txt", "tokenizer=byte"))
+    assert not list(store.cache_dir().glob("tokens-*"))
