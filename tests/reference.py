@@ -27,14 +27,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def rope(x: Tensor, base: float) -> Tensor:
-    """RoPE of (T, D): the pair (x[i], x[i + D/2]) at t, as a complex number, times e^(i t w)."""
+    """RoPE of (T, D): the pair (x[2i], x[2i + 1]) at t, as a complex number, times e^(i t w)."""
     T, D = x.shape
     y = torch.zeros_like(x)
     for t in range(T):
         for i in range(D // 2):
             angle = t * base ** (-2 * i / D)
-            z = complex(x[t, i], x[t, i + D // 2]) * complex(math.cos(angle), math.sin(angle))
-            y[t, i], y[t, i + D // 2] = z.real, z.imag
+            z = complex(x[t, 2 * i], x[t, 2 * i + 1]) * complex(math.cos(angle), math.sin(angle))
+            y[t, 2 * i], y[t, 2 * i + 1] = z.real, z.imag
     return y
 
 

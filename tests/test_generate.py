@@ -5,11 +5,11 @@ import itertools
 import warnings
 
 import pytest
-import reference
 import torch
 
 from lm import config
 from lm.generate import _uniform, generate, generate_text, next_token_probs, sample
+from tests import reference
 
 V, CONTEXT = 23, 16
 MODELS = {

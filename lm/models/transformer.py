@@ -33,13 +33,18 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (x[i], x[i + D/2]) of each head by their position's angles (RoPE).
+    """Turn the pairs (x[2i], x[2i + 1]) of each head by their position's angles (RoPE).
 
     Su et al. 2021, https://arxiv.org/abs/2104.09864: the product of a turned query and a turned
     key depends on their distance alone. x is (B, T, H, D), cos and sin (T, 1, D/2) or with a B.
     """
-    a, b = x.chunk(2, dim=-1)  # (B, T, H, D/2) each
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    pairs = x.unflatten(-1, (-1, 2))  # (B, T, H, D/2, 2)
+    if x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling():
+        # The same as a complex product: one pass over memory instead of six.
+        turned = torch.view_as_complex(pairs) * torch.complex(cos, sin)
+        return torch.view_as_real(turned).flatten(-2)
+    a, b = pairs.unbind(-1)  # (B, T, H, D/2) each
+    return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2).type_as(x)
 
 
 def rope_table(context_len: int, head_dim: int, base: float) -> Rope:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
 import torch
 import torch.nn.functional as F
 
 from lm.config import AdamWConfig, BigramConfig, BigramCountsConfig, NgramConfig
+from tests import reference
 
 V = 7
 DATA = os.environ.get("LM_DATA_DIR")

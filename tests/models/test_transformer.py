@@ -3,12 +3,12 @@
 import math
 
 import pytest
-import reference
 import torch
 import torch.nn.functional as F
 
 from lm.config import TransformerConfig
 from lm.models.transformer import Transformer, attention, rope_table, rotate
+from tests import reference
 
 V = 31
 
@@ -43,6 +43,15 @@ def test_rotate_equals_a_product_of_complex_numbers():
     torch.testing.assert_close(
         rotate(x.view(1, 9, 1, 8), cos, sin).view(9, 8), reference.rope(x, base=100.0)
     )
+
+
+def test_rotate_without_complex_numbers_gives_the_same(monkeypatch):
+    x = torch.randn(2, 9, 3, 8)
+    cos, sin = rope_table(9, 8, base=100.0)
+    fast = rotate(x, cos, sin)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(rotate(x, cos, sin), fast)
+    assert rotate(x.bfloat16(), cos, sin).dtype == torch.bfloat16
 
 
 def test_rope_scores_depend_on_distance_alone():

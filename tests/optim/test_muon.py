@@ -1,10 +1,10 @@
 """Muon against torch.optim.Muon and against singular values."""
 
 import pytest
-import reference
 import torch
 
 from lm.optim.muon import Muon, orthogonalize
+from tests import reference
 
 SHAPES = [(24, 24), (24, 60), (60, 24), (24, 24)]
 
