@@ -4,6 +4,7 @@ cli.main(config.SampleConfig, command)
 """
 
 import dataclasses
+import importlib
 import logging
 import os
 import re
@@ -27,18 +28,47 @@ def main(cls: type[S], command: Callable[[S], Any]) -> None:
         print(usage(cls))
         return
     with errors_in_one_line():
-        command(parse(cls, words))
+        command(parse(cls, without_imports(words)))
+
+
+def without_imports(words: list[str]) -> list[str]:
+    """The words but `import=MODULE`, whose modules are imported: models from outside the package.
+
+    Only the command line can name them, since to import is to run their code; no file ever does.
+    """
+    kept = []
+    for word in words:
+        key, _, name = word.partition("=")
+        if key != "import":
+            kept.append(word)
+            continue
+        sys.path.insert(0, os.getcwd())  # where my_models/ lies, for installed commands too
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (name + ".").startswith(error.name + "."):
+                raise  # the module is there and lacks something itself
+            raise ConfigError(
+                f"import={name}: there is no such module under {os.getcwd()} or installed"
+            ) from None
+        finally:
+            sys.path.pop(0)
+    return kept
 
 
 def parse(cls: type[S], words: list[str]) -> S:
     """The dataclass `cls` with the fields that the words set; raises ConfigError.
 
     A str field takes its text as it stands: `prompt=The king: a` holds a colon, not a mapping.
+    A dataclass with a list `overrides` gets the words there that are not its own: those of a run.
     """
     types = {f.name: f.type for f in dataclasses.fields(cls)}
     values: dict[str, Any] = {}
     for word in words:
         key, equals, text = word.partition("=")
+        if "overrides" in types and key not in types:
+            values.setdefault("overrides", []).append(word)
+            continue
         if not equals:
             raise ConfigError(f"{word} is not key=value (known: {', '.join(types)})")
         if problems := unknown(cls, [key], ""):
@@ -55,7 +85,8 @@ def change(settings: S, word: str) -> S:
 
 def usage(cls: type[Settings]) -> str:
     """The command's purpose, then each setting and its default."""
-    rows = [f"  {f.name}={getattr(cls(), f.name)}" for f in dataclasses.fields(cls)]
+    names = [f.name for f in dataclasses.fields(cls) if f.name != "overrides"]
+    rows = [f"  {name}={getattr(cls(), name)}" for name in names]
     return "\n".join([(cls.__doc__ or "").strip(), "", "settings, as key=value:", *rows])
 
 

@@ -348,6 +348,7 @@ class TrackConfig(Settings):
     entity: str | None = None  # W&B user or team; None: the account's default
     tags: list[str] = field(default_factory=list)
     notes: str = ""
+    lens: bool = False  # write lens.html at the end of the run and show it in W&B
 
 
 @dataclass
@@ -396,6 +397,50 @@ class EvaluateConfig(Settings):
     corpus: str = ""  # another corpus: its name, or a file, folder or glob; empty: the run's own
     batch_size: int = within(32, 1)
     device: str = one_of("auto", "cpu", "cuda", "mps")
+
+
+@dataclass
+class LensConfig(Settings):
+    """python -m lm.lens: see what a model does with a text, from its bytes to probabilities.
+
+    Settings of lm.train, such as model=gru model.n_layer=2, show such a model before training.
+    """
+
+    run: str = ""  # a run directory; empty: the newest, unless settings describe a model
+    checkpoint: str = "best"
+    prompt: str = "The king said"
+    layer: int = -1  # the one to begin with; -1 is the last
+    out: str = ""  # the page; empty: lens.html in the run, or here
+    seed: int = within(0, 0)  # of the draws that the page shows: lm.sample's
+    temperature: float = within(0.8, 0.0)  # where its controls stand at first
+    top_k: int = within(0, 0)
+    top_p: float = within(1.0, 1e-6, 1.0)
+    overrides: list[str] = field(default_factory=list)  # the settings of a model without a run
+
+
+@dataclass
+class CheckConfig(Settings):
+    """python -m lm.check: can this model, or this run, be trusted? Exit code 1 if not.
+
+    model=NAME and other settings of lm.train check a model, run=DIR a training run.
+    """
+
+    run: str = ""  # a run directory, for the training doctor
+    checkpoint: str = "best"
+    steps: int = within(600, 1)  # updates of the training on the grammar corpus
+    grammar: bool = True  # do that training: the only slow part
+    device: str = one_of("auto", "cpu", "cuda", "mps")
+    overrides: list[str] = field(default_factory=list)  # the settings of the model to check
+
+
+@dataclass
+class ExportConfig(Settings):
+    """python -m lm.export: a trained model, or its tokenizer, for other programs."""
+
+    run: str = "latest"
+    checkpoint: str = "best"
+    format: str = one_of("hf", "tokenizers", "tiktoken")
+    out: str = ""  # a new folder; empty: export-FORMAT in the run
 
 
 # ------------------------------------------------------------------------------ load and save

@@ -69,8 +69,9 @@ def main(run: Callable[[Job], float]) -> None:
     if {"-h", "--help"} & set(words):
         print(usage())  # Hydra's own page takes 2 s to list the same groups
         return
-    register()
     with cli.errors_in_one_line():
+        words = sys.argv[1:] = cli.without_imports(words)  # Hydra reads sys.argv again
+        register()
         if any(w.startswith("resume=") for w in words):
             run(resumed(words))
             return
@@ -130,6 +131,21 @@ def check(words: list[str]) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_one_line(error)) from None
     _writable(Path("outputs"))
+
+
+def compose_run(words: list[str]) -> Config:
+    """The checked configuration that `python -m lm.train WORDS` would train; raises ConfigError."""
+    register()
+    try:
+        args = get_args_parser().parse_args(words)
+        extra = []
+        if args.config_dir:
+            extra = [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"]
+        with initialize_config_dir(str(folder("conf")), **compat.VERSION):
+            lenient = [_accepting_unknown_keys(word) for word in args.overrides]
+            return load(compose("config", overrides=[*lenient, *extra]))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error)) from None
 
 
 def load(composed: DictConfig) -> Config:
