@@ -227,23 +227,24 @@ def claim(job: Job) -> None:
     path = job.out / config.RESOLVED
     if path.exists():
         there, here = config.flat(config.load(path)), config.flat(job.cfg)
-        differ = [k for k in here if here[k] != there.get(k) and k not in MAY_CHANGE]
-        if differ:
-            lines = ", ".join(f"{k} is {there.get(k)} there and {here[k]} here" for k in differ)
+        changed = [k for k in here if here[k] != there[k]]
+        if differ := [k for k in changed if k not in MAY_CHANGE]:
+            lines = ", ".join(f"{k} is {there[k]} there and {here[k]} here" for k in differ)
             raise ConfigError(f"{job.out} holds another run: {lines}; choose another directory")
+        if not changed:
+            return
+        (job.out / "summary.json").unlink(missing_ok=True)  # another budget: there is more to do
     config.save(job.cfg, path)
 
 
 def finished(job: Job) -> float | None:
-    """The score of a sweep's arm that was done before with the same overrides."""
-    path = job.out / "result.json"
-    if job.sweep is None or not path.exists():
+    """The score of a job that was done before; None if it has steps to do."""
+    path = job.out / "summary.json"
+    if not path.exists():
         return None
-    result = store.read_json(path)
-    if result["status"] != "ok" or result["overrides"] != job.overrides:
-        return None
-    log.info(f"{job.out} is done already: {result['value']:.4f}")
-    return result["value"]
+    summary = store.read_json(path)
+    log.info(f"{job.out} is already complete at step {summary['step']}")
+    return summary["best_val_bpb"]
 
 
 def _single(run: Callable[[Job], float], composed: DictConfig) -> float:

@@ -12,9 +12,9 @@ from lm import launch
 
 def run(job: launch.Job) -> float:
     """Train one job in its directory and return its best val/bpb, which sweeps minimise."""
-    if (score := launch.finished(job)) is not None:  # an arm of a sweep that was named again
-        return score
     launch.claim(job)
+    if (score := launch.finished(job)) is not None:  # such as an arm of a sweep named again
+        return score
     from lm import loop  # torch loads here, not for --help or an error in the configuration
 
     try:

@@ -97,7 +97,7 @@ def test_a_grid_with_a_failing_arm_ranks_the_others_and_the_same_command_redoes_
 
     again = command("lm.train", *words)
     assert again.returncode == 1
-    assert again.stdout.count("is done already") == 2
+    assert again.stdout.count("is already complete") == 2
     assert {n: (root / n / "metrics.jsonl").read_bytes() for n in "01"} == before
     assert {n: (root / n / "summary.json").stat().st_mtime_ns for n in "01"} == stamps
     assert again.stdout.count("/2 failed: ") == again.stdout.count("/3 failed: ") == 1
@@ -119,7 +119,7 @@ def test_an_arm_that_was_killed_goes_on_and_gives_what_it_would_have_given(comma
     (arm / "checkpoints/step_000020").rmdir()
     again = command("lm.train", *words, "hydra.sweep.dir=outputs/cut")
     assert again.returncode == 0 and "resumed from step_000010" in again.stdout
-    assert again.stdout.count("is done already") == 1
+    assert again.stdout.count("is already complete") == 1
 
     def scores(name: str) -> list[float]:
         return [r["value"] for r in arms.read(Path(tmp_path / "outputs" / name))]

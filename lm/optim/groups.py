@@ -77,5 +77,5 @@ def _checked(model: LanguageModel, optimizers: list) -> list[torch.optim.Optimiz
     check_partition(model, optimizers)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["base_lr"] = group["lr"]
+            group["base_lr"] = group["lr"] * model.cfg.lr_scale
     return optimizers

@@ -1,0 +1,174 @@
+"""The commands as a person types them: train, kill, resume, sample, evaluate, sweep."""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lm import checkpoint, cli, config, launch, tokenizers
+from lm.run import Run
+from tests.conftest import TINY_TRANSFORMER
+from tests.test_loop import rows
+
+WORDS = (*TINY_TRANSFORMER, "hydra.run.dir=run")
+
+
+@pytest.mark.slow
+def test_one_command_trains_and_the_others_read_its_run(command, tiny, tmp_path):
+    trained = command("lm.train", *tiny, *TINY_TRANSFORMER)
+    assert trained.returncode == 0, trained.stderr
+    for part in (
+        "built in",
+        "step     20",
+        "val loss",
+        "ppl",
+        "bpb",
+        "tok/s",
+        "done: best val/bpb",
+    ):
+        assert part in trained.stdout
+    (run,) = (tmp_path / "outputs/runs").glob("*/*")
+    assert {"config.resolved.yaml", ".hydra", "train.log", "summary.json"} <= set(os.listdir(run))
+
+    again = command("lm.train", *tiny, *TINY_TRANSFORMER)
+    assert again.stdout.count("reused") == 3
+    assert len(list((tmp_path / "outputs/runs").glob("*/*"))) == 2
+
+    said = command("lm.sample", f"run={run}", "prompt=12 plus", "max_tokens=20", "n=2", "seed=3")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.count("12 plus") == 2
+    assert (
+        said.stdout
+        == command(
+            "lm.sample", f"run={run}", "prompt=12 plus", "max_tokens=20", "n=2", "seed=3"
+        ).stdout
+    )
+
+    score = command("lm.evaluate", f"run={run}")
+    summary = json.loads((run / "summary.json").read_text())
+    assert f"bits/byte   {summary['best_val_bpb']:.4f}" in score.stdout, score.stderr
+    (tmp_path / "other.txt").write_text("5 plus 5 is 10, said the cat.\n" * 30)
+    other = command("lm.evaluate", f"run={run}", "corpus=other.txt", "split=train")
+    assert "other.txt train" in other.stdout, other.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killed_at_any_moment_it_goes_on_to_the_same_end(command, tiny, tmp_path, name):
+    words = (*tiny, *TINY_TRANSFORMER, "train.steps=400", "train.save_every=50")
+    whole = command("lm.train", *words, "hydra.run.dir=whole")
+    assert whole.returncode == 0, whole.stderr
+    root = Path(launch.__file__).parent.parent
+    child = subprocess.Popen(
+        [sys.executable, "-m", "lm.train", *words],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not list(Path("outputs").glob("runs/*/*/checkpoints/step_000050")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    child.send_signal(name)
+    assert child.wait() != 0
+    (run,) = Path("outputs/runs").glob("*/*")
+    assert not (run / "summary.json").exists()
+    resumed = command("lm.train", "resume=latest")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed from step_000" in resumed.stdout
+    assert rows(run) == rows(Path("whole"))
+    a, b = (checkpoint.folder(out, 400) / "model.safetensors" for out in (run, Path("whole")))
+    assert a.read_bytes() == b.read_bytes()
+    again = command("lm.train", "resume=latest")
+    assert "already complete at step 400" in again.stdout, again.stderr
+
+
+@pytest.mark.slow
+def test_a_finished_run_can_be_given_more_steps(command, tiny, tmp_path):
+    command("lm.train", *tiny, *WORDS)
+    more = command("lm.train", "resume=run", "train.steps=30")
+    assert more.returncode == 0, more.stderr
+    assert json.loads(Path("run/summary.json").read_text())["step"] == 30
+
+
+BAD = {
+    "lm.train +model.n_layr=3": "did you mean model.n_layer?",
+    "lm.train resume=latest model=gru": "nothing else, not model",
+    "lm.train resume=latest": "no run under outputs/",
+    "lm.train resume=nowhere": "nowhere is not a run directory",
+    "lm.train corpus=files corpus.path=nowhere.txt track=off": "nowhere.txt",
+    "lm.train TINY train.device=cuda": "train.device=cuda is not available",
+    "lm.train TINY model.context_len=100000": "one window needs 100001: lower model.context_len",
+    "lm.train TINY tokenizer=bpe tokenizer.pattern=( ": "tokenizer",
+    "lm.sample run=nowhere": "is not a run directory",
+    "lm.sample promt=x": "did you mean prompt?",
+    "lm.sample hello": "hello is not key=value",
+    "lm.sample temperature=-1": "temperature=-1.0: must be at least 0",
+    "lm.sample top_p=2": "top_p=2.0: must be from",
+    "lm.evaluate split=test": "split=test: choose val or train",
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_what_cannot_be_is_told_in_one_line_with_exit_code_2(
+    words, tiny, monkeypatch, capsys, tmp_path
+):
+    if "cuda" in words and torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    module, *rest = words.split()
+    rest = [w for word in rest for w in (tiny if word == "TINY" else [word])]
+    monkeypatch.setattr(sys, "argv", [module, *rest])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module(module, run_name="__main__")
+    error = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert BAD[words] in error
+    assert not list(tmp_path.glob("outputs/runs/*/*/checkpoints"))
+
+
+def test_a_directory_that_holds_another_run_is_refused(cfg, tmp_path):
+    launch.claim(launch.Job(cfg("track=off"), tmp_path, []))
+    launch.claim(launch.Job(cfg("track=off"), tmp_path, []))  # the same run is not another
+    with pytest.raises(ValueError, match=r"optimizer\.lr is 0\.003 there and 0\.0001 here"):
+        launch.claim(launch.Job(cfg("track=off", "optimizer.lr=1e-4"), tmp_path, []))
+
+
+def test_a_run_without_a_checkpoint_says_how_to_get_one(cfg, tmp_path):
+    config.save(cfg("tokenizer=byte"), tmp_path / config.RESOLVED)
+    with pytest.raises(ValueError, match="stopped before training began"):
+        Run.open(str(tmp_path))
+    tokenizers.train("byte", ["x"]).save(tmp_path / "tokenizer.json")
+    with pytest.raises(ValueError, match=f"has no checkpoint: .*resume={tmp_path} makes one"):
+        Run.open(str(tmp_path)).model()
+
+
+@pytest.mark.slow
+def test_runs_started_in_one_second_have_directories_of_their_own(tiny, tmp_path):
+    root = Path(launch.__file__).parent.parent
+    command = [sys.executable, "-m", "lm.train", *tiny, "model=bigram_counts"]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    children = [
+        subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(4)
+    ]
+    assert [child.wait() for child in children] == [0] * 4
+    assert len(list(Path("outputs/runs").glob("*/*/summary.json"))) == 4
+    assert len(list(Path("outputs/cache").glob("tokens-*"))) == 1
+
+
+def test_latest_is_the_run_started_last(tmp_path):
+    for i, name in enumerate(["runs/d/a", "sweeps/d/s/0", "runs/d/b"]):
+        path = Path("outputs") / name / "config.resolved.yaml"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (i, 100 - abs(i - 1)))
+    assert cli.find_run("latest") == Path("outputs/sweeps/d/s/0")
