@@ -158,6 +158,7 @@ class BPEConfig(TokenizerConfig):
 class ModelConfig(Part):
     group: ClassVar[str] = "model"
     context_len: int = within(128, 2)  # tokens a training window holds; the most a model may read
+    lr_scale: float = within(1.0, 0.0)  # factor on the optimizer's rates for this model
 
 
 @dataclass
@@ -178,6 +179,7 @@ class NgramConfig(ModelConfig):
 class BigramConfig(ModelConfig):
     builds: ClassVar[str] = "lm.models.bigram:Bigram"
     name: str = "bigram"
+    lr_scale: float = within(10.0, 0.0)  # a table's row moves only when its token occurs
 
 
 @dataclass
@@ -441,6 +443,18 @@ class ExportConfig(Settings):
     checkpoint: str = "best"
     format: str = one_of("hf", "tokenizers", "tiktoken")
     out: str = ""  # a new folder; empty: export-FORMAT in the run
+
+
+@dataclass
+class ReportConfig(Settings):
+    """python -m lm.report [RUN_OR_SWEEP ...]: look at runs, side by side."""
+
+    runs: list[str] = field(default_factory=list)  # directories; none: all of outputs/
+    by: str = ""  # settings that make an arm, such as model,optimizer.lr; empty: all but the seed
+    out: str = "outputs/report.html"  # plots are written beside it
+    experiment: str = ""  # fill this folder of experiments/ from the runs of that name
+    compare: str = ""  # two run directories A,B: the paired difference in bits per byte
+    watch: bool = False  # write the page again and again while runs train
 
 
 # ------------------------------------------------------------------------------ load and save
