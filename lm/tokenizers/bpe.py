@@ -16,7 +16,7 @@ import regex
 from lm.tokenizers.base import EOT, Tokenizer
 from lm.tokenizers.merge import Merges
 from lm.tokenizers.split import Splitter, find_chunks
-from lm.tokenizers.table import MAX_KEY_BYTES, Table, pack, words
+from lm.tokenizers.table import MAX_KEY_BYTES, Table, gather, pack, words
 from lm.tokenizers.text import encode_texts
 
 PRIORITIES = ("order", "new-id")
@@ -167,12 +167,8 @@ class BPETokenizer(Tokenizer):
             value = self._lookup(data, np.cumsum(length) - length, length)
             text_of = np.cumsum([0] + [len(part) for part in chunks])
         count = value & ((1 << _COUNT_BITS) - 1)
-        end = np.cumsum(count)  # (chunks,)
-        total = int(end[-1]) if len(end) else 0
-        place = np.repeat((value >> _COUNT_BITS) - end + count, count)  # (n,)
-        place += np.arange(total)
-        ids = self._pool.take(place)
-        until = np.concatenate(([0], end))[text_of]
+        ids = gather(self._pool, value >> _COUNT_BITS, count)
+        until = np.concatenate(([0], np.cumsum(count)))[text_of]
         if self._table.n_entry > _MAX_ENTRY or self._pool_len > _MAX_POOL:
             self._forget()
         return ids, np.diff(until)

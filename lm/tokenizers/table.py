@@ -100,3 +100,18 @@ def pack(data_words: np.ndarray, start: np.ndarray, length: np.ndarray):
     lo = ((first >> shift) | (second << back)) & _MASK_LO.take(length)
     hi = ((second >> shift) | (third << back)) & _MASK_HI.take(length) | _LENGTH.take(length)
     return lo, hi
+
+
+def gather(pool: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """pool[start:start + length] for each of n stretches, end to end; every length is at least 1.
+
+    Positions step by one but at the start of a stretch: a running sum over the steps gives them
+    all.
+    """
+    if not len(start):
+        return pool[:0]
+    end = np.cumsum(length)
+    step = np.ones(end[-1], np.int64)
+    step[0] = start[0]
+    step[end[:-1]] = start[1:] - start[:-1] - length[:-1] + 1
+    return pool.take(np.cumsum(step, out=step))

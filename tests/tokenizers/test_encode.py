@@ -1,0 +1,322 @@
+"""Ids, bytes and text: round trips, special tokens, streams, and equality with the peers."""
+
+import itertools
+import random
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm import tokenizers
+from lm.tokenizers import base, bpe
+from lm.tokenizers.merge import Merges
+from tests.tokenizers import reference
+
+EOT = tokenizers.EOT
+# All of Unicode without surrogates, and text near what split patterns look at.
+TEXT = st.text() | st.text(
+    st.sampled_from(" \n\t'aslvre19.!\u00a0\u4e2d\u0301\U0001f600<|endoftext|>")
+)
+
+
+@pytest.fixture(scope="module")
+def trained(library_text):
+    return tokenizers.train("bpe", library_text, vocab_size=1025)
+
+
+@pytest.fixture(scope="module", params=["byte", "gpt2", "gpt4", "custom"])
+def any_tokenizer(request, library_text):
+    if request.param == "byte":
+        return tokenizers.train("byte", [])
+    pattern = r"\S+|\s+" if request.param == "custom" else request.param
+    return tokenizers.train("bpe", library_text, vocab_size=600, pattern=pattern)
+
+
+def plain(tokenizer, text):
+    """Split with regex, then every merge in turn: the slow way."""
+    if tokenizer.name == "byte":
+        return list(text.encode())
+    chunks = tokenizer.splitter._regex.findall(text)
+    return [i for c in chunks for i in reference.encode(c.encode(), tokenizer.merges)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(text=TEXT)
+def test_ids_equal_the_slow_way_and_decode_to_the_text(any_tokenizer, text):
+    ids = any_tokenizer.encode_ordinary(text)
+    assert ids == plain(any_tokenizer, text) == any_tokenizer.encode_to_numpy(text).tolist()
+    assert any_tokenizer.decode(ids, errors="strict") == text
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.binary(max_size=60) | TEXT.map(str.encode))
+def test_any_bytes_come_back(any_tokenizer, data):
+    assert any_tokenizer.decode_bytes(any_tokenizer.encode_bytes(data)) == data
+
+
+def test_every_id_and_every_pair_of_ids_decodes_to_its_bytes(trained):
+    every = range(trained.vocab_size - 1)
+    assert trained.decode_bytes(every) == b"".join(map(trained.token_bytes, every))
+    for a, b in itertools.product(range(0, 1024, 31), every):
+        assert trained.decode_bytes([a, b]) == trained.token_bytes(a) + trained.token_bytes(b)
+
+
+@pytest.mark.parametrize("many", [1, 100])
+@pytest.mark.parametrize("bad", [-1, -1025, 1025, 2**32, 2**70, 1.5, None, "a"])
+def test_an_id_that_is_none_is_named(trained, bad, many):
+    with pytest.raises(ValueError, match=r"is not an id: they are the integers 0\.\.1024"):
+        trained.decode([0] * many + [bad])
+
+
+def test_decode_of_arrays_and_lists_is_the_same(trained, library_text):
+    ids = trained.encode_to_numpy(library_text[0])
+    assert trained.decode(ids) == trained.decode(ids.tolist()) == library_text[0]
+    with pytest.raises(ValueError, match="is not an id"):
+        trained.decode(ids.astype(np.int64) - 300)
+
+
+def test_broken_utf8_follows_errors(trained):
+    assert trained.decode([0xE4, 0xB8]) == "\ufffd"
+    assert trained.decode([0xE4, 0xB8], errors="ignore") == ""
+    with pytest.raises(UnicodeDecodeError):
+        trained.decode([0xE4, 0xB8], errors="strict")
+
+
+@settings(deadline=None)
+@given(text=TEXT)
+def test_a_decoded_stream_never_holds_half_a_character(any_tokenizer, text):
+    parts = list(any_tokenizer.decode_stream(iter(any_tokenizer.encode_ordinary(text))))
+    assert "".join(parts) == text
+    assert "\ufffd" in text or not any("\ufffd" in part for part in parts)
+
+
+def test_a_stream_that_ends_inside_a_character_shows_the_replacement(trained):
+    assert "".join(trained.decode_stream([104, 0xE4, 0xB8])) == "h\ufffd"
+
+
+@settings(deadline=None, max_examples=150)
+@given(text=TEXT, cuts=st.lists(st.integers(0, 40)), allow=st.booleans())
+def test_any_cutting_of_a_stream_gives_the_ids_of_the_whole(any_tokenizer, text, cuts, allow):
+    marks = sorted({0, len(text), *(min(c, len(text)) for c in cuts)})
+    chunks = [text[a:b] for a, b in itertools.pairwise(marks)]
+    kwargs = {"allowed_special": "all"} if allow else {"disallowed_special": ()}
+    streamed = list(any_tokenizer.encode_iterable(chunks, **kwargs))
+    assert streamed == any_tokenizer.encode(text, **kwargs)
+
+
+def test_a_long_stream_in_small_pieces_equals_the_whole(any_tokenizer, library_text):
+    text = library_text[0][:60_000] + EOT + "\n\n  x" + "\n" * 5000 + " a" * 3000
+    pieces = [text[k : k + 7] for k in range(0, len(text), 7)]
+    streamed = list(any_tokenizer.encode_iterable(pieces, "all"))
+    assert streamed == any_tokenizer.encode(text, "all")
+
+
+def test_a_stream_holds_back_little(trained):
+    """The first ids come long before the text ends."""
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield "some words and more of them "
+
+    stream = trained.encode_iterable(endless())
+    assert len(list(itertools.islice(stream, 50_000))) == 50_000
+    assert taken * 28 < 50_000 * 28
+
+
+# --- special tokens
+
+
+def test_specials_in_text_are_refused_allowed_or_plain(trained):
+    text = f"a{EOT}b"
+    with pytest.raises(ValueError, match=r"'<\|endoftext\|>' at offset 1"):
+        trained.encode(text)
+    assert trained.encode(text, allowed_special="all") == [97, 1024, 98]
+    assert trained.encode(text, allowed_special={EOT}) == [97, 1024, 98]
+    ordinary = trained.encode(text, disallowed_special=())
+    assert ordinary == trained.encode_ordinary(text)
+    assert 1024 not in ordinary
+    assert trained.decode(ordinary) == trained.decode([97, 1024, 98]) == text
+
+
+def test_the_longest_special_wins_whatever_the_order():
+    for names in itertools.permutations(["<|a|>", "<|a|><|b|>", "<|b|>"]):
+        tokenizer = tokenizers.ByteTokenizer(names)
+        assert tokenizer.encode("<|a|><|b|><|a|>", "all") == [
+            tokenizer.specials["<|a|><|b|>"],
+            tokenizer.specials["<|a|>"],
+        ]
+
+
+def test_specials_may_hold_any_character():
+    names = [" ", "a b", "\n", "(?:x", "\u4e2d", "\\", "|"]
+    tokenizer = tokenizers.ByteTokenizer(names)
+    for name in names:
+        assert tokenizer.encode(f"z{name}z", "all") == [122, tokenizer.specials[name], 122]
+
+
+def test_an_unknown_special_is_named(trained):
+    with pytest.raises(ValueError, match="<s>"):
+        trained.encode("a", allowed_special={"<s>"})
+
+
+def test_eot_is_the_last_id_and_weighs_nothing(trained):
+    assert trained.eot_id == trained.vocab_size - 1 == 1024
+    assert trained.token_bytes(1024) == b""
+    lengths = trained.token_lengths()
+    assert lengths.dtype == np.int64
+    assert lengths.shape == (1025,)
+    assert lengths[1024] == 0
+    assert lengths[:256].tolist() == [1] * 256
+    with pytest.raises(ValueError, match=r"no <\|endoftext\|>"):
+        _ = tokenizers.ByteTokenizer(()).eot_id
+
+
+# --- characters and surrogates
+
+
+def test_unknown_character_error_names_the_character_and_its_offset():
+    tokenizer = tokenizers.train("char", ["abc"])
+    with pytest.raises(ValueError, match=r"'\u00e9' \(U\+00E9\) at offset 2 .*tokenizer=byte"):
+        tokenizer.encode("ab\u00e9")
+    long = "a" * (base.BLOCK_LEN + 5) + "\x07"
+    with pytest.raises(ValueError, match=rf"'\\x07' \(U\+0007\) at offset {base.BLOCK_LEN + 5} "):
+        tokenizer.encode(long)
+
+
+def test_characters_get_sorted_ids_and_come_back():
+    tokenizer = tokenizers.train("char", ["ba\n", "\U0001f600a"])
+    assert tokenizer.encode("\nab\U0001f600") == [0, 1, 2, 3]
+    assert tokenizer.decode([3, 0]) == "\U0001f600\n"
+    assert tokenizer.vocab_size == 5
+
+
+@pytest.mark.parametrize("n", [0, 1000, base.BLOCK_LEN + 1])
+def test_a_lone_surrogate_is_an_error_with_its_offset_or_replaced(any_tokenizer, n):
+    text = "a " * (n // 2) + "b\ud800"
+    with pytest.raises(ValueError, match=rf"U\+D800 at offset {len(text) - 1}"):
+        any_tokenizer.encode(text)
+    replaced = any_tokenizer.encode(text, errors="replace")
+    assert any_tokenizer.decode(replaced) == text[:-1] + "\ufffd"
+
+
+def test_a_pair_of_surrogates_is_one_character_when_replaced(trained):
+    assert trained.decode(trained.encode("\ud83d\ude00", errors="replace")) == "\U0001f600"
+
+
+# --- documents and processes
+
+
+def test_documents_come_back_in_order_one_array_each(any_tokenizer, library_text):
+    documents = ["", *library_text[0][:30_000].split("\n"), "", library_text[0] * 3, ""]
+    arrays = list(any_tokenizer.encode_documents(documents))
+    assert [a.tolist() for a in arrays] == [any_tokenizer.encode_ordinary(d) for d in documents]
+    assert {a.dtype for a in arrays} == {np.dtype(np.uint16)}
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_ids_of_one(trained, library_text):
+    documents = [*library_text[0].split("\n"), "", library_text[0] * 5]
+    one = [a.tolist() for a in trained.encode_documents(documents)]
+    assert [a.tolist() for a in trained.encode_documents(iter(documents), n_proc=2)] == one
+    with pytest.raises(ValueError, match="U\\+D800 at offset 3"):
+        list(trained.encode_documents(["abc", "abc\ud800"], n_proc=2))
+    with pytest.raises(ValueError, match="n_proc=0"):
+        list(trained.encode_documents(["abc"], n_proc=0))
+
+
+@pytest.mark.slow
+def test_an_iterator_left_early_ends_its_processes(trained):
+    before = threading.active_count()
+    results = trained.encode_documents(("word " * 200_000 for _ in range(50)), n_proc=2)
+    next(results)
+    results.close()
+    assert threading.active_count() <= before + 2
+
+
+def test_forgetting_the_known_chunks_changes_nothing(trained, library_text, monkeypatch):
+    expected = trained.encode_ordinary(library_text[0])
+    monkeypatch.setattr(bpe, "_MAX_ENTRY", 100)
+    documents = [library_text[0][k : k + 2000] for k in range(0, 20_000, 2000)]
+    for _ in range(2):
+        joined = [i for d in documents for i in trained.encode_to_numpy(d).tolist()]
+    assert joined == [i for d in documents for i in plain(trained, d)]
+    assert trained.encode_ordinary(library_text[0]) == expected
+
+
+# --- the three ways to merge
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    chunks=st.lists(st.text("abc", max_size=70).filter(bool).map(str.encode), max_size=30),
+    seed=st.integers(0, 99),
+)
+def test_scan_heap_and_rounds_agree_with_the_reference(chunks, seed):
+    rng = random.Random(seed)
+    documents = ["".join(rng.choices("abc", k=50)) for _ in range(5)]
+    merges = reference.train(documents, rng.randrange(60), lambda t: [t])
+    merger = Merges(merges, range(256))
+    assert merger.in_order
+    expected = [reference.encode(chunk, merges) for chunk in chunks]
+    assert [merger._scan(list(chunk)) for chunk in chunks] == expected
+    assert [merger._heap(list(chunk)) for chunk in chunks] == expected
+    ids, count = merger._rounds(chunks)
+    assert [part.tolist() for part in np.split(ids, np.cumsum(count)[:-1])][
+        : len(chunks)
+    ] == expected
+
+
+# --- the peers
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt4"])
+@settings(deadline=None, max_examples=200)
+@given(text=TEXT)
+def test_ids_equal_those_of_tiktoken(peers, pattern, text):
+    """Characters newer than the Rust tables are left out: `regex` knows more of them."""
+    ours, tiktoken_encoding, _ = peers[pattern]
+    text = known_to_python(text)
+    assert ours.encode_ordinary(text) == tiktoken_encoding.encode_ordinary(text)
+    assert ours.encode(text, "all") == tiktoken_encoding.encode(text, allowed_special="all")
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt4"])
+@settings(deadline=None, max_examples=200)
+@given(text=TEXT)
+def test_ids_equal_those_of_hugging_face(peers, pattern, text):
+    ours, _, hf = peers[pattern]
+    text = known_to_python(text)
+    assert ours.encode(text, "all") == hf.encode(text).ids
+
+
+@pytest.fixture(scope="module")
+def peers(library_text, tmp_path_factory):
+    tiktoken = pytest.importorskip("tiktoken")
+    hf = pytest.importorskip("tokenizers")
+    from lm.tokenizers import formats
+
+    out = {}
+    for pattern in ("gpt2", "gpt4"):
+        ours = tokenizers.train("bpe", library_text, vocab_size=1025, pattern=pattern)
+        ranks = {ours.token_bytes(i): i for i in range(1024)}
+        rust = tiktoken.Encoding(
+            "ours",
+            pat_str=ours.splitter.pattern,
+            mergeable_ranks=ranks,
+            special_tokens=ours.specials,
+        )
+        path = tmp_path_factory.mktemp("hf") / "tokenizer.json"
+        formats.to_hf(ours, path)
+        out[pattern] = ours, rust, hf.Tokenizer.from_file(str(path))
+    return out
+
+
+def known_to_python(text: str) -> str:
+    import unicodedata
+
+    return "".join(c for c in text if unicodedata.category(c) != "Cn")

@@ -1,0 +1,194 @@
+"""Files of tiktoken, GPT-2 and Hugging Face: ids are the same after each trip, in both
+directions.
+"""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm import tokenizers
+from lm.tokenizers import formats
+
+TEXT = st.text() | st.text(st.sampled_from(" \n'aslvre19.!\u4e2d\U0001f600"))
+
+
+@pytest.fixture(scope="module")
+def trained(library_text):
+    return tokenizers.train("bpe", library_text, vocab_size=800, pattern="gpt2")
+
+
+@pytest.fixture(scope="module")
+def shuffled(trained):
+    """GPT-2's own files number the tokens in another order than the merges: so does this one."""
+    order = sorted(range(trained.vocab_size - 1), key=lambda i: hash(i * 7919 % 801))
+    new_id = {old: new for new, old in enumerate(order)}
+    vocab = {new_id[i]: trained.token_bytes(i) for i in order}
+    merges = [(trained.token_bytes(a), trained.token_bytes(b)) for a, b, _ in trained.merges]
+    specials = {"<|endoftext|>": trained.vocab_size - 1}
+    return tokenizers.BPETokenizer.of_vocab(vocab, merges, "gpt2", specials), new_id
+
+
+@settings(deadline=None, max_examples=100)
+@given(text=TEXT)
+def test_any_numbering_of_the_vocabulary_gives_the_same_tokens(trained, shuffled, text):
+    other, new_id = shuffled
+    assert other.encode_ordinary(text) == [new_id[i] for i in trained.encode_ordinary(text)]
+    assert other.decode(other.encode_to_numpy(text)) == text
+
+
+@pytest.fixture(scope="module")
+def trips(trained, shuffled, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("formats")
+    out = []
+    formats.to_tiktoken(trained, folder / "ranks")
+    out.append((trained, formats.from_tiktoken(folder / "ranks", "gpt2", trained.specials)))
+    for k, tokenizer in enumerate((trained, shuffled[0])):
+        formats.to_hf(tokenizer, folder / f"{k}.json")
+        out.append((tokenizer, formats.from_hf(folder / f"{k}.json")))
+        formats.to_gpt2(tokenizer, folder / f"v{k}.json", folder / f"m{k}.txt")
+        out.append((tokenizer, formats.from_gpt2(folder / f"v{k}.json", folder / f"m{k}.txt")))
+        out.append((tokenizer, tokenizers.from_json(tokenizer.to_json())))
+    out.append((trained, tokenizers.from_json(out[0][1].to_json())))
+    return out
+
+
+@settings(deadline=None, max_examples=100)
+@given(text=TEXT)
+def test_ids_are_the_same_after_each_trip(trips, text):
+    for before, after in trips:
+        assert after.encode_ordinary(text) == before.encode_ordinary(text)
+        assert after.specials == before.specials
+        assert after.vocab_size == before.vocab_size
+
+
+def test_long_text_is_the_same_after_each_trip(trips, library_text):
+    for before, after in trips:
+        assert (
+            after.encode_to_numpy(library_text[0]) == before.encode_to_numpy(library_text[0])
+        ).all()
+
+
+def test_tiktoken_reads_the_rank_file(trained, tmp_path, library_text):
+    load = pytest.importorskip("tiktoken.load")
+    import tiktoken
+
+    formats.to_tiktoken(trained, tmp_path / "ranks")
+    ranks = load.load_tiktoken_bpe(str(tmp_path / "ranks"))
+    encoding = tiktoken.Encoding(
+        "t",
+        pat_str=trained.splitter.pattern,
+        mergeable_ranks=ranks,
+        special_tokens=trained.specials,
+    )
+    assert encoding.encode_ordinary(library_text[0]) == trained.encode_ordinary(library_text[0])
+    assert encoding.n_vocab == trained.vocab_size
+
+
+def test_hugging_face_reads_tokenizer_json_and_decodes(shuffled, tmp_path, library_text):
+    hf = pytest.importorskip("tokenizers")
+    tokenizer = shuffled[0]
+    formats.to_hf(tokenizer, tmp_path / "t.json")
+    other = hf.Tokenizer.from_file(str(tmp_path / "t.json"))
+    text = library_text[0][:50_000] + "<|endoftext|>"
+    ids = other.encode(text).ids
+    assert ids == tokenizer.encode(text, "all")
+    assert other.decode(ids, skip_special_tokens=False) == text
+
+
+def test_files_written_by_hugging_face_are_read(library_text, tmp_path):
+    hf = pytest.importorskip("tokenizers")
+    theirs = hf.ByteLevelBPETokenizer()
+    theirs.train_from_iterator(
+        [library_text[0][:50_000]], vocab_size=500, special_tokens=["<|endoftext|>"]
+    )
+    theirs.save_model(str(tmp_path))
+    theirs.save(str(tmp_path / "t.json"))
+    text = library_text[0][50_000:80_000] + "\n\n \u4e2d\U0001f600 1234"
+    ours = formats.from_gpt2(tmp_path / "vocab.json", tmp_path / "merges.txt")
+    assert ours.encode(text) == theirs.encode(text).ids
+    assert formats.from_hf(tmp_path / "t.json").encode(text) == ours.encode(text)
+    assert ours.eot_id == theirs.token_to_id("<|endoftext|>")
+
+
+def test_two_pairs_that_make_one_token_follow_tiktoken(tmp_path):
+    """A rank file says tokens, not merges: abc is (a, bc) or (ab, c), whatever stands there."""
+    tiktoken = pytest.importorskip("tiktoken")
+    words = [b"bc", b"ab", b"abc", b"aa", b"aaa", b"aaaa", b"cab"]
+    ranks = {bytes([b]): b for b in range(256)} | {w: 256 + k for k, w in enumerate(words)}
+    import base64
+
+    lines = [f"{base64.b64encode(t).decode()} {i}" for t, i in ranks.items()]
+    (tmp_path / "ranks").write_text("\n".join(lines))
+    ours = formats.from_tiktoken(tmp_path / "ranks", "gpt2")
+    theirs = tiktoken.Encoding(
+        "t", pat_str=ours.splitter.pattern, mergeable_ranks=ranks, special_tokens={}
+    )
+    import itertools
+
+    for letters in itertools.product("abc", repeat=6):
+        for text in ("".join(letters), "".join(letters) * 12):
+            assert ours.encode_ordinary(text) == theirs.encode_ordinary(text)
+            assert ours.encode_to_numpy(text).tolist() == theirs.encode_ordinary(text)
+
+
+def test_what_a_format_cannot_say_is_an_error_not_a_loss(shuffled, tmp_path):
+    with pytest.raises(ValueError, match="use to_hf"):
+        formats.to_tiktoken(shuffled[0], tmp_path / "ranks")
+    double = tokenizers.BPETokenizer.of_merges(
+        [(97, 98, 256), (98, 99, 257), (256, 99, 258), (97, 257, 259)]
+    )
+    for write in (formats.to_tiktoken, formats.to_hf):
+        with pytest.raises(ValueError, match="same bytes"):
+            write(double, tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("YQ==", "line 1"),
+        ("YQ== x", "line 1"),
+        ("!!! 1", "line 1"),
+        ("YQ== 0\nYg== 0", "rank 0 twice"),
+        ("YQ== 0\nYQ== 1", "same bytes"),
+        ("YQ== 0\nYg== 1", "byte 0x00"),
+        ("YQ== 0\nYg== 5", "id 1 is missing"),
+        ("", "byte 0x00"),
+    ],
+)
+def test_a_malformed_rank_file_is_refused(content, reason, tmp_path):
+    (tmp_path / "ranks").write_text(content)
+    with pytest.raises(tokenizers.TokenizerFormatError, match=reason):
+        formats.from_tiktoken(tmp_path / "ranks", "gpt2")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        (("model", "type"), "Unigram", "'Unigram', not BPE"),
+        (("model", "byte_fallback"), True, "byte_fallback"),
+        (("model", "ignore_merges"), True, "ignore_merges"),
+        (("model", "end_of_word_suffix"), "</w>", "no byte-level"),
+        (("normalizer",), {"type": "NFC"}, "normalizer"),
+        (("pre_tokenizer",), None, "pre_tokenizer"),
+        (("pre_tokenizer",), {"type": "Whitespace"}, "ByteLevel"),
+        (("model", "merges"), [["h"]], "merge 0"),
+        (("model", "merges"), [["h", "\u4e2d"]], "stands for no byte"),
+        (("model", "merges"), [["h", "qqq"]], "not in the vocabulary"),
+        (("model", "vocab"), {"a": "b"}, "id 'b'"),
+        (("added_tokens",), [{"content": 1, "id": 5}], '"content"'),
+    ],
+)
+def test_a_tokenizer_json_we_cannot_follow_is_refused_by_name(
+    trained, tmp_path, path, value, reason
+):
+    formats.to_hf(trained, tmp_path / "t.json")
+    state = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
+    inner = state
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    (tmp_path / "t.json").write_text(json.dumps(state))
+    with pytest.raises(tokenizers.TokenizerFormatError, match=reason):
+        formats.from_hf(tmp_path / "t.json")

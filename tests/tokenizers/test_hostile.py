@@ -1,0 +1,99 @@
+"""Input made to be slow: bounded time, exact round trips, ids equal to tiktoken's where it
+answers.
+"""
+
+import random
+import time
+import warnings
+
+import pytest
+
+from lm import tokenizers
+
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"
+
+
+def hostile(n: int) -> dict[str, str]:
+    rng = random.Random(0)
+    letters = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=n))
+    return {
+        "one letter": "a" * n,
+        "random letters": letters,
+        "spaces": " " * n,
+        "spaces, then a letter": " " * (n - 1) + "x",
+        "newlines": "\n" * n,
+        "newlines and spaces": "\n " * (n // 2),
+        "signs": "^" * n,
+        "digits": "0" * n,
+        "families": (FAMILY * (n // len(FAMILY) + 1))[:n],
+        "accents": "e\u0301" * (n // 2),
+        "latin-1": rng.randbytes(n).decode("latin-1"),
+        "code points": "".join(
+            chr(c) for c in rng.choices([*range(0xD800), *range(0xE000, 0x110000)], k=n)
+        ),
+        "nul": "\0" * n,
+        "specials as text": "<|endoftext|>" * (n // 13),
+        "apostrophes": "'" * n,
+        "contractions": "'s" * (n // 2),
+    }
+
+
+@pytest.fixture(scope="module", params=["gpt2", "gpt4"])
+def trained(request, library_text):
+    runs = [c * k for c in " a0^\n" for k in (2, 4, 8, 16, 32, 64, 128)]
+    documents = [*library_text, *(run for run in runs for _ in range(9))]
+    return tokenizers.train("bpe", documents, vocab_size=1500, pattern=request.param)
+
+
+@pytest.mark.parametrize("kind", hostile(20))
+def test_ten_thousand_characters_of_anything_equal_tiktoken(trained, kind):
+    tiktoken = pytest.importorskip("tiktoken")
+    ranks = {trained.token_bytes(i): i for i in range(trained.vocab_size - 1)}
+    if len(ranks) < trained.vocab_size - 1:
+        pytest.skip("two pairs make the same bytes, which tiktoken cannot hold")
+    rust = tiktoken.Encoding(
+        "t", pat_str=trained.splitter.pattern, mergeable_ranks=ranks, special_tokens={}
+    )
+    text = hostile(10_000)[kind]
+    if kind == "code points":  # Rust knows fewer characters than `regex`
+        import unicodedata
+
+        text = "".join(c for c in text if unicodedata.category(c) != "Cn")
+    assert trained.encode_ordinary(text) == rust.encode_ordinary(text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", hostile(20))
+def test_a_million_characters_encode_and_come_back_in_ten_seconds(trained, kind):
+    text = hostile(1_000_000)[kind]
+    start = time.process_time()
+    ids = trained.encode_to_numpy(text)
+    assert trained.decode(ids, errors="strict") == text
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", hostile(20))
+def test_a_million_characters_train_in_ten_seconds(kind):
+    text = hostile(1_000_000)[kind]
+    start = time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # most of these texts have few different pairs
+        tokenizers.train("bpe", [text], vocab_size=512, pattern=r"[\s\S]+")
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["one letter", "random letters"])
+def test_twice_the_text_takes_at_most_2_6_times_as_long(trained, kind):
+    seconds = []
+    for n in (200_000, 400_000):
+        text = hostile(n)[kind]
+        best = float("inf")
+        for _ in range(3):
+            trained._forget()
+            start = time.process_time()
+            trained.encode_to_numpy(text)
+            best = min(best, time.process_time() - start)
+        seconds.append(best)
+    assert seconds[1] / seconds[0] < 2.6
