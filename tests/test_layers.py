@@ -26,15 +26,19 @@ LAYERS = [
         "models.ngram",
         "models.bigram",
     }
-    | {"models.mlp", "models.gru", "models.transformer"},
+    | {"models.mlp", "models.gru", "models.transformer", "probe"},
     # L3: wiring
     {"pipeline", "generate", "checkpoint"},
-    {"track"},
+    {"track", "views"},
     # L4
-    {"run"},
+    {"run", "lens_text"},
     # L5: verbs
-    {"evaluate", "sample", "tokenizer"},
+    {"evaluate", "sample", "tokenizer", "lens"},
     {"loop"},
+    {"records"},
+    {"figures", "floors"},
+    {"experiment"},
+    {"report"},
     {"train"},
 ]
 EMPTY = {"", "corpora", "models", "optim"}
@@ -42,7 +46,7 @@ HEAVY = {
     "hydra": {"launch", "sweep", "compat"},
     "omegaconf": {"config", "cli", "launch", "compat", "sweep"},
     "wandb": {"track"},
-    "matplotlib": {"report"},
+    "matplotlib": {"figures"},
     "safetensors": {"checkpoint", "export"},
 }
 
