@@ -350,6 +350,9 @@ class TrackConfig(Settings):
     entity: str | None = None  # W&B user or team; None: the account's default
     tags: list[str] = field(default_factory=list)
     notes: str = ""
+    artifacts: str = one_of("model", "all", "none")  # model: with its tokenizer; all: the data too
+    init_timeout: int = within(20, 1)  # seconds until a server that does not answer is given up
+    finish_timeout: int = within(60, 1)  # seconds at the end to upload the rest
     lens: bool = False  # write lens.html at the end of the run and show it in W&B
 
 
@@ -397,7 +400,6 @@ class EvaluateConfig(Settings):
     checkpoint: str = "best"
     split: str = one_of("val", "train")
     corpus: str = ""  # another corpus: its name, or a file, folder or glob; empty: the run's own
-    batch_size: int = within(32, 1)
     device: str = one_of("auto", "cpu", "cuda", "mps")
 
 

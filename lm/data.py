@@ -96,6 +96,7 @@ class Batches(torch.utils.data.Dataset):
                 f"{context_len + 1}: lower model.context_len or give more text"
             )
         self.ids, self.batch_size, self.context_len, self.seed = ids, batch_size, context_len, seed
+        self.tokens = batch_size * context_len  # a batch has
         self.n_windows = max(1, (len(ids) - context_len) // context_len)
         self.n_starts = min(context_len, len(ids) - self.n_windows * context_len)
         self._epoch: tuple[int, np.ndarray] | None = None  # the last order made, to save remaking

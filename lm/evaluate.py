@@ -15,7 +15,8 @@ from lm import cli, config, data, metrics, pipeline, runtime
 from lm.models.base import LanguageModel
 from lm.run import Run
 
-LOGITS = 1 << 26  # numbers in one batch of logits: 256 MB
+TOKENS = 1 << 14  # at most in one forward pass
+LOGITS = 1 << 26  # numbers at most in the logits of one pass: 256 MB
 
 
 @torch.inference_mode()
@@ -23,7 +24,6 @@ def evaluate(
     model: LanguageModel,
     ids: np.ndarray,
     lengths: np.ndarray,
-    batch_size: int,
     number: torch.dtype = torch.float32,
 ) -> dict[str, float]:
     """Score every token of `ids` (n,) but the first; the training stream is left untouched.
@@ -36,7 +36,7 @@ def evaluate(
     model.eval()
     where = next((t.device for t in model.state_dict().values()), torch.device("cpu"))
     n_bytes_of = torch.from_numpy(lengths).to(where)
-    rows = max(1, min(batch_size, LOGITS // (model.context_len * model.vocab_size)))
+    rows = max(1, min(TOKENS, LOGITS // model.vocab_size) // model.context_len)
     sums = torch.zeros(2, dtype=torch.float64, device=where)  # nats of all, nats of text
     n_tokens = n_bytes = 0
     for x, y in data.windows(ids, rows, model.context_len):
@@ -81,7 +81,7 @@ def command(cfg: config.EvaluateConfig) -> None:
     corpus = pipeline.prepare_corpus(corpus_config(cfg.corpus, run.cfg.corpus))
     prepared = pipeline.pack(corpus, run.tokenizer)
     ids: Any = prepared.val if cfg.split == "val" else prepared.train
-    result = evaluate(model, ids, run.tokenizer.token_lengths(), cfg.batch_size)
+    result = evaluate(model, ids, run.tokenizer.token_lengths())
     print(f"run         {run.path}  ({run.cfg.model.name}, checkpoint {cfg.checkpoint})")
     size = f"{result['tokens']:,} tokens, {result['bytes']:,} bytes"
     text = f"{cfg.corpus or run.cfg.corpus.name} {cfg.split}"

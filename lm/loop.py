@@ -67,19 +67,20 @@ def train(cfg: Config, out: Path, group: str | None = None) -> dict[str, Any]:
     optimizers = cfg.optimizer.build(model) if model.trainable else []
     batches = data.Batches(prepared.train, cfg.train.batch_size, model.context_len, cfg.seed)
     budget = Budget.of(cfg, model)
-    log.info(_describe(cfg, model, where, number, batches, budget))
     state = checkpoint.resume(out, model, optimizers)
     if state is None:
         state = TrainState()
         model.fit(prepared.train)  # counts; nothing for a model that learns by gradient
+    log.info(_describe(cfg, model, where, number, batches, budget))
 
     with Tracker(out, cfg, state, budget.progress, group) as track:
         val: dict[str, float] = {}
+        spent: list[float] = []  # seconds of the steps since the last logged point
         while True:
             last = budget.progress(state) >= 1
             improved = False
             if budget.due(state, cfg.train.eval_every):
-                val = evaluate(model, prepared.val, lengths, cfg.train.batch_size, number)
+                val = evaluate(model, prepared.val, lengths, number)
                 improved = val["bpb"] < state.best_val_bpb
                 if improved:
                     state.best_val_bpb, state.best_step = val["bpb"], state.step
@@ -95,18 +96,22 @@ def train(cfg: Config, out: Path, group: str | None = None) -> dict[str, Any]:
                 summary = _summary(state, val, model, prepared)
                 track.finish(summary)
                 best = f"{state.best_val_bpb:.4f} at step {state.best_step}"
-                log.info(f"done: best val/bpb {best}, in {out}")
+                log.info(f"done: best val/bpb {best}; python -m lm.sample run={out}")
                 return summary
             start = time.perf_counter()
             rates = set_rates(optimizers, cfg.schedule.build(budget.progress(state)))
             loss, norm = train_step(model, optimizers, batches, cfg, state.step, where, number)
-            state.seconds += time.perf_counter() - start
+            spent.append(time.perf_counter() - start)
+            state.seconds += spent[-1]
             state.losses.append(loss)
             if state.step % cfg.train.log_every == 0:
-                track.log(state, _points(state, rates, norm, batches))
+                speed = len(spent) * batches.tokens / sum(spent)
+                points = {"optim/grad_norm": norm, "speed/tokens_per_s": round(speed, 1)}
+                track.log(state, _points(state, batches) | rates | points)
                 state.losses.clear()
+                spent.clear()
             state.step += 1
-            state.tokens += cfg.train.batch_size * model.context_len
+            state.tokens += batches.tokens
 
 
 def train_step(
@@ -166,17 +171,10 @@ def write_sample(model: LanguageModel, tokenizer: Any, prompt: str, cfg: Config)
     return {"prompt": prompt, "text": "".join(pieces), **settings}
 
 
-def _points(
-    state: TrainState, rates: dict[str, float], norm: float, batches: data.Batches
-) -> dict[str, float]:
-    done = (state.step + 1) * batches.batch_size * batches.context_len
-    return {
-        "train/loss": sum(state.losses) / len(state.losses),
-        **rates,
-        "optim/grad_norm": norm,
-        "speed/tokens_per_s": round(done / state.seconds, 1),
-        "epoch": done / (batches.n_windows * batches.context_len),
-    }
+def _points(state: TrainState, batches: data.Batches) -> dict[str, float]:
+    """The mean loss of the steps since the last point, and the passes over the text so far."""
+    seen = (state.step + 1) * batches.batch_size / batches.n_windows
+    return {"train/loss": sum(state.losses) / len(state.losses), "epoch": round(seen, 4)}
 
 
 def _corpus_facts(prepared: pipeline.Prepared) -> dict[str, float]:
@@ -234,6 +232,5 @@ def _describe(
         return line
     if budget.seconds:
         return f"{line}; {budget.seconds:g} s of training"
-    per_step = batches.batch_size * batches.context_len
     epochs = budget.steps * batches.batch_size / batches.n_windows
-    return f"{line}; {budget.steps:,} steps of {per_step:,} tokens, {epochs:.1f} epochs"
+    return f"{line}; {budget.steps:,} steps of {batches.tokens:,} tokens, {epochs:.1f} epochs"
