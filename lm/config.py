@@ -312,16 +312,16 @@ class WSDConfig(ScheduleConfig):
 @dataclass
 class TrainConfig(Settings):
     group: ClassVar[str] = "train"
-    steps: int = within(500, 1)  # optimizer updates
+    steps: int = within(1000, 1)  # optimizer updates
     tokens: int = within(0, 0)  # if above 0, the budget instead of steps
     seconds: float = within(0.0, 0.0)  # of training, if above 0, the budget instead of steps
-    batch_size: int = within(32, 1)  # windows of context_len tokens per step
+    batch_size: int = within(16, 1)  # windows of context_len tokens per step
     micro_batch: int = within(0, 0)  # windows per forward pass, summed up to a step; 0: all
     clip: float = within(1.0, 0.0)  # largest gradient norm; 0: off
     log_every: int = within(10, 1)  # steps between points of the training curve
-    eval_every: int = within(100, 0)  # steps; 0: at the end only. The same for the next two
-    sample_every: int = within(250, 0)
-    save_every: int = within(100, 0)
+    eval_every: int = within(200, 0)  # steps; 0: at the end only. The same for the next two
+    sample_every: int = within(500, 0)
+    save_every: int = within(200, 0)
     keep_last: int = within(2, 1)  # checkpoints; the best one is kept besides
     prompts: list[str] = field(default_factory=lambda: ["The "])  # one sample each
     sample_len: int = within(128, 1)  # tokens

@@ -60,7 +60,7 @@ BAD = {
     "train.steps=0": "train.steps=0: must be at least 1",
     "train.steps=1e3": "could not be converted to Integer",
     "train.steps=": "train.steps",
-    "train.micro_batch=5": "train.batch_size=32 is not a multiple of train.micro_batch=5",
+    "train.micro_batch=5": "train.batch_size=16 is not a multiple of train.micro_batch=5",
     "train.device=tpu": "train.device=tpu: choose auto or cpu or cuda or mps",
     "train.dtype=fp8": "train.dtype=fp8: choose auto or float32 or bfloat16",
     "train.prompts=hello": "train.prompts",
