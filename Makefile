@@ -26,7 +26,7 @@ train: setup  ## train the default model: corpus, tokenizer, transformer
 	$(BIN)/python -m lm.train $(ARGS)
 
 test: $(VENV)/ready-test  ## all tests but the fault injection
-	$(BIN)/python -m pytest -m "not faults" $(ARGS)
+	$(BIN)/python -m pytest -n auto -m "not faults" $(ARGS)
 
 lint: $(VENV)/ready-test  ## ruff: style and imports
 	$(BIN)/ruff check lm tests experiments
