@@ -38,7 +38,8 @@ def generate(
     windows = [_window(model, prompt, row) for row, prompt in enumerate(prompts)]
     if not windows or max_tokens < 1:
         return
-    draws = _uniform(seed, len(prompts), max_tokens).to(model.device)  # (B, max_tokens)
+    device = model.device
+    draws = _uniform(seed, len(prompts), max_tokens).to(device)  # (B, max_tokens)
     was_training = model.training
     model.eval()
     try:
@@ -62,7 +63,7 @@ def generate(
                 state.keep(alive)
             if model.limited:
                 _roll(model, state, windows, rows)
-            ids = torch.tensor([[windows[row][-1]] for row in rows], device=model.device)
+            ids = torch.tensor([[windows[row][-1]] for row in rows], device=device)
             logits = model.step(ids, state)  # (B, V)
     finally:
         model.train(was_training)

@@ -6,6 +6,7 @@
 A new model is a subclass with a `forward`; the rest of this file then works for it.
 """
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -38,8 +39,8 @@ class LanguageModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        tensors = (*self.parameters(), *self.buffers())
-        return tensors[0].device if tensors else torch.device("cpu")
+        first = next(itertools.chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if first is None else first.device
 
     def start(self, batch_size: int) -> State:
         """The state of having read nothing, for `step`."""

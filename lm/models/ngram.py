@@ -47,8 +47,8 @@ class Ngram(CountModel):
         for n in self.orders:
             n_places = max(len(ids) - n + 1, 0)
             keys = row[:n_places] * self.vocab_size + ids[n - 1 :]
-            order = np.argsort(keys, kind="stable")
-            keys = keys[order]
+            # PyTorch's is a radix sort: half the time of numpy's.
+            keys, order = (t.numpy() for t in torch.from_numpy(keys).sort(stable=True))
             new = np.concatenate((np.ones(min(n_places, 1), bool), keys[1:] != keys[:-1]))
             tables[f"keys_{n}"] = keys[new]
             tables[f"counts_{n}"] = np.diff(np.flatnonzero(new), append=n_places)

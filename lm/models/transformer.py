@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lm.models.base import LanguageModel
 from lm.models.kv_cache import KVCache
 
-Rope = tuple[Tensor, Tensor]  # cos and sin of the positions at hand
+Rope = tuple[Tensor, Tensor] | Tensor  # cos and sin of the positions at hand, or both in one
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -32,22 +32,20 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return weights @ v  # (B, H, T, D)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, rope: Rope) -> Tensor:
     """Turn the pairs (x[2i], x[2i + 1]) of each head by their position's angles (RoPE).
 
     Su et al. 2021, https://arxiv.org/abs/2104.09864: the product of a turned query and a turned
     key depends on their distance alone. x is (B, T, H, D), cos and sin (T, 1, D/2) or with a B.
     """
     pairs = x.unflatten(-1, (-1, 2))  # (B, T, H, D/2, 2)
-    if x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling():
-        # The same as a complex product: one pass over memory instead of six.
-        turned = torch.view_as_complex(pairs) * torch.complex(cos, sin)
-        return torch.view_as_real(turned).flatten(-2)
-    a, b = pairs.unbind(-1)  # (B, T, H, D/2) each
+    if isinstance(rope, Tensor):  # cos + i sin: the same as a complex product
+        return torch.view_as_real(torch.view_as_complex(pairs) * rope).flatten(-2)
+    (a, b), (cos, sin) = pairs.unbind(-1), rope  # (B, T, H, D/2) each
     return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2).type_as(x)
 
 
-def rope_table(context_len: int, head_dim: int, base: float) -> Rope:
+def rope_table(context_len: int, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
     """cos and sin (context_len, 1, D/2) of position times frequency; the 1 is for the heads."""
     frequency = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     angle = torch.arange(context_len, dtype=torch.float64)[:, None, None] * frequency
@@ -76,12 +74,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rope: Rope | None, cache: KVCache | None) -> Tensor:
         B, T, C = x.shape
         H, G, D = self.n_head, self.n_kv_head, self.head_dim  # G heads of keys and values
-        qk, v = self.qkv(x).view(B, T, H + 2 * G, D).split((H + G, G), dim=2)
+        qk, v = self.qkv(x).view(B, T, H + 2 * G, D).split_with_sizes((H + G, G), dim=2)
         if self.qk_norm:
             qk = F.rms_norm(qk, (D,))  # keeps the scores bounded: https://arxiv.org/abs/2010.04245
         if rope is not None:
-            qk = rotate(qk, *rope)
-        q, k = qk.transpose(1, 2).split((H, G), dim=1)  # (B, H, T, D), (B, G, T, D)
+            qk = rotate(qk, rope)
+        q, k = qk.transpose(1, 2).split_with_sizes((H, G), dim=1)  # (B, H, T, D), (B, G, T, D)
         v = v.transpose(1, 2)  # (B, G, T, D)
         mask, causal = None, True
         if cache is not None:
@@ -123,11 +121,14 @@ class Block(nn.Module):
         super().__init__()
         self.norm_attn, self.attn = make_norm(cfg), Attention(cfg, layer)
         self.norm_mlp, self.mlp = make_norm(cfg), MLP(cfg)
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.p_drop = cfg.dropout
 
     def forward(self, x: Tensor, rope: Rope | None, cache: KVCache | None) -> Tensor:
         x = x + self.dropout(self.attn(self.norm_attn(x), rope, cache))  # (B, T, C)
         return x + self.dropout(self.mlp(self.norm_mlp(x)))  # (B, T, C)
+
+    def dropout(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p_drop) if self.training and self.p_drop else x
 
 
 class Transformer(LanguageModel):
@@ -177,11 +178,16 @@ class Transformer(LanguageModel):
 
     def embed(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, Rope | None]:
         """The first stream (B, T, C), and the angles of the positions (T,) or (B, T) for RoPE."""
-        x, rope = self.wte(ids), None
+        x = self.wte(ids)  # (B, T, C)
         if self.cfg.positions == "learned":
-            x = x + self.wpe(positions)
-        else:
-            rope = self.cos[positions], self.sin[positions]
+            return self.dropout(x + self.wpe(positions)), None
+        rope: Rope = (self.cos[positions], self.sin[positions])
+        if (
+            x.device.type == "cpu"
+            and x.dtype == torch.float32
+            and not torch.compiler.is_compiling()
+        ):
+            rope = torch.complex(*rope)  # one pass over memory instead of six
         return self.dropout(x), rope
 
     def unembed(self, x: Tensor) -> Tensor:
@@ -209,8 +215,9 @@ class Transformer(LanguageModel):
         for block in self.blocks:
             x = block(x, rope, state)
         state.close(lengths)
-        last = [T - 1] * B if lengths is None else [n - 1 for n in lengths]
-        return self.unembed(x[torch.arange(B), last])  # (B, V)
+        if lengths is None:
+            return self.unembed(x[:, -1])  # (B, V)
+        return self.unembed(x[torch.arange(B), [n - 1 for n in lengths]])
 
     def flops_per_token(self) -> int:
         """6 (matrix weights) + 12 n_layer C context_len: forward and backward (PaLM, appendix B).

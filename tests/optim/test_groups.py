@@ -33,7 +33,8 @@ def test_every_parameter_has_one_optimizer_and_a_base_rate(name, optimizer):
     check_partition(model, optimizers)
     groups = [group for o in optimizers for group in o.param_groups]
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
-    assert all(group["base_lr"] == group["lr"] > 0 for group in groups)
+    scale = MODELS[name].lr_scale
+    assert all(group["base_lr"] == group["lr"] * scale > 0 for group in groups)
     assert (optimizers == []) == (not list(model.parameters()))
 
 
