@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ S = TypeVar("S", bound=Settings)
 def main(cls: type[S], command: Callable[[S], Any]) -> None:
     """Run `command` with the settings of the command line; an error is one line and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    warnings.showwarning = plain_warning
     words = sys.argv[1:]
     if {"-h", "--help"} & set(words):
         print(usage(cls))
@@ -106,6 +108,11 @@ def find_run(name: str) -> Path:
 def printable(text: str) -> str:
     """Text without control characters, which could drive the terminal."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
+
+
+def plain_warning(message: Warning | str, *_: Any) -> None:
+    """A warning as one line, without the place in our code that gave it."""
+    logging.getLogger("lm").warning(f"note: {message}")
 
 
 class errors_in_one_line:

@@ -13,6 +13,7 @@ import os
 import secrets
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lm import cli, compat, config, store
+from lm import arms, cli, compat, config, store, tuner
 from lm.config import Config, ConfigError
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ def main(run: Callable[[Job], float]) -> None:
     """Read the command line and run what it asks for; exit 2 on a mistake in it."""
     os.environ.setdefault("LM_UID", secrets.token_hex(2))
     words = sys.argv[1:]
+    warnings.showwarning = cli.plain_warning
     if {"-h", "--help"} & set(words):
         print(usage())  # Hydra's own page takes 2 s to list the same groups
         return
@@ -104,6 +106,7 @@ def register() -> None:
             group="experiment", name=path.parent.name, node=OmegaConf.load(path), package="_global_"
         )
     cs.store(group="hydra/callbacks", name="lm", node={"lm": {"_target_": "lm.sweep.Ranking"}})
+    tuner.register()
 
 
 # ------------------------------------------------------------------------- before Hydra starts
@@ -160,6 +163,8 @@ def _arms(overrides: list[str], extra: list[str]) -> list[list[str]]:
     fixed = [o for o in overrides if not parser.parse_override(o).is_sweep_override()]
     composed = compose("config", overrides=[*fixed, *extra], return_hydra_config=True)
     sweeper = composed.hydra.sweeper
+    if sweeper._target_.endswith("lm.Tuner"):
+        return tuner.corners(parser, sweeper.params, overrides)
     if not sweeper._target_.endswith("BasicSweeper"):
         return [fixed]  # a sweeper of another kind has its own grammar
     params = [f"{k}={v}" for k, v in (sweeper.params or {}).items()]
@@ -259,6 +264,8 @@ def _arm(run: Callable[[Job], float], composed: DictConfig) -> float:
     record: dict[str, Any] = {"overrides": job.overrides, "status": "ok", "error": None}
     try:
         record["value"] = run(job)
+    except arms.Pruned as reason:
+        record |= {"status": "pruned", "value": None, "error": str(reason)}
     except Exception as error:
         log.error(f"{job.out} failed: {error}")
         (job.out / "error.log").write_text(traceback.format_exc(), encoding="utf-8")

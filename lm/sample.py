@@ -28,7 +28,6 @@ def command(cfg: SampleConfig) -> None:
 
 def write(run: Run, model: object, cfg: SampleConfig, prompt: str, seed: int) -> None:
     """Print the prompt and its continuation as it is made."""
-    print(cli.printable(prompt), end="", flush=True)
     pieces = generate_text(
         model,
         run.tokenizer,
@@ -40,6 +39,8 @@ def write(run: Run, model: object, cfg: SampleConfig, prompt: str, seed: int) ->
         seed=seed,
         stop=cfg.stop,
     )
+    first = next(pieces, "")  # a prompt that cannot be read fails here, before anything is printed
+    print(cli.printable(prompt + first), end="", flush=True)
     for piece in pieces:
         print(cli.printable(piece), end="", flush=True)
     print()
