@@ -295,15 +295,19 @@ class Tokenizer:
     def _decode_block(self, ids: Sequence[int]) -> bytes:
         if isinstance(ids, np.ndarray):
             numbers = ids
+            if ids.dtype.kind not in "ui" or ids.min() < 0:
+                raise self._no_id(ids)
         else:  # far faster than np.array, and it refuses what is no integer of 0..2^32 - 1
             try:
                 numbers = np.frombuffer(struct.pack(f"{len(ids)}I", *ids), np.uint32)
             except struct.error:
                 raise self._no_id(ids) from None
-        if numbers.dtype.kind not in "ui" or numbers.min() < 0 or numbers.max() >= self.vocab_size:
-            raise self._no_id(ids)
+        numbers = numbers.astype(np.intp)
         pool, start, length = self._pieces
-        return gather(pool, start.take(numbers), length.take(numbers)).tobytes()
+        try:
+            return gather(pool, start.take(numbers), length.take(numbers)).tobytes()
+        except IndexError:
+            raise self._no_id(ids) from None
 
     @functools.cached_property
     def _pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

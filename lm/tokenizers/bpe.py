@@ -180,33 +180,26 @@ class BPETokenizer(Tokenizer):
         is_long = np.flatnonzero(length > MAX_KEY_BYTES)
         lo, hi = pack(words(data), start, np.minimum(length, MAX_KEY_BYTES))
         value = self._table.find(lo, hi)
-        if len(is_long):
-            value[is_long] = self._lookup_long(data, start[is_long], length[is_long])
+        value[is_long] = 0
         missing = np.flatnonzero(value < 0)
-        if len(missing):
-            order = missing[np.lexsort((hi[missing], lo[missing]))]
-            fresh = np.ones(len(order), bool)
-            fresh[1:] = (lo[order][1:] != lo[order][:-1]) | (hi[order][1:] != hi[order][:-1])
-            first = order[fresh]
-            chunks = [
-                data[a : a + n]
-                for a, n in zip(start[first].tolist(), length[first].tolist(), strict=True)
-            ]
-            new = self._learn(chunks)
-            self._table.insert(lo[first], hi[first], new)
+        order = missing[np.lexsort((hi[missing], lo[missing]))]  # equal chunks side by side
+        fresh = np.ones(len(order), bool)
+        fresh[1:] = (lo[order][1:] != lo[order][:-1]) | (hi[order][1:] != hi[order][:-1])
+        first = order[fresh]
+        long = _slices(data, start[is_long], length[is_long])
+        new_long = [chunk for chunk in dict.fromkeys(long) if chunk not in self._long]
+        new = self._learn(_slices(data, start[first], length[first]) + new_long)
+        if len(first):
+            self._table.insert(lo[first], hi[first], new[: len(first)])
             value[order] = new[np.cumsum(fresh) - 1]
+        self._long.update(zip(new_long, new[len(first) :].tolist(), strict=True))
+        value[is_long] = [self._long[chunk] for chunk in long]
         return value
-
-    def _lookup_long(self, data: bytes, start: np.ndarray, length: np.ndarray) -> list[int]:
-        chunks = [data[a : a + n] for a, n in zip(start.tolist(), length.tolist(), strict=True)]
-        known = self._long
-        missing = [chunk for chunk in dict.fromkeys(chunks) if chunk not in known]
-        if missing:
-            known.update(zip(missing, self._learn(missing).tolist(), strict=True))
-        return [known[chunk] for chunk in chunks]
 
     def _learn(self, chunks: list[bytes]) -> np.ndarray:
         """Encode new chunks and put their ids into the pool; their table values."""
+        if not chunks:
+            return np.zeros(0, np.int64)
         ids, count = self._merger.encode_many(chunks)
         first = self._pool_len
         self._pool_len += len(ids)
@@ -240,6 +233,10 @@ class BPETokenizer(Tokenizer):
             "tokens": [token.hex() for token in self._token_bytes],
             "merges": [list(merge) for merge in self.merges],
         }
+
+
+def _slices(data: bytes, start: np.ndarray, length: np.ndarray) -> list[bytes]:
+    return [data[a : a + n] for a, n in zip(start.tolist(), length.tolist(), strict=True)]
 
 
 def _byte_ids(tokens: dict[int, bytes]) -> list[int]:

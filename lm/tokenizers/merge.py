@@ -15,6 +15,7 @@ import numpy as np
 from lm.tokenizers.table import Table
 
 _HEAP_FROM = 48  # bytes of a chunk from which the heap beats scanning all pairs for each merge
+_FEW = 256  # ids left in a batch below which plain Python ends sooner
 _NONE = np.iinfo(np.int64).max
 
 
@@ -116,29 +117,36 @@ class Merges:
             np.arange(len(chunks)), [len(chunk) for chunk in chunks]
         )  # (n,) the chunk of each id
         done_ids, done_owner = [ids[:0]], [owner[:0]]
-        while len(ids) > 1:
-            key = ids[:-1].astype(np.uint64) << np.uint64(32) | ids[1:].astype(np.uint64)
-            found = self.table.find(key, np.zeros(len(key), np.uint64))
-            edge = owner[1:] != owner[:-1]
-            found[(found < 0) | edge] = _NONE
-            found = np.append(found, _NONE)
-            first = np.flatnonzero(np.concatenate(([True], edge)))
+        found = self._find(ids, owner, np.arange(len(ids)))  # (n,) rank and new id of the pair here
+        while len(ids) > _FEW:
+            first = np.flatnonzero(np.concatenate(([True], owner[1:] != owner[:-1])))
             best = np.minimum.reduceat(found, first)  # (chunks left,)
-            size = np.diff(first, append=len(ids))
-            best = np.repeat(best, size)
-            hit = (found == best) & (best != _NONE)
-            hit[1:] &= ~_odd_in_run(hit)[1:]
-            ids[hit] = found[hit] & 0xFFFFFFFF
-            keep = np.ones(len(ids), bool)
-            keep[1:] = ~hit[:-1]
+            best = np.repeat(best, np.diff(first, append=len(ids)))
             going = best != _NONE
-            finished = ~going
-            done_ids.append(ids[finished])
-            done_owner.append(owner[finished])
-            keep &= going
-            ids, owner = ids[keep], owner[keep]
-        ids, owner = np.concatenate([*done_ids, ids]), np.concatenate([*done_owner, owner])
+            done_ids.append(ids[~going])
+            done_owner.append(owner[~going])
+            hit = (found == best) & going
+            hit &= ~_odd_in_run(hit)
+            ids[hit] = found[hit] & 0xFFFFFFFF
+            going[1:] &= ~hit[:-1]  # the second of each pair is gone
+            ids, owner, found, hit = ids[going], owner[going], found[going], hit[going]
+            hit[:-1] |= hit[1:]  # the pairs to look up again: at a new id, and just before one
+            at = np.flatnonzero(hit)
+            found[at] = self._find(ids, owner, at)
+        for chunk in np.unique(owner).tolist():
+            rest = self._scan(ids[owner == chunk].tolist())
+            done_ids.append(np.array(rest, np.int64))
+            done_owner.append(np.full(len(rest), chunk))
+        ids, owner = np.concatenate(done_ids), np.concatenate(done_owner)
         return ids[np.argsort(owner, kind="stable")], np.bincount(owner, minlength=len(chunks))
+
+    def _find(self, ids: np.ndarray, owner: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """Rank and new id, in one number, of the pairs that start at positions `at`, else _NONE."""
+        after = np.minimum(at + 1, len(ids) - 1)
+        key = ids[at].astype(np.uint64) << np.uint64(32) | ids[after].astype(np.uint64)
+        found = self.table.find(key, np.zeros(len(key), np.uint64))
+        found[(found < 0) | (owner[at] != owner[after]) | (at == after)] = _NONE
+        return found
 
 
 def _odd_in_run(hit: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 train("bpe", ["some text"], vocab_size=300, pattern="gpt4")
 """
 
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 
@@ -13,6 +14,8 @@ from lm.tokenizers.byte import ByteTokenizer
 from lm.tokenizers.char import CharTokenizer
 from lm.tokenizers.count import count_chunks
 from lm.tokenizers.split import Splitter
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
@@ -83,6 +86,10 @@ def _train_bpe(
             f"the text has pairs for {tokenizer.vocab_size} tokens only, "
             f"not vocab_size={vocab_size}",
             stacklevel=3,
+        )
+    if tokenizer.vocab_size % 64:
+        log.info(
+            f"vocab_size={tokenizer.vocab_size} is no multiple of 64, which matrix units like best"
         )
     return tokenizer
 

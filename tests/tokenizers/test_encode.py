@@ -238,6 +238,7 @@ def test_an_iterator_left_early_ends_its_processes(trained):
     assert threading.active_count() <= before + 2
 
 
+@pytest.mark.slow
 def test_forgetting_the_known_chunks_changes_nothing(trained, library_text, monkeypatch):
     expected = trained.encode_ordinary(library_text[0])
     monkeypatch.setattr(bpe, "_MAX_ENTRY", 100)

@@ -163,10 +163,10 @@ def test_a_malformed_file_is_refused_in_one_line_that_says_why(kind, tmp_path):
     text, reason = MALFORMED[kind]
     path = tmp_path / "t.json"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(tokenizers.TokenizerFormatError, match=reason) as caught:
         tokenizers.load(path)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     message = str(caught.value)
     assert message.startswith(str(path))
     assert "\n" not in message

@@ -1,0 +1,294 @@
+"""Tokenizers by hand: train one, encode and decode with it, look at it, compare several.
+
+python -m lm.tokenizer train path=book.txt vocab_size=2048 out=book.json
+python -m lm.tokenizer show tokenizer=book.json text="Colours show where the tokens end."
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from lm import cli, config, tokenizers
+from lm.config import Settings, one_of, within
+from lm.tokenizers import Tokenizer, formats
+
+BLOCK_LEN = 1 << 16  # characters read at a time
+NEVER_SHOWN = 40  # of the tokens that never occur
+COLOURS = ("black on bright_cyan", "black on bright_yellow", "black on bright_green")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainTokenizer(Settings):
+    """python -m lm.tokenizer train: learn a tokenizer from files or standard input."""
+
+    path: str = "-"  # a file, folder or glob: .txt, .jsonl, .gz; - is standard input
+    out: str = "tokenizer.json"
+    name: str = one_of("bpe", "char", "byte")
+    vocab_size: int = within(1024, 1)  # special tokens and the 256 bytes included
+    pattern: str = "gpt4"  # gpt2, gpt4 or a regular expression
+    tie_break: str = one_of("first-pair", "greatest-bytes")
+
+
+@dataclass
+class EncodeText(Settings):
+    """python -m lm.tokenizer encode: text from a file or standard input to ids."""
+
+    tokenizer: str = "tokenizer.json"
+    path: str = "-"
+    out: str = "-"
+    format: str = one_of("text", "raw")  # ids in decimal, or uint16 (uint32 above 65,536 ids)
+    allow_special: bool = False  # whether <|endoftext|> in the text becomes its id
+
+
+@dataclass
+class DecodeIds(Settings):
+    """python -m lm.tokenizer decode: ids from a file or standard input to text."""
+
+    tokenizer: str = "tokenizer.json"
+    path: str = "-"
+    out: str = "-"
+    format: str = one_of("text", "raw")
+    errors: str = one_of("replace", "strict", "ignore")  # for ids that form no whole characters
+
+
+@dataclass
+class ShowTokens(Settings):
+    """python -m lm.tokenizer show: a text in coloured tokens, and how the vocabulary is used."""
+
+    tokenizer: str = "tokenizer.json"
+    text: str = ""  # empty: what `path` holds
+    path: str = "-"
+    max_tokens: int = within(500, 0)  # shown in colour
+
+
+@dataclass
+class CompareTokenizers(Settings):
+    """python -m lm.tokenizer compare: several tokenizers side by side on one text."""
+
+    tokenizers: str = "tokenizer.json,byte"  # files, or byte, with commas between
+    text: str = ""
+    path: str = "-"
+
+
+def train(cfg: TrainTokenizer) -> None:
+    settings = {}
+    if cfg.name == "bpe":
+        settings = {k: getattr(cfg, k) for k in ("vocab_size", "pattern", "tie_break")}
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        counting = bar.add_task("reading", total=None)
+        merging = bar.add_task("merging", total=None, visible=cfg.name == "bpe")
+
+        def documents() -> Iterator[str]:
+            for document in read_documents(cfg.path):
+                yield document
+                bar.advance(counting, len(document))
+
+        def progress(done: int, total: int) -> None:
+            bar.update(merging, completed=done, total=total)
+
+        tokenizer = tokenizers.train(cfg.name, documents(), progress=progress, **settings)
+    tokenizer.save(cfg.out)
+    log.info(f"{cfg.out}: {tokenizer}")
+
+
+def encode(cfg: EncodeText) -> None:
+    tokenizer = open_tokenizer(cfg.tokenizer)
+    special = {"allowed_special": "all"} if cfg.allow_special else {"disallowed_special": ()}
+    with open_text(cfg.path) as source, open_output(cfg.out) as sink:
+        blocks = iter(lambda: source.read(BLOCK_LEN), "")
+        for ids in _groups(tokenizer.encode_iterable(blocks, **special)):
+            if cfg.format == "raw":
+                sink.write(np.array(ids, tokenizer.dtype).tobytes())
+            else:
+                sink.write((" ".join(map(str, ids)) + "\n").encode())
+
+
+def decode(cfg: DecodeIds) -> None:
+    tokenizer = open_tokenizer(cfg.tokenizer)
+    with open_bytes(cfg.path) as source, open_output(cfg.out) as sink:
+        ids = _raw_ids(source, tokenizer) if cfg.format == "raw" else _text_ids(source)
+        screen = cfg.out == "-" and sys.stdout.isatty()
+        for text in tokenizer.decode_stream(ids, cfg.errors):
+            sink.write((cli.printable(text) if screen else text).encode())
+
+
+def show(cfg: ShowTokens) -> None:
+    tokenizer = open_tokenizer(cfg.tokenizer)
+    text = read_text(cfg)
+    ids = tokenizer.encode_to_numpy(text)
+    console = Console(highlight=False)
+    line = Text()
+    for k, i in enumerate(ids[: cfg.max_tokens].tolist()):
+        line.append(tokenizer.show(i).replace("\\n", "\u21b5"), COLOURS[k % len(COLOURS)])
+        if tokenizer.token_bytes(i).endswith(b"\n"):
+            line.append("\n")
+    if len(ids) > cfg.max_tokens:
+        line.append(f" ... {len(ids) - cfg.max_tokens:,} more")
+    console.print(line)
+    used = np.bincount(ids, minlength=tokenizer.vocab_size) > 0
+    ordinary = np.array([i not in tokenizer.specials.values() for i in range(len(used))])
+    n_byte = len(text.encode())
+    never = np.flatnonzero(~used & ordinary & (tokenizer.token_lengths() > 1)).tolist()
+    console.print(
+        f"{n_byte:,} bytes, {len(ids):,} tokens: {n_byte / max(1, len(ids)):.2f} bytes per token; "
+        f"{used.sum():,} of {tokenizer.vocab_size:,} ids occur ({used.mean():.0%})",
+        markup=False,
+    )
+    if never:
+        names = " ".join(f"[{tokenizer.show(i)}]" for i in never[:NEVER_SHOWN])
+        more = f" and {len(never) - NEVER_SHOWN:,} more" if len(never) > NEVER_SHOWN else ""
+        console.print(f"never: {len(never):,} of more than a byte: {names}{more}", markup=False)
+
+
+def compare(cfg: CompareTokenizers) -> None:
+    text = read_text(cfg)
+    n_byte = len(text.encode())
+    table = Table("tokenizer", "ids", "tokens", "bytes per token", "ids used", "MB/s")
+    for name in cfg.tokenizers.split(","):
+        tokenizer = open_tokenizer(name)
+        ids = tokenizer.encode_to_numpy(text)  # once before the clock starts: the memory is warm
+        start = time.perf_counter()
+        tokenizer.encode_to_numpy(text)
+        speed = n_byte / max(time.perf_counter() - start, 1e-9) / 1e6
+        used = len(np.unique(ids)) / tokenizer.vocab_size
+        per_token = f"{n_byte / max(1, len(ids)):.3f}"
+        size = f"{tokenizer.vocab_size:,}"
+        table.add_row(name, size, f"{len(ids):,}", per_token, f"{used:.0%}", f"{speed:.1f}")
+    Console().print(table)
+
+
+# ------------------------------------------------------------------------- in and out
+
+
+def open_tokenizer(name: str) -> Tokenizer:
+    """Of one of our files, or a Hugging Face tokenizer.json; `byte` needs none."""
+    if name == "byte":
+        return tokenizers.ByteTokenizer()
+    try:
+        return tokenizers.load(name)
+    except tokenizers.TokenizerFormatError as error:
+        if "no tokenizer file" not in str(error):
+            raise
+        try:
+            return formats.from_hf(name)
+        except tokenizers.TokenizerFormatError as other:
+            raise tokenizers.TokenizerFormatError(f"{error}; nor Hugging Face's: {other}") from None
+
+
+def read_documents(path: str) -> Iterator[str]:
+    if path == "-":
+        with open_text(path) as source:
+            yield source.read()
+    else:
+        yield from config.FilesConfig(path=path).build().documents()
+
+
+def read_text(cfg: ShowTokens | CompareTokenizers) -> str:
+    if cfg.text:
+        return cfg.text
+    with open_text(cfg.path) as source:
+        text = source.read()
+    if not text:
+        raise ValueError(f"path={cfg.path} is empty: give text=... or a file with text")
+    return text
+
+
+@contextmanager
+def open_text(path: str) -> Iterator[IO[str]]:
+    """The file, or standard input for "-", as UTF-8 with its line ends as they are."""
+    if path == "-":
+        sys.stdin.reconfigure(encoding="utf-8", newline="")
+        yield sys.stdin
+    else:
+        with open(path, encoding="utf-8", newline="") as file:
+            yield file
+
+
+@contextmanager
+def open_bytes(path: str) -> Iterator[IO[bytes]]:
+    if path == "-":
+        yield sys.stdin.buffer
+    else:
+        with open(path, "rb") as file:
+            yield file
+
+
+@contextmanager
+def open_output(path: str) -> Iterator[IO[bytes]]:
+    if path == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    else:
+        with open(path, "wb") as file:
+            yield file
+
+
+def _groups(ids: Iterator[int], size: int = 4096) -> Iterator[list[int]]:
+    group: list[int] = []
+    for i in ids:
+        group.append(i)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _text_ids(source: IO[bytes]) -> Iterator[int]:
+    for line in source:
+        for word in line.split():
+            try:
+                yield int(word)
+            except ValueError:
+                raise ValueError(
+                    f"{word[:40]!r} is not an id: give numbers, or format=raw"
+                ) from None
+
+
+def _raw_ids(source: IO[bytes], tokenizer: Tokenizer) -> Iterator[int]:
+    size = np.dtype(tokenizer.dtype).itemsize
+    while block := source.read(1 << 16):
+        if len(block) % size:
+            raise ValueError(f"format=raw: the ids of this tokenizer take {size} bytes each")
+        yield from np.frombuffer(block, tokenizer.dtype).tolist()
+
+
+ACTIONS = {
+    "train": (TrainTokenizer, train),
+    "encode": (EncodeText, encode),
+    "decode": (DecodeIds, decode),
+    "show": (ShowTokens, show),
+    "compare": (CompareTokenizers, compare),
+}
+
+
+def main() -> None:
+    action = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if action in ACTIONS:
+        del sys.argv[1]
+        cli.main(*ACTIONS[action])
+        return
+    rows = [f"  {(cls.__doc__ or '').strip()}" for cls, _ in ACTIONS.values()]
+    usage = "\n".join([*rows, "python -m lm.tokenizer ACTION --help shows an action's settings"])
+    if action in ("-h", "--help"):
+        print(usage)
+        return
+    print(f"error: {action} is not one of {', '.join(ACTIONS)}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The command lm.tokenizer, run as a user runs it: files in, files and standard output out."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lm import tokenizers
+
+ROOT = Path(__file__).parent.parent
+TEXT = "The cat sat on the mat.\r\nThe  cats\tsat;\n\n\u4e2d\U0001f600 <|endoftext|> 12345\n" * 20
+
+
+def tokenizer(*words: str, stdin: bytes = b"", cwd: Path, code: int = 0) -> tuple[bytes, str]:
+    """Standard output and error of the command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lm.tokenizer", *words],
+        input=stdin,
+        capture_output=True,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "120"},
+    )
+    assert done.returncode == code, done.stderr.decode()
+    return done.stdout, done.stderr.decode()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("command")
+    (folder / "a.txt").write_bytes(TEXT.encode())
+    tokenizers.train("bpe", [TEXT], vocab_size=280).save(folder / "tokenizer.json")
+    return folder
+
+
+@pytest.mark.slow
+def test_training_from_a_file_and_from_standard_input_is_the_same(folder):
+    _, log = tokenizer("train", "path=a.txt", "vocab_size=280", "out=file.json", cwd=folder)
+    assert "no multiple of 64" in log
+    tokenizer("train", "vocab_size=280", "out=pipe.json", stdin=TEXT.encode(), cwd=folder)
+    expected = (folder / "tokenizer.json").read_bytes()
+    assert (folder / "file.json").read_bytes() == (folder / "pipe.json").read_bytes() == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["text", "raw"])
+def test_encode_then_decode_gives_the_bytes_back(folder, form):
+    ids, _ = tokenizer("encode", f"format={form}", stdin=TEXT.encode(), cwd=folder)
+    ours = tokenizers.load(folder / "tokenizer.json")
+    numbers = np.frombuffer(ids, np.uint16) if form == "raw" else np.array(ids.split(), int)
+    assert numbers.tolist() == ours.encode_ordinary(TEXT)
+    text, _ = tokenizer("decode", f"format={form}", stdin=ids, cwd=folder)
+    assert text == TEXT.encode()
+
+
+@pytest.mark.slow
+def test_encode_takes_specials_only_where_allowed(folder):
+    ours = tokenizers.load(folder / "tokenizer.json")
+    ids, _ = tokenizer("encode", "path=a.txt", "allow_special=true", cwd=folder)
+    assert list(map(int, ids.split())) == ours.encode(TEXT, "all")
+
+
+@pytest.mark.slow
+def test_show_prints_the_tokens_and_how_the_vocabulary_is_used(folder):
+    out, _ = tokenizer("show", "text=The cats sat \x1b[31m", cwd=folder)
+    assert b"\x1b" not in out
+    assert "bytes per token" in out.decode()
+    assert "never:" in out.decode()
+
+
+@pytest.mark.slow
+def test_compare_puts_tokenizers_side_by_side(folder):
+    words = ("compare", "tokenizers=tokenizer.json,byte", "path=a.txt")
+    lines = tokenizer(*words, cwd=folder)[0].decode().splitlines()
+    rows = {name: line for line in lines for name in ("tokenizer.json", " byte ") if name in line}
+    assert "1.000" in rows[" byte "]
+    assert "1.000" not in rows["tokenizer.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["explode"], "explode is not one of train, encode"),
+        (["train", "path=none.txt"], "none.txt"),
+        (["train", "vocab_size=5", "path=a.txt"], "below 257"),
+        (["train", "nmae=bpe"], "nmae"),
+        (["encode", "tokenizer=none.json"], "none.json"),
+        (["encode", "tokenizer=a.txt"], "not JSON"),
+        (["decode", "path=a.txt"], "is not an id"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(folder, words, reason):
+    _, errors = tokenizer(*words, cwd=folder, code=2)
+    assert reason in errors
+    assert len(errors.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_help_lists_the_actions_and_their_settings(folder):
+    assert b"lm.tokenizer compare" in tokenizer("--help", cwd=folder)[0]
+    assert b"vocab_size=1024" in tokenizer("train", "--help", cwd=folder)[0]
