@@ -1,0 +1,206 @@
+"""The lens: its numbers are the model's, its page works in a browser without a network."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from lm import lens, loop, views
+from lm.config import ConfigError, LensConfig
+from lm.generate import generate, next_token_probs, sample
+from tests.browser import Browser, needs_browser
+from tests.conftest import TINY_TRANSFORMER
+
+TEXT = "the cat said:\n7 plus </script> is 8"
+
+
+@pytest.fixture
+def trained(cfg, tiny, tmp_path):
+    """trained(*overrides): the directory of a small run."""
+
+    def make(*overrides: str):
+        from lm import config
+
+        made = cfg(*tiny, *overrides)
+        out = tmp_path / "run"
+        out.mkdir()
+        config.save(made, out / config.RESOLVED)
+        loop.train(made, out)
+        return out
+
+    return make
+
+
+@pytest.fixture
+def subject(trained):
+    return lens.Subject.of_run(str(trained(*TINY_TRANSFORMER, "model.context_len=64")), "best")
+
+
+def look(subject, prompt=TEXT, **settings):
+    return lens.look(subject, LensConfig(prompt=prompt, **settings))
+
+
+def test_the_bits_of_the_text_are_the_models_loss(subject):
+    view = look(subject)
+    ids = torch.tensor([subject.tokenizer.encode_ordinary(TEXT)])
+    loss = torch.nn.functional.cross_entropy(subject.model(ids)[0, :-1], ids[0, 1:])
+    mean = sum(view["bits"][1:]) / (len(view["bits"]) - 1)
+    assert mean * torch.log(torch.tensor(2.0)) == pytest.approx(loss.item(), abs=1e-3)
+    assert view["bits"][0] is None
+    assert "".join(token["plain"] for token in view["tokens"]) == TEXT
+
+
+def test_the_next_tokens_are_those_of_generation(subject):
+    view = look(subject)
+    ids = subject.tokenizer.encode_ordinary(TEXT)
+    top = next_token_probs(subject.model, ids).topk(10)
+    assert view["next"][-1]["ids"] == top.indices.tolist()
+    assert view["next"][-1]["p"] == pytest.approx(top.values.tolist(), abs=1e-4)
+    assert view["layers"]["rows"][-1]["top"][-1] == top.indices[:3].tolist()
+    assert view["layers"]["rows"][-1]["to_last"] == pytest.approx([1.0] * len(ids))
+
+
+def test_the_draws_are_those_of_the_sample_command(subject):
+    ids = subject.tokenizer.encode_ordinary(TEXT)
+    drawn = [d["u"] for d in look(subject, seed=3)["sampling"]["draws"]]
+    probs = next_token_probs(subject.model, ids).log()
+    for i in (0, 5):
+        token = sample(probs[None], torch.tensor([drawn[i]]), 0.8, 5, 0.9)
+        made = generate(
+            subject.model, [ids], max_tokens=1, temperature=0.8, top_k=5, top_p=0.9, seed=3 + i
+        )
+        assert next(made) == token.tolist()
+
+
+def test_the_map_of_embeddings_begins_untrained_and_ends_at_the_model(subject):
+    found = look(subject)["embeddings"]
+    assert [frame["step"] for frame in found["frames"]] == [0, 10, 20]
+    assert found["frames"][-1]["same"] == pytest.approx([1.0] * len(found["ids"]))
+    assert min(found["frames"][0]["same"]) < 0.99
+    table = subject.model.wte.weight
+    i = found["ids"].index(116)  # "t"
+    cosine = torch.nn.functional.cosine_similarity(table[116], table[found["near"][i][0]], dim=0)
+    assert found["cosine"][i][0] == pytest.approx(cosine.item(), abs=1e-3)
+
+
+def test_the_bigram_rows_are_counts_of_the_training_text():
+    import numpy as np
+
+    ids = np.array([0, 1, 0, 1, 0, 2, 0, 1])
+    found = views.bigram(ids, 4, torch.tensor([0, 1]))
+    assert found["rows"][0]["ids"] == [1, 2]
+    assert found["rows"][0]["counts"] == [3, 1]
+    assert found["rows"][0]["neural_p"][:2] == pytest.approx([0.75, 0.25], abs=0.02)
+    assert found["bits"]["counts"][1] == pytest.approx(1.0)  # (3 + 1) / (4 + 4)
+
+
+@pytest.mark.parametrize("name", ["gru", "mlp", "bigram", "bigram_counts", "ngram"])
+def test_models_without_attention_say_so(name, cfg, tiny, capsys):
+    subject = lens.Subject.untrained(cfg(*tiny, f"model={name}"))
+    view = look(subject, "the cat")
+    lens.lens_text.show(view)
+    assert f"{type(subject.model).__name__} has no attention" in capsys.readouterr().out
+    assert view["attention"]["layers"] == []
+    assert (view["embeddings"] is None) == (name in ("bigram_counts", "ngram"))
+
+
+def test_an_untrained_model_is_seen_from_the_configuration_alone(command, tiny):
+    done = command("lm.lens", *tiny, *TINY_TRANSFORMER, "prompt=the cat")
+    assert done.returncode == 0, done.stderr
+    assert "transformer (untrained), " in done.stdout
+    assert "1 x 7 x 16" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompt": ""}, "prompt is empty"),
+        ({"prompt": "x" * 65}, "prompt has 65 tokens but the model reads 64"),
+        ({"prompt": "x", "layer": 2}, "layer=2: the model has layers 0 to 1"),
+    ],
+)
+def test_what_cannot_be_shown_is_told_in_one_line(subject, settings, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        lens.look(subject, LensConfig(**settings))
+
+
+def test_a_run_and_settings_together_are_refused():
+    with pytest.raises(ConfigError, match=r"leave out model\.n_layer=2"):
+        lens.command(LensConfig(run="somewhere", overrides=["model.n_layer=2"]))
+
+
+def test_the_page_holds_its_data_whatever_the_text(subject):
+    view = look(subject)
+    page = lens.page(view)
+    data = re.search(r'<script id="data"[^>]*>(.*?)</script>', page, re.S).group(1)
+    assert json.loads(data) == json.loads(json.dumps(view))
+    assert not re.search(r"(?:src|href)=[\"'](?!#)", page)  # nothing to fetch
+
+
+@pytest.mark.slow
+def test_a_page_of_128_tokens_of_gpt2s_size_is_under_5_megabytes():
+    """124M parameters are slow to make: what fills the page has the same size with random maps."""
+    from lm.probe import Attention, Trace
+
+    maps = [
+        Attention(f"blocks.{i}", torch.rand(1, 12, 128, 128).tril(), torch.randn(1, 12, 128, 64))
+        for i in range(12)
+    ]
+    found = views.attention(Trace(torch.empty(0), attention=maps))
+    tables = [(s, torch.randn(50257, 16)) for s in (0, 1, 2)]
+    points = views.embeddings(tables, list(range(128)))
+    logits = views.sampling(torch.randn(128, 50257), 0, 1.0, 0, 1.0)
+    vocabulary = ["x" * 7] * 50257
+    assert len(json.dumps([found, points, logits, vocabulary])) < 4.5e6
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
+def test_the_page_works_in_a_browser(subject, tmp_path, width, dark):
+    path = tmp_path / "lens.html"
+    lens.write(look(subject, top_k=5), path)
+    T = len(subject.tokenizer.encode_ordinary(TEXT))
+    with Browser(width, dark=dark) as browser:
+        browser.open(path)
+        assert browser.errors() == []
+        assert browser.text("#where") == f"{T} of {T}"
+        browser.press("ArrowLeft")
+        assert browser.text("#where") == f"{T - 1} of {T}"
+        browser.click("#ribbon button:nth-child(3)")
+        assert browser.text("#where") == f"3 of {T}"
+        assert browser.script("return document.querySelectorAll('#looks .track').length") == 3
+        browser.click("#on")
+        assert browser.text("#where") == f"4 of {T}"
+        before = browser.script("return document.querySelector('#matrix').toDataURL()")
+        browser.press("]")
+        assert "head 1" in browser.text("#pair")
+        assert before != browser.script("return document.querySelector('#matrix').toDataURL()")
+        browser.click("#batch button:nth-child(2)")
+        assert "64" in browser.text("#flow")  # context_len
+        browser.click("#matrix")
+        assert browser.text("#where") != f"4 of {T}"
+        browser.press("ArrowDown")
+        assert "layer 0" in browser.text("#pair")
+        wide = browser.script("return document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, "the page is wider than the window"
+        assert browser.errors() == []
+        assert browser.screenshot()[:4] == b"\x89PNG"
+
+
+@needs_browser
+def test_the_page_draws_the_token_that_the_sample_command_draws(subject, tmp_path):
+    path = tmp_path / "lens.html"
+    ids = subject.tokenizer.encode_ordinary(TEXT)
+    for top_k, top_p, temperature in ((0, 1.0, 1.0), (5, 1.0, 0.8), (0, 0.7, 1.3), (9, 0.5, 0.6)):
+        settings = {"top_k": top_k, "top_p": top_p, "temperature": temperature}
+        lens.write(look(subject, **settings), path)
+        with Browser() as browser:
+            browser.open(path)
+            for seed in range(4):
+                made = generate(subject.model, [ids], max_tokens=1, seed=seed, **settings)
+                assert (
+                    browser.script("return +document.querySelector('#hit').dataset.id")
+                    == (next(made)[0])
+                )
+                browser.click("#again")

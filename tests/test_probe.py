@@ -1,0 +1,121 @@
+"""The probe: what it records is what the model did, for every model."""
+
+import pytest
+import torch
+from torch import nn
+
+from lm import config, probe
+from lm.models.base import LanguageModel
+
+V, T = 65, 12
+SMALL = {
+    "transformer": {"n_layer": 2, "n_head": 4, "n_embd": 32},
+    "gru": {"n_embd": 16, "n_hidden": 24},
+    "mlp": {"n_embd": 16, "n_hidden": 24, "window": 4},
+}
+
+
+def make(name: str, **settings) -> LanguageModel:
+    torch.manual_seed(0)
+    cls = config.options("model")[name]
+    model = cls(**{"context_len": 16, **SMALL.get(name, {}), **settings}).build(V)
+    model.fit(torch.randint(0, V, (500,)).numpy())
+    with torch.no_grad():
+        for p in model.parameters():  # away from zero tables and tiny heads
+            p.copy_(torch.randn_like(p) * 0.2)
+    return model.eval()
+
+
+IDS = torch.randint(0, V, (1, T), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", sorted(config.options("model")))
+def test_every_model_is_recorded_and_left_as_it_was(name):
+    model = make(name).train()
+    before = [p.clone() for p in model.state_dict().values()]
+    trace = probe.record(model, IDS)
+    assert model.training
+    assert torch.equal(trace.logits, model.eval()(IDS))
+    assert trace.steps and trace.steps[-1].output == (1, T, V)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.state_dict().values(), strict=True))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("name", ["transformer", "gru", "mlp", "bigram"])
+def test_every_parameter_appears_in_some_step(name):
+    model = make(name)
+    steps = probe.record(model, IDS).steps
+    assert {key for step in steps for key in step.params} == {
+        n for n, _ in model.named_parameters()
+    }
+
+
+@pytest.mark.parametrize("name", ["transformer", "gru", "mlp", "bigram"])
+def test_flops_equal_the_models_own_count(name):
+    """The model counts forward and backward (three times the forward) over a full context."""
+    model = make(name, context_len=T)
+    assert probe.record(model, IDS).flops * 3 == model.flops_per_token() * T
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"n_kv_head": 2}, {"positions": "learned", "qk_norm": False}]
+)
+def test_attention_weights_are_causal_shares_that_give_the_kernels_result(settings):
+    found = probe.record(make("transformer", **settings), IDS).attention
+    assert [a.path for a in found] == ["blocks.0.attn", "blocks.1.attn"]
+    for a in found:
+        assert a.weights.shape == (1, 4, T, T)
+        assert torch.equal(a.weights, a.weights.tril())
+        torch.testing.assert_close(a.weights.sum(-1), torch.ones(1, 4, T))
+        assert 0 < a.error < 1e-5
+        assert a.values.shape == (1, 4, T, 8)
+
+
+def test_a_kernel_that_differs_from_the_plain_softmax_is_not_believed(monkeypatch):
+    model = make("transformer")
+    true = probe.plain_attention
+
+    def wrong(*args):
+        weights, values, mixed = true(*args)
+        return weights, values, mixed + 1e-3
+
+    monkeypatch.setattr(probe, "plain_attention", wrong)
+    with pytest.raises(AssertionError, match=r"blocks\.0\.attn: the plain softmax differs"):
+        probe.record(model, IDS)
+
+
+def test_axes_are_named_by_what_they_grow_with():
+    """T and C are both 12 here, B T H and D too close for sizes alone to tell."""
+    model = make("transformer", n_embd=T, n_head=2, context_len=T)
+    trace, axes = probe.with_axes(model, IDS)
+    letters = {
+        (step.path, step.kind): "".join(a.letter or "." for a in row)
+        for step, row in zip(trace.steps, axes, strict=True)
+    }
+    assert letters["wte", "Embedding"] == "BTC"
+    assert letters["blocks.0.attn", "scores"] == "BHTT"
+    assert letters["blocks.1.attn", "weighted sum"] == "BHTD"
+    assert letters["", "linear"] == "BTV"
+
+
+class ByHand(LanguageModel):
+    """A model of somebody's own: attention written out, parameters without modules."""
+
+    def __init__(self, cfg, vocab_size):
+        super().__init__(cfg, vocab_size)
+        self.table = nn.Parameter(torch.randn(vocab_size, 8) * 0.3)
+
+    def forward(self, ids):
+        x = self.table[ids]  # (B, T, C)
+        scores = x @ x.mT
+        mask = torch.ones_like(scores[0], dtype=torch.bool).triu(1)
+        x = scores.masked_fill(mask, -torch.inf).softmax(-1) @ x
+        return x @ self.table.T
+
+
+def test_a_model_of_ones_own_shows_its_attention_and_shapes():
+    model = ByHand(config.BigramConfig(context_len=16), V)
+    trace, axes = probe.with_axes(model, IDS)
+    assert [s.kind for s in trace.steps] == ["matmul", "softmax", "matmul", "matmul"]
+    assert trace.attention[0].weights.shape == (1, 1, T, T)
+    assert [a.letter for a in axes[-1]] == ["B", "T", "V"]
