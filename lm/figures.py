@@ -91,7 +91,7 @@ def _panel(axis: Axes, panel: Panel, styles: dict, x: str, y: str) -> None:
         grid, mean, low, high = line.band()
         axis.fill_between(grid, low, high, color=colour, alpha=0.18, linewidth=0)
         axis.plot(grid, mean, color=colour, linestyle=dash, linewidth=1.8)
-        ends.append((mean[-1], f"{line.label}  {mean[-1]:.3f}", colour))
+        ends.append((mean[-1], f"{cut(line.label)}  {mean[-1]:.3f}", colour))
         drawn.append((grid, mean))
     levels = [
         (float(np.mean([ys[-1] for _, ys in line.seeds if len(ys)])), line.label,
@@ -101,7 +101,7 @@ def _panel(axis: Axes, panel: Panel, styles: dict, x: str, y: str) -> None:
     levels += [(value, name, SOFT) for name, value in panel.floors.items()]
     for value, name, colour in levels:
         axis.axhline(value, color=colour, linewidth=1.1, linestyle=(0, (5, 3)), alpha=0.9)
-        ends.append((value, f"{name}  {value:.3f}", colour))
+        ends.append((value, f"{cut(name)}  {value:.3f}", colour))
     low, high = view(drawn, [value for value, _, _ in levels])
     axis.set_ylim(low, high)
     right = max((grid[-1] for grid, _ in drawn), default=1.0)
@@ -159,6 +159,10 @@ def spread_out(heights: Sequence[float], low: float, high: float, gap: float = 0
         if not moved:
             break
     return placed
+
+
+def cut(label: str, n: int = 34) -> str:
+    return label if len(label) <= n else label[: n - 3] + "..."
 
 
 def human(value: float) -> str:

@@ -6,6 +6,7 @@
 Nothing is trusted to be complete: a run may be training, or may have been killed mid-line.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -227,8 +228,11 @@ def arms(runs: Sequence[Record], by: Sequence[str] = ()) -> list[Arm]:
         if rival is None or _rank(run) >= _rank(rival):
             group[place] = run
     members = [sorted(g.values(), key=lambda r: (r.seed, str(r.path))) for g in groups.values()]
-    names = labels(members, keys) if members else []
-    return [Arm(name, group) for name, group in zip(names, members, strict=True)]
+    found: list[Arm] = []
+    for corpus in dict.fromkeys(group[0].corpus for group in members):
+        mine = [group for group in members if group[0].corpus == corpus]
+        found += [Arm(name, group) for name, group in zip(labels(mine, keys), mine, strict=True)]
+    return found
 
 
 def trained_by(settings: dict[str, Any]) -> dict[str, Any]:
@@ -241,13 +245,13 @@ def _rank(run: Record) -> tuple[bool, float]:
 
 
 def labels(groups: Sequence[Sequence[Record]], by: Sequence[str] = ()) -> list[str]:
-    """A short name for each group: what sets it apart from the others."""
+    """A short name for each group of one corpus: what sets it apart from the others."""
     firsts = [group[0] for group in groups]
     if by:
         return [" ".join(short(k, r.settings.get(k)) for k in by) for r in firsts]
     words = [dict(_words(r.overrides)) for r in firsts]
     named = _apart(words)
-    if len(set(named)) == len(named):
+    if all(named) and len(set(named)) == len(named):
         return named
     named = _apart([trained_by(r.settings) for r in firsts])
     return [
@@ -267,10 +271,10 @@ def _apart(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def short(key: str, value: Any) -> str:
     """model.name=gru as gru, optimizer.lr=0.01 as lr=0.01."""
-    if key.endswith(".name") or "." not in key:
-        return str(value)
-    name = key.rpartition(".")[2]
-    return f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+    name = "" if key.endswith(".name") or "." not in key else f"{key.rpartition('.')[2]}="
+    with contextlib.suppress(TypeError, ValueError):
+        value = value if isinstance(value, (bool, int)) else f"{float(value):.4g}"
+    return f"{name}{value}"
 
 
 def _words(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -11,10 +11,11 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     # L0: leaves
     {"arms"},
-    {"config", "store", "runtime", "metrics", "compat", "sweep", "corpora.base", "models.kv_cache"}
+    {"config", "store", "runtime", "metrics", "compat", "corpora.base", "models.kv_cache"}
     | {"optim.schedule", "optim.muon"},
     # L1: parts
-    {"cli", "corpora.pydocs", "corpora.download", "corpora.files", "corpora.grammar"}
+    {"tuner"},
+    {"sweep", "cli", "corpora.pydocs", "corpora.download", "corpora.files", "corpora.grammar"}
     | {"models.base"},
     # L2
     {
@@ -29,24 +30,24 @@ LAYERS = [
     | {"models.mlp", "models.gru", "models.transformer", "probe"},
     # L3: wiring
     {"pipeline", "generate", "checkpoint"},
-    {"track", "views"},
+    {"track", "views", "conformance"},
     # L4
     {"run", "lens_text"},
     # L5: verbs
     {"evaluate", "sample", "tokenizer", "lens"},
-    {"loop"},
     {"records"},
-    {"figures", "floors"},
-    {"experiment"},
-    {"report"},
+    {"figures", "floors", "paired"},
+    {"experiment", "board", "doctor"},
+    {"report", "check", "loop"},
     {"train"},
 ]
 EMPTY = {"", "corpora", "models", "optim"}
 HEAVY = {
-    "hydra": {"launch", "sweep", "compat"},
-    "omegaconf": {"config", "cli", "launch", "compat", "sweep"},
-    "wandb": {"track"},
+    "hydra": {"launch", "sweep", "compat", "tuner"},
+    "omegaconf": {"config", "cli", "launch", "compat", "sweep", "tuner"},
+    "wandb": {"mirror"},
     "matplotlib": {"figures"},
+    "optuna": {"tuner"},
     "safetensors": {"checkpoint", "export"},
 }
 

@@ -6,9 +6,10 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from lm import config, experiment, figures, records, report
+from lm import config, experiment, figures, paired, records, report
 
 
 @pytest.fixture
@@ -197,3 +198,67 @@ def test_the_band_covers_what_all_seeds_have(tmp_path):
 
 def test_directories_on_the_command_line_become_the_setting_runs():
     assert report.words(["a", "by=model", "b/c"]) == ["runs=['a', 'b/c']", "by=model"]
+
+
+# ------------------------------------------------------------------------------ two runs compared
+
+
+def test_spans_are_the_same_bytes_for_both_tokenizers():
+    """Text of 12 bytes: tokens of 3 bytes at one bit a byte against tokens of 2 at two bits."""
+    ends_a, ends_b = np.arange(3, 13, 3), np.arange(2, 13, 2)
+    bits_a = np.concatenate(([0.0], np.cumsum(np.full(3, 3.0))))
+    bits_b = np.concatenate(([0.0], np.cumsum(np.full(5, 4.0))))
+    cuts, a, b = paired.common_spans(ends_a, bits_a, ends_b, bits_b, span=1)
+    assert cuts.tolist() == [6, 12]
+    assert a.tolist() == [6.0] and b.tolist() == [12.0]
+
+
+def test_special_tokens_have_no_bytes_and_do_not_move_the_cuts():
+    ends = np.array([0, 2, 4, 4, 4, 6])
+    bits = np.array([0.0, 1.0, 2.0, 2.0, 2.0, 3.0])
+    cuts, a, _ = paired.common_spans(ends, bits, np.array([2, 4, 6]), np.arange(3.0), span=1)
+    assert cuts.tolist() == [2, 4, 6] and a.tolist() == [1.0, 1.0]
+
+
+def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says():
+    random = np.random.default_rng(1)
+    hits = 0
+    for trial in range(60):
+        sizes = random.integers(900, 1100, size=60)
+        differences = sizes * 0.05 + random.normal(0, 40, size=60)
+        low, high = paired.bootstrap(differences, sizes, seed=trial)
+        hits += low <= 0.05 <= high
+    assert 50 <= hits <= 60
+
+
+@pytest.mark.slow
+def test_runs_of_different_tokenizers_compare_and_agree_with_their_own_scores(
+    cfg, toy_text, tmp_path
+):
+    from lm import evaluate, loop, pipeline
+    from lm.run import Run
+
+    outs = []
+    for name in ("byte", "bpe"):
+        words = ["corpus=files", f"corpus.path={toy_text}", "track=off", "model=bigram_counts"]
+        words += [
+            f"tokenizer={name}",
+            "train=smoke",
+            *["tokenizer.vocab_size=300"] * (name == "bpe"),
+        ]
+        outs.append(tmp_path / name)
+        outs[-1].mkdir()
+        loaded = cfg(*words)
+        config.save(loaded, outs[-1] / config.RESOLVED)
+        loop.train(loaded, outs[-1])
+    found = paired.compare(str(outs[0]), str(outs[1]))
+    for out, bpb in zip(outs, (found.a, found.b), strict=True):
+        run = Run.open(str(out))
+        ids = pipeline.prepare(run.cfg).val
+        whole = evaluate.evaluate(run.model(), ids, run.tokenizer.token_lengths())["bpb"]
+        assert bpb == pytest.approx(whole, rel=0.02)  # of the text less its two ends
+    assert found.low < found.b - found.a < found.high
+    text = paired.told("A", "B", found)
+    assert ("B is better" in text) == (found.high < 0)
+    same = paired.compare(str(outs[0]), str(outs[0]))
+    assert (same.low, same.high) == (0.0, 0.0) and "neither" in paired.told("A", "A", same)
