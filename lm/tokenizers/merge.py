@@ -15,6 +15,8 @@ import numpy as np
 from lm.tokenizers.table import Table
 
 _HEAP_FROM = 48  # bytes of a chunk from which the heap beats scanning all pairs for each merge
+_LONG = 2048  # bytes of a chunk whose first merges numpy does
+_WORTH = 200  # a numpy round over this many ids costs as much as one merge on the heap
 _FEW = 256  # ids left in a batch below which plain Python ends sooner
 _NONE = np.iinfo(np.int64).max
 
@@ -43,6 +45,9 @@ class Merges:
 
     def encode(self, chunk: bytes) -> list[int]:
         """Ids of one chunk."""
+        if self.in_order and len(chunk) > _LONG:
+            array = self._shrink(self.byte_array[np.frombuffer(chunk, np.uint8)])
+            return self._heap(array.tolist())
         ids = [self.byte_ids[b] for b in chunk]
         return self._scan(ids) if len(ids) < _HEAP_FROM else self._heap(ids)
 
@@ -127,18 +132,42 @@ class Merges:
             done_owner.append(owner[~going])
             hit = (found == best) & going
             hit &= ~_odd_in_run(hit)
-            ids[hit] = found[hit] & 0xFFFFFFFF
-            going[1:] &= ~hit[:-1]  # the second of each pair is gone
-            ids, owner, found, hit = ids[going], owner[going], found[going], hit[going]
-            hit[:-1] |= hit[1:]  # the pairs to look up again: at a new id, and just before one
-            at = np.flatnonzero(hit)
-            found[at] = self._find(ids, owner, at)
+            ids, owner, found = self._apply(ids, owner, found, hit, going)
         for chunk in np.unique(owner).tolist():
             rest = self._scan(ids[owner == chunk].tolist())
             done_ids.append(np.array(rest, np.int64))
             done_owner.append(np.full(len(rest), chunk))
         ids, owner = np.concatenate(done_ids), np.concatenate(done_owner)
         return ids[np.argsort(owner, kind="stable")], np.bincount(owner, minlength=len(chunks))
+
+    def _shrink(self, ids: np.ndarray) -> np.ndarray:
+        """The first merges of one long chunk, as long as each replaces a good part of it."""
+        owner = np.zeros(len(ids), np.int64)
+        found = self._find(ids, owner, np.arange(len(ids)))
+        while (best := found.min()) != _NONE:
+            hit = found == best
+            hit &= ~_odd_in_run(hit)
+            if np.count_nonzero(hit) * _WORTH < len(ids):
+                break
+            ids, owner, found = self._apply(ids, owner, found, hit, np.ones(len(ids), bool))
+        return ids
+
+    def _apply(
+        self,
+        ids: np.ndarray,
+        owner: np.ndarray,
+        found: np.ndarray,
+        hit: np.ndarray,
+        keep: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Merge the pairs that start at the hits; of the ids only those to keep come back."""
+        ids[hit] = found[hit] & 0xFFFFFFFF
+        keep[1:] &= ~hit[:-1]  # the second of each pair is gone
+        ids, owner, found, hit = ids[keep], owner[keep], found[keep], hit[keep]
+        hit[:-1] |= hit[1:]  # the pairs to look up again: at a new id, and just before one
+        at = np.flatnonzero(hit)
+        found[at] = self._find(ids, owner, at)
+        return ids, owner, found
 
     def _find(self, ids: np.ndarray, owner: np.ndarray, at: np.ndarray) -> np.ndarray:
         """Rank and new id, in one number, of the pairs that start at positions `at`, else _NONE."""

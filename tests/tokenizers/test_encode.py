@@ -321,3 +321,12 @@ def known_to_python(text: str) -> str:
     import unicodedata
 
     return "".join(c for c in text if unicodedata.category(c) != "Cn")
+
+
+@settings(deadline=None, max_examples=60)
+@given(text=st.text("ab \n", max_size=12), more=st.text("abc", max_size=30))
+def test_long_chunks_that_numpy_shrinks_agree_with_the_heap(text, more):
+    merges = reference.train([text * 4 + more], 40, lambda t: [t])
+    merger = Merges(merges, range(256))
+    chunk = (text * 400 + more).encode() * 2 + b"ab" * 1200
+    assert merger.encode(chunk) == merger._heap(list(chunk)) == reference.encode(chunk, merges)
