@@ -14,6 +14,10 @@ from typing import Any
 RESULT = "result.json"  # what an arm of a sweep leaves in its directory
 
 
+class Pruned(Exception):
+    """Ends a trial that falls behind the others of its study."""
+
+
 def read(root: Path) -> list[dict[str, Any]]:
     """The results of a sweep's arms: the best score first, the failed ones last.
 

@@ -151,6 +151,14 @@ class BPEConfig(TokenizerConfig):
     tie_break: str = one_of("first-pair", "greatest-bytes")  # between equally frequent pairs
 
 
+@dataclass
+class HFTokenizerConfig(TokenizerConfig):
+    """The tokenizer in a Hugging Face folder, as it is."""
+
+    name: str = "hf"
+    path: str = MISSING
+
+
 # -------------------------------------------------------------------------------------- model
 
 
@@ -368,6 +376,7 @@ class Config(Settings):
     train: TrainConfig = field(default_factory=TrainConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
     name: str = ""  # what reports and W&B call the run; an experiment's number and name
+    init_from: str = ""  # a Hugging Face folder (GPT-2 or Llama): its model, weights, tokenizer
     seed: int = within(0, 0, 2**32 - 1)  # of weights, batches, dropout and samples
 
 
@@ -459,6 +468,25 @@ class ReportConfig(Settings):
     watch: bool = False  # write the page again and again while runs train
 
 
+# ------------------------------------------------------------------------------------- sweeps
+
+
+@dataclass
+class TunerConfig(Settings):
+    """hydra/sweeper=lm: a search with Optuna."""
+
+    group: ClassVar[str] = "hydra.sweeper"
+    n_trials: int = within(20, 1)  # in all, also after a restart; failed and pruned ones count
+    n_jobs: int = within(1, 1)  # trials at a time, for launchers that run several
+    sampler: str = one_of("tpe", "random", "grid")
+    n_startup: int = within(8, 1)  # random trials before tpe begins to learn from them
+    seed: int = within(0, 0)  # of the sampler
+    pruner: str = one_of("none", "median", "hyperband")  # ends trials that fall behind
+    warmup: int = within(0, 0)  # steps of training before which none is ended
+    storage: str = ""  # another file for the journal, such as one that several sweeps share
+    params: dict[str, Any] = field(default_factory=dict)  # settings to search, from a file
+
+
 # ------------------------------------------------------------------------------ load and save
 
 PARTS = {
@@ -495,7 +523,7 @@ def load(source: Mapping | str | Path) -> Config:
         try:
             plain = {k: v for k, v in values.items() if not isinstance(v, Settings)}
             checked = typed(Config, plain, "")
-            return Config(**{**values, "name": checked["name"], "seed": checked["seed"]})
+            return Config(**{**values, **{key: checked[key] for key in plain}})
         except ConfigError as error:
             problems.append(str(error))
     raise ConfigError("; ".join(problems))

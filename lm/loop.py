@@ -7,13 +7,14 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lm import checkpoint, data, metrics, pipeline, runtime, store
+from lm import checkpoint, data, doctor, hf_weights, lens, metrics, pipeline, runtime, store
 from lm.checkpoint import TrainState
 from lm.config import Config
 from lm.evaluate import evaluate
@@ -53,8 +54,17 @@ class Budget:
         return self.progress(state) >= 1 or (every > 0 and state.step % every == 0)
 
 
-def train(cfg: Config, out: Path, group: str | None = None) -> dict[str, Any]:
-    """Train one run into `out`; return its summary. Continues from the last checkpoint there."""
+def train(
+    cfg: Config,
+    out: Path,
+    group: str | None = None,
+    report: Callable[[int, float], None] | None = None,
+) -> dict[str, Any]:
+    """Train one run into `out`; return its summary. Continues from the last checkpoint there.
+
+    `report` is told the step and val/bpb of each evaluation but the last; what it raises ends the
+    run.
+    """
     runtime.configure(cfg.train.threads, cfg.train.deterministic)
     where = runtime.device(cfg.train.device)
     number = runtime.dtype(cfg.train.dtype, where)
@@ -71,6 +81,8 @@ def train(cfg: Config, out: Path, group: str | None = None) -> dict[str, Any]:
     if state is None:
         state = TrainState()
         model.fit(prepared.train)  # counts; nothing for a model that learns by gradient
+        if cfg.init_from:
+            hf_weights.load(Path(cfg.init_from), model)
     log.info(_describe(cfg, model, where, number, batches, budget))
 
     with Tracker(out, cfg, state, budget.progress, group) as track:
@@ -86,6 +98,8 @@ def train(cfg: Config, out: Path, group: str | None = None) -> dict[str, Any]:
                     state.best_val_bpb, state.best_step = val["bpb"], state.step
                 points = {f"val/{k}": val[k] for k in ("loss", "ppl", "bpb")}
                 track.log(state, points | _corpus_facts(prepared))
+                if report is not None and not last:
+                    report(state.step, val["bpb"])
             if budget.due(state, cfg.train.sample_every):
                 track.samples(
                     state, [write_sample(model, tokenizer, p, cfg) for p in cfg.train.prompts]
@@ -95,6 +109,9 @@ def train(cfg: Config, out: Path, group: str | None = None) -> dict[str, Any]:
             if last:
                 summary = _summary(state, val, model, prepared)
                 track.finish(summary)
+                doctor.after_run(out)
+                if cfg.track.lens and (page := lens.after_run(out)):
+                    track.page("lens", page)
                 best = f"{state.best_val_bpb:.4f} at step {state.best_step}"
                 log.info(f"done: best val/bpb {best}; python -m lm.sample run={out}")
                 return summary

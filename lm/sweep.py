@@ -12,6 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from lm import arms
+from lm.tuner import STUDY
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class Ranking(Callback):
         failed = [arm for arm in results if arm["status"] == "failed"]
         for arm in failed:
             log.info(f"arm {arm['arm']} failed: {arm['error']} ({root / arm['arm']}/error.log)")
-        if failed:
+        if failed and not (root / STUDY).exists():  # a search goes around what fails
             log.info(
                 f"{len(failed)} of {len(results)} arms failed; the same command with "
                 f"hydra.sweep.dir={root} runs only those again"

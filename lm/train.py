@@ -7,7 +7,7 @@ python -m lm.train resume=latest train.steps=3000
 
 import sys
 
-from lm import launch
+from lm import launch, tuner
 
 
 def run(job: launch.Job) -> float:
@@ -18,7 +18,8 @@ def run(job: launch.Job) -> float:
     from lm import loop  # torch loads here, not for --help or an error in the configuration
 
     try:
-        return loop.train(job.cfg, job.out, job.group)["best_val_bpb"]
+        report = tuner.reporter(job.sweep, job.out)
+        return loop.train(job.cfg, job.out, job.group, report)["best_val_bpb"]
     except KeyboardInterrupt:
         print(f"\nstopped: python -m lm.train resume={job.out} goes on", file=sys.stderr)
         raise

@@ -16,7 +16,7 @@ LAYERS = [
     # L1: parts
     {"tuner"},
     {"sweep", "cli", "corpora.pydocs", "corpora.download", "corpora.files", "corpora.grammar"}
-    | {"models.base"},
+    | {"models.base", "hf"},
     # L2
     {
         "optim.groups",
@@ -30,11 +30,11 @@ LAYERS = [
     | {"models.mlp", "models.gru", "models.transformer", "probe"},
     # L3: wiring
     {"pipeline", "generate", "checkpoint"},
-    {"track", "views", "conformance"},
+    {"track", "views", "conformance", "hf_weights"},
     # L4
     {"run", "lens_text"},
     # L5: verbs
-    {"evaluate", "sample", "tokenizer", "lens"},
+    {"evaluate", "sample", "tokenizer", "lens", "export"},
     {"records"},
     {"figures", "floors", "paired"},
     {"experiment", "board", "doctor"},

@@ -1,0 +1,222 @@
+"""The W&B copy of a run. Whatever goes wrong here costs one warning and never a step.
+
+    mirror = Mirror(out, cfg, group=None, written=0)
+    mirror.log({"step": 10, "tokens": 40960, "train/loss": 2.3})
+    mirror.close(None)
+
+Online, offline or off: track.mode. An offline run is uploaded later by `wandb sync`.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lm import arms, checkpoint, config, store
+from lm.checkpoint import TrainState
+
+log = logging.getLogger(__name__)
+SAVED = "wandb.json"  # in the run directory: the id under which W&B knows it
+FILES = (config.RESOLVED, "code.json", "data.json")  # kept with the W&B run
+
+
+def wandb_mode(requested: str) -> str:
+    """online, offline or off. auto is online with a key at hand, else offline; it never asks."""
+    mode = requested
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or "online"
+        mode = {"dryrun": "offline", "disabled": "off"}.get(mode, mode)
+    if mode != "online":
+        return mode
+    import wandb
+
+    try:
+        there = wandb.login(prompt=False, verify=False)
+    except Exception:  # a malformed key has its own class in each version
+        there = False
+    if not there:
+        log.info("W&B: no API key here, so offline (wandb login, then make sync, uploads it)")
+    return "online" if there else "offline"
+
+
+class Mirror:
+    """The W&B run of a run directory. Its first failure is told once; then it stays silent."""
+
+    def __init__(self, out: Path, cfg: config.Config, group: str | None, written: int) -> None:
+        """`written` is the number of points that the run's own files held at the start."""
+        self.out, self.cfg = out, cfg
+        self.run: Any = None
+        self.table: Any = None
+        self.first: int | None = None  # W&B's own counter at the first point, if not 0
+        if cfg.track.mode == "off":
+            return
+        try:
+            mode = wandb_mode(cfg.track.mode)
+            if mode != "off":
+                self._open(mode, group, written)
+        except Exception as error:  # a broken installation, a full disk: training goes on
+            self._give_up(error)
+
+    def _open(self, mode: str, group: str | None, written: int) -> None:
+        saved = self.out / SAVED
+        known = store.read_json(saved) if saved.exists() else {}
+        # One folder for all runs, as `wandb sync` and `wandb leet` read a single one.
+        home = Path("outputs").absolute()
+        home.mkdir(exist_ok=True)
+        self.run = self._start(mode, known.get("id") or secrets.token_hex(4), group, home)
+        if self.run is None:
+            return
+        if known:
+            # W&B drops points whose counter was there before: go on above all that was sent,
+            # which is at most a point and its samples for every line of metrics.jsonl.
+            self.first = known.get("first", 0) + 2 * written + 2
+            log.info(f"W&B: run {self.run.id} goes on")
+        record = {
+            "id": self.run.id,
+            "mode": "offline" if self.run.settings._offline else "online",
+            "path": str(self.run.dir),
+            "url": None if self.run.settings._offline else self.run.url,
+            "first": self.first or 0,
+        }
+        store.atomic_write(saved, json.dumps(record, indent=1) + "\n")
+        self._guard(self._save_files)
+
+    def _start(self, mode: str, uid: str, group: str | None, home: Path) -> Any:
+        import wandb
+
+        track = self.cfg.track
+        arguments = {
+            "id": uid,
+            "resume": "allow",
+            "reinit": "finish_previous",  # the default would log a sweep's jobs into one run
+            "project": track.project,
+            "entity": track.entity,
+            "dir": str(home),
+            "group": group,
+            "job_type": "sweep" if group else "train",
+            "name": "-".join(filter(None, [self.cfg.name or self.cfg.model.name, self.out.name])),
+            "tags": track.tags,
+            "notes": track.notes,
+            "config": config.flat(self.cfg),
+        }
+        if "WANDB_SWEEP_ID" in os.environ:  # an agent of W&B names the run itself
+            arguments |= {"id": None, "group": None, "resume": None}
+        settings = wandb.Settings(
+            silent=True,
+            init_timeout=track.init_timeout,
+            finish_timeout=track.finish_timeout,
+            x_transaction_log_flush_interval=2,  # 15 s of points would be lost to a kill
+        )
+        for attempt in dict.fromkeys([mode, "offline"]):
+            try:
+                run = wandb.init(mode=attempt, settings=settings, **arguments)
+                run.define_metric("tokens")
+                run.define_metric("*", step_metric="tokens")
+                for key in ("val/bpb", "val/loss", "val/ppl"):
+                    run.define_metric(key, step_metric="tokens", summary="min")
+                return run
+            except Exception as error:  # training goes on whatever W&B raises
+                log.warning(f"W&B {attempt} failed: {' '.join(str(error).split())}")
+                wandb.teardown()  # or the same id would be refused as in use
+        return None
+
+    def _save_files(self) -> None:
+        for name in FILES:
+            if (self.out / name).exists():
+                copy = shutil.copy(self.out / name, self.run.dir)
+                self.run.save(copy, base_path=self.run.dir, policy="now")
+
+    def log(self, row: dict[str, Any]) -> None:
+        """One point; `tokens` in it is the x axis."""
+        first, self.first = self.first, None
+        if first is None:
+            self._guard(lambda: self.run.log(row))
+        else:
+            self._guard(lambda: self.run.log(row, step=first, commit=True))
+
+    def samples(self, state: TrainState, rows: list[dict[str, Any]]) -> None:
+        """Texts that the model wrote: rows added to one table."""
+        if not rows:
+            return
+
+        def send() -> None:
+            import wandb
+
+            if self.table is None:
+                columns = ["step", *rows[0]]
+                self.table = wandb.Table(columns=columns, log_mode="INCREMENTAL")
+            for row in rows:
+                self.table.add_data(state.step, *row.values())
+            self.log({"samples": self.table, "step": state.step, "tokens": state.tokens})
+
+        self._guard(send)
+
+    def page(self, name: str, path: Path) -> None:
+        """An HTML file as a panel."""
+
+        def send() -> None:
+            import wandb
+
+            self.run.log({name: wandb.Html(path.read_text(encoding="utf-8"), inject=False)})
+
+        self._guard(send)
+
+    def finish(self, values: dict[str, Any]) -> None:
+        """The numbers of a complete run, and what it made, as artifacts."""
+        self._guard(lambda: self.run.summary.update(values))
+        if self.cfg.track.artifacts != "none":
+            self._guard(lambda: self._artifacts(values))
+
+    def _artifacts(self, values: dict[str, Any]) -> None:
+        """Versioned files, each with what it was made from: corpus, tokenizer, tokens, model."""
+        import wandb
+
+        data = store.read_json(self.out / "data.json")
+        corpus = f"corpus-{data['tokens']['corpus'][:12]}"
+        tokenizer = f"tokenizer-{data['tokens']['tokenizer'][:12]}"
+        tokens = f"tokens-{Path(data['folder']).name.removeprefix('tokens-')}"
+        model = f"model-{self.run.id}"
+        best = checkpoint.folder(self.out, int(values["best_step"]))
+        parts = [
+            (tokenizer, "tokenizer", [self.out / "tokenizer.json"], [corpus]),
+            (model, "model", [*best.glob("*"), self.out / "tokenizer.json"], [tokenizer, tokens]),
+        ]
+        if self.cfg.track.artifacts == "all":
+            parts.insert(0, (corpus, "corpus", [self.out / "data.json"], []))
+            folder = sorted(Path(data["folder"]).glob("*"))
+            parts.insert(2, (tokens, "tokens", folder, [corpus, tokenizer]))
+        for name, kind, paths, made_from in parts:
+            artifact = wandb.Artifact(name, type=kind, metadata={"made_from": made_from})
+            for path in filter(Path.is_file, [*paths, self.out / config.RESOLVED]):
+                # Not copied: an offline run's files must stay where they are until it is synced.
+                artifact.add_file(str(path.absolute()), policy="immutable", skip_cache=True)
+            aliases = ["latest", "best"] if kind == "model" else ["latest"]
+            self.run.log_artifact(artifact, aliases=aliases)
+
+    def close(self, error: BaseException | None) -> None:
+        """End the W&B run; `error` is what ended training, if anything did."""
+        good = error is None or isinstance(error, arms.Pruned)
+        if isinstance(error, ArithmeticError):
+            self._guard(lambda: self.run.alert("training diverged", str(error), level="ERROR"))
+        self._guard(lambda: self.run.finish(exit_code=0 if good else 1))
+        self.run = None
+
+    def _guard(self, action: Callable[[], Any]) -> None:
+        if self.run is None:
+            return
+        try:
+            action()
+        except Exception as error:  # as above
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        text = " ".join(str(error).split()) or type(error).__name__
+        log.warning(f"W&B stopped: {text}; the run's own files go on")
+        run, self.run = self.run, None
+        with contextlib.suppress(Exception):  # it may be what failed
+            run.finish(exit_code=1, quiet=True)
