@@ -290,7 +290,7 @@ class Tokenizer:
                 return b"".join([self._decoder[i] for i in ids])
             except (KeyError, TypeError):
                 raise self._no_id(ids) from None
-        return b"".join([self._decode_block(ids[a : a + 8192]) for a in range(0, len(ids), 8192)])
+        return b"".join([self._decode_block(ids[a : a + 16384]) for a in range(0, len(ids), 16384)])
 
     def _decode_block(self, ids: Sequence[int]) -> bytes:
         if isinstance(ids, np.ndarray):

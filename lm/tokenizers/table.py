@@ -113,6 +113,9 @@ def gather(pool: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarra
     end = np.cumsum(length)
     step = np.ones(end[-1], np.int64)
     step[0] = start[0]
-    step[end[:-1]] = start[1:] - start[:-1] - length[:-1] + 1
+    jump = start[1:] - start[:-1]
+    jump -= length[:-1]
+    jump += 1
+    step[end[:-1]] = jump
     np.add.accumulate(step, out=step)
     return pool.take(step, mode="wrap")  # all are in range: this mode only saves the check

@@ -1,0 +1,384 @@
+"""Speed and memory of lm.tokenizers beside rustbpe, tiktoken and Hugging Face tokenizers.
+
+python experiments/benchmarks/tokenizer/bench.py            # peers, hostile text and scale: README
+python experiments/benchmarks/tokenizer/bench.py peers:stdlib hostile   # some of the parts
+
+One thread each, in one process, in alternating order; medians over the rounds, and the median of
+each round's ratio to ours. LM_DATA_DIR holds shakespeare.txt; without it that corpus is left out.
+"""
+
+import csv
+import gc
+import importlib.metadata
+import json
+import os
+import platform
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["RAYON_NUM_THREADS"] = "1"  # read by the Rust libraries when they load
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+HERE = Path(__file__).parent
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+SCALE = (10, 100, 1000)  # megabytes
+FIELDS = ["part", "corpus", "work", "system", "seconds", "mb_per_s", "times_ours", "rss_mb", "n"]
+
+
+def main(parts: list[str]) -> None:
+    rows = read_rows()
+    for word in parts:
+        part, _, corpus = word.partition(":")
+        new = PARTS[part](corpus) if corpus else PARTS[part]()
+        redone = {key(row) for row in new}
+        rows = [row for row in rows if key(row) not in redone] + new
+    rows.sort(key=lambda row: list(PARTS).index(row["part"]))
+    with open(HERE / "results.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    from report import write_report  # beside this file
+
+    write_report(HERE)
+
+
+def key(row: dict[str, str]) -> tuple[str, str, str]:
+    return row["part"], row["corpus"], row["work"]
+
+
+def read_rows() -> list[dict[str, str]]:
+    if not (HERE / "results.csv").exists():
+        return []
+    with open(HERE / "results.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def row(
+    part: str, corpus: str, work: str, system: str, seconds: float, n_byte: int, **more
+) -> dict:
+    speed = f"{n_byte / seconds / 1e6:.2f}"
+    out = {"part": part, "corpus": corpus, "work": work, "system": system}
+    out |= {"seconds": f"{seconds:.4f}", "mb_per_s": speed, **more}
+    print(*out.values(), flush=True)
+    return out
+
+
+# ------------------------------------------------------------------------------------- corpora
+
+
+def corpora() -> dict[str, list[str]]:
+    """Documents by corpus."""
+    out = {}
+    if folder := os.environ.get("LM_DATA_DIR"):
+        out["shakespeare"] = [(Path(folder) / "shakespeare.txt").read_text(encoding="utf-8")]
+    out["stdlib"] = stdlib()
+    from lm import config
+
+    out["pydocs"] = list(config.PydocsConfig().build().documents())
+    return out
+
+
+def stdlib() -> list[str]:
+    """The source of the standard library without its tests."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    skip = {"site-packages", "test", "tests", "idle_test", "lib2to3"}
+    files = [f for f in sorted(root.rglob("*.py")) if not skip & set(f.relative_to(root).parts)]
+    return [f.read_text(encoding="utf-8", errors="replace") for f in files]
+
+
+# --------------------------------------------------------------------------------------- peers
+
+
+def timed(work: Callable[[], object]) -> float:
+    gc.collect()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def alternate(systems: dict[str, Callable], n_round: int) -> dict[str, list[float]]:
+    """Seconds of each system in each round; every round starts with another system."""
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    names = list(systems)
+    for k in range(n_round):
+        for name in names[k % len(names) :] + names[: k % len(names)]:
+            seconds[name].append(timed(systems[name]))
+    return seconds
+
+
+def report(part: str, corpus: str, work: str, n_byte: int, seconds: dict[str, list[float]]) -> list:
+    """One row a system; `times_ours` is how many times as long as we it takes."""
+    ours = seconds[next(iter(seconds))]
+    out = []
+    for system, times in seconds.items():
+        ratio = statistics.median(t / o for t, o in zip(times, ours, strict=True))
+        median = statistics.median(times)
+        more = {"times_ours": f"{ratio:.2f}", "n": len(times)}
+        out.append(row(part, corpus, work, system, median, n_byte, **more))
+    return out
+
+
+def peers(only: str = "") -> list[dict]:
+    rows = []
+    for corpus, documents in corpora().items():
+        if only in ("", corpus):
+            rows += peers_on(corpus, documents, 4096 if corpus == "stdlib" else 1024)
+    return rows
+
+
+def peers_on(corpus: str, documents: list[str], vocab_size: int) -> list[dict]:
+    text = "".join(documents)
+    n_byte = len(text.encode())
+    rows = report("peers", corpus, f"train {vocab_size}", n_byte, train(documents, vocab_size))
+    ours, tiktoken, rust, hf = tokenizers_of(documents, vocab_size)
+    ids, array = ours.encode_ordinary(text), ours.encode_to_numpy(text)
+    assert ids == tiktoken.encode_ordinary(text)
+    assert hf.encode(text[:200_000]).ids == ours.encode_ordinary(text[:200_000])
+
+    def cold() -> None:
+        ours._forget()
+        ours.encode_ordinary(text)
+
+    lists = {
+        "ours, warm": lambda: ours.encode_ordinary(text),
+        "ours, cold": cold,
+        "tiktoken": lambda: tiktoken.encode_ordinary(text),
+        "rustbpe": lambda: rust.encode(text),
+    }
+    seconds = alternate(lists, ROUNDS)
+    part = text[:500_000]
+    share = len(part.encode()) / n_byte  # the slowest peer encodes a part, scaled to the whole
+    seconds["HF tokenizers"] = [timed(lambda: hf.encode(part)) / share for _ in range(ROUNDS)]
+    rows += report("peers", corpus, "encode to a list", n_byte, seconds)
+    kinds = {
+        "encode to numpy": {
+            "ours": lambda: ours.encode_to_numpy(text),
+            "tiktoken": lambda: tiktoken.encode_to_numpy(text),
+        },
+        "decode a list": {
+            "ours": lambda: ours.decode(ids),
+            "tiktoken": lambda: tiktoken.decode(ids),
+            "rustbpe": lambda: rust.decode(ids),
+        },
+        "decode numpy": {
+            "ours": lambda: ours.decode(array),
+            "tiktoken": lambda: tiktoken.decode(array.tolist()),
+        },
+    }
+    for work, systems in kinds.items():
+        rows += report("peers", corpus, work, n_byte, alternate(systems, ROUNDS))
+    return rows
+
+
+def train(documents: list[str], vocab_size: int) -> dict[str, list[float]]:
+    import rustbpe
+    import tokenizers as hf
+
+    from lm import tokenizers
+    from lm.tokenizers.split import GPT4
+
+    def ours() -> None:
+        tokenizers.train("bpe", documents, vocab_size=vocab_size, specials=())
+
+    def rust() -> None:
+        rustbpe.Tokenizer().train_from_iterator(documents, vocab_size, pattern=GPT4)
+
+    def hugging_face() -> None:
+        pieces = [d[k : k + 20_000] for d in documents for k in range(0, len(d), 20_000)]
+        tokenizer = hf.Tokenizer(hf.models.BPE())
+        split = hf.pre_tokenizers.Split(hf.Regex(GPT4), "isolated")
+        level = hf.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = hf.pre_tokenizers.Sequence([split, level])
+        alphabet = hf.pre_tokenizers.ByteLevel.alphabet()
+        trainer = hf.trainers.BpeTrainer(
+            vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False
+        )
+        tokenizer.train_from_iterator(pieces, trainer)
+
+    return alternate({"ours": ours, "rustbpe": rust, "HF tokenizers": hugging_face}, ROUNDS)
+
+
+def tokenizers_of(documents: list[str], vocab_size: int) -> tuple:
+    """The same vocabulary in all four; merges of ours and rustbpe are compared on the way."""
+    import rustbpe
+    import tiktoken
+    import tokenizers as hf
+
+    from lm import tokenizers
+    from lm.tokenizers import formats
+    from lm.tokenizers.split import GPT4
+
+    ours = tokenizers.train("bpe", documents, vocab_size=vocab_size, specials=())
+    rust = rustbpe.Tokenizer()
+    rust.train_from_iterator(documents, vocab_size, pattern=GPT4)
+    ranks = {bytes(token): i for token, i in rust.get_mergeable_ranks()}
+    assert ranks == {ours.token_bytes(i): i for i in range(vocab_size)}
+    encoding = tiktoken.Encoding("b", pat_str=GPT4, mergeable_ranks=ranks, special_tokens={})
+    with tempfile.TemporaryDirectory() as folder:
+        formats.to_hf(ours, Path(folder) / "t.json")
+        theirs = hf.Tokenizer.from_file(str(Path(folder) / "t.json"))
+    return ours, encoding, rust, theirs
+
+
+def processes() -> list[dict]:
+    """One and two processes of ours, starting them included, beside tiktoken on one thread."""
+    import tiktoken
+
+    from lm import tokenizers
+
+    documents = stdlib()
+    ours = tokenizers.train("bpe", documents, vocab_size=4096, specials=())
+    ranks = {ours.token_bytes(i): i for i in range(4096)}
+    rust = tiktoken.Encoding(
+        "b", pat_str=ours.splitter.pattern, mergeable_ranks=ranks, special_tokens={}
+    )
+    documents = documents * 8  # starting the processes takes a part of a second: enough to pay
+    n_byte = sum(len(d.encode()) for d in documents)
+
+    def run(n_proc: int) -> None:
+        for _ in ours.encode_documents(documents, n_proc=n_proc):
+            pass
+
+    def tiktoken_run() -> None:
+        for document in documents:
+            rust.encode_ordinary(document)
+
+    systems = {"ours, 2 processes": lambda: run(2), "ours, 1 process": lambda: run(1)}
+    seconds = alternate(systems | {"tiktoken": tiktoken_run}, min(ROUNDS, 3))
+    return report("processes", "stdlib x 8", "encode documents to numpy", n_byte, seconds)
+
+
+# ------------------------------------------------------------------------------------- hostile
+
+
+def hostile() -> list[dict]:
+    """A megabyte of one kind, cold: encode, decode, compare."""
+    from lm import tokenizers
+
+    n, rng = 1_000_000, random.Random(0)
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"
+    texts = {
+        "one letter": "a" * n,
+        "spaces": " " * n,
+        "random letters": "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=n)),
+        "emoji sequences": family * (n // len(family.encode())),
+    }
+    # Runs in the training text: so that there are merges to apply, as in vocabularies of the web.
+    runs = [c * k for c in ["a", " ", family] for k in (2, 4, 8, 16, 32, 64)]
+    ours = tokenizers.train("bpe", [*stdlib(), *runs * 9], vocab_size=4096)
+    rows = []
+    for name, text in texts.items():
+        n_byte = len(text.encode())
+        ours._forget()
+        ids: list[int] = []
+        encode = timed(lambda text=text, ids=ids: ids.extend(ours.encode_ordinary(text)))
+        assert ours.decode(ids) == text
+        rows.append(row("hostile", name, "encode", "ours", encode, n_byte, n=1))
+        one = timed(
+            lambda text=text: tokenizers.train(
+                "bpe", [text, "ab" * 999], vocab_size=320, pattern=r"[\s\S]+"
+            )
+        )
+        rows.append(row("hostile", name, "train as one chunk", "ours", one, n_byte, n=1))
+    return rows
+
+
+# --------------------------------------------------------------------------------------- scale
+
+
+def scale(only: str = "") -> list[dict]:
+    """Grammar text of growing size: train and pack, each in a process of its own.
+
+    BENCH_DIR may name a folder that keeps the text, whose writing is not measured.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(os.environ.get("BENCH_DIR", temporary))
+        for size in SCALE:
+            text = folder / f"{size}.txt"
+            if only and not only.startswith(f"{size}-"):
+                continue
+            n_byte = write_grammar(text, size * 1_000_000)
+            for work in ("train", "pack"):
+                if only not in ("", f"{size}-{work}"):
+                    continue
+                command = [sys.executable, __file__, "--child", work, str(text)]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                result = json.loads(done.stdout)
+                more = {"rss_mb": f"{result['rss_mb']:.0f}", "n": 1}
+                corpus, seconds = f"grammar {size} MB", result["seconds"]
+                rows.append(row("scale", corpus, work, "ours", seconds, n_byte, **more))
+    return rows
+
+
+def write_grammar(path: Path, n_byte: int) -> int:
+    """Sentences, one a line, until the file has n_byte bytes; those that are there stay."""
+    from lm.corpora.grammar import sentences
+
+    have = path.stat().st_size if path.exists() else 0
+    with open(path, "a", encoding="utf-8") as file:
+        for sentence in sentences(10**9, seed=have):
+            if have >= n_byte:
+                break
+            have += file.write(sentence + "\n")
+    return have
+
+
+def child(work: str, path: Path) -> None:
+    """Train on the text or pack it, in documents of about 64 kB that are read as they come."""
+    from rich.progress import Progress
+
+    from lm import tokenizers
+
+    trained, packed = path.with_suffix(".json"), path.with_suffix(".tokens")
+    start = time.perf_counter()
+    with Progress(disable=not sys.stderr.isatty()) as bar, open(path, encoding="utf-8") as file:
+        task = bar.add_task(work, total=path.stat().st_size)
+
+        def documents():
+            while lines := file.readlines(1 << 16):
+                text = "".join(lines)
+                bar.advance(task, len(text))
+                yield text
+
+        if work == "train":
+            tokenizers.train("bpe", documents(), vocab_size=1024).save(trained)
+        else:
+            tokenizer = tokenizers.load(trained)
+            with open(packed, "wb") as out:
+                for ids in tokenizer.encode_documents(documents()):
+                    out.write(ids.tobytes())
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1024 if sys.platform == "linux" else 1
+    )
+    print(json.dumps({"seconds": seconds, "rss_mb": peak / 1e6}))
+
+
+def machine() -> str:
+    """Machine and versions, for the README."""
+    names = ["numpy", "regex", "rustbpe", "tokenizers", "tiktoken"]
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), cpu)
+    python = f"Python {platform.python_version()}"
+    return ", ".join([f"{cpu}, {os.cpu_count()} cores", platform.system(), python, *versions])
+
+
+PARTS = {"peers": peers, "processes": processes, "hostile": hostile, "scale": scale}
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child(sys.argv[2], Path(sys.argv[3]))
+    else:
+        main(sys.argv[1:] or list(PARTS))

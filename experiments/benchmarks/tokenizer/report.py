@@ -1,0 +1,106 @@
+"""The benchmark's table and plot, from results.csv: called by bench.py.
+
+python experiments/benchmarks/tokenizer/report.py
+"""
+
+import csv
+from pathlib import Path
+
+START, END = "<!-- results -->", "<!-- /results -->"
+
+
+def write_report(folder: Path) -> None:
+    """Rewrite README.md between the marks, and speed.svg."""
+    with open(folder / "results.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    from bench import machine
+
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    head, _, rest = text.partition(START)
+    _, _, tail = rest.partition(END)
+    blocks = [f"On {machine()}.", "", *tables(rows), "![speed](speed.svg)"]
+    body = "\n".join(blocks)
+    (folder / "README.md").write_text(f"{head}{START}\n{body}\n{END}{tail}", encoding="utf-8")
+    plot([r for r in rows if r["part"] == "peers"], folder / "speed.svg")
+
+
+def tables(rows: list[dict[str, str]]) -> list[str]:
+    out: list[str] = []
+    titles = {
+        "peers": "MB/s, and in brackets how many times as long as ours it takes",
+        "processes": "MB/s over all processes, their start included",
+        "hostile": "seconds for 1 MB, from an empty memory of chunks",
+        "scale": "seconds and peak memory of the process",
+    }
+    for part, title in titles.items():
+        mine = [r for r in rows if r["part"] == part]
+        if not mine:
+            continue
+        out += [f"**{part}**: {title}", ""]
+        out += cross(mine) if part in ("peers", "processes") else plain(mine, part)
+        out.append("")
+    return out
+
+
+def cross(rows: list[dict[str, str]]) -> list[str]:
+    systems = list(dict.fromkeys(r["system"] for r in rows))
+    out = [f"| corpus | work | {' | '.join(systems)} |", "|---|---|" + "---|" * len(systems)]
+    for key in dict.fromkeys((r["corpus"], r["work"]) for r in rows):
+        cells = {
+            r["system"]: f"{float(r['mb_per_s']):.1f} ({r['times_ours']})"
+            for r in rows
+            if (r["corpus"], r["work"]) == key
+        }
+        out.append(f"| {' | '.join(key)} | {' | '.join(cells.get(s, '') for s in systems)} |")
+    return out
+
+
+def plain(rows: list[dict[str, str]], part: str) -> list[str]:
+    memory = part == "scale"
+    out = [f"| text | work | seconds |{' MB/s | peak MB |' if memory else ''}"]
+    out.append("|---|---|---|" + "---|---|" * memory)
+    for r in rows:
+        more = f" {float(r['mb_per_s']):.1f} | {r['rss_mb']} |" if memory else ""
+        out.append(f"| {r['corpus']} | {r['work']} | {float(r['seconds']):.2f} |{more}")
+    return out
+
+
+def plot(rows: list[dict[str, str]], path: Path) -> None:
+    """Bars of MB/s by system, one panel for each kind of work."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams["svg.hashsalt"] = "lm"  # the same rows give the same file
+    colors = {"ours": "C0", "tiktoken": "C1", "rustbpe": "C2", "HF tokenizers": "C3"}
+    kinds = ["train", "encode to a list", "decode a list"]
+    figure, axes = plt.subplots(1, len(kinds), figsize=(11, 3.4))
+    for axis, kind in zip(axes, kinds, strict=True):
+        mine = [r for r in rows if r["work"].startswith(kind)]
+        corpora = list(dict.fromkeys(r["corpus"] for r in mine))
+        systems = list(dict.fromkeys(r["system"] for r in mine))
+        for k, system in enumerate(systems):
+            speed = [
+                next((float(r["mb_per_s"]) for r in mine if key(r) == (c, system)), 0)
+                for c in corpora
+            ]
+            at = [c + k * 0.8 / len(systems) for c in range(len(corpora))]
+            faint = 0.5 if "cold" in system else 1
+            color = colors[system.split(",")[0]]
+            axis.bar(at, speed, 0.8 / len(systems), label=system, color=color, alpha=faint)
+        axis.set_xticks([c + 0.3 for c in range(len(corpora))], corpora)
+        axis.set_title(kind)
+        axis.legend(fontsize=7, frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("MB/s, one thread")
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def key(row: dict[str, str]) -> tuple[str, str]:
+    return row["corpus"], row["system"]
+
+
+if __name__ == "__main__":
+    write_report(Path(__file__).parent)
