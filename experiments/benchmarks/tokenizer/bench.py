@@ -22,6 +22,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ["RAYON_NUM_THREADS"] = "1"  # read by the Rust libraries when they load
@@ -256,6 +257,26 @@ def processes() -> list[dict]:
     return report("processes", "stdlib x 8", "encode documents to numpy", n_byte, seconds)
 
 
+def merges() -> list[dict]:
+    """Our merge loop in numpy beside one in plain Python, on the same counted chunks."""
+    from plain_loop import learn  # beside this file
+
+    from lm.tokenizers.bpe_train import learn_merges
+    from lm.tokenizers.count import count_chunks
+    from lm.tokenizers.split import Splitter
+
+    rows = []
+    for corpus, documents in corpora().items():
+        counts = count_chunks(documents, Splitter("gpt4"))
+        n_merge = 3840 if corpus == "stdlib" else 768
+        systems = {"numpy": partial(learn_merges, counts, n_merge)}
+        systems["plain Python"] = partial(learn, counts, n_merge)
+        assert systems["numpy"]() == systems["plain Python"]()
+        n_byte = sum(len(d.encode()) for d in documents)
+        rows += report("merges", corpus, f"{n_merge} merges", n_byte, alternate(systems, 3))
+    return rows
+
+
 # ------------------------------------------------------------------------------------- hostile
 
 
@@ -375,7 +396,13 @@ def machine() -> str:
     return ", ".join([f"{cpu}, {os.cpu_count()} cores", platform.system(), python, *versions])
 
 
-PARTS = {"peers": peers, "processes": processes, "hostile": hostile, "scale": scale}
+PARTS = {
+    "peers": peers,
+    "processes": processes,
+    "merges": merges,
+    "hostile": hostile,
+    "scale": scale,
+}
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:

@@ -29,6 +29,7 @@ def tables(rows: list[dict[str, str]]) -> list[str]:
     titles = {
         "peers": "MB/s, and in brackets how many times as long as ours it takes",
         "processes": "MB/s over all processes, their start included",
+        "merges": "MB/s of counted text, merge loop alone",
         "hostile": "seconds for 1 MB, from an empty memory of chunks",
         "scale": "seconds and peak memory of the process",
     }
@@ -37,13 +38,13 @@ def tables(rows: list[dict[str, str]]) -> list[str]:
         if not mine:
             continue
         out += [f"**{part}**: {title}", ""]
-        out += cross(mine) if part in ("peers", "processes") else plain(mine, part)
+        out += cross(mine) if part in ("peers", "processes", "merges") else plain(mine, part)
         out.append("")
     return out
 
 
 def cross(rows: list[dict[str, str]]) -> list[str]:
-    systems = list(dict.fromkeys(r["system"] for r in rows))
+    systems = sorted(dict.fromkeys(r["system"] for r in rows), key=lambda s: "ours" not in s)
     out = [f"| corpus | work | {' | '.join(systems)} |", "|---|---|" + "---|" * len(systems)]
     for key in dict.fromkeys((r["corpus"], r["work"]) for r in rows):
         cells = {
