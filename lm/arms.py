@@ -39,7 +39,7 @@ def fold(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for result in results:
         words = tuple(w for w in result["overrides"] if not w.startswith("seed="))
         groups.setdefault(words, []).append(result)
-    shared = set.intersection(*map(set, groups)) if len(groups) > 1 else set()
+    shared = set.intersection(*map(set, groups)) if groups else set()
     rows = []
     for words, members in groups.items():
         values = [r["value"] for r in members if r["status"] == "ok"]

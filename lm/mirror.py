@@ -218,5 +218,10 @@ class Mirror:
         text = " ".join(str(error).split()) or type(error).__name__
         log.warning(f"W&B stopped: {text}; the run's own files go on")
         run, self.run = self.run, None
-        with contextlib.suppress(Exception):  # it may be what failed
-            run.finish(exit_code=1, quiet=True)
+        if run is None:
+            return
+        import wandb
+
+        for end in (lambda: run.finish(exit_code=1, quiet=True), wandb.teardown):
+            with contextlib.suppress(Exception):  # it may be what failed
+                end()

@@ -250,7 +250,7 @@ def labels(groups: Sequence[Sequence[Record]], by: Sequence[str] = ()) -> list[s
     if by:
         return [" ".join(short(k, r.settings.get(k)) for k in by) for r in firsts]
     words = [dict(_words(r.overrides)) for r in firsts]
-    named = _apart(words)
+    named = _apart(words, every=True)
     if all(named) and len(set(named)) == len(named):
         return named
     named = _apart([trained_by(r.settings) for r in firsts])
@@ -259,14 +259,21 @@ def labels(groups: Sequence[Sequence[Record]], by: Sequence[str] = ()) -> list[s
     ]
 
 
-def _apart(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """For each row its values of the keys in which the rows differ, corpus names left out."""
+def _apart(rows: Sequence[dict[str, Any]], every: bool = False) -> list[str]:
+    """For each row its values of the keys in which the rows differ: `every` one, or as few as
+    tell the rows apart, the names of the parts first."""
     keys = dict.fromkeys(key for row in rows for key in row)
     differ = [k for k in keys if len({json.dumps(row.get(k), default=str) for row in rows}) > 1]
     names = [k for k in differ if k.endswith(".name") or "." not in k]
-    # A choice of another part brings settings of its own: its name says enough.
-    own = [k for k in differ if k not in names and all(k in row for row in rows)]
-    return [" ".join(short(k, row[k]) for k in names + own if k in row) for row in rows]
+    chosen = differ if every else names
+    for key in (k for k in differ if k not in chosen and all(k in row for row in rows)):
+        if _tell_apart(rows, [*chosen, key]) > _tell_apart(rows, chosen):
+            chosen = [*chosen, key]
+    return [" ".join(short(k, row[k]) for k in chosen if k in row) for row in rows]
+
+
+def _tell_apart(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> int:
+    return len({json.dumps([row.get(k) for k in keys], default=str) for row in rows})
 
 
 def short(key: str, value: Any) -> str:

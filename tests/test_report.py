@@ -3,13 +3,15 @@
 import itertools
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lm import config, experiment, figures, paired, records, report
+from lm import board, config, experiment, figures, paired, records, report
+from tests.browser import Browser, needs_browser
 
 
 @pytest.fixture
@@ -262,3 +264,131 @@ def test_runs_of_different_tokenizers_compare_and_agree_with_their_own_scores(
     assert ("B is better" in text) == (found.high < 0)
     same = paired.compare(str(outs[0]), str(outs[0]))
     assert (same.low, same.high) == (0.0, 0.0) and "neither" in paired.told("A", "A", same)
+
+
+# --------------------------------------------------------------------------------------- the page
+
+
+@pytest.fixture
+def page(fake_run, tmp_path):
+    """The page of three arms with seeds, a run that trains, one that failed, hostile samples."""
+    three_arms(fake_run)
+    running = fake_run("outputs/runs/d/going", "model=gru", "seed=7", scores=(8.0, 4.0), done=False)
+    (running / "samples.jsonl").write_text('{"step": 0, "prompt": "T", "text": "half')
+    failed = fake_run("outputs/sweeps/d/s/9", "model=gru", "optimizer.lr=9.0", done=False)
+    record = {"overrides": [], "status": "failed", "value": None, "error": "<b>boom</b>"}
+    (failed / "result.json").write_text(json.dumps(record))
+    for run in records.find([Path("outputs/sweeps")]):
+        rows = [
+            {"step": s, "prompt": "The ", "text": f"</script><img src=x onerror=alert(1)> {s}"}
+            for s in (0, 10, 20)
+        ]
+        (run.path / "samples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    report.write(config.ReportConfig(out=str(tmp_path / "page.html")), [Path("outputs")])
+    return tmp_path / "page.html"
+
+
+def test_the_page_needs_nothing_else_and_its_plots_lie_beside_it(page):
+    text = page.read_text()
+    assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert "https://" not in text and "</script><img" not in text
+    assert page.with_name("page-curves.svg").stat().st_size > 1000
+    assert page.with_name("page-curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_perplexities_of_different_tokenizers_are_not_shown_and_the_reason_is(fake_run):
+    fake_run("outputs/runs/d/a", "model=gru", tokenizer="t1")
+    fake_run("outputs/runs/d/b", "model=mlp", tokenizer="t2")
+    (corpus,) = board.view(records.find([Path("outputs")]), [], counts=False)["corpora"]
+    assert corpus["ppl"] is False and "2 different ways" in corpus["note"]
+    assert "Bits per byte" in corpus["note"]
+
+
+def test_by_folds_all_that_is_not_named(fake_run):
+    for i, (model, lr) in enumerate([("gru", 0.1), ("gru", 0.2), ("mlp", 0.1)]):
+        fake_run(f"outputs/runs/d/{i}", f"model={model}", f"optimizer.lr={lr}")
+    arms = records.arms(records.find([Path("outputs")]), ["model"])
+    assert {a.label: a.n for a in arms} == {"gru": 2, "mlp": 1}
+
+
+def test_a_setting_that_decides_the_score_explains_it_and_noise_does_not():
+    random = np.random.default_rng(0)
+    lr = [float(v) for v in random.choice([0.1, 0.2, 0.3], size=90)]
+    noise = [float(v) for v in random.random(90)]
+    scores = [v * 10 + 0.1 * random.normal() for v in lr]
+    assert board.explained(lr, scores) > 0.95
+    assert board.explained(noise, scores) < 0.1
+
+
+def test_settings_that_only_follow_a_model_s_choice_are_not_listed(fake_run):
+    """model=llama changes three settings at once: they are one choice, not three."""
+    for i, model in enumerate(["llama", "llama", "transformer", "transformer"]):
+        fake_run(f"outputs/runs/d/{i}", f"model={model}", f"seed={i}", scores=(8.0, 2.0 + i))
+    found = board.varied(records.find([Path("outputs")]))
+    assert len(found) == 1
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_the_page_works_in_a_browser(page, width, dark):
+    with Browser(width=width, dark=dark) as browser:
+        browser.open(page)
+        assert browser.errors() == []
+        assert browser.text("#title").startswith("11 runs")
+        assert "transformer" in browser.text("#ranking tbody tr:first-child")
+        overflow = "return document.documentElement.scrollWidth - innerWidth"
+        assert browser.script(overflow) <= 0
+        assert browser.script("return document.querySelectorAll('#chart path').length") >= 6
+        # The keyboard reads the chart, and the boxes choose what it shows.
+        browser.script("document.getElementById('chart').focus()")
+        browser.press("ArrowRight")
+        browser.press("ArrowRight")
+        assert "tokens" in browser.text(".tip") and "transformer" in browser.text(".tip")
+        lines = "return document.querySelectorAll('#chart path').length"
+        before = browser.script(lines)
+        browser.click("#ranking tbody tr:first-child input")
+        assert browser.script(lines) == before - 2
+        browser.click("#axis button:nth-child(2)")
+        assert "seconds" in browser.text("#chart")
+        assert "<img src=x" in browser.text("#texts")
+        assert "model.name" in browser.text("#diff")
+        assert "running" in browser.text("#all") and "<b>boom</b>" in browser.text("#all")
+        assert browser.errors() == []
+        assert len(browser.screenshot()) > 10_000
+
+
+@needs_browser
+def test_what_was_chosen_survives_a_reload(page):
+    with Browser() as browser:
+        browser.open(page)
+        browser.click("#axis button:nth-child(3)")
+        browser.script("location.reload()")
+        assert browser.text("#axis [aria-checked=true]") == "FLOPs"
+
+
+@pytest.mark.slow
+def test_five_hundred_runs_are_reported_in_ten_seconds_of_computing(fake_run, tmp_path):
+    """Processor time, as other work on the machine must not decide; measured 3 s."""
+    first = fake_run("outputs/sweeps/d/s/0", scores=[8 - i / 100 for i in range(200)])
+    for i in range(1, 500):
+        path = first.parent / str(i)
+        shutil.copytree(first, path)
+        text = (path / config.RESOLVED).read_text()
+        text = text.replace("seed: 0", f"seed: {i % 3}").replace("lr: 0.003", f"lr: {1 + i // 3}.0")
+        (path / config.RESOLVED).write_text(text)
+    start = time.process_time()
+    runs = report.write(config.ReportConfig(out=str(tmp_path / "p.html")), [Path("outputs")])
+    assert len(runs) == 500 and time.process_time() - start < 10
+
+
+def test_a_report_of_nothing_says_how_to_make_runs(tmp_path):
+    with pytest.raises(ValueError, match=r"lm\.train makes one"):
+        report.write(config.ReportConfig(), [tmp_path])
+    with pytest.raises(ValueError, match="does not exist"):
+        records.find([tmp_path / "no"])
+
+
+def test_a_key_that_no_run_has_is_named(fake_run):
+    fake_run("outputs/runs/d/a")
+    with pytest.raises(ValueError, match=r"no run has a setting model\.n_layr"):
+        report.write(config.ReportConfig(by="model,model.n_layr"), [Path("outputs")])

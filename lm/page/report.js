@@ -8,7 +8,7 @@ const at = { corpus: 0, axis: "tokens", metric: "val", zoom: "late", off: [], on
 try { Object.assign(at, JSON.parse(decodeURIComponent(location.hash.slice(1)))); } catch { /* a plain #section */ }
 at.corpus = Math.min(at.corpus, D.corpora.length - 1);
 
-const SVG = new Set(["svg", "g", "path", "line", "circle", "text", "rect", "title"]);
+const SVG = new Set(["svg", "g", "path", "line", "circle", "text", "rect", "title", "clipPath"]);
 function el(tag, attributes = {}, ...children) {
   const node = SVG.has(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   for (const [key, value] of Object.entries(attributes)) {
@@ -57,13 +57,13 @@ function choice(id, options, key, then = {}) {
 // ---------------------------------------------------------------------------------- leaderboard
 function board() {
   const arms = C().arms, scored = arms.filter((a) => known(a.mean));
-  const runs = arms.flatMap((a) => a.runs.map((r) => D.runs[r])).filter((r) => known(r.score));
+  const shownArms = at.all ? arms : arms.slice(0, SHOWN), ends = scored.some((a) => a.end - a.mean > 5e-5);
+  const runs = shownArms.flatMap((a) => a.runs.map((r) => D.runs[r])).filter((r) => known(r.score));
   const low = Math.min(...runs.map((r) => r.score)), high = Math.max(...runs.map((r) => r.score));
   const x = (v) => (high > low ? 4 + 92 * (v - low) / (high - low) : 50);
   $("boardlead").textContent = scored.length ? "Bits per byte of the validation text, at each run's best checkpoint: lower is better. " +
     "Each dot is a run, the bar is the mean over seeds; \u00b1 is the standard deviation over seeds." :
     "No run is complete yet; what runs have reached so far is in grey.";
-  const shownArms = at.all ? arms : arms.slice(0, SHOWN);
   const body = shownArms.map((arm, i) => {
     const members = arm.runs.map((r) => D.runs[r]), lost = members.filter((r) => r.status !== "done");
     const best = known(arm.mean) ? arm.mean : Math.min(...members.map((r) => (known(r.score) ? r.score : Infinity)));
@@ -79,14 +79,14 @@ function board() {
       el("td", { class: "strip" }, el("svg", { height: 24, "aria-hidden": "true" },
         el("line", { x1: "0", x2: "100%", y1: 12, y2: 12, class: "grid" }), ...dots,
         known(arm.mean) ? el("line", { x1: `${x(arm.mean)}%`, x2: `${x(arm.mean)}%`, y1: 3, y2: 21, style: `stroke:${shade(i)};stroke-width:2.5` }) : null)),
-      el("td", { class: "num wide" }, known(arm.end) ? arm.end.toFixed(4) : ""),
+      ends ? el("td", { class: "num wide" }, known(arm.end) ? arm.end.toFixed(4) : "") : null,
       C().ppl ? el("td", { class: "num wide" }, known(arm.ppl) ? arm.ppl.toPrecision(4) : "") : null,
       el("td", { class: "num wide" }, known(arm.params) ? short(arm.params) : ""),
       el("td", { class: "num wide" }, known(arm.tokens) ? short(arm.tokens) : ""),
       el("td", { class: "num wide" }, known(arm.seconds) ? time(arm.seconds) : ""),
       el("td", {}, ...states(lost)));
   });
-  const heads = [["", "settings"], ["num", "val/bpb"], ["num", ""], ["num", "seeds"], ["", "runs"], ["num wide", "at the end"],
+  const heads = [["", "settings"], ["num", "val/bpb"], ["num", ""], ["num", "seeds"], ["", "runs"], ...(ends ? [["num wide", "at the end"]] : []),
     ...(C().ppl ? [["num wide", "perplexity"]] : []), ["num wide", "params"], ["num wide", "tokens"], ["num wide", "time"], ["", ""]];
   fill("ranking", el("thead", {}, el("tr", {}, ...heads.map(([cls, text]) => el("th", { class: cls, scope: "col" }, text)))), el("tbody", {}, ...body));
   const floors = Object.entries(C().floors).map(([name, v]) => `${name} ${v.toFixed(4)}`);
@@ -152,7 +152,7 @@ function curves() {
   choice("metric", [["val", "val/bpb"], ["train", "train/loss"]], "metric");
   choice("zoom", [["late", "the foot"], ["all", "everything"], ["log", "both logarithmic"]], "zoom");
   const box = $("chart"), width = Math.max(320, box.clientWidth || 1080), narrow = width < 620;
-  const height = narrow ? 340 : 430, left = 46, right = narrow ? 12 : 210, top = 12, bottom = 44;
+  const height = narrow ? 340 : 430, left = 46, right = narrow ? 12 : 270, top = 12, bottom = 44;
   const lines = drawn().map(([arm, i]) => ({ arm, i, points: band(arm) })).filter((l) => l.points.length);
   const levels = at.metric === "val" ? Object.entries(C().floors) : [];
   const moving = lines.filter((l) => l.points.length > 1), still = lines.filter((l) => l.points.length === 1);
@@ -183,23 +183,28 @@ function curves() {
   for (const v of xticks) svg.append(el("text", { x: X(v), y: height - bottom + 20, "text-anchor": v === 0 ? "start" : "middle" }, short(v)));
   svg.append(el("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }),
     el("text", { x: left + (width - left - right) / 2, y: height - 4, "text-anchor": "middle" }, AXES[at.axis]));
+  // Of the labels only what tells the drawn lines apart.
+  const everyone = lines.map((l) => l.arm.label.split(" ")), common = new Set(everyone.length > 1 ? everyone[0].filter((w) => everyone.every((ws) => ws.includes(w))) : []);
+  const brief = (label) => label.split(" ").filter((w) => !common.has(w)).join(" ") || label;
   const labels = [];
+  const clip = el("clipPath", { id: "inside" }, el("rect", { x: left, y: top - 4, width: width - left - right + 2, height: height - top - bottom + 8 }));
+  svg.append(clip);
   for (const [name, v] of inside) {
     svg.append(el("line", { x1: left, x2: width - right, y1: Y(v), y2: Y(v), style: "stroke:var(--quiet)", "stroke-dasharray": "3 4" }));
     labels.push({ y: Y(v), text: name, value: v, color: "var(--quiet)" });
   }
-  const path = (points, k) => points.map((p, i) => `${i ? "L" : "M"}${X(p[0]).toFixed(1)} ${clamp(Y(p[k])).toFixed(1)}`).join("");
+  const path = (points, k) => points.map((p, i) => `${i ? "L" : "M"}${X(p[0]).toFixed(1)} ${Y(p[k]).toFixed(1)}`).join("");
   for (const l of [...still, ...moving]) {
     const color = shade(l.i), last = l.points[l.points.length - 1];
     if (l.points.length === 1) svg.append(el("line", { x1: left, x2: width - right, y1: Y(last[1]), y2: Y(last[1]), style: `stroke:${color};stroke-width:1.6`, "stroke-dasharray": "8 4" }));
-    else svg.append(el("path", { d: path(l.points, 2) + path([...l.points].reverse(), 3).replace("M", "L") + "Z", style: `fill:${color};fill-opacity:.16` }),
-      el("path", { d: path(l.points, 1), style: `stroke:${color};fill:none;stroke-width:2.2;stroke-linejoin:round`, "stroke-dasharray": dash(l.i) || null }));
-    labels.push({ y: clamp(Y(last[1])), text: l.arm.label, value: last[1], color, x: l.points.length === 1 ? null : X(last[0]) });
+    else svg.append(el("path", { d: path(l.points, 2) + path([...l.points].reverse(), 3).replace("M", "L") + "Z", "clip-path": "url(#inside)", style: `fill:${color};fill-opacity:.16` }),
+      el("path", { d: path(l.points, 1), "clip-path": "url(#inside)", style: `stroke:${color};fill:none;stroke-width:2.2;stroke-linejoin:round`, "stroke-dasharray": dash(l.i) || null }));
+    labels.push({ y: clamp(Y(last[1])), text: brief(l.arm.label), value: last[1], color, x: l.points.length === 1 ? null : X(last[0]) });
   }
   if (!narrow) {
     spreadOut(labels, top + 4, height - bottom - 2, 17);
     for (const l of labels) {
-      const text = l.text.length > 21 ? l.text.slice(0, 20) + "\u2026" : l.text;
+      const text = l.text.length > 31 ? l.text.slice(0, 30) + "\u2026" : l.text;
       if (Math.abs(l.at - l.y) > 3) svg.append(el("line", { x1: width - right + 3, x2: width - right + 12, y1: l.y, y2: l.at, style: `stroke:${l.color};stroke-opacity:.7` }));
       svg.append(el("text", { x: width - right + 15, y: l.at + 4, style: `fill:${l.color}` }, text, el("title", {}, l.text)),
         el("text", { x: width - 2, y: l.at + 4, "text-anchor": "end", style: `fill:${l.color}` }, l.value.toFixed(3)));
@@ -222,7 +227,7 @@ function curves() {
     rule.setAttribute("x1", X(x)); rule.setAttribute("x2", X(x)); rule.setAttribute("visibility", "visible");
     const rows = moving.filter((l) => x <= l.points[l.points.length - 1][0] * 1.0001).map((l) => [l, interpolate(l.points, x)]).sort((a, b) => a[1] - b[1]);
     tip.replaceChildren(el("div", { class: "quiet" }, `${short(x)} ${AXES[at.axis]}`),
-      ...rows.map(([l, y]) => el("div", { style: `color:${shade(l.i)}` }, el("span", {}, l.arm.label), el("b", {}, y.toFixed(4)))));
+      ...rows.map(([l, y]) => el("div", { style: `color:${shade(l.i)}` }, el("span", {}, brief(l.arm.label)), el("b", {}, y.toFixed(4)))));
     tip.style.display = "";
     const scale = box.clientWidth / width, beyond = X(x) * scale + 16 + tip.offsetWidth > box.clientWidth;
     tip.style.left = `${Math.max(0, X(x) * scale + (beyond ? -16 - tip.offsetWidth : 16))}px`;

@@ -1,0 +1,465 @@
+"""W&B mirrors the run's own files, and nothing that happens to it changes a weight or a number."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm import checkpoint, config, loop, mirror, track
+from lm.checkpoint import TrainState
+from tests.conftest import TINY_TRANSFORMER
+from tests.wandb_server import WandbServer
+
+QUICK = ("track.init_timeout=2", "track.finish_timeout=3")
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A stand-in for W&B, with the client pointed at it; the client's service is stopped after."""
+    import wandb
+
+    with WandbServer() as there:
+        monkeypatch.setenv("WANDB_BASE_URL", there.url)
+        monkeypatch.setenv("WANDB_API_KEY", there.key)
+        wandb.teardown()
+        yield there
+        with contextlib.suppress(ConnectionError):  # a test may have killed the client's process
+            wandb.teardown()
+
+
+@pytest.fixture
+def fresh_client():
+    import wandb
+
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.fixture
+def train(cfg, tiny, tmp_path):
+    """train("name", "track=offline"): a whole run in this process; its directory."""
+
+    def make(name: str, *words: str, group: str | None = None) -> Path:
+        out = tmp_path / "outputs/runs" / name
+        out.mkdir(parents=True, exist_ok=True)
+        loaded = cfg(*tiny, *TINY_TRANSFORMER, *QUICK, *words)
+        config.save(loaded, out / config.RESOLVED)
+        loop.train(loaded, out, group)
+        return out
+
+    return make
+
+
+@pytest.fixture
+def tracker(cfg, tmp_path):
+    def make(*words: str, step: int = 0) -> track.Tracker:
+        return track.Tracker(tmp_path, cfg("track=off", *words), TrainState(step), lambda _: 0.0)
+
+    return make
+
+
+def digest(out: Path) -> str:
+    """The sha256 of the last weights."""
+    folder = checkpoint.folder(out, checkpoint.steps(out)[-1])
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def points(out: Path) -> list[dict]:
+    text = (out / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def numbers(rows: list[dict]) -> list[dict]:
+    """What is the same whenever a run is repeated: clocks left out."""
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "speed/tokens_per_s")} for row in rows
+    ]
+
+
+def mirrored(rows: list[dict]) -> list[dict]:
+    """W&B's rows without its own columns and without the tables of samples."""
+    plain = [{k: v for k, v in row.items() if not k.startswith("_")} for row in rows]
+    return [row for row in plain if not any(k.startswith("samples") for k in row)]
+
+
+def inspected(folder: Path) -> list[dict]:
+    """Every record that the client wrote, read back by its own reader."""
+    words = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    found = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found.stderr
+    return [json.loads(line) for line in found.stdout.splitlines()]
+
+
+def history(folder: Path) -> list[dict]:
+    records = inspected(folder)
+    return mirrored([r["history"]["item"] for r in records if r["type"] == "history"])
+
+
+def offline_runs() -> list[Path]:
+    return sorted(Path("outputs/wandb").glob("offline-run-*"))
+
+
+# --------------------------------------------------------------------------- the run's own files
+
+VALUES = [
+    (float("nan"), "nan"),
+    (float("inf"), "inf"),
+    (-float("inf"), "-inf"),
+    (torch.tensor(1.5), 1.5),
+    (torch.tensor(float("nan")), "nan"),
+    (torch.tensor([1, 2]), [1, 2]),
+    (np.float32(0.5), 0.5),
+    (np.int64(7), 7),
+    (np.array([1.0, np.nan]), [1.0, "nan"]),
+    (None, None),
+    (True, True),
+    (Path("x"), "x"),
+    ("a" * 1_000_000, "a" * 1_000_000),
+]
+
+
+@pytest.mark.parametrize(("given_value", "stored"), VALUES, ids=[str(v)[:20] for v, _ in VALUES])
+def test_any_metric_becomes_a_valid_line(tracker, tmp_path, given_value, stored):
+    with tracker() as there:
+        there.log(TrainState(3), {"odd/key \U0001f600": given_value})
+    (row,) = points(tmp_path)
+    assert row["odd/key \U0001f600"] == stored and row["step"] == 3
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(max_size=50))
+def test_any_text_survives_as_a_sample(tmp_path_factory, text):
+    """U+2028 and U+0085 end a line for str.splitlines, but not in JSON: such rows were cut off."""
+    path = tmp_path_factory.mktemp("s") / "samples.jsonl"
+    plain = text.encode("utf-8", "replace").decode()
+    path.write_text(
+        "".join(json.dumps({"step": n, "text": plain}, ensure_ascii=False) + "\n" for n in (1, 2)),
+        encoding="utf-8",
+        newline="\n",
+    )
+    track.cut_back(path, 2)
+    (row,) = [json.loads(r) for r in path.read_text(encoding="utf-8").split("\n") if r]
+    assert row == {"step": 1, "text": plain}
+
+
+@pytest.mark.parametrize(
+    "tail", ['{"step": 2, "tok', '{"step": 2}', "[1]\n", "null\n", "\x00\x00\n", '{"a": 1}\n']
+)
+def test_a_torn_or_strange_end_is_cut_off_on_resume(tmp_path, tail):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0}\n{"step": 1}\n' + tail)
+    track.cut_back(path, 5)
+    assert path.read_text() == '{"step": 0}\n{"step": 1}\n'
+
+
+def test_points_of_the_checkpoint_s_step_and_later_are_cut_off(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {n}}}\n' for n in (0, 10, 20, 20, 30)))
+    assert track.cut_back(path, 20) > 4
+    assert path.read_text() == '{"step": 0}\n{"step": 10}\n'
+
+
+# ------------------------------------------------------------------------------- which mode it is
+
+
+@pytest.mark.parametrize(
+    ("requested", "environment", "mode"),
+    [
+        ("off", "online", "off"),
+        ("offline", "online", "offline"),
+        ("auto", "offline", "offline"),
+        ("auto", "dryrun", "offline"),
+        ("auto", "disabled", "off"),
+        ("auto", "", "offline"),  # there is no key
+        ("online", "offline", "offline"),
+    ],
+)
+def test_the_mode_is_decided_without_asking(monkeypatch, requested, environment, mode):
+    monkeypatch.setenv("WANDB_MODE", environment)
+    assert mirror.wandb_mode(requested) == mode
+
+
+def test_without_a_key_the_mode_is_known_in_less_than_a_second(fresh_client):
+    import wandb  # noqa: F401  its import takes half a second by itself
+
+    start = time.perf_counter()
+    assert mirror.wandb_mode("online") == "offline"
+    assert time.perf_counter() - start < 1.0
+
+
+def test_a_malformed_key_means_offline(monkeypatch, fresh_client):
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    assert mirror.wandb_mode("auto") == "offline"
+
+
+@pytest.mark.slow
+def test_a_terminal_without_a_key_is_never_asked(tiny, tmp_path):
+    """wandb.init in online mode would wait for an answer for ever."""
+    words = [*tiny[:2], *tiny[3:], *TINY_TRANSFORMER, *QUICK, "track=online"]
+    main, side = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lm.train", *words],
+        stdin=side,
+        stdout=side,
+        stderr=side,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(track.__file__).parent.parent)},
+        close_fds=True,
+    )
+    os.close(side)
+    seen, deadline = b"", time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if select.select([main], [], [], 0.2)[0]:
+            with contextlib.suppress(OSError):
+                seen += os.read(main, 65536)
+    os.close(main)
+    if process.poll() is None:
+        process.kill()
+    assert process.wait() == 0, seen.decode(errors="replace")
+    assert b"no API key here, so offline" in seen and b"Enter your choice" not in seen
+
+
+# --------------------------------------------------------------------------------------- offline
+
+
+def test_an_offline_run_has_the_numbers_of_metrics_jsonl(train, fresh_client):
+    out = train("a", "track=offline", "track.notes=why", "track.tags=[x,y]")
+    (folder,) = offline_runs()
+    records = inspected(folder)
+    items = [r["history"]["item"] for r in records if r["type"] == "history"]
+    assert mirrored(items) == points(out)
+    assert sum("samples._type" in row for row in items) == 2
+    (run,) = [r["run"] for r in records if r["type"] == "run"][:1]
+    assert run["config"]["update"]["model.n_layer"] == 2
+    assert run["tags"] == ["x", "y"] and run["notes"] == "why"
+    metrics = {r["metric"]["name"]: r["metric"] for r in records if "name" in r.get("metric", {})}
+    assert metrics["val/bpb"]["step_metric"] == "tokens" and metrics["val/bpb"]["summary"]["min"]
+    saved = {f["path"] for r in records if r["type"] == "files" for f in r["files"]["files"]}
+    assert {"config.resolved.yaml", "code.json"} <= saved
+
+
+def test_nothing_is_copied_into_the_home_directory(train, fresh_client, tmp_path):
+    train("a", "track=offline")
+    staged = [p for p in (tmp_path / "wandb-home").rglob("*") if p.is_file()]
+    weights = max(p.stat().st_size for p in tmp_path.rglob("model.safetensors"))
+    # The tables of samples alone, which W&B makes itself; no weights.
+    assert sum(p.stat().st_size for p in staged if "logs" not in p.parts) < weights / 2
+
+
+def test_two_jobs_in_one_process_are_two_runs_in_one_group(train, fresh_client):
+    outs = [train(name, "track=offline", f"seed={name}", group="day-sweep") for name in "01"]
+    folders = offline_runs()
+    assert len(folders) == 2
+    for out, folder in zip(outs, folders, strict=True):
+        (run,) = [r["run"] for r in inspected(folder) if r["type"] == "run"][:1]
+        assert (run["run_group"], run["job_type"]) == ("day-sweep", "sweep")
+        assert run["display_name"].endswith(f"-{out.name}")
+        assert history(folder) == points(out)
+
+
+def test_a_failed_job_s_run_is_failed_and_the_next_one_is_its_own(
+    train, fresh_client, monkeypatch, tmp_path
+):
+    with pytest.raises(loop.NonFiniteError):
+        train("0", "track=offline", "optimizer.lr=1e30", group="g")
+    train("1", "track=offline", group="g")
+    exits = []
+    for folder in offline_runs():
+        records = inspected(folder)
+        exits += [r["exit"].get("exit_code", 0) for r in records if r["type"] == "exit"]
+    assert exits == [1, 0]
+    alerts = [r for r in inspected(offline_runs()[0]) if r["type"] == "alert"]
+    assert len(alerts) == 1 and "training diverged" in json.dumps(alerts)
+
+
+def test_a_resumed_run_keeps_its_id_and_its_curve_goes_on(cfg, tiny, tmp_path, fresh_client):
+    words = (*tiny, *TINY_TRANSFORMER, *QUICK, "track=offline")
+    out = tmp_path / "r"
+    out.mkdir()
+    loop.train(cfg(*words), out)
+    before = json.loads((out / "wandb.json").read_text())
+    (out / "summary.json").unlink()
+    loop.train(cfg(*words, "train.steps=40"), out)
+    after = json.loads((out / "wandb.json").read_text())
+    assert after["id"] == before["id"]
+    first, second = (
+        [r["history"]["item"] for r in inspected(folder) if r["type"] == "history"]
+        for folder in offline_runs()
+    )
+    # W&B drops points whose counter is not above the last one.
+    assert second[0]["_step"] > first[-1]["_step"]
+    steps = [row["step"] for row in points(out)]
+    assert steps == sorted(steps) and steps[-1] == 40
+
+
+# ---------------------------------------------------------------------------------------- online
+
+
+def test_an_online_run_has_the_numbers_of_metrics_jsonl_on_the_server(train, server):
+    out = train("a", "track=auto", group="day-sweep")
+    record = json.loads((out / "wandb.json").read_text())
+    run = server.runs[record["id"]]
+    assert record["mode"] == "online"
+    assert mirrored(run.rows) == points(out)
+    assert (run.exit_code, run.variables["groupName"]) == (0, "day-sweep")
+    assert f"model-{record['id']}" in server.committed
+    assert any(name.startswith("tokenizer-") for name in server.committed)
+    assert server.files["code.json"] == (out / "code.json").read_bytes()
+    best = checkpoint.folder(out, checkpoint.steps(out)[-1])
+    assert server.files["model.safetensors"] == (best / "model.safetensors").read_bytes()
+
+
+def test_artifacts_name_what_they_were_made_from(train, server):
+    train("a", "track=auto", "track.artifacts=all")
+    made_from = {
+        a["artifactCollectionName"].split("-")[0]: json.loads(a["metadata"]).get("made_from")
+        for a in server.artifacts.values()
+        if a.get("metadata")
+    }
+    heads = {k: sorted(n.split("-")[0] for n in v) for k, v in made_from.items() if v is not None}
+    assert heads == {
+        "corpus": [],
+        "tokenizer": ["corpus"],
+        "tokens": ["corpus", "tokenizer"],
+        "model": ["tokenizer", "tokens"],
+    }
+
+
+def test_a_resumed_online_run_goes_on_with_the_same_curve(cfg, tiny, tmp_path, server):
+    words = (*tiny, *TINY_TRANSFORMER, *QUICK, "track=online")
+    out = tmp_path / "r"
+    out.mkdir()
+    loop.train(cfg(*words), out)
+    (out / "summary.json").unlink()
+    loop.train(cfg(*words, "train.steps=40"), out)
+    ((uid, run),) = server.runs.items()
+    assert uid == json.loads((out / "wandb.json").read_text())["id"]
+    counters = [row["_step"] for row in run.rows]
+    assert counters == sorted(set(counters))
+    assert [row["step"] for row in mirrored(run.rows)][-1] == 40
+
+
+@pytest.mark.parametrize("mode", ["error", "forbidden", "hang"])
+def test_a_broken_server_means_offline_and_the_run_has_its_numbers(train, server, mode, caplog):
+    server.mode = mode
+    start = time.perf_counter()
+    out = train("a", "track=online")
+    assert time.perf_counter() - start < 40
+    record = json.loads((out / "wandb.json").read_text())
+    assert record["mode"] == "offline"
+    assert history(offline_runs()[-1]) == points(out)
+    assert "W&B online failed" in caplog.text
+
+
+def test_a_dead_server_means_offline(train, server):
+    server.die()
+    out = train("a", "track=online")
+    assert json.loads((out / "wandb.json").read_text())["mode"] == "offline"
+    assert history(offline_runs()[-1]) == points(out)
+
+
+def test_a_server_that_dies_mid_run_costs_the_finish_timeout_at_most(tracker, server, tmp_path):
+    with tracker("track=online", *QUICK) as there:
+        there.log(TrainState(0), {"train/loss": 1.0})
+        server.die()
+        start = time.perf_counter()
+        for step in range(1, 200):
+            there.log(TrainState(step), {"train/loss": 1.0})
+        logging_took = time.perf_counter() - start
+    assert logging_took < 5
+    assert time.perf_counter() - start < 15
+    assert len(points(tmp_path)) == 200
+
+
+def test_a_server_that_hangs_at_the_end_costs_the_finish_timeout_at_most(tracker, server):
+    with tracker("track=online", *QUICK) as there:
+        there.log(TrainState(0), {"train/loss": 1.0})
+        server.mode = "hang"
+        start = time.perf_counter()
+    assert time.perf_counter() - start < 3 + 5
+
+
+def test_the_death_of_the_client_s_own_process_is_one_warning(
+    train, server, monkeypatch, caplog, tmp_path
+):
+    def kill_at_step_10(model, *rest, _step=loop.train_step, _done=[]):  # noqa: B006
+        if rest[3] == 10 and not _done:
+            _done.append(1)
+            children = subprocess.run(
+                ["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())],
+                capture_output=True,
+                text=True,
+            ).stdout
+            for line in children.splitlines():
+                if "wandb" in line or "gpu_stats" in line:
+                    os.kill(int(line.split()[0]), signal.SIGKILL)
+        return _step(model, *rest)
+
+    good = digest(train("good", "track=off"))
+    monkeypatch.setattr(loop, "train_step", kill_at_step_10)
+    out = train("a", "track=online")
+    assert digest(out) == good
+    assert caplog.text.count("W&B stopped") == 1
+    assert points(out)[-1]["step"] == 20
+
+
+# --------------------------------------------------------------------------- weights, bit by bit
+
+
+def test_weights_and_numbers_are_the_same_with_tracking_off_offline_online_and_broken(
+    train, server, monkeypatch
+):
+    good = train("off", "track=off")
+    outs = [train("offline", "track=offline"), train("online", "track=online")]
+    server.mode = "error"
+    outs.append(train("error", "track=online"))
+    monkeypatch.setitem(sys.modules, "wandb", None)  # `import wandb` raises ImportError
+    outs.append(train("missing", "track=auto"))
+    for out in outs:
+        assert digest(out) == digest(good), out.name
+        assert numbers(points(out)) == numbers(points(good)), out.name
+
+
+def test_a_broken_installation_of_wandb_is_named_once(train, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    train("a", "track=online")
+    assert caplog.text.count("W&B stopped") == 1 and "wandb" in caplog.text
+    caplog.clear()
+    train("b", "track=off")
+    assert "W&B" not in caplog.text
+
+
+# ------------------------------------------------------------------------------------------ sync
+
+
+def test_offline_runs_reach_the_server_by_wandb_sync(train, fresh_client, monkeypatch):
+    outs = [train(name, "track=offline", f"seed={name}") for name in "01"]
+    with WandbServer() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", server.key)
+        for folder in offline_runs():
+            words = [sys.executable, "-m", "wandb", "sync", str(folder)]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=100)
+            assert done.returncode == 0, done.stderr
+        for out in outs:
+            uid = json.loads((out / "wandb.json").read_text())["id"]
+            assert mirrored(server.runs[uid].rows) == points(out)
+
+
+def test_the_stand_in_does_not_outlive_its_test():
+    assert not [t for t in threading.enumerate() if "serve_forever" in t.name and t.is_alive()]

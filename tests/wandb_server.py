@@ -1,0 +1,215 @@
+"""A stand-in for the W&B API on this machine, for the real client: enough to train, sync, resume.
+
+    with WandbServer() as server:
+        ...                      # WANDB_BASE_URL=server.url, WANDB_API_KEY=server.key
+        server.runs["a1b2c3d4"].rows
+
+`server.mode` may change at any time: ok, hang (accepts and never answers), error (500), forbidden
+(403). Unknown operations are answered with {} and kept in `server.unknown`, so that a new client
+shows itself.
+"""
+
+import gzip
+import json
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Run:
+    """What the server was told of one run."""
+
+    variables: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    exit_code: int | None = None
+    upserts: int = 0
+
+
+class WandbServer:
+    key = "0" * 40
+
+    def __init__(self) -> None:
+        self.mode = "ok"
+        self.runs: dict[str, Run] = {}
+        self.artifacts: dict[str, dict[str, Any]] = {}
+        self.committed: list[str] = []
+        self.alerts: list[str] = []
+        self.files: dict[str, bytes] = {}
+        self.operations: list[str] = []
+        self.unknown: set[str] = set()
+        self.stop_requested = False
+        self.release = threading.Event()  # lets hanging answers go at the end
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"to": self}))
+        self.http.daemon_threads = True
+        self.http.handle_error = lambda *_: None  # clients that were killed
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+
+    def __enter__(self) -> "WandbServer":
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.die()
+
+    def die(self) -> None:
+        """Stop at once: from now on connections are refused."""
+        self.release.set()
+        self.http.shutdown()
+        self.http.server_close()
+
+    # ---------------------------------------------------------------------------- the answers
+
+    def stream(self, run: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The rows, the end and the alerts that a run sends while it goes on."""
+        there = self.runs.setdefault(run, Run())
+        for name, file in body.get("files", {}).items():
+            if name == "wandb-history.jsonl":
+                there.rows += [json.loads(line) for line in file["content"]]
+        if body.get("exitcode") is not None:
+            there.exit_code = body["exitcode"]
+        return {"exitcode": None, "limits": {}}
+
+    def answer(self, name: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """The data of one GraphQL operation."""
+        self.operations.append(name)
+        if "RunResumeStatus" in name:
+            return {"model": self.bucket_status(variables)}
+        method = getattr(self, f"on_{name}", None)
+        if method is None:
+            self.unknown.add(name)
+            return {}
+        return method(variables)
+
+    def on_Viewer(self, _: dict) -> dict:
+        teams = {"edges": []}
+        return {"viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}",
+                           "teams": teams}}  # fmt: skip
+
+    def on_ServerInfo(self, _: dict) -> dict:
+        versions = {"max_cli_version": "9.9.9", "min_cli_version": "0.1"}
+        return {"serverInfo": {"cliVersionInfo": versions, "latestLocalVersionInfo": None,
+                               "features": []}}  # fmt: skip
+
+    def on_ServerFeaturesQuery(self, _: dict) -> dict:
+        return {"serverInfo": {"features": []}}
+
+    def bucket_status(self, variables: dict) -> dict:
+        run = self.runs.get(variables.get("name", ""))
+        bucket = None
+        if run is not None:
+            tail = json.dumps([json.dumps(row) for row in run.rows[-1:]])
+            bucket = {
+                "id": variables["name"], "name": variables["name"], "config": "{}",
+                "summaryMetrics": "{}", "displayName": None, "tags": [], "wandbConfig": "{}",
+                "historyLineCount": len(run.rows), "eventsLineCount": 0, "logLineCount": 0,
+                "historyTail": tail, "eventsTail": "[]",
+            }  # fmt: skip
+        return {"id": "p", "name": "lm", "entity": {"id": "e", "name": "me"}, "bucket": bucket}
+
+    def on_UpsertBucket(self, variables: dict) -> dict:
+        name = variables.get("name") or variables.get("id")
+        new = name not in self.runs
+        run = self.runs.setdefault(name, Run())
+        run.upserts += 1
+        run.variables |= {k: v for k, v in variables.items() if v is not None}
+        project = {"id": "p", "name": variables.get("project") or "lm",
+                   "entity": {"id": "e", "name": "me"}}  # fmt: skip
+        bucket = {"id": name, "name": name, "displayName": variables.get("displayName"),
+                  "description": None, "config": variables.get("config"), "sweepName": None,
+                  "historyLineCount": 0 if new else len(run.rows), "project": project}  # fmt: skip
+        return {"upsertBucket": {"bucket": bucket, "inserted": new}}
+
+    def on_CreateRunFiles(self, variables: dict) -> dict:
+        files = [{"name": n, "uploadUrl": f"{self.url}/put/{n}"} for n in variables["files"]]
+        return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
+
+    def on_RunStoppedStatus(self, _: dict) -> dict:
+        return {"project": {"run": {"stopped": self.stop_requested}}}
+
+    def on_NotifyScriptableRunAlert(self, variables: dict) -> dict:
+        self.alerts.append(variables["title"])
+        return {"notifyScriptableRunAlert": {"success": True}}
+
+    def on_ArtifactType(self, _: dict) -> dict:
+        return {"project": {"artifact": None}}
+
+    def on_CreateArtifact(self, variables: dict) -> dict:
+        given = variables.get("input") or variables
+        uid = f"artifact{len(self.artifacts)}"
+        self.artifacts[uid] = given
+        artifact = {"id": uid, "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
+        return {"createArtifact": {"artifact": artifact}}
+
+    def on_CreateArtifactManifest(self, variables: dict) -> dict:
+        wanted = (variables.get("input") or variables).get("includeUpload")
+        url = f"{self.url}/put/manifest" if wanted else None
+        file = {"id": "m", "uploadUrl": url, "uploadHeaders": []}
+        return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
+
+    def on_UpdateArtifactManifest(self, _: dict) -> dict:
+        file = {"id": "m", "uploadUrl": f"{self.url}/put/manifest", "uploadHeaders": []}
+        return {"updateArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
+
+    def on_CreateArtifactFiles(self, variables: dict) -> dict:
+        given = variables.get("artifactFiles") or variables["input"]["artifactFiles"]
+        nodes = [
+            {"node": {
+                "storagePath": f"s/{f['name']}", "uploadUrl": f"{self.url}/put/{f['name']}",
+                "uploadHeaders": [], "uploadMultipartUrls": None,
+                "artifact": {"id": f["artifactID"]}}}
+            for f in given
+        ]  # fmt: skip
+        return {"createArtifactFiles": {"files": {"edges": nodes}}}
+
+    def on_CommitArtifact(self, variables: dict) -> dict:
+        uid = variables.get("artifactID") or variables["input"]["artifactID"]
+        self.committed.append(self.artifacts[uid]["artifactCollectionName"])
+        return {"commitArtifact": {"artifact": {"id": uid, "digest": "d"}}}
+
+
+class Handler(BaseHTTPRequestHandler):
+    to: WandbServer
+    protocol_version = "HTTP/1.1"
+
+    def body(self) -> bytes:
+        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        return gzip.decompress(data) if self.headers.get("Content-Encoding") == "gzip" else data
+
+    def reply(self) -> None:
+        try:
+            data = self.body()
+            server = self.to
+            if server.mode == "hang":
+                server.release.wait()
+                self.close_connection = True
+                return
+            status = {"error": 500, "forbidden": 403}.get(server.mode, 200)
+            answer = json.dumps(self.answer(data) if status == 200 else {"error": "no"}).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+        except (ConnectionResetError, BrokenPipeError):
+            self.close_connection = True
+
+    def answer(self, data: bytes) -> dict[str, Any]:
+        server = self.to
+        if self.command == "PUT":
+            server.files[self.path.removeprefix("/put/")] = data
+        elif self.path.endswith("/file_stream"):
+            return server.stream(self.path.split("/")[-2], json.loads(data))
+        elif self.path.endswith("/graphql"):
+            request = json.loads(data)
+            name = re.search(r"\b(?:query|mutation)\s+(\w+)", request["query"])
+            known = server.answer(name.group(1) if name else "?", request.get("variables") or {})
+            return {"data": known}
+        return {}
+
+    do_GET = do_POST = do_PUT = do_HEAD = reply
+
+    def log_message(self, *_: Any) -> None:
+        pass
