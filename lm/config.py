@@ -582,7 +582,8 @@ def _load_group(group: str, values: Any) -> Settings:
     if group in PARTS:
         name, known = values.get("name"), options(group)
         if name not in known:
-            raise ConfigError(f"{group}.name={name}: choose {', '.join(known)}")
+            own = ", or give import=MODULE of your own" if group == "model" else ""
+            raise ConfigError(f"{group}.name={name}: choose {', '.join(known)}{own}")
         cls: type = known[name]
     else:
         cls = {"train": TrainConfig, "track": TrackConfig}[group]

@@ -30,7 +30,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lm import arms, cli, compat, config, store, tuner
+from lm import arms, cli, compat, config, hf, store, tuner
 from lm.config import Config, ConfigError
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,8 @@ def compose_run(words: list[str]) -> Config:
 def load(composed: DictConfig) -> Config:
     """What Hydra composed, as a checked Config."""
     values = OmegaConf.to_container(composed, resolve=True)
-    return config.load({str(k): v for k, v in values.items() if k not in ("hydra", "experiment")})
+    values = {str(k): v for k, v in values.items() if k not in ("hydra", "experiment")}
+    return config.load(hf.adopt(values) if values.get("init_from") else values)
 
 
 def _arms(overrides: list[str], extra: list[str]) -> list[list[str]]:

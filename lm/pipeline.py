@@ -23,6 +23,7 @@ from rich.progress import Progress
 from lm import data, store, tokenizers
 from lm.config import Config, CorpusConfig, TokenizerConfig
 from lm.corpora import base
+from lm.tokenizers import formats
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val")
@@ -82,6 +83,8 @@ def prepare_tokenizer(cfg: TokenizerConfig, corpus: Path) -> Any:
 
     char takes its alphabet from both splits: a validation text could not be encoded otherwise.
     """
+    if cfg.name == "hf":
+        return existing_tokenizer(Path(cfg.path))
     settings = {k: v for k, v in dataclasses.asdict(cfg).items() if k != "name"}
     splits = SPLITS if cfg.name == "char" else SPLITS[:1]
     sha = store.read_json(corpus / "corpus.json")["sha256"]
@@ -104,6 +107,18 @@ def prepare_tokenizer(cfg: TokenizerConfig, corpus: Path) -> Any:
     seconds = store.build_once(folder, make)
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     _say("tokenizer", cfg.name, seconds, f"{tokenizer.vocab_size:,} tokens")
+    return tokenizer
+
+
+def existing_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a Hugging Face folder: tokenizer.json, or GPT-2's vocab.json, merges.txt."""
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = formats.from_hf(folder / "tokenizer.json")
+    elif (folder / "vocab.json").is_file():
+        tokenizer = formats.from_gpt2(folder / "vocab.json", folder / "merges.txt")
+    else:
+        raise FileNotFoundError(f"{folder} has neither tokenizer.json nor vocab.json")
+    _say("tokenizer", "hf", None, f"{tokenizer.vocab_size:,} tokens of {folder}")
     return tokenizer
 
 

@@ -12,7 +12,7 @@ PRESETS = [(g, p.stem) for g in GROUPS for p in sorted((launch.folder("conf") / 
 
 @pytest.mark.parametrize(("group", "name"), PRESETS)
 def test_every_preset_composes_and_survives_a_file(group, name, cfg, tmp_path):
-    words = [f"{group}={name}"] + ["corpus.path=x.txt"] * (name == "files")
+    words = [f"{group}={name}"] + [f"{group}.path=x.txt"] * (name in ("files", "hf"))
     loaded = cfg(*words)
     config.save(loaded, tmp_path / "c.yaml")
     assert config.load(tmp_path / "c.yaml") == loaded
