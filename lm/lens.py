@@ -8,6 +8,7 @@ in probe.py, what the page shows is made here and in views.py, how it looks is i
 """
 
 import json
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from lm.config import Config, ConfigError, LensConfig
 from lm.models.base import LanguageModel
 from lm.run import Run
 
+log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 MAX_COUNTED = 5_000_000  # training tokens whose pairs are counted
 
@@ -218,12 +220,16 @@ def _bigram(subject: Subject, ids: Tensor) -> dict[str, Any]:
     return views.bigram(subject.train_ids[:MAX_COUNTED], subject.model.vocab_size, ids)
 
 
-def for_run(out: Path) -> Path:
-    """Write the page of a run into it; its path. What `track.lens=true` does at the end."""
-    cfg = LensConfig(run=str(out))
-    subject = Subject.of_run(cfg.run, cfg.checkpoint)
-    cfg.prompt = subject.cfg.train.prompts[0] if subject.cfg.train.prompts else cfg.prompt
-    write(look(subject, cfg), out / "lens.html")
+def after_run(out: Path) -> Path | None:
+    """Write the page of a finished run into it, as `track.lens=true` asks; None if that failed."""
+    cfg = LensConfig()
+    try:
+        subject = Subject.of_run(str(out), cfg.checkpoint)
+        cfg.prompt = next(filter(None, subject.cfg.train.prompts), cfg.prompt)
+        write(look(subject, cfg), out / "lens.html")
+    except Exception as error:  # the run is good whatever goes wrong in looking at it
+        log.warning(f"no lens of {out}: {' '.join(str(error).split())}")
+        return None
     return out / "lens.html"
 
 

@@ -73,6 +73,23 @@ def cfg():
 
 
 @pytest.fixture
+def trained(cfg, tiny, tmp_path):
+    """trained("model=gru", ...): the directory of a finished run of a fraction of a second."""
+
+    def make(*overrides: str) -> Path:
+        from lm import loop
+
+        made = cfg(*tiny, *overrides)
+        out = tmp_path / "run"
+        out.mkdir()
+        config.save(made, out / config.RESOLVED)
+        loop.train(made, out)
+        return out
+
+    return make
+
+
+@pytest.fixture
 def command(tmp_path):
     """command("lm.train", ...): the finished process of a real command in the test's folder."""
 

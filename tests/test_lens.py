@@ -6,30 +6,13 @@ import re
 import pytest
 import torch
 
-from lm import lens, loop, views
+from lm import lens, views
 from lm.config import ConfigError, LensConfig
 from lm.generate import generate, next_token_probs, sample
 from tests.browser import Browser, needs_browser
 from tests.conftest import TINY_TRANSFORMER
 
 TEXT = "the cat said:\n7 plus </script> is 8"
-
-
-@pytest.fixture
-def trained(cfg, tiny, tmp_path):
-    """trained(*overrides): the directory of a small run."""
-
-    def make(*overrides: str):
-        from lm import config
-
-        made = cfg(*tiny, *overrides)
-        out = tmp_path / "run"
-        out.mkdir()
-        config.save(made, out / config.RESOLVED)
-        loop.train(made, out)
-        return out
-
-    return make
 
 
 @pytest.fixture

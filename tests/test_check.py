@@ -1,0 +1,249 @@
+"""The check of a model finds each broken promise; the doctor finds what training did wrong."""
+
+import pytest
+import torch
+from torch import nn
+
+from lm import config, conformance, doctor
+from lm.models.base import LanguageModel
+from tests.conftest import TINY_TRANSFORMER
+
+V = 37
+
+
+class Good(LanguageModel):
+    """A small model that keeps every promise, for the broken ones to differ from."""
+
+    trouble = ""
+
+    def __init__(self, cfg, vocab_size):
+        super().__init__(cfg, vocab_size)
+        self.wte = nn.Embedding(vocab_size, 32)
+        self.gru = nn.GRU(32, 32, batch_first=True)
+        self.head = nn.Linear(32, vocab_size)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        self.spare = nn.Parameter(torch.ones(3)) if self.trouble == "spare" else None
+        self.secret = 1.0 + torch.rand(()).item() if self.trouble == "secret" else 1.0
+        if self.trouble == "sure":
+            nn.init.normal_(self.head.weight, std=3.0)
+        if self.trouble == "stuck":
+            self.gru.requires_grad_(False)
+
+    def forward(self, ids):
+        x = self.wte(ids)
+        if self.trouble == "future":
+            x = x + 0.1 * x.mean(dim=1, keepdim=True)
+        if self.trouble == "deaf":
+            x = torch.cat([torch.zeros_like(x[:, :3]), x[:, 3:]], dim=1)
+        h = self.gru(x)[0]
+        if self.trouble == "constant":
+            h = h * 0
+        logits = self.head(h).float() * self.secret
+        if self.trouble == "short":
+            logits = logits[:, :, 1:]
+        if self.trouble == "half":
+            logits = logits.bfloat16()
+        return logits
+
+    def step(self, ids, state, lengths=None):
+        logits = super().step(ids, state, lengths)
+        return logits + 0.5 if self.trouble == "cache" else logits
+
+
+def bench(trouble: str, monkeypatch) -> conformance.Bench:
+    torch.manual_seed(0)
+    monkeypatch.setattr(Good, "trouble", trouble)
+    monkeypatch.setattr(config.BigramConfig, "builds", "tests.test_check:Good")
+    cfg = config.Config(
+        corpus=config.GrammarConfig(),
+        tokenizer=config.ByteConfig(),
+        model=config.BigramConfig(context_len=16),
+        optimizer=config.AdamWConfig(),
+        schedule=config.ConstantConfig(),
+    )
+    return conformance.Bench(cfg, V, torch.device("cpu"))
+
+
+def test_a_good_model_passes_every_check(monkeypatch):
+    found = list(conformance.examine(bench("", monkeypatch)))
+    assert [name for name, verdict, _ in found if verdict != "ok"] == []
+    assert len(found) == len(conformance.CHECKS) == 11
+
+
+@pytest.mark.parametrize(
+    ("trouble", "check", "message"),
+    [
+        ("short", "shapes", "not (B, T, V)"),
+        ("half", "shapes", "return them as float32"),
+        ("future", "causality", "it sees the future"),
+        ("deaf", "memory", "position 0 never reaches position 15"),
+        ("sure", "first loss", "start the last layer with smaller weights"),
+        ("constant", "one batch", "it does not learn"),
+        ("cache", "cache", "step() and forward() differ by 0.5"),
+        ("secret", "save, load", "the loaded model answers differently"),
+        ("spare", "gradients", "no gradient reaches spare"),
+        ("stuck", "gradients", "no gradient reaches gru.weight_ih_l0"),
+    ],
+)
+def test_a_broken_promise_is_found_and_named(trouble, check, message, monkeypatch):
+    function = conformance.CHECKS[check]
+    with pytest.raises(conformance.Broken) as broken:
+        function(bench(trouble, monkeypatch))
+    assert message in str(broken.value)
+
+
+def test_an_error_in_the_model_is_a_finding_and_the_rest_goes_on(monkeypatch):
+    subject = bench("", monkeypatch)
+
+    def crash(self, ids):
+        raise RuntimeError("shapes cannot be\nmultiplied")
+
+    monkeypatch.setattr(Good, "forward", crash)
+    found = list(conformance.examine(subject))
+    assert found[0] == ("shapes", "failed", "RuntimeError: shapes cannot be multiplied")
+    assert len(found) == len(conformance.CHECKS)
+
+
+@pytest.mark.parametrize("name", sorted(config.options("model")))
+def test_every_model_of_the_package_keeps_its_promises(name, cfg):
+    made = cfg(f"model={name}", *(TINY_TRANSFORMER if name == "transformer" else ()))
+    made.model.context_len = 16
+    train = torch.randint(0, V, (400,)).numpy()
+    found = conformance.examine(conformance.Bench(made, V, torch.device("cpu"), train))
+    assert [(n, d) for n, verdict, d in found if verdict == "failed"] == []
+
+
+def test_what_one_batch_allows_is_the_entropy_of_its_own_continuations():
+    ids = torch.tensor([[1, 2, 1, 3, 1, 2]])
+    # after 1 come 2, 3, 2; after 2 comes 1; after 3 comes 1
+    expected = (
+        3 / 5 * -(2 / 3 * torch.log(torch.tensor(2 / 3)) + 1 / 3 * torch.log(torch.tensor(1 / 3)))
+    )
+    assert conformance._floor(ids, memory=0) == pytest.approx(expected.item())
+    assert conformance._floor(ids, memory=5) == 0.0
+
+
+def test_the_longest_copy_is_found():
+    assert doctor.longest_copy("xxhello worldyy", "say hello world") == "hello world"
+    assert doctor.longest_copy("abc", "xyz") == ""
+
+
+def by_name(findings):
+    return {finding.name: finding for finding in findings}
+
+
+def test_the_doctor_of_a_short_run_says_it_learned_too_little(trained):
+    found = by_name(doctor.examine(trained(*TINY_TRANSFORMER)))
+    assert found["counts"].verdict in ("look", "note")
+    assert "train.steps" in found["counts"].advice
+    assert found["epochs"].verdict == "note"
+    assert found["updates"].verdict == found["gradients"].verdict == "ok"
+    assert "longest copy" in found["copies"].detail
+
+
+def test_the_doctor_finds_dead_units(trained, monkeypatch):
+    out = trained(*TINY_TRANSFORMER, "model.bias=true")
+    load = doctor.Run.model
+
+    def killed(self, which="best"):
+        model = load(self, which)
+        with torch.no_grad():
+            model.blocks[1].mlp.up.bias.fill_(-100.0)
+        return model
+
+    monkeypatch.setattr(doctor.Run, "model", killed)
+    found = by_name(doctor.examine(out))["dead units"]
+    assert found.verdict == "look"
+    assert found.detail.startswith("100.0% of the inputs of blocks.1.mlp.down")
+
+
+def test_the_doctor_finds_text_learned_by_heart(trained, toy_text):
+    import json
+
+    out = trained(*TINY_TRANSFORMER)
+    text = toy_text.read_text(encoding="utf-8")[2000:2300]
+    (out / "samples.jsonl").write_text(json.dumps({"step": 20, "text": text}) + "\n")
+    found = by_name(doctor.examine(out))["copies"]
+    assert found.verdict == "look"
+    assert "longest copy in the samples: 300 characters" in found.detail
+
+
+def test_the_doctor_finds_a_score_below_the_entropy_of_the_source(trained, cfg):
+    import json
+
+    out = trained(*TINY_TRANSFORMER)
+    summary = json.loads((out / "summary.json").read_text())
+    summary |= {"corpus/floor_bpb": summary["best_val_bpb"] + 0.1}
+    (out / "summary.json").write_text(json.dumps(summary))
+    assert by_name(doctor.examine(out))["counts"].verdict == "failed"
+
+
+@pytest.mark.parametrize("model", ["gru", "mlp", "bigram", "bigram_counts", "ngram"])
+def test_the_doctor_reads_a_run_of_every_model(trained, model):
+    assert by_name(doctor.examine(trained(f"model={model}")))["train, val"].verdict in (
+        "ok",
+        "look",
+    )
+
+
+def test_a_check_that_fails_exits_with_1(command, tmp_path):
+    """And a good one with 0; a model of one's own is named on the command line alone."""
+    (tmp_path / "leaky.py").write_text(LEAKY, encoding="utf-8")
+    (tmp_path / "conf/model").mkdir(parents=True)
+    yaml = "defaults: [{/schema/model@_here_: leaky}, _self_]\n"
+    (tmp_path / "conf/model/leaky.yaml").write_text(yaml)
+    words = ("--config-dir", "conf", "model=leaky", "grammar=false")
+    done = command("lm.check", "import=leaky", *words)
+    assert done.returncode == 1, done.stderr
+    assert "it sees the future" in done.stdout
+    unknown = command("lm.check", *words)
+    assert unknown.returncode == 2
+
+
+LEAKY = """
+from dataclasses import dataclass
+from typing import ClassVar
+from torch import nn
+from lm.config import ModelConfig
+from lm.models.base import LanguageModel
+
+@dataclass
+class LeakyConfig(ModelConfig):
+    builds: ClassVar[str] = "leaky:Leaky"
+    name: str = "leaky"
+
+class Leaky(LanguageModel):
+    def __init__(self, cfg, vocab_size):
+        super().__init__(cfg, vocab_size)
+        self.wte = nn.Embedding(vocab_size, 16)
+        self.head = nn.Linear(16, vocab_size)
+
+    def forward(self, ids):
+        x = self.wte(ids)
+        return self.head(x + x.mean(dim=1, keepdim=True)).float()
+"""
+
+
+def test_no_file_can_name_a_module_to_import(command, tiny, tmp_path):
+    (tmp_path / "evil.py").write_text("open('done', 'w')")
+    (tmp_path / "conf/model").mkdir(parents=True)
+    (tmp_path / "conf/model/evil.yaml").write_text(
+        "defaults: [{/schema/model@_here_: bigram}, _self_]\nimport: evil\nbuilds: 'evil:x'\n"
+    )
+    done = command("lm.train", "--config-dir", "conf", *tiny, "model=evil")
+    assert done.returncode == 2
+    assert "'import' not in" in done.stderr or "unknown setting" in done.stderr
+    saved = tmp_path / "run"
+    saved.mkdir()
+    (saved / "config.resolved.yaml").write_text(
+        "import: evil\nmodel: {name: evil, builds: 'evil:x'}"
+    )
+    assert command("lm.sample", f"run={saved}").returncode == 2
+    assert not (tmp_path / "done").exists()
+
+
+def test_an_import_that_is_not_there_is_told_in_one_line(command):
+    done = command("lm.check", "import=nowhere.mine", "model=mine")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "import=nowhere.mine: there is no such module" in done.stderr

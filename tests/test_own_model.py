@@ -1,0 +1,46 @@
+"""The README's "add your own model", run as it stands there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+TITLE = "## Add your own model"
+
+
+def section() -> str:
+    text = README.read_text(encoding="utf-8")
+    if TITLE not in text:
+        pytest.skip(f"README.md has no section {TITLE!r}")
+    return text.split(TITLE)[1].split("\n## ")[0]
+
+
+def files(text: str) -> dict[str, str]:
+    """The content of each file that the section names above a block."""
+    return dict(re.findall(r"`([\w./]+)`\n```\w+\n(.*?)```", text, re.S))
+
+
+def test_the_readmes_own_model_takes_at_most_40_lines():
+    found = files(section())
+    assert [Path(name).suffix for name in found] == [".py", ".yaml"]
+    assert sum(len(body.splitlines()) for body in found.values()) <= 40
+
+
+@pytest.mark.slow
+def test_the_readmes_own_model_is_checked_trained_and_seen(command, tmp_path):
+    text = section()
+    for name, body in files(text).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(body, encoding="utf-8")
+    commands = re.search(r"```sh\n(.*?)```", text, re.S).group(1).splitlines()
+    assert len(commands) == 3
+    for line in commands:
+        python, dash_m, module, *words = shlex.split(line)
+        assert (python, dash_m) == ("python", "-m")
+        done = command(module, *words)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert list(tmp_path.glob("outputs/runs/*/*/lens.html"))
+    lost = command("lm.sample", "run=latest")
+    assert lost.returncode == 2 and "model.name=average" in lost.stderr
