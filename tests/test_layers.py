@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     # L0: leaves
-    {"arms"},
+    {"arms", "sync"},
     {"config", "store", "runtime", "metrics", "compat", "corpora.base", "models.kv_cache"}
     | {"optim.schedule", "optim.muon"},
     # L1: parts

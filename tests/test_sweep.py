@@ -1,13 +1,20 @@
 """Sweeps: seeds are folded, a failed arm harms no other, and the same command goes on."""
 
 import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm import arms
+from lm import arms, config, store, tuner
 from tests.conftest import TINY_TRANSFORMER
 
 
@@ -57,6 +64,7 @@ def test_settings_that_every_arm_shares_are_not_repeated():
     assert [r["settings"] for r in rows] == [["a=1"], ["a=2"]]
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), max_size=8))
 def test_the_mean_lies_between_the_smallest_and_the_largest_value(values):
     mean, spread = arms.mean_and_spread([*values, float("nan"), float("inf")])
@@ -133,3 +141,292 @@ def test_a_mistake_in_one_arm_of_a_grid_is_told_before_any_arm_starts(command, t
     assert done.returncode == 2
     assert "unknown setting model.n_layer" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "outputs/sweeps").exists()
+
+
+# --------------------------------------------------------------------------------------- tuning
+
+# Models that only count take a blink: their one setting is as good to search as any other.
+COUNTS = ("model=bigram_counts", "model.add_k=tag(log, interval(1e-3,1e3))")
+TUNE = ("-m", "hydra/sweeper=lm", "hydra.sweep.dir=outputs/tune", "hydra.sweeper.n_startup=4")
+
+
+def space(*words, **params):
+    return tuner.search_space(OverridesParser.create(), params, words)
+
+
+def trials(root: Path) -> list:
+    return tuner.open_study(root).trials
+
+
+def states(root: Path) -> list[str]:
+    return [t.state.name for t in trials(root)]
+
+
+def study(root: Path, **about) -> object:
+    root.mkdir(parents=True, exist_ok=True)
+    record = {"journal": "optuna.journal", "study": "lm", "pruner": "none", "warmup": 0} | about
+    (root / tuner.STUDY).write_text(json.dumps(record))
+    return tuner.open_study(root)
+
+
+def test_hydra_s_grammar_becomes_optuna_s_distributions():
+    d = pytest.importorskip("optuna").distributions
+    fixed, found = space(
+        "optimizer.lr=tag(log, interval(1e-4,3e-2))",
+        "model.n_layer=range(2,6)",
+        "model.n_embd=range(16,65,16)",
+        "model.context_len=int(interval(8,32))",
+        "model.norm=rmsnorm,layernorm",
+        "train.steps=5",
+        "~experiment",
+        "+track.tags=[a,b]",
+    )
+    assert found == {
+        "optimizer.lr": d.FloatDistribution(1e-4, 3e-2, log=True),
+        "model.n_layer": d.IntDistribution(2, 5),
+        "model.n_embd": d.IntDistribution(16, 64, step=16),
+        "model.context_len": d.IntDistribution(8, 32),
+        "model.norm": d.CategoricalDistribution(("rmsnorm", "layernorm")),
+    }
+    assert fixed == ["train.steps=5", "~experiment", "+track.tags=[a,b]"]
+
+
+def test_the_command_line_wins_over_the_file_s_settings_to_search():
+    fixed, found = space("a=1", a="1,2", b="3,4")
+    assert fixed == ["a=1"] and list(found) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["seed=0,1,2"], "a seed is not tuned"), (["train.steps=3"], "nothing to tune")],
+)
+def test_a_search_that_cannot_be_is_refused_with_the_way_out(words, message):
+    with pytest.raises(config.ConfigError, match=message):
+        space(*words)
+
+
+def test_a_grid_s_points_are_queued_once(tmp_path):
+    there = study(tmp_path)
+    _, found = space("a=1,2,3", "b=range(0,2)")
+    assert tuner._enqueue_grid(there, found) == tuner._enqueue_grid(there, found) == 6
+    points = [there.ask(found).params for _ in range(6)]
+    assert len({tuple(p.items()) for p in points}) == 6
+    with pytest.raises(config.ConfigError, match="sampler=grid takes"):
+        tuner._enqueue_grid(there, space("a=interval(0,1)")[1])
+
+
+def test_a_journal_torn_by_a_kill_is_read_and_goes_on(tmp_path):
+    there = study(tmp_path)
+    _, found = space("a=interval(0.0,1.0)")
+    there.tell(there.ask(found), 1.0)
+    journal = tmp_path / "optuna.journal"
+    whole = journal.read_bytes()
+    for cut in range(1, 60, 7):
+        journal.write_bytes(whole + whole[:cut].rstrip(b"\n"))
+        again = tuner.open_study(tmp_path)
+        again.tell(again.ask(found), 2.0)
+        assert [t.value for t in trials(tmp_path)] == [1.0, 2.0]
+        journal.write_bytes(whole)
+
+
+def test_the_draws_of_neighbouring_trials_are_spread_over_the_whole_range(tmp_path):
+    """Seeds 0, 1, 2, ... gave first draws between 0.4 and 0.55 again and again."""
+    import optuna
+
+    chosen = config.TunerConfig(sampler="random")
+    there = study(tmp_path)
+    values = []
+    for n in range(40):
+        there.sampler = tuner._sampler(optuna, chosen, n)
+        values.append(there.ask(space("a=interval(0.0,1.0)")[1]).params["a"])
+    assert min(values) < 0.1 and max(values) > 0.9 and statistics.stdev(values) > 0.2
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_a_trial_that_falls_behind_is_pruned(tmp_path, pruner):
+    there = study(tmp_path, pruner=pruner)
+    _, found = space("a=interval(0.0,1.0)")
+
+    def run(score: float) -> bool:
+        trial = there.ask(found)
+        report = tuner.reporter(tmp_path, tmp_path / str(trial.number))
+        report(0, 99.0)  # before training: says nothing
+        try:
+            for step in range(1, 28):
+                report(step, score)
+        except arms.Pruned:
+            there.tell(trial, state=tuner._optuna().trial.TrialState.PRUNED)
+            return True
+        there.tell(trial, score)
+        return False
+
+    assert not any(run(1.0 - i / 100) for i in range(4))
+    assert any(run(5.0) for _ in range(6))
+
+
+def test_outside_a_study_nothing_is_reported(tmp_path):
+    assert tuner.reporter(None, tmp_path) is None
+    assert tuner.reporter(tmp_path, tmp_path / "0") is None
+    study(tmp_path)
+    assert tuner.reporter(tmp_path, tmp_path / "0") is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_search_finds_a_good_setting_and_says_what_mattered(command, tiny, tmp_path, sampler):
+    done = command(
+        "lm.train",
+        *TUNE,
+        *tiny,
+        *COUNTS,
+        "hydra.sweeper.n_trials=10",
+        f"hydra.sweeper.sampler={sampler}",
+    )
+    root = tmp_path / "outputs/tune"
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert states(root) == ["COMPLETE"] * 10
+    results = config.read_yaml(root / "optimization_results.yaml")
+    values = [t.value for t in trials(root)]
+    assert results["best_value"] == min(values) < statistics.median(values)
+    assert results["importance"] == {"model.add_k": 1.0}
+    rows = [json.loads(r) for r in (root / "trials.jsonl").read_text().splitlines()]
+    assert [r["trial"] for r in rows] == list(range(10))
+    assert "best of 10 trials" in done.stdout and (root / "multirun.yaml").exists()
+
+
+@pytest.mark.slow
+def test_failed_and_pruned_trials_are_recorded_and_tolerated(command, tiny, tmp_path):
+    words = ["optimizer.lr=1e-2,1e30,1e-4", "hydra.sweeper.sampler=grid", "train.eval_every=5"]
+    done = command("lm.train", *TUNE, *tiny, *TINY_TRANSFORMER, *words)
+    root = tmp_path / "outputs/tune"
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(states(root)) == ["COMPLETE", "COMPLETE", "FAIL"]
+    (failed,) = (t for t in trials(root) if t.state.name == "FAIL")
+    assert "not" not in failed.params and "the loss is" in failed.user_attrs["error"]
+
+
+@pytest.mark.slow
+def test_three_processes_share_one_study_and_none_does_a_trial_twice(tiny, tmp_path):
+    words = [*TUNE, *tiny, *COUNTS, "hydra.sweeper.n_trials=12"]
+    repository = str(Path(tuner.__file__).parent.parent)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "lm.train", *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": repository},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    said = [p.communicate(timeout=240)[0] for p in processes]
+    assert [p.returncode for p in processes] == [0, 0, 0], said
+    root = tmp_path / "outputs/tune"
+    assert states(root) == ["COMPLETE"] * 12
+    assert len({t.params["model.add_k"] for t in trials(root)}) == 12
+    rows = [json.loads(r)["trial"] for r in (root / "trials.jsonl").read_text().splitlines()]
+    assert sorted(rows) == list(range(12))
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_and_finishes_the_trial_it_was_in(command, tiny, tmp_path):
+    words = [*TUNE, *tiny, *TINY_TRANSFORMER, "optimizer.lr=interval(1e-3,1e-2)"]
+    words += ["hydra.sweeper.n_trials=4", "train.steps=400", "train.save_every=5"]
+    words += ["train.eval_every=50", "train.sample_every=0"]
+    root = tmp_path / "outputs/tune"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lm.train", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(tuner.__file__).parent.parent)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not list(root.glob("1/checkpoints/step_*")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert states(root)[:2] == ["COMPLETE", "RUNNING"]
+    params = [t.params for t in trials(root)]
+    first = store.read_json(root / "0/result.json")
+    again = command("lm.train", *words)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "trial 1 was left unfinished and goes on" in again.stdout
+    assert "resumed from step_" in again.stdout
+    assert states(root) == ["COMPLETE"] * 4
+    assert [t.params for t in trials(root)][:2] == params
+    assert store.read_json(root / "0/result.json") == first
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_search_is_one_line_before_any_trial(command, tiny, tmp_path):
+    for word, message in (
+        ("model.n_layr=range(1,3)", "did you mean model.n_layer?"),
+        ("optimizer.lr=interval(-1,1)", "optimizer.lr=-1"),
+        ("hydra.sweeper.sampler=cmaes", "choose tpe or random or grid"),
+    ):
+        done = command("lm.train", *TUNE, *tiny, "optimizer.lr=interval(0,1)", word)
+        assert message in done.stdout + done.stderr and done.returncode in (1, 2)
+        assert "Traceback" not in done.stdout + done.stderr
+        assert not (tmp_path / "outputs/tune").exists()
+
+
+# ------------------------------------------------------------------------------------- launchers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["local", "submitit_local"])
+def test_a_launcher_runs_the_arms_in_processes_that_share_the_cores(
+    command, tiny, tmp_path, launcher
+):
+    pytest.importorskip(
+        f"hydra_plugins.hydra_{'joblib' if launcher == 'local' else 'submitit'}_launcher"
+    )
+    words = [w for w in tiny if not w.startswith("train.threads")]
+    done = command(
+        "lm.train",
+        "-m",
+        f"hydra/launcher={launcher}",
+        "hydra.sweep.dir=outputs/l",
+        *words,
+        "model=bigram_counts",
+        "seed=0,1,2",
+    )
+    root = tmp_path / "outputs/l"
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = store.read_json(root / "summary.json")["ranking"]
+    assert (row["n"], row["spread"]) == (3, 0.0)
+    if launcher == "local":
+        threads = {store.read_json(p)["threads"] for p in root.glob("*/code.json")}
+        assert threads == {max(1, (os.cpu_count() or 1) // 2)}
+
+
+def test_the_slurm_preset_asks_to_be_queued_again(cfg):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    from hydra import compose, initialize_config_dir
+
+    from lm import compat, launch
+
+    with initialize_config_dir(str(launch.folder("conf")), **compat.VERSION):
+        whole = compose("config", overrides=["hydra/launcher=slurm"], return_hydra_config=True)
+    assert whole.hydra.launcher.max_num_timeout > 0
+    assert whole.hydra.launcher._target_.endswith("SlurmLauncher")
+
+
+def test_the_command_of_the_wandb_sweep_is_one_that_lm_train_takes(cfg):
+    from wandb.sdk.launch.sweeps import utils
+
+    from lm import launch
+
+    sweep = config.read_yaml(launch.folder("experiments") / "wandb_sweep.yaml")
+    chosen = {}
+    for key, rule in sweep["parameters"].items():
+        value = rule.get("value", rule.get("min", (rule.get("values") or [None])[-1]))
+        chosen[key] = {"value": value}
+    words = utils.create_sweep_command_args({"args": chosen})["args_no_hyphens"]
+    loaded = cfg(*words)
+    assert loaded.track.mode == "online" and loaded.model.n_layer == 6
+    assert sweep["metric"] == {"name": "val/bpb", "goal": "minimize"}
+    assert sweep["command"][1:] == ["python", "-m", "lm.train", "${args_no_hyphens}"]

@@ -447,18 +447,25 @@ def test_a_broken_installation_of_wandb_is_named_once(train, monkeypatch, caplog
 # ------------------------------------------------------------------------------------------ sync
 
 
-def test_offline_runs_reach_the_server_by_wandb_sync(train, fresh_client, monkeypatch):
+def test_offline_runs_reach_the_server_and_a_broken_one_stops_none(
+    train, fresh_client, monkeypatch, command
+):
+    """`wandb sync DIR` uploads nothing at all if one run in DIR was killed at its start."""
     outs = [train(name, "track=offline", f"seed={name}") for name in "01"]
+    broken = Path("outputs/wandb/offline-run-20200101_000000-broken00")
+    broken.mkdir()
+    (broken / "run-broken00.wandb").write_bytes(b":W&B\xec\x88\x01")
     with WandbServer() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", server.key)
-        for folder in offline_runs():
-            words = [sys.executable, "-m", "wandb", "sync", str(folder)]
-            done = subprocess.run(words, capture_output=True, text=True, timeout=100)
-            assert done.returncode == 0, done.stderr
+        done = command("lm.sync")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count("synced ") == 2 and done.stdout.count("skipped ") == 1
         for out in outs:
             uid = json.loads((out / "wandb.json").read_text())["id"]
             assert mirrored(server.runs[uid].rows) == points(out)
+        again = command("lm.sync")
+        assert "synced " not in again.stdout, again.stdout
 
 
 def test_the_stand_in_does_not_outlive_its_test():

@@ -212,7 +212,7 @@ function curves() {
   }
   const rule = el("line", { class: "axis", y1: top, y2: height - bottom, visibility: "hidden" });
   svg.append(rule);
-  const tip = el("div", { class: "tip", style: "display:none" });
+  const tip = el("div", { class: narrow ? "tip below" : "tip", style: "display:none" });
   box.replaceChildren(svg, tip);
   const legend = narrow ? labels.sort((a, b) => a.value - b.value).map((l) => el("div", { style: `color:${l.color}` }, `${l.text}  ${l.value.toFixed(3)}`)) : [];
   const away = levels.filter((l) => !inside.includes(l)).map(([name, v]) => `${name} ${v.toFixed(3)}`);
@@ -341,7 +341,7 @@ function differences() {
   const [a, b] = [D.runs[at.a], D.runs[at.b]], all = options(), name = (r) => all.find((o) => o[0] === r)[1];
   const keys = [...new Set([...Object.keys(a.settings), ...Object.keys(b.settings)])].filter((k) => say(setting(a, k)) !== say(setting(b, k))).sort();
   $("difflead").textContent = at.a === at.b ? "Choose two runs above." : keys.length ?
-    `${keys.length} settings differ between the two runs chosen above; the other ${Object.keys({ ...D.shared, ...a.settings }).length - keys.filter((k) => setting(a, k) !== undefined).length} are the same.` : "The two runs chosen above have the same settings.";
+    `${keys.length} setting${keys.length === 1 ? " differs" : "s differ"} between the two runs chosen above; the other ${Object.keys({ ...D.shared, ...a.settings }).length - keys.filter((k) => setting(a, k) !== undefined).length} are the same.` : "The two runs chosen above have the same settings.";
   fill("diff", keys.length ? el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "setting"), el("th", { scope: "col" }, name(at.a)), el("th", { scope: "col" }, name(at.b)))) : "",
     el("tbody", {}, ...keys.map((k) => el("tr", {}, el("td", { class: "mono" }, k), el("td", { class: "mono" }, say(setting(a, k))), el("td", { class: "mono" }, say(setting(b, k)))))));
 }

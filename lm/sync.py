@@ -1,0 +1,54 @@
+"""Upload the offline W&B runs of this directory, each by itself, so that a damaged one stops none.
+
+python -m lm.sync                     # all of outputs/wandb
+python -m lm.sync outputs/wandb/offline-run-20261122_083128-a1b2c3d4
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EMPTY = 7  # bytes of a file that holds a header alone: its run was killed before it said anything
+
+
+def offline_runs(home: Path) -> list[Path]:
+    """The runs that were not uploaded since they last grew, the oldest first."""
+    return [folder for folder in sorted(home.glob("offline-run-*")) if not is_synced(folder)]
+
+
+def is_synced(folder: Path) -> bool:
+    files = list(folder.glob("*.wandb"))
+    marks = [path.with_name(f"{path.name}.synced") for path in files]
+    return bool(files) and all(
+        mark.exists() and mark.stat().st_mtime >= path.stat().st_mtime
+        for path, mark in zip(files, marks, strict=True)
+    )
+
+
+def sync(folders: Sequence[Path]) -> int:
+    """Upload the runs; return how many could not be."""
+    lost = 0
+    for folder in folders:
+        size = sum(path.stat().st_size for path in folder.glob("*.wandb"))
+        if size <= EMPTY:
+            print(f"skipped  {folder}: it holds nothing; the run's own files are whole")
+            continue
+        done = subprocess.run(
+            [sys.executable, "-m", "wandb", "sync", str(folder)], capture_output=True, text=True
+        )
+        lost += done.returncode != 0
+        last = (done.stdout + done.stderr).strip().splitlines()[-1:]
+        print(f"{'synced ' if done.returncode == 0 else 'failed '}  {folder}: {' '.join(last)}")
+    return lost
+
+
+def main() -> None:
+    folders = [Path(word) for word in sys.argv[1:]] or offline_runs(Path("outputs/wandb"))
+    if not folders:
+        print("no offline run waits under outputs/wandb")
+    sys.exit(1 if sync(folders) else 0)
+
+
+if __name__ == "__main__":
+    main()
