@@ -22,7 +22,7 @@ from lm.models.base import LanguageModel
 from lm.run import Run
 
 log = logging.getLogger(__name__)
-MAX_TEXT = 20_000_000  # characters of training text that are searched for copies
+MAX_TEXT = 5_000_000  # characters of training text that are searched for copies
 MAX_TOKENS = 50_000  # of each split that are scored for the gap
 
 
@@ -283,7 +283,8 @@ def _copies(run: Run) -> Iterator[Finding]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     last = [row["text"] for row in rows if row["step"] == rows[-1]["step"]]
     try:
-        corpus = pipeline.prepare_corpus(run.cfg.corpus)
+        with pipeline.quietly():
+            corpus = pipeline.prepare_corpus(run.cfg.corpus)
     except (ValueError, OSError):
         return  # the text lies elsewhere
     text = "\n".join(_beginning(pipeline.read(corpus, "train"), MAX_TEXT))

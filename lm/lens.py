@@ -52,7 +52,8 @@ class Subject:
             run.model(which), run.tokenizer, run.cfg, str(run.path), run.path, step, found
         )
         try:
-            prepared = pipeline.prepare(run.cfg)
+            with pipeline.quietly():
+                prepared = pipeline.prepare(run.cfg)
         except (ValueError, OSError) as error:  # the text may lie on another machine
             subject.missing = " ".join(str(error).split())
             return subject

@@ -7,6 +7,7 @@ A stage's folder is named by the fingerprint of all that decides its content, so
 upstream gives another folder, and nothing stale is ever read.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -154,6 +155,17 @@ def read(corpus: Path, split: str) -> Iterator[str]:
     with open(corpus / f"{split}.jsonl", encoding="utf-8", newline="\n") as file:
         for line in file:
             yield json.loads(line)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without a line about each stage: for looking at a run whose stages are there already."""
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _say(stage: str, name: str, seconds: float | None, detail: str) -> None:
