@@ -359,6 +359,7 @@ class TrackConfig(Settings):
     tags: list[str] = field(default_factory=list)
     notes: str = ""
     artifacts: str = one_of("model", "all", "none")  # model: with its tokenizer; all: the data too
+    histograms: int = within(0, 0)  # steps between those of weights and gradients; 0: none
     init_timeout: int = within(20, 1)  # seconds until a server that does not answer is given up
     finish_timeout: int = within(60, 1)  # seconds at the end to upload the rest
     lens: bool = False  # write lens.html at the end of the run and show it in W&B

@@ -86,6 +86,7 @@ def train(
     log.info(_describe(cfg, model, where, number, batches, budget))
 
     with Tracker(out, cfg, state, budget.progress, group) as track:
+        track.watch(model, state)
         val: dict[str, float] = {}
         spent: list[float] = []  # seconds of the steps since the last logged point
         while True:

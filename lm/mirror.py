@@ -8,6 +8,7 @@ Online, offline or off: track.mode. An offline run is uploaded later by `wandb s
 """
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -17,8 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from lm import arms, checkpoint, config, store
 from lm.checkpoint import TrainState
+from lm.models.base import LanguageModel
 
 log = logging.getLogger(__name__)
 SAVED = "wandb.json"  # in the run directory: the id under which W&B knows it
@@ -52,6 +57,7 @@ class Mirror:
         self.out, self.cfg = out, cfg
         self.run: Any = None
         self.table: Any = None
+        self.seen: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # histograms to send
         self.first: int | None = None  # W&B's own counter at the first point, if not 0
         if cfg.track.mode == "off":
             return
@@ -139,6 +145,36 @@ class Mirror:
         else:
             self._guard(lambda: self.run.log(row, step=first, commit=True))
 
+    def watch(self, model: LanguageModel, state: TrainState) -> None:
+        """Histograms of weights and gradients, every `track.histograms` steps; only read."""
+        every = self.cfg.track.histograms
+        if self.run is None or not every:
+            return
+        self.model = model
+
+        def seen(name: str, parameter: Tensor) -> None:  # after each micro-batch; the last counts
+            if state.step % every == 0:
+                self._guard(lambda: self.seen.update({f"gradients/{name}": bins(parameter.grad)}))
+
+        for name, parameter in model.named_parameters():
+            parameter.register_post_accumulate_grad_hook(functools.partial(seen, name))
+
+    def histograms(self, state: TrainState) -> None:
+        """Send what was gathered in this step, if it was one of those."""
+        if self.run is None or not self.seen:
+            return
+        found, self.seen = self.seen, {}
+        for name, parameter in self.model.named_parameters():
+            found[f"weights/{name}"] = bins(parameter)
+
+        def send() -> None:
+            import wandb
+
+            drawn = {key: wandb.Histogram(np_histogram=value) for key, value in found.items()}
+            self.log({**drawn, "step": state.step, "tokens": state.tokens})
+
+        self._guard(send)
+
     def samples(self, state: TrainState, rows: list[dict[str, Any]]) -> None:
         """Texts that the model wrote: rows added to one table."""
         if not rows:
@@ -225,3 +261,9 @@ class Mirror:
         for end in (lambda: run.finish(exit_code=1, quiet=True), wandb.teardown):
             with contextlib.suppress(Exception):  # it may be what failed
                 end()
+
+
+def bins(values: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The histogram of a tensor in 64 bins; values that are not finite are left out."""
+    plain = values.detach().float().cpu().numpy().ravel()
+    return np.histogram(plain[np.isfinite(plain)], bins=64)

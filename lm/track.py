@@ -18,6 +18,7 @@ from lm import cli, config, store
 from lm.checkpoint import TrainState
 from lm.display import Display
 from lm.mirror import Mirror
+from lm.models.base import LanguageModel
 
 
 class Tracker:
@@ -50,12 +51,17 @@ class Tracker:
         self.samples_file.close()
         self.wandb.close(error)
 
+    def watch(self, model: LanguageModel, state: TrainState) -> None:
+        """Send histograms of the model's weights and gradients to W&B, if track.histograms asks."""
+        self.wandb.watch(model, state)
+
     def log(self, state: TrainState, values: Mapping[str, float]) -> None:
         """One point of the curves: a line of metrics.jsonl, and the same to W&B."""
         row = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3)}
         row |= {key: number(value) for key, value in values.items()}
         self._append(self.metrics, row)
         self.wandb.log(row)
+        self.wandb.histograms(state)
         self.display.show(state, row)
 
     def samples(self, state: TrainState, rows: list[dict[str, Any]]) -> None:

@@ -253,6 +253,17 @@ def test_an_offline_run_has_the_numbers_of_metrics_jsonl(train, fresh_client):
     assert {"config.resolved.yaml", "code.json"} <= saved
 
 
+def test_histograms_on_request_are_sent_and_change_no_weight(train, fresh_client):
+    good = train("plain", "track=off")
+    out = train("a", "track=offline", "track.histograms=10")
+    assert digest(out) == digest(good)
+    items = [r["history"]["item"] for r in inspected(offline_runs()[0]) if r["type"] == "history"]
+    drawn = [row for row in items if any(k.startswith("gradients/") for k in row)]
+    assert [row["step"] for row in drawn] == [0, 10]
+    assert any(k.startswith("weights/") for k in drawn[0])
+    assert numbers(points(out)) == numbers(points(good))
+
+
 def test_nothing_is_copied_into_the_home_directory(train, fresh_client, tmp_path):
     train("a", "track=offline")
     staged = [p for p in (tmp_path / "wandb-home").rglob("*") if p.is_file()]
