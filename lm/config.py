@@ -282,7 +282,7 @@ class MuonConfig(OptimizerConfig):
 @dataclass
 class ScheduleConfig(Part):
     group: ClassVar[str] = "schedule"
-    warmup: float = within(0.02, 0.0, 1.0)  # share of the run in which the rate rises from 0
+    warmup: float = within(0.1, 0.0, 1.0)  # share of the run in which the rate rises from 0
 
 
 @dataclass

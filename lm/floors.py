@@ -47,7 +47,7 @@ def ladder(run: Record) -> dict[str, float]:
             cfg = config.NgramConfig(order=order, context_len=CONTEXT)
             model = Ngram(cfg, tokenizer.vocab_size)
             model.fit(train)
-            found[name] = evaluate(model, val, tokenizer.token_lengths(), 32)["bpb"]
+            found[name] = evaluate(model, val, tokenizer.token_lengths())["bpb"]
         (tmp / "floors.json").write_text(json.dumps(found), encoding="utf-8")
 
     store.build_once(target, make)

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from lm.tokenizers import formats
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val")
+TRAINED = 4096  # merges are learned up to this vocabulary at least, so that a sweep trains once
 
 
 @dataclass
@@ -87,6 +89,8 @@ def prepare_tokenizer(cfg: TokenizerConfig, corpus: Path) -> Any:
     if cfg.name == "hf":
         return existing_tokenizer(Path(cfg.path))
     settings = {k: v for k, v in dataclasses.asdict(cfg).items() if k != "name"}
+    if cfg.name == "bpe":  # its smaller vocabularies are the beginnings of a larger one's merges
+        settings["vocab_size"] = max(TRAINED, 1 << (cfg.vocab_size - 1).bit_length())
     splits = SPLITS if cfg.name == "char" else SPLITS[:1]
     sha = store.read_json(corpus / "corpus.json")["sha256"]
     # Another version of regex knows other characters, so it may split, and count, differently.
@@ -95,7 +99,9 @@ def prepare_tokenizer(cfg: TokenizerConfig, corpus: Path) -> Any:
 
     def make(tmp: Path) -> None:
         documents = (text for split in splits for text in read(corpus, split))
-        with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
+        terminal = sys.stdout.isatty()
+        with warnings.catch_warnings(), Progress(transient=True, disable=not terminal) as bar:
+            warnings.simplefilter("ignore")  # of the trained size, which nobody asked for
             task = bar.add_task("training the tokenizer", total=None)
             trained = tokenizers.train(
                 cfg.name,
@@ -107,7 +113,14 @@ def prepare_tokenizer(cfg: TokenizerConfig, corpus: Path) -> Any:
 
     seconds = store.build_once(folder, make)
     tokenizer = tokenizers.load(folder / "tokenizer.json")
-    _say("tokenizer", cfg.name, seconds, f"{tokenizer.vocab_size:,} tokens")
+    if cfg.name == "bpe" and tokenizer.vocab_size > cfg.vocab_size:
+        tokenizer = tokenizer.truncate(cfg.vocab_size)
+    size = f"{tokenizer.vocab_size:,} tokens"
+    if cfg.name == "bpe" and tokenizer.vocab_size < cfg.vocab_size:
+        size += f"; the text has no more pairs, so not tokenizer.vocab_size={cfg.vocab_size:,}"
+    elif cfg.name == "bpe" and tokenizer.vocab_size % 64:
+        size += ", no multiple of 64, which matrix units like best"
+    _say("tokenizer", cfg.name, seconds, size)
     return tokenizer
 
 

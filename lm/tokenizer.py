@@ -102,6 +102,8 @@ def train(cfg: TrainTokenizer) -> None:
         tokenizer = tokenizers.train(cfg.name, documents(), progress=progress, **settings)
     tokenizer.save(cfg.out)
     log.info(f"{cfg.out}: {tokenizer}")
+    if cfg.name == "bpe" and tokenizer.vocab_size % 64:
+        log.info(f"{tokenizer.vocab_size} is no multiple of 64, which matrix units like best")
 
 
 def encode(cfg: EncodeText) -> None:

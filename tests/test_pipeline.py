@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from lm import pipeline, store
+from lm import pipeline, store, tokenizers
 
 
 @pytest.fixture
@@ -31,11 +31,21 @@ def test_the_second_time_everything_is_reused(cfg, tiny, stages):
 
 
 def test_another_tokenizer_setting_rebuilds_what_follows_it(cfg, tiny, stages):
-    stages(cfg(*tiny, "tokenizer=bpe", "tokenizer.vocab_size=300"))
-    assert stages(cfg(*tiny, "tokenizer=bpe", "tokenizer.vocab_size=310")) == {
-        **BUILT,
-        "corpus": "reused",
-    }
+    words = (*tiny, "tokenizer=bpe", "tokenizer.vocab_size=300")
+    stages(cfg(*words))
+    assert stages(cfg(*words, "tokenizer.pattern=gpt2")) == {**BUILT, "corpus": "reused"}
+
+
+def test_one_training_serves_every_smaller_vocabulary(cfg, tiny, stages):
+    words = (*tiny, "tokenizer=bpe")
+    for i, size in enumerate((300, 310, 512, 257)):
+        found = stages(cfg(*words, f"tokenizer.vocab_size={size}"))
+        assert found["tokenizer"] == ("reused" if i else "built")
+        assert found["tokens"] == "built"
+    corpus = pipeline.prepare_corpus(cfg(*words).corpus)
+    cached = pipeline.prepare_tokenizer(cfg(*words, "tokenizer.vocab_size=310").tokenizer, corpus)
+    alone = tokenizers.train("bpe", pipeline.read(corpus, "train"), vocab_size=310)
+    assert cached.fingerprint == alone.fingerprint
 
 
 def test_another_model_or_seed_rebuilds_nothing(cfg, tiny, stages):

@@ -3,7 +3,6 @@
 train("bpe", ["some text"], vocab_size=300, pattern="gpt4")
 """
 
-import logging
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 
@@ -14,8 +13,6 @@ from lm.tokenizers.byte import ByteTokenizer
 from lm.tokenizers.char import CharTokenizer
 from lm.tokenizers.count import count_chunks
 from lm.tokenizers.split import Splitter
-
-log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
@@ -86,10 +83,6 @@ def _train_bpe(
             f"the text has pairs for {tokenizer.vocab_size} tokens only, "
             f"not vocab_size={vocab_size}",
             stacklevel=3,
-        )
-    if tokenizer.vocab_size % 64:
-        log.info(
-            f"vocab_size={tokenizer.vocab_size} is no multiple of 64, which matrix units like best"
         )
     return tokenizer
 
