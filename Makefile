@@ -6,7 +6,7 @@ ARGS ?=
 EXTRAS := dev,sweep,launchers,interop
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint sweep sample evaluate clean clean-cache
+.PHONY: help setup train test lint sweep sample evaluate report experiment review sync clean clean-cache
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,8 +25,8 @@ $(VENV)/ready-test: $(VENV)/ready-run
 train: setup  ## train the default model: corpus, tokenizer, transformer
 	$(BIN)/python -m lm.train $(ARGS)
 
-test: $(VENV)/ready-test  ## all tests but the fault injection
-	$(BIN)/python -m pytest -n auto -m "not faults" $(ARGS)
+test: $(VENV)/ready-test  ## every test
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: $(VENV)/ready-test  ## ruff: style and imports
 	$(BIN)/ruff check lm tests experiments
@@ -40,6 +40,20 @@ sample: setup  ## continue a prompt with the newest run
 
 evaluate: setup  ## loss, perplexity and bits per byte of the newest run
 	$(BIN)/python -m lm.evaluate run=latest $(ARGS)
+
+report: setup  ## every run under outputs/ on one HTML page
+	$(BIN)/python -m lm.report $(ARGS)
+
+experiment: setup  ## run an experiment, or what is missing of it, and write its results: N=001
+	name=$$(basename $$(ls -d experiments/$(N)_*)) && \
+	$(BIN)/python -m lm.train -m experiment=$$name hydra.sweep.dir=outputs/sweeps/experiments/$$name $(ARGS) && \
+	$(BIN)/python -m lm.report experiment=$$name
+
+review: setup  ## the W&B runs of this folder, drawn in the terminal
+	$(BIN)/wandb leet outputs/wandb
+
+sync: setup  ## upload the offline W&B runs; a damaged one stops none
+	$(BIN)/python -m lm.sync
 
 clean: clean-cache  ## delete the virtual environment and the caches; runs stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -92,7 +92,8 @@ def plot(rows: list[dict[str, str]], path: Path) -> None:
             axis.bar(at, speed, 0.8 / len(systems), label=system, color=color, alpha=faint)
         axis.set_xticks([c + 0.3 for c in range(len(corpora))], corpora)
         axis.set_title(kind)
-        axis.legend(fontsize=7, frameon=False)
+        axis.set_ylim(top=1.35 * axis.get_ylim()[1])  # room for the legend above the bars
+        axis.legend(fontsize=7, frameon=False, ncol=2, loc="upper center")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("MB/s, one thread")
     figure.tight_layout()
