@@ -107,7 +107,7 @@ def test_if_all_are_damaged_it_does_not_start_again_in_silence(parts, tmp_path):
     saved_at(parts, tmp_path, 10, 20)
     for step in (10, 20):
         flip(checkpoint.folder(tmp_path, step) / "model.safetensors")
-    with pytest.raises(ValueError, match="every checkpoint .* is damaged"):
+    with pytest.raises(ValueError, match=r"every checkpoint .* is damaged"):
         checkpoint.resume(tmp_path, *parts(*SMALL))
 
 

@@ -1,4 +1,4 @@
-"""Packing loses nothing; a batch is a function of (seed, step); evaluation sees every target once."""
+"""Packing loses nothing; a batch is a function of (seed, step); each target is scored once."""
 
 import numpy as np
 import pytest

@@ -26,10 +26,15 @@ def test_a_new_folder_appears_whole_and_leaves_nothing_else(whole, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
-def test_an_error_while_filling_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), store.new_folder(tmp_path / "x") as tmp:
+def interrupted(folder):
+    with store.new_folder(folder) as tmp:
         fill(tmp)
         raise KeyboardInterrupt
+
+
+def test_an_error_while_filling_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path / "x")
     assert not list(tmp_path.iterdir())
 
 
