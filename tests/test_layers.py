@@ -30,6 +30,7 @@ LAYERS = [
     | {"models.mlp", "models.gru", "models.transformer", "probe"},
     # L3: wiring
     {"pipeline", "generate", "checkpoint"},
+    {"mirror", "display"},
     {"track", "views", "conformance", "hf_weights"},
     # L4
     {"run", "lens_text"},
