@@ -60,9 +60,9 @@ def test_one_command_trains_and_the_others_read_its_run(command, tiny, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("name", [signal.SIGKILL, signal.SIGINT])
 def test_killed_at_any_moment_it_goes_on_to_the_same_end(command, tiny, tmp_path, name):
-    words = (*tiny, *TINY_TRANSFORMER, "train.steps=400", "train.save_every=50")
+    words = (*tiny, *TINY_TRANSFORMER, "train.steps=200", "train.save_every=50")
     whole = command("lm.train", *words, "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
     root = Path(launch.__file__).parent.parent
@@ -84,10 +84,10 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(command, tiny, tmp_path
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed from step_000" in resumed.stdout
     assert rows(run) == rows(Path("whole"))
-    a, b = (checkpoint.folder(out, 400) / "model.safetensors" for out in (run, Path("whole")))
+    a, b = (checkpoint.folder(out, 200) / "model.safetensors" for out in (run, Path("whole")))
     assert a.read_bytes() == b.read_bytes()
     again = command("lm.train", "resume=latest")
-    assert "already complete at step 400" in again.stdout, again.stderr
+    assert "already complete at step 200" in again.stdout, again.stderr
 
 
 @pytest.mark.slow
