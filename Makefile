@@ -26,7 +26,7 @@ train: setup  ## train the default model: corpus, tokenizer, transformer
 	$(BIN)/python -m lm.train $(ARGS)
 
 test: $(VENV)/ready-test  ## every test
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(VENV)/ready-test  ## ruff: style and imports
 	$(BIN)/ruff check lm tests experiments

@@ -85,9 +85,9 @@ def test_a_million_characters_train_in_ten_seconds(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["one letter", "random letters"])
-def test_twice_the_text_takes_at_most_2_6_times_as_long(trained, kind):
+def test_each_doubling_of_the_text_takes_at_most_2_6_times_as_long(trained, kind):
     seconds = []
-    for n in (200_000, 400_000):
+    for n in (100_000, 800_000):  # three doublings, long enough for the clock
         text = hostile(n)[kind]
         best = float("inf")
         for _ in range(3):
@@ -96,4 +96,4 @@ def test_twice_the_text_takes_at_most_2_6_times_as_long(trained, kind):
             trained.encode_to_numpy(text)
             best = min(best, time.process_time() - start)
         seconds.append(best)
-    assert seconds[1] / seconds[0] < 2.6
+    assert seconds[1] / seconds[0] < 2.6**3
