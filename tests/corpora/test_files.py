@@ -235,6 +235,7 @@ def test_documents_before_a_bad_line_were_streamed():
         gzip.compress(b"text") + b"something else",
         gzip.compress(b"text " * 1000)[:20] + b"\xff" * 20,
     ],
+    ids=["no gzip", "cut", "wrong length", "something behind", "bad blocks"],
 )
 def test_a_damaged_gz_is_named(here, packed):
     (here / "a.txt.gz").write_bytes(packed)
