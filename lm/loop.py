@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
-from lm import checkpoint, data, doctor, hf_weights, lens, metrics, pipeline, runtime, store
+from lm import checkpoint, data, doctor, hf_weights, lens, pipeline, runtime, store
 from lm.checkpoint import TrainState
 from lm.config import Config
 from lm.evaluate import evaluate
 from lm.generate import generate_text
 from lm.models.base import LanguageModel
 from lm.track import Tracker
+from lm.update import Update, set_rates
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def train(
     optimizers = cfg.optimizer.build(model) if model.trainable else []
     batches = data.Batches(prepared.train, cfg.train.batch_size, model.context_len, cfg.seed)
     budget = Budget.of(cfg, model)
+    update = Update(model, optimizers, batches, cfg, where, number)
     state = checkpoint.resume(out, model, optimizers)
     if state is None:
         state = TrainState()
@@ -118,7 +120,12 @@ def train(
                 return summary
             start = time.perf_counter()
             rates = set_rates(optimizers, cfg.schedule.build(budget.progress(state)))
-            loss, norm = train_step(model, optimizers, batches, cfg, state.step, where, number)
+            loss, norm = update(state.step)
+            if not math.isfinite(loss + norm):
+                raise NonFiniteError(
+                    f"step {state.step}: the loss is {loss} and the gradient norm {norm}; the last "
+                    "checkpoint is good. Lower optimizer.lr, or raise schedule.warmup"
+                )
             spent.append(time.perf_counter() - start)
             state.seconds += spent[-1]
             state.losses.append(loss)
@@ -130,56 +137,6 @@ def train(
                 spent.clear()
             state.step += 1
             state.tokens += batches.tokens
-
-
-def train_step(
-    model: LanguageModel,
-    optimizers: list[torch.optim.Optimizer],
-    batches: data.Batches,
-    cfg: Config,
-    step: int,
-    where: torch.device,
-    number: torch.dtype,
-) -> tuple[float, float]:
-    """One update; return the batch's loss in nats a token and the gradient's norm before clipping.
-
-    Raises NonFiniteError, before anything changes, if either is not a number.
-    """
-    # Dropout draws from PyTorch's own generator: seeded by step, it needs no saving.
-    torch.manual_seed(runtime.seed(cfg.seed, "dropout", step))
-    inputs, targets = batches[step]
-    size = cfg.train.micro_batch or cfg.train.batch_size
-    loss = torch.zeros((), device=where)
-    for x, y in zip(inputs.split(size), targets.split(size), strict=True):
-        with runtime.autocast(where, number):
-            logits = model(x.to(where, non_blocking=True))
-        part = metrics.next_token_loss(logits, y.to(where, non_blocking=True))
-        part = part * (len(x) / len(inputs))
-        part.backward()
-        loss += part.detach()
-    parameters = [p for p in model.parameters() if p.grad is not None]
-    # The logged norm is the raw gradient's, comparable across clipping thresholds.
-    norm = torch.nn.utils.clip_grad_norm_(parameters, cfg.train.clip or math.inf)
-    if not math.isfinite(loss.item() + norm.item()):
-        raise NonFiniteError(
-            f"step {step}: the loss is {loss.item()} and the gradient norm {norm.item()}; the last "
-            "checkpoint is good. Lower optimizer.lr, or raise schedule.warmup"
-        )
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return loss.item(), norm.item()
-
-
-def set_rates(optimizers: list[torch.optim.Optimizer], scale: float) -> dict[str, float]:
-    """Give every parameter group its rate for this step; return them by name, for the log."""
-    rates = {}
-    for i, optimizer in enumerate(optimizers):
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * scale
-        name = "optim/lr" if i == 0 else f"optim/lr_{type(optimizer).__name__.lower()}"
-        rates[name] = optimizer.param_groups[0]["lr"]
-    return rates
 
 
 def write_sample(model: LanguageModel, tokenizer: Any, prompt: str, cfg: Config) -> dict[str, Any]:

@@ -35,7 +35,7 @@ LAYERS = [
     # L4
     {"run", "lens_text"},
     # L5: verbs
-    {"evaluate", "sample", "tokenizer", "lens", "export"},
+    {"evaluate", "sample", "tokenizer", "lens", "export", "update"},
     {"records"},
     {"figures", "floors", "paired"},
     {"experiment", "board", "doctor"},

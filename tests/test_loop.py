@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from lm import checkpoint, loop
+from lm import checkpoint, loop, metrics
 from tests.conftest import TINY_TRANSFORMER
 
 MODELS = {
@@ -48,15 +48,15 @@ def test_a_run_killed_at_any_step_ends_bit_for_bit_like_one_that_never_stopped(
 ):
     words = (*MODELS[case], "train.save_every=6", "train.log_every=4")
     whole = trained("whole", *words)
-    real, kills = loop.train_step, iter([3, 9, 17])
+    real, kills = loop.Update.__call__, iter([3, 9, 17])
     dies_at = [next(kills)]
 
-    def step(*args):
-        if args[4] == dies_at[0]:
+    def dies(self, step):
+        if step == dies_at[0]:
             raise Killed
-        return real(*args)
+        return real(self, step)
 
-    monkeypatch.setattr(loop, "train_step", step)
+    monkeypatch.setattr(loop.Update, "__call__", dies)
     for _ in range(3):
         with pytest.raises(Killed):
             trained("killed", *words)
@@ -95,14 +95,14 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(trained):
 
 
 def test_a_bad_loss_stops_before_the_update_and_saves_nothing_bad(trained, tmp_path, monkeypatch):
-    real = loop.metrics.next_token_loss
+    real = metrics.next_token_loss
     calls = []
 
     def nan_at_step_12(logits, targets):
         calls.append(0)
         return real(logits, targets) * (float("nan") if len(calls) == 13 else 1.0)
 
-    monkeypatch.setattr(loop.metrics, "next_token_loss", nan_at_step_12)
+    monkeypatch.setattr(metrics, "next_token_loss", nan_at_step_12)
     with pytest.raises(loop.NonFiniteError, match="step 12: the loss is nan"):
         trained("bad", *TINY_TRANSFORMER)
     for step in checkpoint.steps(tmp_path / "bad"):

@@ -408,8 +408,8 @@ def test_a_server_that_hangs_at_the_end_costs_the_finish_timeout_at_most(tracker
 def test_the_death_of_the_client_s_own_process_is_one_warning(
     train, server, monkeypatch, caplog, tmp_path
 ):
-    def kill_at_step_10(model, *rest, _step=loop.train_step, _done=[]):  # noqa: B006
-        if rest[3] == 10 and not _done:
+    def kill_at_step_10(self, step, _step=loop.Update.__call__, _done=[]):  # noqa: B006
+        if step == 10 and not _done:
             _done.append(1)
             children = subprocess.run(
                 ["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())],
@@ -419,10 +419,10 @@ def test_the_death_of_the_client_s_own_process_is_one_warning(
             for line in children.splitlines():
                 if "wandb" in line or "gpu_stats" in line:
                     os.kill(int(line.split()[0]), signal.SIGKILL)
-        return _step(model, *rest)
+        return _step(self, step)
 
     good = digest(train("good", "track=off"))
-    monkeypatch.setattr(loop, "train_step", kill_at_step_10)
+    monkeypatch.setattr(loop.Update, "__call__", kill_at_step_10)
     out = train("a", "track=online")
     assert digest(out) == good
     assert caplog.text.count("W&B stopped") == 1
