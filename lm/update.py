@@ -1,7 +1,7 @@
 """One update of the weights: forward, backward, clip, optimizer.
 
-    update = Update(model, optimizers, batches, cfg, where, number)
-    loss, norm = update(step)
+update = Update(model, optimizers, batches, cfg, where, number)
+loss, norm = update(step)
 """
 
 import math
