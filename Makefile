@@ -6,7 +6,7 @@ ARGS ?=
 EXTRAS := dev,sweep,launchers,interop
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint sweep sample evaluate report experiment review sync clean clean-cache
+.PHONY: help setup train test test-faults lint sweep sample evaluate report experiment review sync clean clean-cache
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,8 +25,11 @@ $(VENV)/ready-test: $(VENV)/ready-run
 train: setup  ## train the default model: corpus, tokenizer, transformer
 	$(BIN)/python -m lm.train $(ARGS)
 
-test: $(VENV)/ready-test  ## every test
+test: $(VENV)/ready-test  ## every test but those of test-faults
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+test-faults: $(VENV)/ready-test  ## the slow ones: kills, signals, full disks, hostile files
+	$(BIN)/python -m pytest -n auto --dist worksteal -m faults $(ARGS)
 
 lint: $(VENV)/ready-test  ## ruff: style and imports
 	$(BIN)/ruff check lm tests experiments
