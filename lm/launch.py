@@ -30,8 +30,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lm import arms, cli, compat, config, hf, store, tuner
+from lm import cli, compat, config, store
 from lm.config import Config, ConfigError
+from lm.export import hf_config
+from lm.sweep import arms, tuner
 
 log = logging.getLogger(__name__)
 MAY_CHANGE = ("train.steps", "train.tokens", "train.seconds")  # when a run is continued
@@ -105,7 +107,8 @@ def register() -> None:
         cs.store(
             group="experiment", name=path.parent.name, node=OmegaConf.load(path), package="_global_"
         )
-    cs.store(group="hydra/callbacks", name="lm", node={"lm": {"_target_": "lm.sweep.Ranking"}})
+    ranking = {"_target_": "lm.sweep.ranking.Ranking"}
+    cs.store(group="hydra/callbacks", name="lm", node={"lm": ranking})
     tuner.register()
 
 
@@ -155,7 +158,7 @@ def load(composed: DictConfig) -> Config:
     """What Hydra composed, as a checked Config."""
     values = OmegaConf.to_container(composed, resolve=True)
     values = {str(k): v for k, v in values.items() if k not in ("hydra", "experiment")}
-    return config.load(hf.adopt(values) if values.get("init_from") else values)
+    return config.load(hf_config.adopt(values) if values.get("init_from") else values)
 
 
 def _arms(overrides: list[str], extra: list[str]) -> list[list[str]]:

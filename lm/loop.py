@@ -14,11 +14,14 @@ from typing import Any
 
 import torch
 
-from lm import checkpoint, data, doctor, hf_weights, lens, pipeline, runtime, store
+from lm import checkpoint, data, pipeline, runtime, store
+from lm.check import doctor
 from lm.checkpoint import TrainState
 from lm.config import Config
 from lm.evaluate import evaluate
+from lm.export import hf_weights
 from lm.generate import generate_text
+from lm.lens import page
 from lm.models.base import LanguageModel
 from lm.track import Tracker
 from lm.update import Update, set_rates
@@ -113,8 +116,8 @@ def train(
                 summary = _summary(state, val, model, prepared)
                 track.finish(summary)
                 doctor.after_run(out)
-                if cfg.track.lens and (page := lens.after_run(out)):
-                    track.page("lens", page)
+                if cfg.track.lens and (made := page.after_run(out)):
+                    track.page("lens", made)
                 best = f"{state.best_val_bpb:.4f} at step {state.best_step}"
                 log.info(f"done: best val/bpb {best}; python -m lm.sample run={out}")
                 return summary

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lm import arms, checkpoint, config, store
+from lm import checkpoint, config, store
 from lm.checkpoint import TrainState
 from lm.models.base import LanguageModel
+from lm.sweep import arms
 
 log = logging.getLogger(__name__)
 SAVED = "wandb.json"  # in the run directory: the id under which W&B knows it

@@ -7,7 +7,8 @@ python -m lm.train resume=latest train.steps=3000
 
 import sys
 
-from lm import launch, tuner
+from lm import launch
+from lm.sweep import tuner
 
 
 def run(job: launch.Job) -> float:

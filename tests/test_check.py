@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lm import config, conformance, doctor
+from lm import config
+from lm.check import conformance, doctor
 from lm.models.base import LanguageModel
 from tests.conftest import TINY_TRANSFORMER
 

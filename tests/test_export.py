@@ -7,7 +7,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lm import config, export, hf, hf_weights, loop, tokenizers
+from lm import config, loop, tokenizers
+from lm.export import files, hf_config, hf_weights
+from lm.export.__main__ import command as export_command
 from lm.generate import generate
 from lm.run import Run
 
@@ -24,7 +26,7 @@ SLOWLY = settings(
 
 def exported(run, tmp_path, kind="hf"):
     out = tmp_path / f"out-{kind}"
-    export.command(config.ExportConfig(run=str(run), format=kind, out=str(out)))
+    export_command(config.ExportConfig(run=str(run), format=kind, out=str(out)))
     return out
 
 
@@ -76,8 +78,8 @@ def both(bpe, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("exports")
     run = Run(folder / "a-run", None, bpe)
-    export.to_tokenizers(run, folder, "")
-    export.to_tiktoken(run, folder, "")
+    files.to_tokenizers(run, folder, "")
+    files.to_tiktoken(run, folder, "")
     about = json.loads((folder / "encoding.json").read_text())
     ranks = load_tiktoken_bpe(str(folder / "ranks.tiktoken"))
     encoding = tiktoken.Encoding(**about, mergeable_ranks=ranks)
@@ -101,7 +103,7 @@ def test_char_and_byte_tokenizers_keep_their_ids(name, toy_text, tmp_path):
     library = pytest.importorskip("tokenizers")
     text = toy_text.read_text(encoding="utf-8") + "\u00e9\U0001f600\r\n\t"
     ours = tokenizers.train(name, [text])
-    export.to_tokenizers(Run(tmp_path, None, ours), tmp_path, "")
+    files.to_tokenizers(Run(tmp_path, None, ours), tmp_path, "")
     theirs = library.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert theirs.encode(text).ids == ours.encode_ordinary(text)
     assert theirs.decode(ours.encode_ordinary(text)) == text
@@ -119,7 +121,7 @@ def test_char_and_byte_tokenizers_keep_their_ids(name, toy_text, tmp_path):
 def test_what_no_class_can_express_is_refused_with_the_reason(change, reason):
     llama = {"activation": "swiglu", "qk_norm": False, "tie": False}
     with pytest.raises(ValueError) as refused:
-        hf.family(config.TransformerConfig(**llama | change))
+        hf_config.family(config.TransformerConfig(**llama | change))
     assert reason in str(refused.value)
 
 
@@ -151,7 +153,7 @@ def _their_folder(kind, folder, bpe, safe=True):
         for p in model.parameters():  # biases and gains are not random at first
             p.add_(torch.randn_like(p) * 0.05)
     model.save_pretrained(folder)
-    export.to_tokenizers(Run(folder, None, bpe), folder, "")
+    files.to_tokenizers(Run(folder, None, bpe), folder, "")
     return model.eval()
 
 
@@ -202,7 +204,7 @@ def test_a_folder_that_cannot_be_read_is_refused(change, message, tmp_path):
     values = {k: v for k, v in (values | change).items() if v is not None}
     (tmp_path / "config.json").write_text(json.dumps(values))
     with pytest.raises(ValueError) as refused:
-        hf.settings_of(tmp_path)
+        hf_config.settings_of(tmp_path)
     assert message in str(refused.value)
 
 
@@ -216,6 +218,6 @@ def test_init_from_nothing_is_told_in_one_line(command):
 def test_a_pickled_checkpoint_is_not_read(bpe, tmp_path):
     _their_folder("gpt2", tmp_path, bpe)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    made = config.TransformerConfig(**hf.settings_of(tmp_path)).build(bpe.vocab_size)
+    made = config.TransformerConfig(**hf_config.settings_of(tmp_path)).build(bpe.vocab_size)
     with pytest.raises(FileNotFoundError, match="is a pickle, which could run code"):
         hf_weights.load(tmp_path, made)

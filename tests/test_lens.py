@@ -6,9 +6,11 @@ import re
 import pytest
 import torch
 
-from lm import lens, views
 from lm.config import ConfigError, LensConfig
 from lm.generate import generate, next_token_probs, sample
+from lm.lens import page, terminal, views
+from lm.lens.__main__ import command as lens_command
+from lm.lens.subject import Subject
 from tests.browser import Browser, needs_browser
 from tests.conftest import TINY_TRANSFORMER
 
@@ -17,11 +19,11 @@ TEXT = "the cat said:\n7 plus </script> is 8"
 
 @pytest.fixture
 def subject(trained):
-    return lens.Subject.of_run(str(trained(*TINY_TRANSFORMER, "model.context_len=64")), "best")
+    return Subject.of_run(str(trained(*TINY_TRANSFORMER, "model.context_len=64")), "best")
 
 
 def look(subject, prompt=TEXT, **settings):
-    return lens.look(subject, LensConfig(prompt=prompt, **settings))
+    return page.look(subject, LensConfig(prompt=prompt, **settings))
 
 
 def test_the_bits_of_the_text_are_the_models_loss(subject):
@@ -80,9 +82,9 @@ def test_the_bigram_rows_are_counts_of_the_training_text():
 
 @pytest.mark.parametrize("name", ["gru", "mlp", "bigram", "bigram_counts", "ngram"])
 def test_models_without_attention_say_so(name, cfg, tiny, capsys):
-    subject = lens.Subject.untrained(cfg(*tiny, f"model={name}"))
+    subject = Subject.untrained(cfg(*tiny, f"model={name}"))
     view = look(subject, "the cat")
-    lens.lens_text.show(view)
+    terminal.show(view)
     assert f"{type(subject.model).__name__} has no attention" in capsys.readouterr().out
     assert view["attention"]["layers"] == []
     assert (view["embeddings"] is None) == (name in ("bigram_counts", "ngram"))
@@ -105,26 +107,26 @@ def test_an_untrained_model_is_seen_from_the_configuration_alone(command, tiny):
 )
 def test_what_cannot_be_shown_is_told_in_one_line(subject, settings, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        lens.look(subject, LensConfig(**settings))
+        page.look(subject, LensConfig(**settings))
 
 
 def test_a_run_and_settings_together_are_refused():
     with pytest.raises(ConfigError, match=r"leave out model\.n_layer=2"):
-        lens.command(LensConfig(run="somewhere", overrides=["model.n_layer=2"]))
+        lens_command(LensConfig(run="somewhere", overrides=["model.n_layer=2"]))
 
 
 def test_the_page_holds_its_data_whatever_the_text(subject):
     view = look(subject)
-    page = lens.page(view)
-    data = re.search(r'<script id="data"[^>]*>(.*?)</script>', page, re.S).group(1)
+    html = page.html(view)
+    data = re.search(r'<script id="data"[^>]*>(.*?)</script>', html, re.S).group(1)
     assert json.loads(data) == json.loads(json.dumps(view))
-    assert not re.search(r"(?:src|href)=[\"'](?!#)", page)  # nothing to fetch
+    assert not re.search(r"(?:src|href)=[\"'](?!#)", html)  # nothing to fetch
 
 
 @pytest.mark.slow
 def test_a_page_of_128_tokens_of_gpt2s_size_is_under_5_megabytes():
     """124M parameters are slow to make: what fills the page has the same size with random maps."""
-    from lm.probe import Attention, Trace
+    from lm.lens.probe import Attention, Trace
 
     maps = [
         Attention(f"blocks.{i}", torch.rand(1, 12, 128, 128).tril(), torch.randn(1, 12, 128, 64))
@@ -142,7 +144,7 @@ def test_a_page_of_128_tokens_of_gpt2s_size_is_under_5_megabytes():
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
 def test_the_page_works_in_a_browser(subject, tmp_path, width, dark):
     path = tmp_path / "lens.html"
-    lens.write(look(subject, top_k=5), path)
+    page.write(look(subject, top_k=5), path)
     T = len(subject.tokenizer.encode_ordinary(TEXT))
     with Browser(width, dark=dark) as browser:
         browser.open(path)
@@ -177,7 +179,7 @@ def test_the_page_draws_the_token_that_the_sample_command_draws(subject, tmp_pat
     ids = subject.tokenizer.encode_ordinary(TEXT)
     for top_k, top_p, temperature in ((0, 1.0, 1.0), (5, 1.0, 0.8), (0, 0.7, 1.3), (9, 0.5, 0.6)):
         settings = {"top_k": top_k, "top_p": top_p, "temperature": temperature}
-        lens.write(look(subject, **settings), path)
+        page.write(look(subject, **settings), path)
         with Browser() as browser:
             browser.open(path)
             for seed in range(4):

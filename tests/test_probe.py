@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lm import config, probe
+from lm import config
+from lm.lens import probe
 from lm.models.base import LanguageModel
 
 V, T = 65, 12

@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lm import board, config, experiment, figures, paired, records, report
+from lm import config
+from lm.report import board, experiment, figures, paired, records
+from lm.report import page as report_page
+from lm.report.__main__ import words
 from tests.browser import Browser, needs_browser
 
 
@@ -199,7 +202,7 @@ def test_the_band_covers_what_all_seeds_have(tmp_path):
 
 
 def test_directories_on_the_command_line_become_the_setting_runs():
-    assert report.words(["a", "by=model", "b/c"]) == ["runs=['a', 'b/c']", "by=model"]
+    assert words(["a", "by=model", "b/c"]) == ["runs=['a', 'b/c']", "by=model"]
 
 
 # ------------------------------------------------------------------------------ two runs compared
@@ -284,7 +287,7 @@ def page(fake_run, tmp_path):
             for s in (0, 10, 20)
         ]
         (run.path / "samples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    report.write(config.ReportConfig(out=str(tmp_path / "page.html")), [Path("outputs")])
+    report_page.write(config.ReportConfig(out=str(tmp_path / "page.html")), [Path("outputs")])
     return tmp_path / "page.html"
 
 
@@ -377,13 +380,13 @@ def test_five_hundred_runs_are_reported_in_ten_seconds_of_computing(fake_run, tm
         text = text.replace("seed: 0", f"seed: {i % 3}").replace("lr: 0.003", f"lr: {1 + i // 3}.0")
         (path / config.RESOLVED).write_text(text)
     start = time.process_time()
-    runs = report.write(config.ReportConfig(out=str(tmp_path / "p.html")), [Path("outputs")])
+    runs = report_page.write(config.ReportConfig(out=str(tmp_path / "p.html")), [Path("outputs")])
     assert len(runs) == 500 and time.process_time() - start < 10
 
 
 def test_a_report_of_nothing_says_how_to_make_runs(tmp_path):
     with pytest.raises(ValueError, match=r"lm\.train makes one"):
-        report.write(config.ReportConfig(), [tmp_path])
+        report_page.write(config.ReportConfig(), [tmp_path])
     with pytest.raises(ValueError, match="does not exist"):
         records.find([tmp_path / "no"])
 
@@ -391,4 +394,4 @@ def test_a_report_of_nothing_says_how_to_make_runs(tmp_path):
 def test_a_key_that_no_run_has_is_named(fake_run):
     fake_run("outputs/runs/d/a")
     with pytest.raises(ValueError, match=r"no run has a setting model\.n_layr"):
-        report.write(config.ReportConfig(by="model,model.n_layr"), [Path("outputs")])
+        report_page.write(config.ReportConfig(by="model,model.n_layr"), [Path("outputs")])

@@ -14,7 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm import arms, config, store, tuner
+from lm import config, store
+from lm.sweep import arms, tuner
 from tests.conftest import TINY_TRANSFORMER
 
 

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lm import arms as folding
-from lm import figures, floors, records, store
-from lm.records import Arm, Record
+from lm import store
+from lm.report import figures, floors, records
+from lm.report.records import Arm, Record
+from lm.sweep import arms as folding
 
 MARK = "<!-- results -->"
 COLUMNS = ("corpus", "arm", "seed", "status", "val_bpb", "best_step", "val_bpb_end", "val_loss_end")

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lm import checkpoint, data, floors, metrics, pipeline, probe, records, store
+from lm import checkpoint, data, metrics, pipeline, store
 from lm.evaluate import evaluate
+from lm.lens import probe
 from lm.models.base import LanguageModel
+from lm.report import floors, records
 from lm.run import Run
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 from lm import config, data, store, tokenizers
 from lm.evaluate import evaluate
 from lm.models.ngram import Ngram
-from lm.records import Record
+from lm.report.records import Record
 
 ORDERS = {1: "unigram counts", 2: "bigram counts", 5: "5-gram counts"}
 LIMIT = 20_000_000  # training tokens above which counting takes too long for a report

@@ -7,12 +7,11 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from lm import arms as folding
-from lm import floors, records
-from lm.records import Arm, Record
+from lm.report import floors, records
+from lm.report.records import Arm, Record
+from lm.sweep import arms as folding
 
 POINTS = 120  # of a curve, at most
 SAMPLES = 12  # steps of a run whose samples are shown, at most
@@ -209,32 +208,3 @@ def explained(values: Sequence[Any], scores: Sequence[float], bins: int = 4) -> 
     within = sum(sum((s - statistics.fmean(g)) ** 2 for s in g) for g in groups.values())
     between = total - within
     return max(0.0, min(1.0, (between - (k - 1) * within / (n - k)) / total))
-
-
-# -------------------------------------------------------------------------------------- page
-
-PAGE = Path(__file__).parent / "page"
-
-
-def page(data: dict[str, Any], about: dict[str, Any]) -> str:
-    """One HTML file that needs nothing else."""
-    shared_keys = set(data["shared"])
-    runs = [
-        run | {"settings": {k: v for k, v in run["settings"].items() if k not in shared_keys}}
-        for run in data["runs"]
-    ]
-    text = json.dumps(data | {"runs": runs, "about": about}, separators=(",", ":"), default=str)
-    html = (PAGE / "report.html").read_text(encoding="utf-8")
-    for name in ("report.css", "report.js"):
-        html = html.replace("{{" + name + "}}", (PAGE / name).read_text(encoding="utf-8"))
-    refresh = '<meta http-equiv="refresh" content="5">' if about["watch"] else ""
-    # Nothing in a run may end the script element or start another: < is written as its number.
-    safe = finite(text).replace("<", "\\u003c")
-    return html.replace("{{refresh}}", refresh).replace("{{data}}", safe)
-
-
-def finite(text: str) -> str:
-    """JSON has no NaN: JavaScript refuses what Python writes for it."""
-    for name in ("NaN", "Infinity", "-Infinity"):
-        text = text.replace(f":{name}", ":null").replace(f",{name}", ",null")
-    return text

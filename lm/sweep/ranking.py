@@ -11,8 +11,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from lm import arms
-from lm.tuner import STUDY
+from lm.sweep import arms
+from lm.sweep.tuner import STUDY
 
 log = logging.getLogger(__name__)
 

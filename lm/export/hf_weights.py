@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lm import checkpoint, hf, store
+from lm import checkpoint, store
+from lm.export import hf_config
 from lm.models.base import LanguageModel
 
 log = logging.getLogger(__name__)
@@ -22,18 +23,18 @@ Tensors = dict[str, Tensor]
 
 def to_hf(model: LanguageModel) -> Tensors:
     """All weights as the family's class names them. Missing biases are zeros."""
-    kind = hf.family(model.cfg)
+    kind = hf_config.family(model.cfg)
     ours = {name: p.detach() for name, p in model.named_parameters()}
     return _to_gpt2(model, ours) if kind == "gpt2" else _to_llama(model, ours)
 
 
 def load(folder: Path, model: LanguageModel) -> None:
-    """Fill `model`, built from hf.settings_of(folder), with the folder's weights.
+    """Fill `model`, built from hf_config.settings_of(folder), with the folder's weights.
 
     Raises ValueError naming what is missing or has another shape.
     """
     theirs = _read(folder)
-    kind = hf.read(folder)["model_type"]
+    kind = hf_config.read(folder)["model_type"]
     try:
         ours = _from_gpt2(model, theirs) if kind == "gpt2" else _from_llama(model, theirs)
     except KeyError as error:

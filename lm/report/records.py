@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from lm import arms as folding
 from lm import config, store
+from lm.sweep import arms as folding
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # reads 500 files in a second, not in ten
 ALIVE = 300.0  # seconds without a new point after which a run is no longer called running

@@ -1,49 +1,19 @@
-"""Look at runs side by side, without a server: one HTML page, plots, a table on the terminal.
+"""The report as one HTML file, its plots beside it, and the ranking as lines for the terminal."""
 
-python -m lm.report                                       # all of outputs/
-python -m lm.report outputs/sweeps/2026-11-22/08-31-28-a60b by=model,optimizer.lr out=page.html
-python -m lm.report watch=true                            # again and again while runs train
-python -m lm.report experiment=001_model_ladder           # its results.csv, curves.svg, README
-python -m lm.report compare=RUN_A,RUN_B                   # the paired difference in bits per byte
-"""
-
+import json
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lm import board, cli, config, experiment, figures, launch, paired, records, store
-from lm.records import Arm, Record
+from lm import config, store
+from lm.report import board, experiment, figures, records
+from lm.report.records import Arm, Record
 
 log = logging.getLogger(__name__)
-EVERY = 5.0  # seconds between two pages while runs are watched
+WEB = Path(__file__).parent / "web"
 DRAWN = 8  # arms of a corpus in the plots
-
-
-def command(cfg: config.ReportConfig) -> None:
-    roots = [Path(name) for name in cfg.runs] or [Path("outputs")]
-    if cfg.experiment:
-        named = [r for r in records.find(roots) if r.settings.get("name") == cfg.experiment]
-        for path in experiment.write(launch.folder("experiments") / cfg.experiment, named):
-            log.info(f"wrote {path}")
-        return
-    if cfg.compare:
-        names = cfg.compare.split(",")
-        if len(names) != 2:
-            raise ValueError(f"compare={cfg.compare}: give two run directories as A,B")
-        print(paired.told(*names, paired.compare(*names)))
-        return
-    runs = write(cfg, roots)
-    while cfg.watch:
-        time.sleep(EVERY)
-        again = write(cfg, roots, quiet=True)
-        if any(r.status == "running" for r in runs) and not any(
-            r.status == "running" for r in again
-        ):
-            log.info("no run is training any more")
-        runs = again
 
 
 def write(cfg: config.ReportConfig, roots: Sequence[Path], quiet: bool = False) -> list[Record]:
@@ -61,7 +31,7 @@ def write(cfg: config.ReportConfig, roots: Sequence[Path], quiet: bool = False) 
     about["when"] = time.strftime("%Y-%m-%d %H:%M:%S")
     out = Path(cfg.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    store.atomic_write(out, board.page(view, about))
+    store.atomic_write(out, html(view, about))
     if quiet:
         return runs
     written = [out]
@@ -100,17 +70,25 @@ def table(corpus: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def words(arguments: Sequence[str]) -> list[str]:
-    """`DIR DIR key=value` as key=value alone: directories become the setting `runs`."""
-    paths = [w for w in arguments if "=" not in w and not w.startswith("-")]
-    rest = [w for w in arguments if w not in paths]
-    return [*([f"runs={list(paths)}"] if paths else []), *rest]
+def html(data: dict[str, Any], about: dict[str, Any]) -> str:
+    """One HTML file that needs nothing else."""
+    shared_keys = set(data["shared"])
+    runs = [
+        run | {"settings": {k: v for k, v in run["settings"].items() if k not in shared_keys}}
+        for run in data["runs"]
+    ]
+    text = json.dumps(data | {"runs": runs, "about": about}, separators=(",", ":"), default=str)
+    whole = (WEB / "report.html").read_text(encoding="utf-8")
+    for name in ("report.css", "report.js"):
+        whole = whole.replace("{{" + name + "}}", (WEB / name).read_text(encoding="utf-8"))
+    refresh = '<meta http-equiv="refresh" content="5">' if about["watch"] else ""
+    # Nothing in a run may end the script element or start another: < is written as its number.
+    safe = finite(text).replace("<", "\\u003c")
+    return whole.replace("{{refresh}}", refresh).replace("{{data}}", safe)
 
 
-def main() -> None:
-    sys.argv[1:] = words(sys.argv[1:])
-    cli.main(config.ReportConfig, command)
-
-
-if __name__ == "__main__":
-    main()
+def finite(text: str) -> str:
+    """JSON has no NaN: JavaScript refuses what Python writes for it."""
+    for name in ("NaN", "Infinity", "-Infinity"):
+        text = text.replace(f":{name}", ":null").replace(f",{name}", ",null")
+    return text

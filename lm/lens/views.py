@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm import probe
 from lm.config import BigramCountsConfig
 from lm.generate import _uniform
+from lm.lens import probe
 from lm.models.base import LanguageModel
 from lm.models.bigram_counts import BigramCounts
 

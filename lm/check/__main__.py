@@ -15,7 +15,8 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from lm import cli, config, conformance, data, doctor, launch, metrics, pipeline, runtime
+from lm import cli, config, data, launch, metrics, pipeline, runtime
+from lm.check import conformance, doctor
 from lm.config import CheckConfig, Config, ConfigError
 from lm.evaluate import evaluate
 from lm.models.base import LanguageModel

@@ -32,7 +32,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from lm import arms, config, store
+from lm import config, store
+from lm.sweep import arms
 
 log = logging.getLogger(__name__)
 STUDY = "study.json"  # in the sweep's directory: which journal, which pruner

@@ -1,6 +1,6 @@
 """The lens on a terminal: the page's six blocks in short.
 
-lens_text.show(lens.look(subject, cfg))
+terminal.show(page.look(subject, cfg))
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from lm.views import unpacked
+from lm.lens.views import unpacked
 
 N_SHOWN = 12  # positions across the terminal
 

@@ -1,0 +1,78 @@
+"""The model card of an export: how to load it, how good it is, what it was made of."""
+
+from lm import config, store
+from lm.config import ExportConfig
+from lm.run import Run
+
+USES = {
+    "hf": """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = AutoModelForCausalLM.from_pretrained("{name}")
+ids = tokenizer("The", return_tensors="pt").input_ids
+print(tokenizer.decode(model.generate(ids, max_new_tokens=40)[0]))""",
+    "tokenizers": """from tokenizers import Tokenizer
+
+print(Tokenizer.from_file("{name}/tokenizer.json").encode("The king").ids)""",
+    "tiktoken": """import json
+import tiktoken
+from tiktoken.load import load_tiktoken_bpe
+
+about = json.load(open("{name}/encoding.json"))
+encoding = tiktoken.Encoding(**about, mergeable_ranks=load_tiktoken_bpe("{name}/ranks.tiktoken"))
+print(encoding.encode("The king"))""",
+}
+
+
+def card(run: Run, cfg: ExportConfig, name: str) -> str:
+    """README.md of an export: how to load it, how good it is, what it was made of."""
+    records = {
+        key: store.read_json(run.path / f"{key}.json")
+        if (run.path / f"{key}.json").exists()
+        else {}
+        for key in ("summary", "data", "code")
+    }
+    summary, corpus = records["summary"], records["data"].get("corpus", {})
+    rows = [
+        (key, summary[key])
+        for key in ("val/loss", "val/ppl", "val/bpb", "best_val_bpb", "best_step", "step", "tokens")
+        if key in summary
+    ]
+    results = "\n".join(f"| {k} | {v:.4f} |" if isinstance(v, float) else f"| {k} | {v:,} |"
+                        for k, v in rows)  # fmt: skip
+    splits = corpus.get("splits", {})
+    sizes = ", ".join(f"{s} {n['n_bytes']:,} bytes" for s, n in splits.items())
+    settings = "\n".join(f"{k}: {v}" for k, v in config.flat(run.cfg).items())
+    code = "\n".join(f"{k}: {v}" for k, v in records["code"].items())
+    return f"""# {run.cfg.name or run.cfg.model.name} on {run.cfg.corpus.name}
+
+Exported from the run `{run.path.name}`, checkpoint {cfg.checkpoint}.
+
+```python
+{USES[cfg.format].format(name=name)}
+```
+
+## Results
+
+On the validation split; bits per byte compare across tokenizers, loss and perplexity do not.
+
+| | |
+|---|---|
+{results}
+
+## Data
+
+{run.cfg.corpus.name}: {sizes or "not recorded"}.
+
+## Settings
+
+```
+{settings}
+```
+
+## Code
+
+```
+{code}
+```
+"""

@@ -1,0 +1,35 @@
+"""See a model at work on one text: bytes -> tokens -> embeddings -> layers -> probabilities.
+
+    python -m lm.lens run=latest prompt="The king said" layer=0 out=king.html
+    python -m lm.lens model=transformer model.n_layer=2          # before any training
+
+Prints the short form and writes one HTML page that needs no network. How the model is watched is
+in probe.py, what the page shows is made in page.py and views.py, how it looks is in web/.
+"""
+
+from pathlib import Path
+
+from lm import cli, launch
+from lm.config import ConfigError, LensConfig
+from lm.lens import page, terminal
+from lm.lens.subject import Subject
+
+
+def command(cfg: LensConfig) -> None:
+    if cfg.run and cfg.overrides:
+        raise ConfigError(
+            f"run={cfg.run} has its own settings: leave out {cfg.overrides[0]}, or leave out run="
+        )
+    if cfg.overrides:
+        subject = Subject.untrained(launch.compose_run(cfg.overrides))
+    else:
+        subject = Subject.of_run(cfg.run or "latest", cfg.checkpoint)
+    view = page.look(subject, cfg)
+    out = Path(cfg.out) if cfg.out else subject.home / "lens.html"
+    page.write(view, out)
+    terminal.show(view)
+    print(f"\nthe whole of it, to open in a browser: {out} ({out.stat().st_size / 1e6:.2f} MB)")
+
+
+if __name__ == "__main__":
+    cli.main(LensConfig, command)
