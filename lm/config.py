@@ -322,6 +322,7 @@ class TrainConfig(Settings):
     group: ClassVar[str] = "train"
     steps: int = within(1000, 1)  # optimizer updates
     tokens: int = within(0, 0)  # if above 0, the budget instead of steps
+    flops: float = within(0.0, 0.0)  # operations of training, if above 0, the budget instead
     seconds: float = within(0.0, 0.0)  # of training, if above 0, the budget instead of steps
     batch_size: int = within(16, 1)  # windows of context_len tokens per step
     micro_batch: int = within(0, 0)  # windows per forward pass, summed up to a step; 0: all
@@ -341,8 +342,10 @@ class TrainConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.tokens and self.seconds:
-            raise ConfigError("train.tokens and train.seconds are both set: choose one budget")
+        budgets = [k for k in ("tokens", "flops", "seconds") if getattr(self, k)]
+        if len(budgets) > 1:
+            both = " and ".join(f"train.{k}" for k in budgets)
+            raise ConfigError(f"{both} are set together: choose one budget")
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise ConfigError(
                 f"train.batch_size={self.batch_size} is not a multiple of "

@@ -36,7 +36,8 @@ from lm.export import hf_config
 from lm.sweep import arms, tuner
 
 log = logging.getLogger(__name__)
-MAY_CHANGE = ("train.steps", "train.tokens", "train.seconds")  # when a run is continued
+# When a run is continued.
+MAY_CHANGE = ("train.steps", "train.tokens", "train.flops", "train.seconds")
 
 
 @dataclass
@@ -104,12 +105,22 @@ def register() -> None:
         for name, cls in config.options(group).items():
             cs.store(group=f"schema/{group}", name=name, node=cls)
     for path in sorted(folder("experiments").glob("*/run.yaml")):
-        cs.store(
-            group="experiment", name=path.parent.name, node=OmegaConf.load(path), package="_global_"
-        )
+        _store_experiment(cs, path.parent.name, OmegaConf.load(path))
     ranking = {"_target_": "lm.sweep.ranking.Ranking"}
     cs.store(group="hydra/callbacks", name="lm", node={"lm": ranking})
     tuner.register()
+
+
+def _store_experiment(cs: ConfigStore, name: str, settings: DictConfig) -> None:
+    """An option of the group `experiment`. Its `arms`, which need not have the same keys, become
+    options NAME/ARM of the group `arm`, and its sweep goes over them."""
+    own = settings.pop("arms", {})
+    for arm, node in own.items():
+        cs.store(group=f"arm/{name}", name=arm, node=node, package="_global_")
+    if own:
+        every = {"arm": ",".join(f"{name}/{arm}" for arm in own)}
+        settings = OmegaConf.merge({"hydra": {"sweeper": {"params": every}}}, settings)
+    cs.store(group="experiment", name=name, node=settings, package="_global_")
 
 
 # ------------------------------------------------------------------------- before Hydra starts
@@ -179,7 +190,7 @@ def _arms(overrides: list[str], extra: list[str]) -> list[list[str]]:
 def _accepting_unknown_keys(word: str) -> str:
     """`a.b=1` as `++a.b=1`: a key that does not exist then gets config.load's better message."""
     key = word.partition("=")[0]
-    is_group = key.split("@")[0] in (*config.PARTS, "train", "track", "experiment")
+    is_group = key.split("@")[0] in (*config.PARTS, "train", "track", "experiment", "arm")
     return word if is_group or key.startswith(("hydra", "+", "~")) else f"++{word}"
 
 

@@ -35,7 +35,7 @@ class NonFiniteError(ArithmeticError):
 
 @dataclass
 class Budget:
-    """How long a run lasts: in steps, or in tokens, or in seconds of training."""
+    """How long a run lasts: in steps, tokens, floating-point operations or seconds of training."""
 
     steps: int
     seconds: float = 0.0
@@ -45,7 +45,12 @@ class Budget:
         if not model.trainable:
             return cls(0)  # counts need no gradient steps
         per_step = cfg.train.batch_size * model.context_len
-        steps = -(-cfg.train.tokens // per_step) if cfg.train.tokens else cfg.train.steps
+        tokens = cfg.train.tokens
+        if cfg.train.flops and not (each := model.flops_per_token()):
+            raise ValueError("train.flops: this model has no matrix products; give train.tokens")
+        if cfg.train.flops:
+            tokens = math.ceil(cfg.train.flops / each)
+        steps = -(-tokens // per_step) if tokens else cfg.train.steps
         return cls(steps, cfg.train.seconds)
 
     def progress(self, state: TrainState) -> float:

@@ -1,8 +1,10 @@
 """Every preset composes; every mistake is named with its key, its value and what is allowed."""
 
 import dataclasses
+import itertools
 
 import pytest
+from omegaconf import OmegaConf
 
 from lm import config, launch
 
@@ -29,6 +31,16 @@ def test_the_defaults_are_those_of_the_dataclasses(cfg):
     assert loaded.model == config.TransformerConfig()
     assert loaded.train == config.TrainConfig()
     assert loaded.tokenizer == config.BPEConfig()
+
+
+def test_every_experiment_and_every_arm_of_it_composes(cfg):
+    names = sorted(p.parent.name for p in launch.folder("experiments").glob("*/run.yaml"))
+    assert names
+    for name in names:
+        assert cfg(f"experiment={name}").name == name
+        arms = OmegaConf.load(launch.folder("experiments") / name / "run.yaml").get("arms", {})
+        found = [cfg(f"experiment={name}", f"arm={name}/{arm}") for arm in arms]
+        assert all(a != b for a, b in itertools.combinations(found, 2))
 
 
 BAD = {

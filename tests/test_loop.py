@@ -123,6 +123,18 @@ def test_the_budget_is_steps_or_tokens(trained, words, steps):
     assert summary["tokens"] == steps * 4 * 16
 
 
+def test_a_budget_of_operations_is_spent_to_the_last_step(trained):
+    out = trained("run", *TINY_TRANSFORMER, "train.flops=1e8")
+    summary = json.loads((out / "summary.json").read_text())
+    step = summary["flops"] / summary["step"]
+    assert 1e8 <= summary["flops"] < 1e8 + step and summary["step"] > 1
+
+
+def test_a_budget_of_operations_is_refused_where_there_are_none(trained):
+    with pytest.raises(ValueError, match="no matrix products"):
+        trained("run", "model=bigram", "train.flops=1e8")
+
+
 def test_a_budget_in_seconds_ends_in_time_with_a_decayed_rate(trained):
     out = trained("run", "model=bigram", "train.seconds=0.5", "train.log_every=1")
     summary = json.loads((out / "summary.json").read_text())
