@@ -18,7 +18,9 @@ from lm import runtime, store
 from lm.metrics import IGNORE
 
 RECORD = "tokens.json"
-CHUNK = 1 << 22  # ids held in memory while packing
+COUNTS = {"n_tokens": int, "n_bytes": int}
+FORM = {"dtype": str, "vocab_size": int, "tokenizer": str, "splits": dict}  # of the record
+CHUNK = 1 << 22  # ids held in memory while packing or checking
 
 
 def pack(folder: Path, split: str, documents: Iterable[str], tokenizer: Any, ends: bool) -> dict:
@@ -70,15 +72,33 @@ def write_record(folder: Path, tokenizer: Any, corpus: str, splits: dict[str, di
 
 
 def load(folder: Path, split: str) -> np.ndarray:
-    """The ids of a split, memory-mapped (n,), uint16 or uint32."""
-    record = store.read_json(folder / RECORD)
-    n = record["splits"][split]["n_tokens"]
+    """The ids of a split, memory-mapped (n,), uint16 or uint32; DamagedError if it has others."""
+    record = store.read_json(folder / RECORD, FORM | {"splits": {split: COUNTS}})
+    path, n = folder / f"{split}.bin", record["splits"][split]["n_tokens"]
+    if record["dtype"] not in ("uint16", "uint32") or n < 0:
+        raise store.DamagedError(f"{path} holds {n} ids of {record['dtype'][:20]!a}, says {RECORD}")
     if n == 0:
         return np.zeros(0, dtype=record["dtype"])
-    path, number = folder / f"{split}.bin", np.dtype(record["dtype"]).newbyteorder("<")
+    number = np.dtype(record["dtype"]).newbyteorder("<")
     if path.stat().st_size != n * number.itemsize:
         raise store.DamagedError(f"{path} has {path.stat().st_size} bytes, not {n} ids")
     return np.memmap(path, dtype=number, mode="r", shape=(n,))
+
+
+def check(folder: Path, tokenizer: Any) -> None:
+    """Raise DamagedError unless these are tokens of this tokenizer, every id below vocab_size."""
+    record = store.read_json(folder / RECORD, FORM)
+    for name, mine in (("tokenizer", tokenizer.fingerprint), ("vocab_size", tokenizer.vocab_size)):
+        if record[name] != mine:
+            raise store.DamagedError(f"{folder} has {name} {record[name]!a:.20}, not {mine!a:.20}")
+    for split in record["splits"]:
+        ids = load(folder, split)
+        for start in range(0, len(ids), CHUNK):
+            if (top := int(ids[start : start + CHUNK].max())) >= tokenizer.vocab_size:
+                raise store.DamagedError(
+                    f"{folder / split}.bin holds the id {top}, and the vocabulary ends at "
+                    f"{tokenizer.vocab_size - 1}"
+                )
 
 
 class Batches(torch.utils.data.Dataset):

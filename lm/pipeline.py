@@ -29,6 +29,8 @@ from lm.tokenizers import formats
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val")
+CORPUS = {"source": dict, "split_by": str, "sha256": dict.fromkeys(SPLITS, str), "facts": dict}
+CORPUS["splits"] = {split: {"n_documents": int, "n_bytes": int} for split in SPLITS}
 TRAINED = 4096  # merges are learned up to this vocabulary at least, so that a sweep trains once
 
 
@@ -73,7 +75,7 @@ def prepare_corpus(cfg: CorpusConfig) -> Path:
         record["facts"] = corpus.facts()
         (tmp / "corpus.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 
-    seconds = store.build_once(folder, make)
+    seconds = store.build_once(folder, make, lambda f: store.read_json(f / "corpus.json", CORPUS))
     splits = store.read_json(folder / "corpus.json")["splits"]
     n_bytes = sum(s["n_bytes"] for s in splits.values())
     n_documents = sum(s["n_documents"] for s in splits.values())
@@ -111,7 +113,7 @@ def prepare_tokenizer(cfg: TokenizerConfig, corpus: Path) -> Any:
             )
         trained.save(tmp / "tokenizer.json")
 
-    seconds = store.build_once(folder, make)
+    seconds = store.build_once(folder, make, lambda f: tokenizers.load(f / "tokenizer.json"))
     tokenizer = tokenizers.load(folder / "tokenizer.json")
     if cfg.name == "bpe" and tokenizer.vocab_size > cfg.vocab_size:
         tokenizer = tokenizer.truncate(cfg.vocab_size)
@@ -147,7 +149,7 @@ def pack(corpus: Path, tokenizer: Any) -> Prepared:
         splits = {s: data.pack(tmp, s, read(corpus, s), tokenizer, ends) for s in SPLITS}
         data.write_record(tmp, tokenizer, store.fingerprint(about["sha256"]), splits)
 
-    seconds = store.build_once(folder, make)
+    seconds = store.build_once(folder, make, lambda f: data.check(f, tokenizer))
     tokens = store.read_json(folder / data.RECORD)
     train, val = (tokens["splits"][s] for s in SPLITS)
     per_token = (train["n_bytes"] + val["n_bytes"]) / max(1, train["n_tokens"] + val["n_tokens"])

@@ -11,8 +11,10 @@ import hashlib
 import json
 import logging
 import os
+import platform
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +27,9 @@ except ImportError:  # Windows: two builders may then work at once, and the firs
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+HOST = platform.node().replace(".", "-")
+MAX_JSON = 1 << 25  # bytes of a JSON file: ten times as much memory while it is read
+MAX_TEXT = 1 << 30  # bytes of any other text that is read at once
 
 
 class DamagedError(ValueError):
@@ -49,7 +54,7 @@ def sha256(path: Path) -> str:
 
 def atomic_write(path: Path, data: str | bytes) -> None:
     """Replace the file at `path` in one step; a crash leaves the old one or the new one."""
-    tmp = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    tmp = _temporary(path)
     try:
         with open(tmp, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
@@ -61,12 +66,76 @@ def atomic_write(path: Path, data: str | bytes) -> None:
     sync_folder(path.parent)
 
 
-def read_json(path: Path) -> Any:
-    """The JSON in a file; raises DamagedError if it is absent or malformed."""
+def read_text(path: Path, limit: int = MAX_TEXT) -> str:
+    """The text in a plain file; DamagedError if it is no such file, too large or no UTF-8.
+
+    Links and pipes are refused: a stranger's could lead anywhere, or be read without end.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            raise DamagedError(f"{path} is not a plain file")
+        if found.st_size > limit:
+            raise DamagedError(f"{path} has {found.st_size:,} bytes, and {limit:,} are allowed")
+        return path.read_text(encoding="utf-8")
+    except DamagedError:
+        raise
+    except (OSError, ValueError) as error:
         raise DamagedError(f"{path} cannot be read: {error}") from None
+
+
+def read_json(path: Path, form: Any = object) -> Any:
+    """The JSON in a file; raises DamagedError if it is absent, malformed or not of that form."""
+    try:
+        value = json.loads(read_text(path, MAX_JSON))
+    except DamagedError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{path} cannot be read: {error}") from None
+    if wrong := misfit(value, form):
+        raise DamagedError(f"{path} is not what was written: {wrong}")
+    return value
+
+
+def misfit(value: Any, form: Any, where: str = "it") -> str:
+    """How a JSON value differs from its form, "" if it does not.
+
+    A form is a type or a tuple of types, [form] for a list, or {"key": form, "other?": form} for
+    an object, where the question mark is for keys that may be absent. More keys are allowed. A
+    bool is no number, and an int has 64 bits.
+    """
+    if isinstance(form, dict):
+        if not isinstance(value, dict):
+            return f"{where} is {_short(value)}, not an object"
+        for key, inner in form.items():
+            name = key.removesuffix("?")
+            if name in value:
+                if wrong := misfit(value[name], inner, name):
+                    return wrong
+            elif name == key:
+                return f"{key} is missing"
+        return ""
+    if isinstance(form, list):
+        if not isinstance(value, list):
+            return f"{where} is {_short(value)}, not a list"
+        return next(filter(None, (misfit(v, form[0], f"a part of {where}") for v in value)), "")
+    kinds = form if isinstance(form, tuple) else (form,)
+    good = isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
+    if form is not object and (not good or (isinstance(value, int) and abs(value) >= 1 << 63)):
+        return f"{where} is {_short(value)}, not {' or '.join(k.__name__ for k in kinds)}"
+    return ""
+
+
+def no_links(folder: Path) -> None:
+    """Raise DamagedError if anything in the folder, at any depth, is a link, pipe or device.
+
+    A link in a stranger's folder could send what we write, or what we read, anywhere.
+    """
+    for base, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(base, name)
+            if stat.S_IFMT(path.lstat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+                raise DamagedError(f"{path} is not a plain file: delete it, or copy what it means")
 
 
 @contextlib.contextmanager
@@ -76,7 +145,8 @@ def new_folder(final: Path) -> Iterator[Path]:
     If `final` exists by then, another process was first: its folder stays.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    tmp = final.with_name(f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    clear_leftovers(final.parent)
+    tmp = _temporary(final)
     tmp.mkdir()
     try:
         yield tmp
@@ -92,33 +162,38 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 def verify(folder: Path) -> None:
     """Raise DamagedError unless the folder holds exactly the files and bytes of its manifest."""
-    manifest = read_json(folder / MANIFEST)
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    if not isinstance(files, dict):
-        raise DamagedError(f"{folder / MANIFEST} lists no files")
+    files = read_json(folder / MANIFEST, {"files": dict})["files"]
     present = {p.name for p in folder.iterdir()} - {MANIFEST}
     if present != set(files):
         odd = sorted(present ^ set(files))
-        raise DamagedError(f"{folder} has files missing or added: {', '.join(odd)}")
+        raise DamagedError(f"{folder} has files missing or added: {', '.join(odd)[:200]}")
     for name, record in files.items():
         path = folder / name
+        if wrong := misfit(record, {"size": int, "sha256": str}, name):
+            raise DamagedError(f"{folder / MANIFEST} is not what was written: {wrong}")
         if path.is_symlink() or not path.is_file():
             raise DamagedError(f"{path} is not a plain file")
         if path.stat().st_size != record["size"] or sha256(path) != record["sha256"]:
             raise DamagedError(f"{path} is not what was written: its checksum differs")
 
 
-def build_once(folder: Path, make: Callable[[Path], None]) -> float | None:
+def build_once(
+    folder: Path, make: Callable[[Path], None], check: Callable[[Path], Any] | None = None
+) -> float | None:
     """Make sure that `folder` exists and is intact; return the seconds `make` took, or None.
 
-    The lock only saves work; the rename in `new_folder` is what keeps readers safe.
+    `check` looks at what the checksums cannot tell, and raises ValueError. The lock only saves
+    work; the rename in `new_folder` is what keeps readers safe.
     """
-    if _intact(folder):
+    if not _fault(folder, check):
         return None
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder.with_name(f".{folder.name}.lock")):
-        if _intact(folder):
+        if not (fault := _fault(folder, check)):
             return None
+        if folder.exists():
+            log.warning(f"{fault}; building it again")
+            with contextlib.suppress(FileNotFoundError):  # without locks, another was first
+                remove(folder)
         start = time.perf_counter()
         with new_folder(folder) as tmp:
             make(tmp)
@@ -127,9 +202,50 @@ def build_once(folder: Path, make: Callable[[Path], None]) -> float | None:
 
 def remove(folder: Path) -> None:
     """Delete a folder so that a crash half-way leaves nothing that looks whole."""
-    trash = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.trash")
+    trash = _temporary(folder)
     os.rename(folder, trash)
     shutil.rmtree(trash, ignore_errors=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Delete what processes of this machine that are dead by now were writing in `folder`."""
+    for path in folder.glob(".*.tmp"):
+        _, host, pid, *_ = f"....{path.name}".rsplit(".", 4)
+        if host == HOST and pid.isdigit() and not _alive(int(pid)):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a run directory; ValueError names the process that holds it already.
+
+    The lock ends with its process, however that dies. Where locks do not work, all may enter;
+    the other ranks of a distributed run always do.
+    """
+    if int(os.environ.get("RANK") or 0) > 0:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".running", "a+", encoding="utf-8") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"{folder} is being written by process {file.read(80)}: wait until it has ended, "
+                "or choose another directory"
+            ) from None
+        except OSError as error:
+            log.warning(f"{folder} cannot be locked ({error}): start no second run in it")
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {HOST}")
+        file.flush()
+        clear_leftovers(folder)
+        yield
 
 
 def sync_folder(folder: Path) -> None:
@@ -142,17 +258,38 @@ def sync_folder(folder: Path) -> None:
             os.close(fd)
 
 
-def _intact(folder: Path) -> bool:
-    if not folder.exists():
-        return False
+def _fault(folder: Path, check: Callable[[Path], Any] | None) -> str:
+    """What is wrong with a built folder; "" if nothing is."""
     try:
         verify(folder)
-    except DamagedError as error:
-        log.warning(f"{error}; building it again")
-        with contextlib.suppress(FileNotFoundError):  # another process cleared it first
-            remove(folder)
+        if check is not None:
+            check(folder)
+    except (ValueError, OSError) as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return ""
+
+
+def _temporary(final: Path) -> Path:
+    """A name beside `final` that says which process writes it."""
+    mark = f"{HOST}.{os.getpid()}.{secrets.token_hex(4)}"
+    return final.with_name(f".{final.name}.{mark}.tmp")
+
+
+def _alive(pid: int) -> bool:
+    if os.name != "posix":  # there is no harmless signal elsewhere
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
         return False
+    except (OSError, OverflowError):
+        pass
     return True
+
+
+def _short(value: Any, limit: int = 60) -> str:
+    text = ascii(value)
+    return text if len(text) <= limit else text[:limit] + "..."
 
 
 def _seal(folder: Path) -> None:
@@ -167,7 +304,16 @@ def _seal(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    with open(path, "w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = open(path, "w")  # noqa: SIM115
+    except OSError as error:
+        raise OSError(
+            f"cannot write to the cache {path.parent} ({error.strerror}): set LM_CACHE_DIR to a "
+            "folder of your own"
+        ) from None
+    with file:
         if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):  # a file system without locks: see build_once
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -7,12 +7,17 @@ python -m lm.train resume=latest train.steps=3000
 
 import sys
 
-from lm import launch
+from lm import launch, store
 from lm.sweep import tuner
 
 
 def run(job: launch.Job) -> float:
     """Train one job in its directory and return its best val/bpb, which sweeps minimise."""
+    with store.alone(job.out):
+        return train(job)
+
+
+def train(job: launch.Job) -> float:
     launch.claim(job)
     if (score := launch.finished(job)) is not None:  # such as an arm of a sweep named again
         return score

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     # L0: leaves
-    {"sweep.arms", "sync"},
-    {"config", "store", "runtime", "metrics", "compat", "corpora.base", "models.kv_cache"}
+    {"sweep.arms", "store", "sync"},
+    {"config", "runtime", "metrics", "compat", "corpora.base", "models.kv_cache"}
     | {"optim.schedule", "optim.muon"},
     # L1: parts
     {"sweep.tuner"},

@@ -1,6 +1,8 @@
 """Each stage is built once, found again, and rebuilt when and only when its inputs change."""
 
+import json
 import logging
+import os
 
 import pytest
 
@@ -69,13 +71,50 @@ def test_another_version_of_regex_rebuilds_the_tokenizer(cfg, tiny, stages, monk
     assert stages(cfg(*words))["tokenizer"] == "built"
 
 
-def test_a_damaged_stage_is_rebuilt_with_a_warning(cfg, tiny, stages, caplog):
+def rewrite(path, **changes):
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | changes))
+
+
+DAMAGE = {  # of the token files; those with a star are sealed again, as a stranger could
+    "a bit": lambda f: (f / "train.bin").write_bytes(b"\xff" + (f / "train.bin").read_bytes()[1:]),
+    "cut": lambda f: os.truncate(f / "train.bin", 999),
+    "an odd byte*": lambda f: (f / "val.bin").write_bytes((f / "val.bin").read_bytes() + b"x"),
+    "an id too large*": lambda f: (f / "val.bin").write_bytes(
+        b"\xff\xff" + (f / "val.bin").read_bytes()[2:]
+    ),
+    "another dtype*": lambda f: rewrite(f / "tokens.json", dtype="uint32"),
+    "an unknown dtype*": lambda f: rewrite(f / "tokens.json", dtype="object"),
+    "another tokenizer*": lambda f: rewrite(f / "tokens.json", tokenizer="0" * 64),
+    "another vocabulary*": lambda f: rewrite(f / "tokens.json", vocab_size=99),
+    "no counts*": lambda f: rewrite(f / "tokens.json", splits={"train": {}, "val": {}}),
+    "a list*": lambda f: (f / "tokens.json").write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_tokens_are_rebuilt_with_a_warning(kind, cfg, tiny, stages, caplog):
     stages(cfg(*tiny))
     tokens = next(store.cache_dir().glob("tokens-*"))
-    path = tokens / "train.bin"
-    path.write_bytes(b"\xff" + path.read_bytes()[1:])
+    good = (tokens / "train.bin").read_bytes(), (tokens / "val.bin").read_bytes()
+    DAMAGE[kind](tokens)
+    if kind.endswith("*"):
+        (tokens / store.MANIFEST).unlink()
+        store._seal(tokens)
     assert stages(cfg(*tiny)) == {**REUSED, "tokens": "built"}
-    assert "checksum differs" in caplog.text
+    assert "building it again" in caplog.text
+    assert good == ((tokens / "train.bin").read_bytes(), (tokens / "val.bin").read_bytes())
+
+
+@pytest.mark.parametrize(("stage", "file"), [("corpora", "corpus"), ("tokenizers", "tokenizer")])
+def test_a_stage_that_is_sealed_but_senseless_is_rebuilt(stage, file, cfg, tiny, stages, caplog):
+    stages(cfg(*tiny))
+    folder = next(store.cache_dir().glob(f"{stage}-*"))
+    (folder / f"{file}.json").write_text('{"format": 1}')
+    (folder / store.MANIFEST).unlink()
+    store._seal(folder)
+    assert stages(cfg(*tiny)) == {**REUSED, file: "built"}
+    assert "building it again" in caplog.text
 
 
 def test_char_knows_the_letters_of_both_splits(cfg, tmp_path):

@@ -96,17 +96,118 @@ def test_eight_builders_at_once_leave_one_good_folder(tmp_path, locks, monkeypat
     store.verify(tmp_path / "x")
 
 
-def test_a_killed_builder_does_not_stop_the_next(tmp_path):
-    def killed(folder):
-        store.build_once(folder, lambda tmp: (fill(tmp), os._exit(9)))
-
-    job = multiprocessing.get_context("fork").Process(target=killed, args=(tmp_path / "x",))
+def in_a_process(work):
+    job = multiprocessing.get_context("fork").Process(target=work)
     job.start()
     job.join()
-    assert job.exitcode == 9
+    return job.exitcode
+
+
+def test_a_killed_builder_does_not_stop_the_next_and_its_leftovers_go(tmp_path):
+    def killed():
+        store.build_once(tmp_path / "x", lambda tmp: (fill(tmp), os._exit(9)))
+
+    assert in_a_process(killed) == 9
     assert not (tmp_path / "x").exists()
+    assert len(list(tmp_path.glob(".x.*.tmp"))) == 1
     assert store.build_once(tmp_path / "x", fill) is not None
     store.verify(tmp_path / "x")
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_what_living_processes_and_other_machines_write_is_left_alone(tmp_path):
+    names = [f".x.{store.HOST}.{os.getpid()}.ab.tmp", ".x.elsewhere.999999999.ab.tmp", ".y.tmp"]
+    names.append(f".x.{store.HOST}.{10**30}.ab.tmp")  # no process has such a number
+    for name in names:
+        (tmp_path / name).mkdir()
+    store.clear_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
+
+
+def test_a_check_of_the_content_finds_what_checksums_cannot(whole, caplog):
+    def check(folder):
+        if (folder / "b.txt").read_text() != "hello":
+            raise ValueError("b.txt is not polite")
+
+    assert store.build_once(whole, fill, check) is None
+    store.remove(whole)
+    with store.new_folder(whole) as tmp:
+        fill(tmp)
+        (tmp / "b.txt").write_text("rude!")
+    assert store.build_once(whole, fill, check) is not None
+    assert "not polite; building it again" in caplog.text
+    assert (whole / "b.txt").read_text() == "hello"
+
+
+def test_a_cache_that_cannot_be_written_names_the_way_out(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cannot write to the cache .*set LM_CACHE_DIR"):
+        store.build_once(tmp_path / "file" / "x", fill)
+
+
+def test_a_run_directory_is_held_by_one_living_process(tmp_path):
+    def enter():
+        with store.alone(tmp_path):
+            os._exit(0)
+
+    assert in_a_process(enter) == 0  # it died inside
+    with store.alone(tmp_path):
+        assert in_a_process(enter) == 1
+        with (
+            pytest.raises(ValueError, match=f"process {os.getpid()} on {store.HOST}: wait"),
+            store.alone(tmp_path),
+        ):
+            pass
+    assert in_a_process(enter) == 0
+
+
+FORMS = [
+    (1, int, ""),
+    (True, int, "it is True, not int"),
+    (1 << 63, int, "not int"),
+    (1.5, (int, float), ""),
+    ("1", (int, float), "it is '1', not int or float"),
+    ([1, "a"], [int], "a part of it is 'a', not int"),
+    ({}, [int], "it is {}, not a list"),
+    ({"a": {"b": 1}}, {"a": {"b": int, "c?": str}}, ""),
+    ({"a": {}}, {"a": {"b": int}}, "b is missing"),
+    ({"a": {"b": 1, "c": 2}}, {"a": {"b": int, "c?": str}}, "c is 2, not str"),
+    ([], {"a": int}, "it is [], not an object"),
+    ({"x": None, "y": [1]}, object, ""),
+]
+
+
+@pytest.mark.parametrize(("value", "form", "says"), FORMS)
+def test_a_value_of_another_form_is_named(value, form, says):
+    wrong = store.misfit(value, form)
+    assert says in wrong and bool(wrong) == bool(says)
+
+
+STRANGE = {
+    "a link": lambda p: p.symlink_to("/etc/hostname"),
+    "a pipe": lambda p: os.mkfifo(p),
+    "a folder": lambda p: p.mkdir(),
+    "no text": lambda p: p.write_bytes(b"\xff"),
+    "a terabyte": lambda p: (p.touch(), os.truncate(p, 1 << 40)),
+    "deep": lambda p: p.write_text("[" * 100_000),
+    "digits": lambda p: p.write_text("9" * 10_000),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_json_that_is_no_small_plain_file_is_refused(kind, tmp_path):
+    STRANGE[kind](tmp_path / "a.json")
+    with pytest.raises(store.DamagedError, match=r"a\.json"):
+        store.read_json(tmp_path / "a.json")
+
+
+def test_links_and_pipes_are_found_at_any_depth(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c").touch()
+    store.no_links(tmp_path)
+    (tmp_path / "a" / "b" / "out").symlink_to("/tmp")
+    with pytest.raises(store.DamagedError, match="a/b/out is not a plain file"):
+        store.no_links(tmp_path)
 
 
 def test_atomic_write_replaces_or_keeps(tmp_path, monkeypatch):
