@@ -341,7 +341,8 @@ class TrainConfig(Settings):
     sample_len: int = within(128, 1)  # tokens
     temperature: float = within(0.8, 0.0)  # of the samples; 0: the likeliest token
     device: str = one_of("auto", "cpu", "cuda", "mps")
-    dtype: str = one_of("auto", "float32", "bfloat16")
+    dtype: str = one_of("auto", "float32", "bfloat16")  # of matrix products; weights: float32
+    compile: str = one_of("auto", "on", "off")  # auto: where the run is long enough to gain by it
     threads: int = within(0, 0)  # of the CPU; 0: PyTorch's choice
     deterministic: bool = True  # the same bits from the same command on the same machine
 

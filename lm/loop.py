@@ -24,7 +24,7 @@ from lm.generate import generate_text
 from lm.lens import page
 from lm.models.base import LanguageModel
 from lm.track import Tracker
-from lm.update import Update, set_rates
+from lm.update import Update, compiles, set_rates
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,12 @@ class Budget:
         steps = -(-tokens // per_step) if tokens else cfg.train.steps
         return cls(steps, cfg.train.seconds)
 
+    def flops(self, model: LanguageModel, batches: data.Batches) -> float:
+        """Operations of the whole run; for a budget in seconds those of a small CPU."""
+        if self.seconds:
+            return self.seconds * 2e11
+        return self.steps * batches.tokens * model.flops_per_token()
+
     def progress(self, state: TrainState) -> float:
         """The share of the run that is done, from 0 to 1: what schedules are a function of."""
         if self.seconds:
@@ -76,13 +82,14 @@ def train(
     """
     runtime.configure(cfg.train.threads, cfg.train.deterministic)
     where = runtime.device(cfg.train.device)
-    number = runtime.dtype(cfg.train.dtype, where)
     prepared = pipeline.prepare(cfg)
     tokenizer, lengths = prepared.tokenizer, prepared.tokenizer.token_lengths()
     _same_data(out, prepared)
 
     torch.manual_seed(runtime.seed(cfg.seed, "init"))
     model: LanguageModel = cfg.model.build(tokenizer.vocab_size).to(where)
+    number = runtime.dtype(cfg.train.dtype, where, model.low_precision)
+    exact = number if where.type == "cuda" else torch.float32  # what validation is computed in
     optimizers = cfg.optimizer.build(model) if model.trainable else []
     batches = data.Batches(prepared.train, cfg.train.batch_size, model.context_len, cfg.seed)
     budget = Budget.of(cfg, model)
@@ -94,6 +101,10 @@ def train(
         if cfg.init_from:
             hf_weights.load(Path(cfg.init_from), model)
     log.info(_describe(cfg, model, where, number, batches, budget))
+    if budget.progress(state) < 1 and compiles(
+        cfg.train.compile, where, budget.flops(model, batches)
+    ):
+        log.info(f"{'update':<10} {update.compile()}")
 
     with Tracker(out, cfg, state, budget.progress, group) as track:
         track.watch(model, state)
@@ -103,7 +114,7 @@ def train(
             last = budget.progress(state) >= 1
             improved = False
             if budget.due(state, cfg.train.eval_every):
-                val = evaluate(model, prepared.val, lengths, number)
+                val = evaluate(model, prepared.val, lengths, exact)
                 improved = val["bpb"] < state.best_val_bpb
                 if improved:
                     state.best_val_bpb, state.best_step = val["bpb"], state.step

@@ -4,13 +4,42 @@ update = Update(model, optimizers, batches, cfg, where, number)
 loss, norm = update(step)
 """
 
+import logging
 import math
+import time
 
 import torch
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from lm import data, metrics, runtime
 from lm.config import Config
 from lm.models.base import LanguageModel
+
+log = logging.getLogger(__name__)
+WORTH_COMPILING = 1e13  # operations of a run on a CPU that repay the 15 s of compiling
+
+
+class Loss(nn.Module):
+    """Inputs and targets (B, T) -> the batch's mean loss in nats: the function that is
+    differentiated, with the model's matrix products in `number`."""
+
+    def __init__(self, model: LanguageModel, number: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.number = model, number
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        if self.number == torch.float32:
+            logits = self.model(inputs)
+        elif self.model.low_precision:
+            # The optimizer keeps float32 weights; a pass sees them rounded, once. The casts of
+            # autocast, at every product and back, would cost more than the products save.
+            weights = {name: p.to(self.number) for name, p in self.model.named_parameters()}
+            logits = functional_call(self.model, weights, (inputs,))  # (B, T, V)
+        else:
+            with runtime.autocast(inputs.device, self.number):
+                logits = self.model(inputs)
+        return metrics.next_token_loss(logits, targets)
 
 
 class Update:
@@ -27,7 +56,8 @@ class Update:
         number: torch.dtype,
     ) -> None:
         self.model, self.optimizers, self.batches = model, optimizers, batches
-        self.cfg, self.where, self.number = cfg, where, number
+        self.cfg, self.where = cfg, where
+        self.loss = Loss(model, number)
 
     def __call__(self, step: int) -> tuple[float, float]:
         # Dropout draws from PyTorch's own generator: seeded by step, it needs no saving.
@@ -43,18 +73,48 @@ class Update:
             optimizer.zero_grad(set_to_none=True)
         return loss.item(), norm.item()
 
+    def compile(self) -> str:
+        """Compile the loss and its gradient, now rather than in the first step; what to tell of it.
+
+        Without a C++ compiler train.compile=auto goes on uncompiled, `on` raises ValueError.
+        """
+        start, plain = time.perf_counter(), self.loss
+        torch.compiler.reset()  # of the jobs before: above eight it would silently stop compiling
+        try:
+            self.loss = torch.compile(plain, dynamic=False)  # each batch has the same shape
+            self.gradients(*self.batches[0])
+        except Exception as error:  # the compiler's own, and whatever its tools raise
+            self.loss = plain
+            if self.cfg.train.compile == "on":
+                raise ValueError(f"train.compile=on: {_first_line(error)}") from None
+            return f"not compiled ({_first_line(error)})"
+        finally:
+            for p in self.model.parameters():
+                p.grad = None
+        return f"compiled in {time.perf_counter() - start:.1f} s"
+
     def gradients(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Leave the batch's gradients in the parameters, micro-batch by micro-batch; its loss."""
         size = self.cfg.train.micro_batch or len(inputs)
         loss = torch.zeros((), device=self.where)
         for x, y in zip(inputs.split(size), targets.split(size), strict=True):
             x, y = (t.to(self.where, non_blocking=True) for t in (x, y))
-            with runtime.autocast(self.where, self.number):
-                logits = self.model(x)  # (B, T, V)
-            part = metrics.next_token_loss(logits, y) * (len(x) / len(inputs))
+            part = self.loss(x, y) * (len(x) / len(inputs))
             part.backward()
             loss += part.detach()
         return loss
+
+
+def compiles(word: str, where: torch.device, flops: float) -> bool:
+    """Whether a run of so many operations is to be compiled. Depends on settings and machine alone,
+    never on the clock, so that a resumed run decides alike: compiled sums round differently."""
+    if word != "auto":
+        return word == "on"
+    return where.type == "cuda" or (where.type == "cpu" and flops >= WORTH_COMPILING)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def set_rates(optimizers: list[torch.optim.Optimizer], scale: float) -> dict[str, float]:

@@ -11,6 +11,7 @@ from tests.conftest import TINY_TRANSFORMER
 MODELS = {
     "transformer": TINY_TRANSFORMER,
     "dropout": (*TINY_TRANSFORMER, "model.dropout=0.2"),
+    "bfloat16": (*TINY_TRANSFORMER, "train.dtype=bfloat16"),
     "muon": (*TINY_TRANSFORMER, "optimizer=muon"),
     "accumulation": (*TINY_TRANSFORMER, "train.micro_batch=2"),
     "gru": ("model=gru", "model.n_embd=8", "model.n_hidden=8"),

@@ -22,6 +22,7 @@ class LanguageModel(nn.Module):
 
     trainable = True  # by gradients; False: `fit` counts once
     limited = True  # `forward` refuses more than context_len tokens
+    low_precision = False  # its time goes into matrix products, so `auto` trains it in bfloat16
     hidden: tuple[str, ...] = ()  # submodules whose matrices lie between embedding and head
 
     def __init__(self, cfg, vocab_size: int):

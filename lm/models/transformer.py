@@ -17,19 +17,37 @@ from lm.models.base import LanguageModel
 from lm.models.kv_cache import KVCache
 
 Rope = tuple[Tensor, Tensor] | Tensor  # cos and sin of the positions at hand, or both in one
+WRITTEN_OUT = 1024  # positions up to which `attention` beats the fused CPU kernel in bfloat16
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
     """Causal attention, written out: each position takes a weighted mean of the values up to it.
 
-    For q, k and v (B, H, T, D). The model calls F.scaled_dot_product_attention, which computes
-    the same without storing the (T, T) weights; a test holds the two together.
+    For q, k and v (B, H, T, D). F.scaled_dot_product_attention computes the same without storing
+    the (T, T) weights; a test holds the two together. The model calls that one where it is the
+    faster: its CPU kernel is slow in bfloat16, so there this one trains.
     """
     T, D = q.shape[-2:]
-    scores = q @ k.mT / math.sqrt(D)  # (B, H, T, T): how well query t matches key s
-    later = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)
-    weights = scores.masked_fill(later, -math.inf).softmax(dim=-1)  # each row sums to 1
+    scores = (q / math.sqrt(D)) @ k.mT  # (B, H, T, T): how well query t matches key s
+    later = torch.full((T, T), -math.inf, dtype=q.dtype, device=q.device).triu(1)
+    weights = (scores + later).softmax(dim=-1)  # each row sums to 1, nothing from behind t
+    if dropout:
+        weights = F.dropout(weights, dropout)
     return weights @ v  # (B, H, T, D)
+
+
+def fused_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, causal: bool
+) -> Tensor:
+    """Attention of q (B, H, T, D) to k and v (B, G, S, D), by the fastest kernel for it."""
+    H, G, T = q.shape[1], k.shape[1], q.shape[2]
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        if causal and mask is None and T <= WRITTEN_OUT:
+            k, v = (t.repeat_interleave(H // G, dim=1) if G < H else t for t in (k, v))
+            return attention(q, k, v, dropout)
+        wide = fused_attention(q.float(), k.float(), v.float(), mask, dropout, causal)
+        return wide.type_as(q)
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, enable_gqa=G < H)
 
 
 def rotate(x: Tensor, rope: Rope) -> Tensor:
@@ -50,6 +68,13 @@ def rope_table(context_len: int, head_dim: int, base: float) -> tuple[Tensor, Te
     frequency = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     angle = torch.arange(context_len, dtype=torch.float64)[:, None, None] * frequency
     return angle.cos().float(), angle.sin().float()
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GPT-2's GELU. A compiler gets 1 + tanh(u) as 2 sigmoid(2u), twice as fast in its kernels."""
+    if torch.compiler.is_compiling():
+        return x * torch.sigmoid(1.5957691216 * (x + 0.044715 * x * x * x))
+    return F.gelu(x, approximate="tanh")
 
 
 def make_norm(cfg) -> nn.Module:
@@ -75,19 +100,21 @@ class Attention(nn.Module):
         B, T, C = x.shape
         H, G, D = self.n_head, self.n_kv_head, self.head_dim  # G heads of keys and values
         qk, v = self.qkv(x).view(B, T, H + 2 * G, D).split_with_sizes((H + G, G), dim=2)
+        if self.qk_norm or rope is not None:
+            qk = qk.float()  # angles and norms in full precision, and faster so on a CPU
         if self.qk_norm:
             qk = F.rms_norm(qk, (D,))  # keeps the scores bounded: https://arxiv.org/abs/2010.04245
         if rope is not None:
             qk = rotate(qk, rope)
-        q, k = qk.transpose(1, 2).split_with_sizes((H, G), dim=1)  # (B, H, T, D), (B, G, T, D)
+        qk = qk.type_as(v).transpose(1, 2)  # (B, H + G, T, D)
+        q, k = qk.split_with_sizes((H, G), dim=1)  # (B, H, T, D), (B, G, T, D)
         v = v.transpose(1, 2)  # (B, G, T, D)
         mask, causal = None, True
         if cache is not None:
             k, v = cache.add(self.layer, k, v)  # (B, G, S, D)
             mask, causal = cache.mask, cache.causal
-        y = F.scaled_dot_product_attention(
-            q, k, v, mask, self.dropout if self.training else 0.0, causal, enable_gqa=G < H
-        )  # (B, H, T, D)
+        dropout = self.dropout if self.training else 0.0
+        y = fused_attention(q, k, v, mask, dropout, causal)  # (B, H, T, D)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))
 
 
@@ -110,7 +137,7 @@ class MLP(nn.Module):
         elif self.activation == "relu2":
             x = F.relu(x).square()  # So et al. 2021, https://arxiv.org/abs/2109.08668
         else:
-            x = F.gelu(x, approximate="tanh")  # GPT-2's
+            x = gelu(x)
         return self.down(x)  # (B, T, C)
 
 
@@ -135,6 +162,7 @@ class Transformer(LanguageModel):
     """Embedding, n_layer blocks, norm, head: GPT-2, Llama and what came since, by options."""
 
     hidden = ("blocks",)
+    low_precision = True
 
     def __init__(self, cfg, vocab_size: int):
         super().__init__(cfg, vocab_size)
@@ -181,12 +209,8 @@ class Transformer(LanguageModel):
         x = self.wte(ids)  # (B, T, C)
         if self.cfg.positions == "learned":
             return self.dropout(x + self.wpe(positions)), None
-        rope: Rope = (self.cos[positions], self.sin[positions])
-        if (
-            x.device.type == "cpu"
-            and x.dtype == torch.float32
-            and not torch.compiler.is_compiling()
-        ):
+        rope: Rope = (self.cos[positions].float(), self.sin[positions].float())
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
             rope = torch.complex(*rope)  # one pass over memory instead of six
         return self.dropout(x), rope
 

@@ -1,0 +1,97 @@
+"""The update's fast paths against the plain one: bfloat16, compiled, attention written out."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lm import config, data, update
+from lm.models import transformer
+from tests.conftest import TINY_TRANSFORMER
+
+V, T = 64, 16
+IDS = torch.randint(V, (5000,), generator=torch.Generator().manual_seed(0)).numpy()
+
+
+@pytest.fixture
+def make(cfg, tiny):
+    """make("train.dtype=...", ...): an update of a tiny transformer, the same weights each time."""
+
+    def build(number=torch.float32, *words: str) -> update.Update:
+        made = cfg(*tiny, *TINY_TRANSFORMER, *words)
+        torch.manual_seed(0)
+        model = made.model.build(V)
+        batches = data.Batches(IDS, 8, T, 0)
+        optimizers = made.optimizer.build(model)
+        return update.Update(model, optimizers, batches, made, torch.device("cpu"), number)
+
+    return build
+
+
+def gradient(made: update.Update) -> torch.Tensor:
+    made.gradients(*made.batches[0])
+    return torch.cat([p.grad.flatten() for p in made.model.parameters()])
+
+
+def test_in_bfloat16_weights_and_gradients_stay_float32_and_near_the_exact_ones(make):
+    exact, rounded = gradient(make()), gradient(low := make(torch.bfloat16))
+    assert {p.dtype for p in low.model.parameters()} == {torch.float32} == {rounded.dtype}
+    assert F.cosine_similarity(exact, rounded, dim=0) > 0.999
+    assert not torch.equal(exact, rounded)
+
+
+@pytest.mark.parametrize("name", ["gru", "mlp", "bigram"])
+def test_every_other_model_trains_in_bfloat16_too(name, cfg, tiny):
+    made, losses = cfg(*tiny, f"model={name}"), []
+    for number in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)
+        model = made.model.build(V)
+        batches, optimizers = data.Batches(IDS, 8, T, 0), made.optimizer.build(model)
+        step = update.Update(model, optimizers, batches, made, torch.device("cpu"), number)
+        losses.append([step(i)[0] for i in range(3)])
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
+@pytest.mark.parametrize("length", [8, 40])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_bfloat16_attention_on_a_cpu_is_the_kernel_s(length, groups, monkeypatch):
+    monkeypatch.setattr(transformer, "WRITTEN_OUT", 20)  # one length each side of it
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(2, h, length, 8, generator=generator) for h in (4, groups, groups))
+    exact = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    got = transformer.fused_attention(*(t.bfloat16() for t in (q, k, v)), None, 0.0, True)
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.float(), exact, rtol=0.02, atol=0.02)  # 8 bits of precision
+
+
+def test_the_compiler_s_gelu_is_gelu(monkeypatch):
+    x = torch.linspace(-9, 9, 999, dtype=torch.float64)
+    plain = transformer.gelu(x)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(transformer.gelu(x), plain, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.faults
+def test_a_compiled_update_is_the_plain_one(make):
+    plain, compiled = make(), make()
+    assert compiled.compile().startswith("compiled in")
+    for step in range(3):
+        a, b = plain(step), compiled(step)
+        assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_without_a_compiler_auto_goes_on_and_on_is_refused(make, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("no C++ compiler\nmore")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    assert make().compile() == "not compiled (no C++ compiler)"
+    with pytest.raises(ValueError, match="compile=on: no C"):
+        make(torch.float32, "train.compile=on").compile()
+
+
+def test_auto_compiles_long_runs_alone():
+    cpu = torch.device("cpu")
+    assert update.compiles("auto", cpu, 1e14)
+    assert not update.compiles("auto", cpu, 1e12)
+    assert update.compiles("on", cpu, 0) and not update.compiles("off", cpu, 1e20)
+    assert config.TrainConfig().compile == "auto"
