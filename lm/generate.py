@@ -39,7 +39,7 @@ def generate(
     if not windows or max_tokens < 1:
         return
     device = model.device
-    draws = _uniform(seed, len(prompts), max_tokens).to(device)  # (B, max_tokens)
+    draws = _uniform(seed, len(prompts), max_tokens).t().contiguous().to(device)  # (max_tokens, B)
     was_training = model.training
     model.eval()
     try:
@@ -47,7 +47,8 @@ def generate(
         state = model.start(len(rows))
         logits = _read(model, state, windows)  # (B, V)
         for i in range(max_tokens):
-            new = sample(logits, draws[rows, i], temperature, top_k, top_p).tolist()
+            ids = sample(logits, draws[i], temperature, top_k, top_p)  # (B,)
+            new = ids.tolist()
             step: list[int | None] = [None] * len(prompts)
             alive = [j for j, token in enumerate(new) if token not in stop_ids]
             for j in alive:
@@ -61,10 +62,10 @@ def generate(
             if len(alive) < len(rows):
                 rows = [rows[j] for j in alive]
                 state.keep(alive)
+                ids, draws = ids[alive], draws[:, alive]
             if model.limited:
                 _roll(model, state, windows, rows)
-            ids = torch.tensor([[windows[row][-1]] for row in rows], device=device)
-            logits = model.step(ids, state)  # (B, V)
+            logits = model.step(ids[:, None], state)  # (B, V)
     finally:
         model.train(was_training)
 

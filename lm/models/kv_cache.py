@@ -5,6 +5,9 @@ logits = model.step(prompts, state, lengths=[5, 3])     # (B, V): after each row
 logits = model.step(next_ids, state)                    # reads one more token a row
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -45,9 +48,19 @@ class KVCache(State):
         head_dim: int,
         like: Tensor,
     ):
-        shape = (batch_size, n_head, context_len, head_dim)
-        super().__init__(batch_size, [like.new_zeros(shape) for _ in range(2 * n_layer)])
+        super().__init__(batch_size, [])
+        # One tensor, keys then values: a step takes the views of all layers in a few calls.
+        self.kv = like.new_zeros(2, n_layer, batch_size, n_head, context_len, head_dim)
         self.context_len = context_len
+        self.decoder: Any = None  # what Transformer.step prepares at the first single token
+
+    def keep(self, rows: list[int]) -> None:
+        super().keep(rows)
+        self.kv = self.kv[:, :, rows]
+
+    def put(self, rows: list[int], other: "KVCache") -> None:
+        super().put(rows, other)
+        self.kv[:, :, rows] = other.kv
 
     def open(self, n_new: int) -> Tensor:
         """Make ready for `n_new` tokens a row; their positions, (T,) or where rows differ (B, T).
@@ -63,7 +76,7 @@ class KVCache(State):
                 f"{first} tokens read and {n_new} more are above the model's "
                 f"context_len={self.context_len}: start again with the last ones"
             )
-        device = self.tensors[0].device
+        device = self.kv.device
         self.causal, self.mask = first == 0, None
         self.even = min(self.lengths) == first
         if self.even:
@@ -80,7 +93,7 @@ class KVCache(State):
 
     def add(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k and v (B, H, T, D) of one layer; return all it holds so far, (B, H, S, D)."""
-        keys, values = self.tensors[2 * layer], self.tensors[2 * layer + 1]
+        keys, values = self.kv[0, layer], self.kv[1, layer]
         if self.even:
             keys[:, :, self.end - self.n_new : self.end] = k
             values[:, :, self.end - self.n_new : self.end] = v
@@ -88,6 +101,26 @@ class KVCache(State):
             keys[self.rows, :, self.slots] = k.transpose(1, 2)  # indices apart put (B, T) first
             values[self.rows, :, self.slots] = v.transpose(1, 2)
         return keys[:, :, : self.end], values[:, :, : self.end]
+
+    def layers(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """After open(1): each layer's keys (B H, D, S) and values (B H, S, D), whose last slot
+        `write` fills. Sets `bias`, (B H or 1, 1, S), which hides from the scores what is masked."""
+        keys, values = self.kv.flatten(2, 3)[:, :, :, : self.end]
+        self.bias = keys.new_zeros(1, 1, 1)
+        if self.mask is not None:
+            hidden = ~self.mask[:, 0].repeat_interleave(self.kv.shape[3], dim=0)  # (B H, 1, S)
+            self.bias = self.bias.masked_fill(hidden, -torch.inf)
+        self.slot = self.kv[..., self.end - 1, :].unbind(1)  # (2, B, H, D) for each layer
+        return zip(keys.mT.unbind(0), values.unbind(0), strict=True)
+
+    def write(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Store k and v (B, H, D) of one layer, for one token a row."""
+        if self.even:
+            slot = self.slot[layer]
+            slot[0].copy_(k)
+            slot[1].copy_(v)
+        else:
+            self.add(layer, k[:, :, None], v[:, :, None])
 
     def close(self, lengths: list[int] | None) -> None:
         """Count the new tokens as read: all, or `lengths` of each row (the rest is padding)."""

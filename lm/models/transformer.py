@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lm.models import decode
 from lm.models.base import LanguageModel
 from lm.models.kv_cache import KVCache
 
@@ -233,8 +234,13 @@ class Transformer(LanguageModel):
             like=self.wte.weight,
         )
 
+    @torch.no_grad()
     def step(self, ids: Tensor, state: KVCache, lengths: list[int] | None = None) -> Tensor:
         B, T = ids.shape
+        # A subclass may compute something else: it takes the plain path.
+        if T == 1 and lengths is None and type(self) is Transformer and decode.serves(self):
+            state.decoder = state.decoder or decode.Decoder(self, B)
+            return state.decoder(ids[:, 0], state)
         x, rope = self.embed(ids, state.open(T))  # (B, T, C)
         for block in self.blocks:
             x = block(x, rope, state)

@@ -1,12 +1,14 @@
-"""Tokens per second of lm's cached generation against transformers' `generate` with its cache.
+"""Tokens per second of lm's generation against transformers' `generate` with its cache.
 
     python experiments/benchmarks/generation/bench.py
 
-GPT-2's architecture at the same sizes with random weights, sampled text, alternating runs in one
-process, medians. Also lm without its cache, and lm's default architecture. Writes results.csv.
+The same random weights on both sides, sampled text, no end-of-text token, alternating runs in one
+process, medians. First both write the same greedy text, or the script stops. Fills results.csv and
+the README's table.
 """
 
 import csv
+import platform
 import statistics
 import time
 from pathlib import Path
@@ -15,100 +17,103 @@ import torch
 import transformers
 
 from lm.config import TransformerConfig
-from lm.generate import generate, sample
+from lm.export import hf_config, hf_weights
+from lm.generate import generate
 
-SIZES = {  # name: (n_layer, n_head, n_embd, context_len, vocab_size)
-    "0.8M": (4, 4, 128, 64, 65),
-    "0.9M": (4, 4, 128, 256, 1024),
-    "11M": (6, 6, 384, 256, 1024),
+HERE = Path(__file__).parent
+START, END = "<!-- results -->", "<!-- /results -->"
+SIZES = {"0.9M": (4, 4, 128), "4.8M": (6, 4, 256), "11M": (6, 6, 384)}  # layers, heads, width
+FAMILIES = {
+    "gpt2": {"positions": "learned", "norm": "layernorm", "activation": "gelu", "bias": True},
+    "llama": {"positions": "rope", "norm": "rmsnorm", "activation": "swiglu", "tie": False},
 }
-PROMPT, REPEATS = [1, 2, 3, 4], 5
+V, CONTEXT, PROMPT, REPEATS = 1024, 256, [1, 2, 3, 4], 5
+N = CONTEXT - len(PROMPT)
 
 
-def gpt2(size: tuple) -> TransformerConfig:
-    n_layer, n_head, n_embd, context_len, _ = size
-    return TransformerConfig(
-        n_layer=n_layer, n_head=n_head, n_embd=n_embd, context_len=context_len,
-        positions="learned", norm="layernorm", activation="gelu", qk_norm=False, bias=True,
+def pair(family: str, size: str):
+    """The same model twice: ours, and transformers' class with our weights."""
+    n_layer, n_head, n_embd = SIZES[size]
+    cfg = TransformerConfig(
+        n_layer=n_layer, n_head=n_head, n_embd=n_embd, context_len=CONTEXT, qk_norm=False,
+        **FAMILIES[family],
     )  # fmt: skip
+    ours = cfg.build(V).eval()
+    config = transformers.AutoConfig.for_model(**hf_config.config_of(cfg, V, None))
+    theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
+    theirs.load_state_dict(hf_weights.to_hf(ours), strict=False)
+    theirs.tie_weights()
+    return ours, theirs
 
 
-def default(size: tuple) -> TransformerConfig:
-    n_layer, n_head, n_embd, context_len, _ = size
-    return TransformerConfig(n_layer=n_layer, n_head=n_head, n_embd=n_embd, context_len=context_len)
-
-
-def with_transformers(size: tuple):
-    n_layer, n_head, n_embd, context_len, vocab_size = size
-    cfg = transformers.GPT2Config(
-        vocab_size=vocab_size, n_positions=context_len, n_embd=n_embd, n_layer=n_layer,
-        n_head=n_head, bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
-    return transformers.GPT2LMHeadModel(cfg).eval()
+def write_ours(model, batch_size: int, **how) -> list[int]:
+    return [step[0] for step in generate(model, [PROMPT] * batch_size, max_tokens=N, **how)]
 
 
 @torch.inference_mode()
-def write_uncached(model, batch_size: int, n: int) -> None:
-    ids = torch.tensor([PROMPT] * batch_size)
-    for _ in range(n):
-        new = sample(model(ids)[:, -1], torch.rand(batch_size))
-        ids = torch.cat((ids, new[:, None]), dim=1)
-
-
-@torch.inference_mode()
-def write_transformers(model, batch_size: int, n: int) -> None:
+def write_theirs(model, batch_size: int, sample: bool = True) -> list[int]:
     ids = torch.tensor([PROMPT] * batch_size)
     out = model.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=True, top_k=0,
-        use_cache=True, pad_token_id=0,
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=N, do_sample=sample,
+        top_k=0 if sample else None, use_cache=True, pad_token_id=0,
     )  # fmt: skip
-    assert out.shape[1] == len(PROMPT) + n
+    return out[0, len(PROMPT) :].tolist()
 
 
-def write_lm(model, batch_size: int, n: int) -> None:
-    assert sum(1 for _ in generate(model, [PROMPT] * batch_size, max_tokens=n)) == n
+def measure(family: str, size: str, batch_size: int) -> dict:
+    ours, theirs = pair(family, size)
+    sides = {"lm": (write_ours, ours), "transformers": (write_theirs, theirs)}
+    greedy = write_ours(ours, batch_size, temperature=0)
+    if greedy != write_theirs(theirs, batch_size, sample=False):
+        raise SystemExit(f"{family} {size}: the two sides do not compute the same")
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(REPEATS):
+        for side, (write, model) in sides.items():
+            start = time.perf_counter()
+            assert len(write(model, batch_size)) == N
+            seconds[side].append(time.perf_counter() - start)
+    rates = {side: batch_size * N / statistics.median(s) for side, s in seconds.items()}
+    ratios = sorted(b / a for a, b in zip(*seconds.values(), strict=True))
+    return {
+        "model": family, "size": size, "batch": batch_size,
+        **{f"{side}_tokens_per_s": round(rate) for side, rate in rates.items()},
+        "ratio": round(rates["lm"] / rates["transformers"], 2),
+        "lowest": round(ratios[0], 2), "highest": round(ratios[-1], 2),
+    }  # fmt: skip
+
+
+def report(rows: list[dict]) -> None:
+    """Write results.csv, and the README's block between the marks."""
+    with open(HERE / "results.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    lines = [
+        f"torch {torch.__version__}, transformers {transformers.__version__}, "
+        f"{torch.get_num_threads()} threads, {platform.system()} {platform.machine()}; prompt of "
+        f"{len(PROMPT)} tokens, {N} written, vocabulary {V}. Tokens/s, medians of {REPEATS}.",
+        "",
+        "| model | size | batch | lm | transformers | ratio (lowest, highest) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        *cells, ratio, low, high = row.values()
+        lines.append(f"| {' | '.join(map(str, cells))} | {ratio} ({low}, {high}) |")
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    head, tail = text.split(START)[0], text.split(END)[1]
+    block = "\n".join([START, *lines, END])
+    (HERE / "README.md").write_text(head + block + tail, encoding="utf-8")
 
 
 def main() -> None:
     torch.manual_seed(0)
-    print(f"torch {torch.__version__}, transformers {transformers.__version__}, "
-          f"{torch.get_num_threads()} threads")  # fmt: skip
-    table = []
-    for name, size in SIZES.items():
-        context_len, vocab_size = size[3:]
-        ours = gpt2(size).build(vocab_size).eval()
-        peers = {
-            "lm": (write_lm, ours),
-            "lm default": (write_lm, default(size).build(vocab_size).eval()),
-            "lm uncached": (write_uncached, ours),
-            "transformers": (write_transformers, with_transformers(size)),
-        }
-        n = context_len - len(PROMPT)
-        for batch_size in (1, 16):
-            seconds: dict[str, list[float]] = {peer: [] for peer in peers}
-            for repeat in range(REPEATS + 1):  # the first warms up
-                for peer, (write, model) in peers.items():
-                    if peer == "lm uncached" and batch_size > 1:
-                        continue  # minutes
-                    start = time.perf_counter()
-                    write(model, batch_size, n)
-                    if repeat:
-                        seconds[peer].append(time.perf_counter() - start)
-            rates = {p: batch_size * n / statistics.median(s) for p, s in seconds.items() if s}
-            for peer, rate in rates.items():
-                ratio = round(rate / rates["transformers"], 2)
-                spread = round(max(seconds[peer]) / min(seconds[peer]), 2)
-                row = {
-                    "model": name, "context": context_len, "batch": batch_size, "peer": peer,
-                    "tokens_per_s": round(rate), "slowest_to_fastest": spread,
-                    "to_transformers": ratio,
-                }  # fmt: skip
-                table.append(row)
-                print("| " + " | ".join(str(v) for v in row.values()) + " |", flush=True)
-    with open(Path(__file__).with_name("results.csv"), "w", newline="") as file:
-        writer = csv.DictWriter(file, table[0])
-        writer.writeheader()
-        writer.writerows(table)
+    rows = []
+    for family in FAMILIES:
+        for size in SIZES:
+            for batch_size in (1, 16):
+                rows.append(measure(family, size, batch_size))
+                print(*rows[-1].values(), flush=True)
+    report(rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""The fast path for one token a row gives what the plain path gives, whatever the model."""
+
+import pytest
+import torch
+
+from lm.models import decode
+from tests.models import test_contract as contract
+
+KINDS = [n for n, cfg in contract.SETTINGS.items() if hasattr(cfg, "n_head")]
+
+
+def logits(model, ids: torch.Tensor) -> list[torch.Tensor]:
+    """Of three prompts of different lengths, three more tokens, two rows less, and one token."""
+    state = model.start(3)
+    found = [model.step(ids[:, :6], state, [6, 4, 5])]
+    found += [model.step(ids[:, t : t + 1], state) for t in (6, 7, 8)]
+    state.keep([2])
+    return [*found, model.step(ids[2:, 9:10], state)]
+
+
+@pytest.mark.parametrize("reorder", [0, 10**9], ids=["oneDNN", "MKL"])
+@pytest.mark.parametrize("name", KINDS)
+def test_decoding_equals_the_plain_path(name, reorder, monkeypatch):
+    model, ids = contract.build(name), contract.batch()
+    monkeypatch.setattr(decode, "REORDER", reorder)
+    fast = logits(model, ids)
+    monkeypatch.setattr(decode, "serves", lambda model: False)
+    plain = logits(model, ids)
+    for a, b in zip(fast, plain, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_decoding_serves_float32_on_a_cpu_in_evaluation_alone():
+    model = contract.build("transformer")
+    assert decode.serves(model)
+    assert not decode.serves(model.train())
+    assert not decode.serves(model.eval().bfloat16())
+    with torch.device("meta"):
+        assert not decode.serves(contract.SETTINGS["transformer"].build(9).eval())
+
+
+def test_weights_changed_between_two_texts_are_those_that_are_read():
+    model, ids = contract.build("transformer"), contract.batch(1)
+    before = model.step(ids[:, :1], model.start(1))
+    model.wte.weight.data += 0.1 * torch.randn_like(model.wte.weight)
+    after = model.step(ids[:, :1], model.start(1))
+    torch.testing.assert_close(after, model(ids[:, :1])[:, 0], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(before, after)
