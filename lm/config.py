@@ -397,7 +397,7 @@ class Config(Settings):
 class SampleConfig(Settings):
     """python -m lm.sample: continue a prompt with a trained model."""
 
-    run: str = "latest"  # a run directory, or the newest
+    run: str = "latest"  # a run directory, the newest, or wandb:ENTITY/PROJECT/ARTIFACT:ALIAS
     checkpoint: str = "best"  # best, last or a step
     prompt: str = "The "  # empty on a terminal with interactive=true: a prompt line
     n: int = within(1, 1)  # samples

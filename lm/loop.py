@@ -192,6 +192,10 @@ def _same_data(out: Path, prepared: pipeline.Prepared) -> None:
                 )
     prepared.tokenizer.save(path)
     store.atomic_write(out / "code.json", json.dumps(runtime.code_version(), indent=1) + "\n")
+    if diff := runtime.code_diff():
+        store.atomic_write(out / "code.diff", diff)
+    else:
+        (out / "code.diff").unlink(missing_ok=True)  # of an earlier start
     store.atomic_write(record, json.dumps(prepared.record, indent=1) + "\n")
 
 

@@ -28,7 +28,7 @@ from lm.sweep import arms
 
 log = logging.getLogger(__name__)
 SAVED = "wandb.json"  # in the run directory: the id under which W&B knows it
-FILES = (config.RESOLVED, "code.json", "data.json")  # kept with the W&B run
+FILES = (config.RESOLVED, "code.json", "code.diff", "data.json")  # kept with the W&B run
 
 
 def wandb_mode(requested: str) -> str:
@@ -219,9 +219,10 @@ class Mirror:
         tokens = f"tokens-{Path(data['folder']).name.removeprefix('tokens-')}"
         model = f"model-{self.run.id}"
         best = checkpoint.folder(self.out, int(values["best_step"]))
+        made = [self.out / "tokenizer.json", self.out / config.RESOLVED]
         parts = [
             (tokenizer, "tokenizer", [self.out / "tokenizer.json"], [corpus]),
-            (model, "model", [*best.glob("*"), self.out / "tokenizer.json"], [tokenizer, tokens]),
+            (model, "model", [*best.glob("*"), *made], [tokenizer, tokens]),
         ]
         if self.cfg.track.artifacts == "all":
             parts.insert(0, (corpus, "corpus", [self.out / "data.json"], []))
@@ -229,11 +230,17 @@ class Mirror:
             parts.insert(2, (tokens, "tokens", folder, [corpus, tokenizer]))
         for name, kind, paths, made_from in parts:
             artifact = wandb.Artifact(name, type=kind, metadata={"made_from": made_from})
-            for path in filter(Path.is_file, [*paths, self.out / config.RESOLVED]):
+            for path in filter(Path.is_file, paths):
                 # Not copied: an offline run's files must stay where they are until it is synced.
                 artifact.add_file(str(path.absolute()), policy="immutable", skip_cache=True)
-            aliases = ["latest", "best"] if kind == "model" else ["latest"]
-            self.run.log_artifact(artifact, aliases=aliases)
+            if kind == "model":
+                self.run.log_artifact(artifact, aliases=["latest", "best"])
+            else:
+                # An input of the run, for W&B's graph. use_artifact does the same, but it refuses
+                # offline runs, and waits without a limit for a server that hangs.
+                self.run._log_artifact(
+                    artifact, aliases=["latest"], is_user_created=True, use_after_commit=True
+                )
 
     def close(self, error: BaseException | None) -> None:
         """End the W&B run; `error` is what ended training, if anything did."""

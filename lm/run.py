@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lm import checkpoint, cli, config, store, tokenizers
+from lm import artifact, checkpoint, cli, config, store, tokenizers
 from lm.models.base import LanguageModel
 
 
@@ -20,8 +20,12 @@ class Run:
 
     @classmethod
     def open(cls, name: str) -> "Run":
-        """The run in the directory `name`, or the newest for "latest"; ValueError if it is none."""
-        path = cli.find_run(name)
+        """The run in the directory `name`, the newest for "latest", or a model kept in W&B.
+
+        Raises ValueError if it is none.
+        """
+        remote = name.startswith(artifact.PREFIX)
+        path = artifact.fetch(name) if remote else cli.find_run(name)
         cfg = config.load(path / config.RESOLVED)
         if not (path / "tokenizer.json").exists():
             raise ValueError(

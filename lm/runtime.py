@@ -99,7 +99,7 @@ def code_version() -> dict[str, Any]:
     """Git commit, hash of uncommitted changes, and the versions that may change a result."""
     here = Path(__file__).parent
     commit = _git(here, "rev-parse", "HEAD")
-    diff = _git(here, "diff", "HEAD") if commit else ""
+    diff = code_diff()
     return {
         "git_commit": commit or None,
         "git_diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
@@ -108,6 +108,12 @@ def code_version() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **{name: _version(name) for name in PACKAGES},
     }
+
+
+def code_diff() -> str:
+    """The uncommitted changes of the code, as `git apply` takes them; empty if there are none."""
+    diff = _git(Path(__file__).parent, "diff", "HEAD")
+    return diff + "\n" if diff else ""
 
 
 def _git(folder: Path, *words: str) -> str:

@@ -3,6 +3,7 @@
 No test needs a network or a GPU. LM_DATA_DIR, if set, holds shakespeare.txt and names.txt.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from lm import compat, config, launch
+from tests.wandb_server import WandbServer
 
 TINY = (
     "track=off",
@@ -108,3 +110,26 @@ def command(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A stand-in for W&B, with the client pointed at it; the client's service is stopped after."""
+    import wandb
+
+    with WandbServer() as there:
+        monkeypatch.setenv("WANDB_BASE_URL", there.url)
+        monkeypatch.setenv("WANDB_API_KEY", there.key)
+        wandb.teardown()
+        yield there
+        with contextlib.suppress(ConnectionError):  # a test may have killed the client's process
+            wandb.teardown()
+
+
+@pytest.fixture
+def fresh_client():
+    import wandb
+
+    wandb.teardown()
+    yield
+    wandb.teardown()

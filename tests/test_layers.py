@@ -31,13 +31,20 @@ LAYERS = [
     # L3: wiring
     {"pipeline", "generate", "checkpoint"},
     {"mirror", "display"},
-    {"track", "lens.views", "check.conformance", "export.hf_weights"},
+    {"artifact", "track", "lens.views", "check.conformance", "export.hf_weights"},
     # L4
     {"run", "lens.terminal"},
     # L5: verbs
     {"evaluate", "sample", "tokenizer", "lens.subject", "update"}
     | {"export.files", "export.card", "report.records"},
-    {"lens.page", "export.__main__", "report.figures", "report.floors", "report.paired"},
+    {
+        "lens.page",
+        "export.__main__",
+        "report.figures",
+        "report.floors",
+        "report.effects",
+        "report.paired",
+    },
     {"lens.__main__", "report.experiment", "report.board", "check.doctor"},
     {"report.page", "check.__main__", "loop"},
     {"report.__main__"},
@@ -47,7 +54,7 @@ EMPTY = {"", "check", "corpora", "export", "lens", "models", "optim", "report", 
 HEAVY = {
     "hydra": {"launch", "compat", "sweep.ranking", "sweep.tuner"},
     "omegaconf": {"config", "cli", "launch", "compat", "sweep.ranking", "sweep.tuner"},
-    "wandb": {"mirror"},
+    "wandb": {"mirror", "artifact"},
     "matplotlib": {"report.figures"},
     "optuna": {"sweep.tuner"},
     "safetensors": {"checkpoint", "export.files"},

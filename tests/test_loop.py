@@ -1,11 +1,12 @@
 """Training: resume is exact to the bit, evaluation disturbs nothing, a bad number stops the run."""
 
 import json
+import subprocess
 
 import pytest
 import torch
 
-from lm import checkpoint, loop, metrics
+from lm import checkpoint, loop, metrics, runtime
 from tests.conftest import TINY_TRANSFORMER
 
 MODELS = {
@@ -152,7 +153,7 @@ def test_a_resumed_run_refuses_another_tokenizer(trained):
 
 def test_a_finished_run_has_every_file_of_the_architecture(trained):
     out = trained("run", *TINY_TRANSFORMER)
-    names = {p.name for p in out.iterdir()}
+    names = {p.name for p in out.iterdir()} - {"code.diff"}  # only if there are changes
     assert names == {
         "checkpoints", "code.json", "data.json", "metrics.jsonl", "samples.jsonl",
         "summary.json", "tokenizer.json",
@@ -174,3 +175,23 @@ def test_the_grammars_floor_is_logged_and_not_beaten(cfg, tmp_path):
     summary = loop.train(cfg(*words, "train=smoke", "model=bigram"), out)
     assert summary["val/bpb"] > summary["corpus/floor_bpb"] > 0
     assert all(r["corpus/floor_bpb"] > 0 for r in rows(out) if "val/bpb" in r)
+
+
+def test_the_uncommitted_changes_of_the_code_are_kept_as_a_patch(tmp_path, monkeypatch):
+    def git(*words: str) -> str:
+        name = ("-c", "user.name=a", "-c", "user.email=b@c")
+        done = subprocess.run(["git", *name, *words], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    git("init")
+    (tmp_path / "code.py").write_text("x = 1\n")
+    git("add", ".")
+    git("commit", "-m", "one")
+    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "code.py"))
+    assert runtime.code_diff() == ""
+    (tmp_path / "code.py").write_text("x = 2\n")
+    (tmp_path / "kept.diff").write_text(runtime.code_diff())
+    git("checkout", "code.py")
+    git("apply", "kept.diff")
+    assert (tmp_path / "code.py").read_text() == "x = 2\n"

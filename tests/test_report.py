@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lm import config
-from lm.report import board, experiment, figures, paired, records
+from lm.report import board, effects, experiment, figures, paired, records
 from lm.report import page as report_page
 from lm.report.__main__ import words
 from tests.browser import Browser, needs_browser
@@ -135,6 +135,30 @@ def test_an_experiment_gets_its_table_its_plot_and_its_line_in_the_index(fake_ru
     index = (tmp_path / "experiments/README.md").read_text()
     assert "| Which one? | The transformer. | c" not in index
     assert "transformer 1.5100 +- 0.0100, 0.5000 ahead" in index and "abcdef0" in index
+
+
+def test_a_grid_s_settings_are_compared_where_all_else_is_equal(fake_run):
+    """Arms that are missing must not count: here the worse norm lacks the better activation."""
+    scores = {("rmsnorm", "gelu"): 2.0, ("rmsnorm", "relu2"): 1.0, ("layernorm", "gelu"): 2.1}
+    for i, ((norm, activation), score) in enumerate(scores.items()):
+        for seed in (0, 1):
+            words = [f"model.norm={norm}", f"model.activation={activation}", f"seed={seed}"]
+            fake_run(f"outputs/sweeps/d/s/{2 * i + seed}", *words, scores=(8.0, score + seed / 100))
+    runs = records.find([Path("outputs")])
+    table = effects.table(records.arms(runs)).splitlines()
+    assert table[2:4] == [
+        "| model.norm | rmsnorm | 1.5050 | 4 |  |  |  |",
+        "| model.norm | layernorm | 2.1050 | 2 | +0.1000 | +0.1000 | +0.1000 |",
+    ]
+    assert table[5] == "| model.activation | gelu | 2.0550 | 4 | +1.0000 | +1.0000 | +1.0000 |"
+    assert effects.table(records.arms(runs[:4])) == ""  # one setting alone has its table already
+
+
+def test_runs_of_an_equal_number_of_operations_are_drawn_against_them(fake_run):
+    path = fake_run("outputs/runs/d/a", "train.flops=12000")
+    run = records.read(path)
+    assert experiment.axis(records.arms([run])) == "flops"
+    assert run.curve("val/bpb", "flops") == [(0, 8.0), (6000, 3.0), (12000, 2.0)]
 
 
 def test_writing_an_experiment_twice_changes_no_byte(fake_run, tmp_path):

@@ -28,29 +28,6 @@ QUICK = ("track.init_timeout=2", "track.finish_timeout=3")
 
 
 @pytest.fixture
-def server(monkeypatch):
-    """A stand-in for W&B, with the client pointed at it; the client's service is stopped after."""
-    import wandb
-
-    with WandbServer() as there:
-        monkeypatch.setenv("WANDB_BASE_URL", there.url)
-        monkeypatch.setenv("WANDB_API_KEY", there.key)
-        wandb.teardown()
-        yield there
-        with contextlib.suppress(ConnectionError):  # a test may have killed the client's process
-            wandb.teardown()
-
-
-@pytest.fixture
-def fresh_client():
-    import wandb
-
-    wandb.teardown()
-    yield
-    wandb.teardown()
-
-
-@pytest.fixture
 def train(cfg, tiny, tmp_path):
     """train("name", "track=offline"): a whole run in this process; its directory."""
 
@@ -343,6 +320,7 @@ def test_artifacts_name_what_they_were_made_from(train, server):
         if a.get("metadata")
     }
     heads = {k: sorted(n.split("-")[0] for n in v) for k, v in made_from.items() if v is not None}
+    assert sorted(n.split("-")[0] for n in server.used) == ["corpus", "tokenizer", "tokens"]
     assert heads == {
         "corpus": [],
         "tokenizer": ["corpus"],
@@ -475,6 +453,8 @@ def test_offline_runs_reach_the_server_and_a_broken_one_stops_none(
         for out in outs:
             uid = json.loads((out / "wandb.json").read_text())["id"]
             assert mirrored(server.runs[uid].rows) == points(out)
+        # The run's edge in the graph of artifacts survives the way through the file.
+        assert {name.split("-")[0] for name in server.used} == {"tokenizer"}
         again = command("lm.sync")
         assert "synced " not in again.stdout, again.stdout
 

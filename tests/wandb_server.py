@@ -10,6 +10,7 @@ shows itself.
 """
 
 import gzip
+import hashlib
 import json
 import re
 import threading
@@ -36,8 +37,10 @@ class WandbServer:
         self.runs: dict[str, Run] = {}
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.committed: list[str] = []
+        self.used: list[str] = []  # artifacts that are inputs of a run
         self.alerts: list[str] = []
-        self.files: dict[str, bytes] = {}
+        self.files: dict[str, bytes] = {}  # by name
+        self.blobs: dict[str, bytes] = {}  # by the MD5 of their content, in hex
         self.operations: list[str] = []
         self.unknown: set[str] = set()
         self.stop_requested = False
@@ -88,6 +91,9 @@ class WandbServer:
         return {"viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}",
                            "teams": teams}}  # fmt: skip
 
+    def on_GetDefaultEntity(self, _: dict) -> dict:
+        return {"viewer": {"id": "u", "entity": "me"}}
+
     def on_ServerInfo(self, _: dict) -> dict:
         versions = {"max_cli_version": "9.9.9", "min_cli_version": "0.1"}
         return {"serverInfo": {"cliVersionInfo": versions, "latestLocalVersionInfo": None,
@@ -136,6 +142,34 @@ class WandbServer:
     def on_ArtifactType(self, _: dict) -> dict:
         return {"project": {"artifact": None}}
 
+    def on_ArtifactMembershipByName(self, variables: dict) -> dict:
+        name, alias = variables["name"].split(":")
+        project = {"id": "p", "internalId": "p", "name": variables["project"],
+                   "entity": {"name": variables["entity"]}}  # fmt: skip
+        known = [uid for uid, a in self.artifacts.items() if a["artifactCollectionName"] == name]
+        if not known or alias not in ("latest", "best", f"v{len(known) - 1}"):
+            return {"project": {"artifactCollectionMembership": None}}
+        given = self.artifacts[known[-1]]
+        sequence = {"__typename": "ArtifactSequence", "name": name, "project": project}
+        artifact = {
+            "__typename": "Artifact", "id": known[-1], "artifactSequence": sequence,
+            "versionIndex": len(known) - 1, "artifactType": {"name": given["artifactTypeName"]},
+            "description": None, "metadata": given["metadata"], "ttlDurationSeconds": 0,
+            "ttlIsInherited": False, "tags": [], "historyStep": None, "state": "COMMITTED",
+            "size": 1, "digest": given["digest"], "commitHash": "c", "fileCount": 1,
+            "createdAt": "2026-01-01T00:00:00", "updatedAt": None,
+        }  # fmt: skip
+        membership = {
+            "__typename": "ArtifactCollectionMembership", "id": "m", "createdAt": "2026-01-01",
+            "versionIndex": len(known) - 1, "aliases": [], "artifactCollection": sequence,
+            "artifact": artifact,
+        }  # fmt: skip
+        return {"project": {"artifactCollectionMembership": membership}}
+
+    def on_FetchArtifactManifest(self, variables: dict) -> dict:
+        file = {"directUrl": f"{self.url}/get/manifest/{variables['id']}"}
+        return {"artifact": {"currentManifest": {"file": file}}}
+
     def on_CreateArtifact(self, variables: dict) -> dict:
         given = variables.get("input") or variables
         uid = f"artifact{len(self.artifacts)}"
@@ -144,14 +178,17 @@ class WandbServer:
         return {"createArtifact": {"artifact": artifact}}
 
     def on_CreateArtifactManifest(self, variables: dict) -> dict:
-        wanted = (variables.get("input") or variables).get("includeUpload")
-        url = f"{self.url}/put/manifest" if wanted else None
-        file = {"id": "m", "uploadUrl": url, "uploadHeaders": []}
-        return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
+        given = variables.get("input") or variables
+        manifest = self.manifest(given["artifactID"], given.get("includeUpload"))
+        return {"createArtifactManifest": {"artifactManifest": manifest}}
 
-    def on_UpdateArtifactManifest(self, _: dict) -> dict:
-        file = {"id": "m", "uploadUrl": f"{self.url}/put/manifest", "uploadHeaders": []}
-        return {"updateArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
+    def on_UpdateArtifactManifest(self, variables: dict) -> dict:
+        manifest = self.manifest(variables["artifactManifestID"], True)
+        return {"updateArtifactManifest": {"artifactManifest": manifest}}
+
+    def manifest(self, artifact: str, upload: bool | None) -> dict[str, Any]:
+        url = f"{self.url}/put/manifest/{artifact}" if upload else None
+        return {"id": artifact, "file": {"id": "m", "uploadUrl": url, "uploadHeaders": []}}
 
     def on_CreateArtifactFiles(self, variables: dict) -> dict:
         given = variables.get("artifactFiles") or variables["input"]["artifactFiles"]
@@ -163,6 +200,11 @@ class WandbServer:
             for f in given
         ]  # fmt: skip
         return {"createArtifactFiles": {"files": {"edges": nodes}}}
+
+    def on_UseArtifact(self, variables: dict) -> dict:
+        given = variables.get("input") or variables
+        self.used.append(self.artifacts[given["artifactID"]]["artifactCollectionName"])
+        return {"useArtifact": {"artifact": {"id": given["artifactID"]}}}
 
     def on_CommitArtifact(self, variables: dict) -> dict:
         uid = variables.get("artifactID") or variables["input"]["artifactID"]
@@ -187,7 +229,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             status = {"error": 500, "forbidden": 403}.get(server.mode, 200)
-            answer = json.dumps(self.answer(data) if status == 200 else {"error": "no"}).encode()
+            answer = self.stored() if status == 200 and self.command == "GET" else None
+            if answer is None:
+                known = self.answer(data) if status == 200 else {"error": "no"}
+                answer = json.dumps(known).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer)))
@@ -196,10 +241,17 @@ class Handler(BaseHTTPRequestHandler):
         except (ConnectionResetError, BrokenPipeError):
             self.close_connection = True
 
+    def stored(self) -> bytes | None:
+        """A manifest by its artifact, or a file of an artifact by the MD5 of its content."""
+        if self.path.startswith("/get/"):
+            return self.to.files.get(self.path.removeprefix("/get/"))
+        return next((self.to.blobs[w] for w in self.path.split("/") if w in self.to.blobs), None)
+
     def answer(self, data: bytes) -> dict[str, Any]:
         server = self.to
         if self.command == "PUT":
             server.files[self.path.removeprefix("/put/")] = data
+            server.blobs[hashlib.md5(data).hexdigest()] = data
         elif self.path.endswith("/file_stream"):
             return server.stream(self.path.split("/")[-2], json.loads(data))
         elif self.path.endswith("/graphql"):

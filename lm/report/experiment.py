@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lm import store
-from lm.report import figures, floors, records
+from lm.report import effects, figures, floors, records
 from lm.report.records import Arm, Record
 from lm.sweep import arms as folding
 
@@ -66,7 +66,8 @@ def write(folder: Path, runs: Sequence[Record]) -> list[Path]:
     folder.mkdir(exist_ok=True)
     table = rows(arms)
     store.atomic_write(folder / "results.csv", to_csv(table))
-    figures.curves(panels(done), folder / "curves.svg")
+    x = axis(done)
+    figures.curves(panels(done, x), folder / "curves.svg", x)
     readme = folder / "README.md"
     if not readme.exists():
         store.atomic_write(readme, SKELETON.format(name=folder.name, mark=MARK))
@@ -111,18 +112,24 @@ def by_corpus(arms: Sequence[Arm]) -> dict[str, list[Arm]]:
     }
 
 
-def panels(arms: Sequence[Arm]) -> list[figures.Panel]:
-    """val/bpb against tokens, one panel a corpus."""
+def axis(arms: Sequence[Arm]) -> str:
+    """What the runs had an equal budget of: tokens, or flops if that was set."""
+    return "flops" if all(arm.done[0].settings.get("train.flops") for arm in arms) else "tokens"
+
+
+def panels(arms: Sequence[Arm], x: str = "tokens") -> list[figures.Panel]:
+    """val/bpb against `x`, one panel a corpus."""
     found = []
     for group in by_corpus(arms).values():
         first = group[0].runs[0]
         lines = []
         for arm in group:
-            curves = [run.curve("val/bpb") for run in arm.done]
+            curves = [run.curve("val/bpb", x) for run in arm.done]
             seeds = [tuple(zip(*curve, strict=True)) for curve in curves if curve]
             lines.append(figures.Line(without(arm.label, first.corpus_name), seeds))
         levels = floors.exact(first)
-        if not any(line.is_level for line in lines):
+        one = len({run.tokenizer for arm in group for run in arm.done}) == 1
+        if one and not any(line.is_level for line in lines):
             levels |= {k: v for k, v in floors.ladder(first).items() if "unigram" not in k}
         found.append(figures.Panel(first.corpus_name, lines, levels))
     return found
@@ -136,8 +143,10 @@ def block(arms: Sequence[Arm]) -> str:
     parts = []
     for group in by_corpus(arms).values():
         parts.append(corpus_table(group))
+        if table := effects.table(group):
+            parts += [table, effects.ABOUT]
     runs = [run for arm in arms for run in arm.done]
-    parts.append("![val/bpb against tokens, mean and range over seeds](curves.svg)")
+    parts.append(f"![val/bpb against {axis(arms)}, mean and range over seeds](curves.svg)")
     parts.append(ABOUT)
     parts.append(footer(runs))
     return "\n\n".join(parts)

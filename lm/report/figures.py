@@ -128,7 +128,13 @@ def _panel(axis: Axes, panel: Panel, styles: dict, x: str, y: str) -> None:
             color=colour,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6}
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "lw": 0.7,
+                "alpha": 0.6,
+                "relpos": (0, 0.5),
+            }
             if moved
             else None,
         )

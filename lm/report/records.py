@@ -6,7 +6,6 @@
 Nothing is trusted to be complete: a run may be training, or may have been killed mid-line.
 """
 
-import contextlib
 import json
 import os
 import time
@@ -77,10 +76,12 @@ class Record:
         return min((v for _, v in self.curve("val/bpb")), default=None)
 
     def curve(self, key: str, against: str = "tokens") -> list[tuple[float, float]]:
-        """The points of a metric; those that are not numbers are left out."""
-        pairs = [(row.get(against), row.get(key)) for row in self.rows]
-        numbers = (int, float)
-        return [(x, y) for x, y in pairs if isinstance(x, numbers) and isinstance(y, numbers)]
+        """The points of a metric against tokens, seconds, step or flops; those that are not
+        numbers are left out."""
+        each, column = (self.flops_per_token or 0, "tokens") if against == "flops" else (1, against)
+        pairs = [(row.get(column), row.get(key)) for row in self.rows]
+        both = [pair for pair in pairs if all(isinstance(v, (int, float)) for v in pair)]
+        return [(x * each, y) for x, y in both]
 
     @property
     def corpus(self) -> str:
@@ -249,8 +250,7 @@ def labels(groups: Sequence[Sequence[Record]], by: Sequence[str] = ()) -> list[s
     firsts = [group[0] for group in groups]
     if by:
         return [" ".join(short(k, r.settings.get(k)) for k in by) for r in firsts]
-    words = [dict(_words(r.overrides)) for r in firsts]
-    named = _apart(words, every=True)
+    named = _apart([dict(words(r.overrides)) for r in firsts], every=True)
     if all(named) and len(set(named)) == len(named):
         return named
     named = _apart([trained_by(r.settings) for r in firsts])
@@ -277,14 +277,22 @@ def _tell_apart(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> int:
 
 
 def short(key: str, value: Any) -> str:
-    """model.name=gru as gru, optimizer.lr=0.01 as lr=0.01."""
-    name = "" if key.endswith(".name") or "." not in key else f"{key.rpartition('.')[2]}="
-    with contextlib.suppress(TypeError, ValueError):
-        value = value if isinstance(value, (bool, int)) else f"{float(value):.4g}"
-    return f"{name}{value}"
+    """model.norm=rmsnorm as rmsnorm, optimizer.lr=0.01 as lr=0.01, arm=004_x/muon as muon."""
+    name = f"{key.rpartition('.')[2]}=" if "." in key else ""
+    if isinstance(value, (bool, int)):
+        return f"{name}{value}"
+    try:
+        return f"{name}{float(value):.4g}"
+    except (TypeError, ValueError):
+        value = str(value)
+    if key == "arm":
+        return value.rpartition("/")[2]
+    says_it = value.isidentifier() and value.lower() not in ("true", "false", "none", "null")
+    return value if says_it else f"{name}{value}"
 
 
-def _words(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+def words(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The keys and values of a command line that decide the score, the seed left out."""
     for word in overrides:
         key, _, value = word.partition("=")
         key = key.lstrip("+")
