@@ -319,6 +319,16 @@ class WSDConfig(ScheduleConfig):
             )
 
 
+@dataclass
+class RangeConfig(ScheduleConfig):
+    """For a learning-rate range test: `lm.report` reads the suggested rate off the losses."""
+
+    builds: ClassVar[str] = "lm.optim.schedule:rising"
+    name: str = "range"
+    warmup: float = within(0.0, 0.0, 0.0)  # the whole run is one
+    first: float = within(1e-4, 1e-12, 1.0)  # first rate as a share of the last, optimizer.lr
+
+
 # ---------------------------------------------------------------------------- train and track
 
 

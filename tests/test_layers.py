@@ -45,6 +45,7 @@ LAYERS = [
         "report.effects",
         "report.paired",
     },
+    {"report.lr_range", "report.scaling"},
     {"lens.__main__", "report.experiment", "report.board", "check.doctor"},
     {"report.page", "check.__main__", "loop"},
     {"report.__main__"},

@@ -28,3 +28,8 @@ def wsd(cfg, progress: float) -> float:
     if left >= cfg.decay:
         return constant(cfg, progress)
     return cfg.final + (1 - cfg.final) * max(0.0, left) / cfg.decay
+
+
+def rising(cfg, progress: float) -> float:
+    """Up from `cfg.first` to 1 by equal factors (Smith 2017, https://arxiv.org/abs/1506.01186)."""
+    return cfg.first ** (1.0 - progress)

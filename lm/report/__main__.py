@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lm import cli, config, launch
-from lm.report import experiment, page, paired, records
+from lm.report import experiment, page, paired, records, scaling
 
 log = logging.getLogger(__name__)
 EVERY = 5.0  # seconds between two pages while runs are watched
@@ -23,7 +23,8 @@ EVERY = 5.0  # seconds between two pages while runs are watched
 def command(cfg: config.ReportConfig) -> None:
     roots = [Path(name) for name in cfg.runs] or [Path("outputs")]
     if cfg.experiment:
-        named = [r for r in records.find(roots) if r.settings.get("name") == cfg.experiment]
+        names = (cfg.experiment, cfg.experiment + scaling.HELD_OUT)
+        named = [r for r in records.find(roots) if r.settings.get("name") in names]
         for path in experiment.write(launch.folder("experiments") / cfg.experiment, named):
             log.info(f"wrote {path}")
         return

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lm import store
-from lm.report import effects, figures, floors, records
+from lm.report import effects, figures, floors, lr_range, records, scaling
 from lm.report.records import Arm, Record
 from lm.sweep import arms as folding
 
@@ -66,8 +66,7 @@ def write(folder: Path, runs: Sequence[Record]) -> list[Path]:
     folder.mkdir(exist_ok=True)
     table = rows(arms)
     store.atomic_write(folder / "results.csv", to_csv(table))
-    x = axis(done)
-    figures.curves(panels(done, x), folder / "curves.svg", x)
+    draw(done, folder / "curves.svg")
     readme = folder / "README.md"
     if not readme.exists():
         store.atomic_write(readme, SKELETON.format(name=folder.name, mark=MARK))
@@ -78,13 +77,25 @@ def write(folder: Path, runs: Sequence[Record]) -> list[Path]:
     return [folder / "results.csv", folder / "curves.svg", readme, index]
 
 
+def draw(arms: Sequence[Arm], path: Path) -> None:
+    if lr_range.is_one(arms):
+        lr_range.draw(arms, path)
+        return
+    if scaling.is_one(arms):
+        scaling.draw(arms, path)
+        return
+    x = axis(arms)
+    figures.curves(panels(arms, x), path, x)
+
+
 def rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
     """One row a run: the columns of results.csv."""
     found = []
     for arm in arms:
         for run in arm.runs:
             end = run.summary
-            values = (run.corpus_name, arm.label, run.seed, run.status, run.score)
+            score = None if lr_range.is_one([arm]) else run.score  # says nothing of such a run
+            values = (run.corpus_name, arm.label, run.seed, run.status, score)
             values += (end.get("best_step"), end.get("val/bpb"), end.get("val/loss"))
             values += tuple(end.get(k) for k in ("step", "tokens", "seconds", "n_params", "flops"))
             values += ((run.code.get("git_commit") or "")[:7], day(run))
@@ -140,12 +151,17 @@ def panels(arms: Sequence[Arm], x: str = "tokens") -> list[figures.Panel]:
 
 def block(arms: Sequence[Arm]) -> str:
     """The results as Markdown: one table a corpus, the plot, and how to read them."""
+    runs = [run for arm in arms for run in arm.done]
+    if lr_range.is_one(arms):
+        plot = "![training loss against the rate, mean and range over seeds](curves.svg)"
+        return "\n\n".join([lr_range.block(arms), plot, lr_range.ABOUT, footer(runs)])
     parts = []
     for group in by_corpus(arms).values():
         parts.append(corpus_table(group))
-        if table := effects.table(group):
+        if scaling.is_one(group):
+            parts.append(scaling.block(group))
+        elif table := effects.table(group):
             parts += [table, effects.ABOUT]
-    runs = [run for arm in arms for run in arm.done]
     parts.append(f"![val/bpb against {axis(arms)}, mean and range over seeds](curves.svg)")
     parts.append(ABOUT)
     parts.append(footer(runs))
@@ -252,7 +268,7 @@ def best_of(table: Sequence[dict[str, str]]) -> str:
     for corpus in dict.fromkeys(row["corpus"] for row in table):
         values: dict[str, list[float]] = {}
         for row in table:
-            if row["corpus"] == corpus and row["status"] == "done":
+            if row["corpus"] == corpus and row["status"] == "done" and row["val_bpb"]:
                 values.setdefault(row["arm"], []).append(float(row["val_bpb"]))
         ranked = sorted((*folding.mean_and_spread(v), arm) for arm, v in values.items())
         if ranked:

@@ -80,6 +80,49 @@ def curves(panels: Sequence[Panel], path: Path, x: str = "tokens", y: str = "val
         figure.savefig(path, metadata=metadata, dpi=160)
 
 
+@dataclass
+class Series:
+    """One line of a chart, or points if `dots`; `band` holds its lowest and highest values."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    dots: bool = False
+    band: tuple[Sequence[float], Sequence[float]] | None = None
+    mark: float | None = None  # an x that a vertical line points out
+
+
+def chart(series: Sequence[Series], path: Path, x: str, y: str, log: str = "x") -> None:
+    """Write lines and points over `x`; `log` names the axes that are logarithmic.
+
+    Series of one label have one colour, so that a fit is drawn through its points.
+    """
+    names = list(dict.fromkeys(s.label for s in series))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.6, 4.2), layout="constrained", facecolor="white")
+        axis = figure.subplots()
+        for s in series:
+            colour = COLOURS[names.index(s.label) % len(COLOURS)]
+            if s.band:
+                axis.fill_between(s.x, *s.band, color=colour, alpha=0.18, linewidth=0)
+            how = {"marker": "o", "linestyle": ""} if s.dots else {"linewidth": 1.8}
+            axis.plot(s.x, s.y, color=colour, label=s.label, markersize=5, **how)
+            if s.mark is not None:
+                axis.axvline(s.mark, color=colour, linewidth=1.1, linestyle=(0, (5, 3)))
+        for name in log:
+            getattr(axis, f"set_{name}scale")("log")
+        axis.set_xlabel(x)
+        axis.set_ylabel(y)
+        axis.grid(True, axis="y", color=GRID, linewidth=0.8)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(length=0, which="both")
+        handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+        figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        figure.savefig(path, metadata=metadata, dpi=160)
+
+
 def _panel(axis: Axes, panel: Panel, styles: dict, x: str, y: str) -> None:
     axis.set_title(panel.title, loc="left", fontsize=11, fontweight="bold", pad=10)
     ends: list[tuple[float, str, str]] = []  # height, text, colour

@@ -4,10 +4,12 @@ import itertools
 
 import pytest
 
-from lm.config import ConstantConfig, CosineConfig, WSDConfig, options
+from lm.config import ConstantConfig, CosineConfig, RangeConfig, WSDConfig, options
+
+TRAINING = [name for name in options("schedule") if name != "range"]
 
 
-@pytest.mark.parametrize("name", options("schedule"))
+@pytest.mark.parametrize("name", TRAINING)
 def test_every_schedule_rises_from_0_and_stays_between_0_and_1(name):
     cfg = options("schedule")[name]()
     scales = [cfg.build(i / 1000) for i in range(1001)]
@@ -15,7 +17,7 @@ def test_every_schedule_rises_from_0_and_stays_between_0_and_1(name):
     assert all(0.0 <= scale <= 1.0 for scale in scales)
 
 
-@pytest.mark.parametrize("name", options("schedule"))
+@pytest.mark.parametrize("name", TRAINING)
 def test_no_schedule_jumps(name):
     cfg = options("schedule")[name](warmup=0.1)
     scales = [cfg.build(i / 1000) for i in range(1001)]
@@ -54,3 +56,10 @@ def test_a_run_that_ends_late_stays_at_its_final_rate():
     """A budget in seconds is overshot by a part of a step."""
     assert CosineConfig(final=0.1).build(1.01) == pytest.approx(0.1)
     assert WSDConfig(final=0.2).build(1.01) == pytest.approx(0.2)
+
+
+def test_a_range_test_rises_by_equal_factors():
+    cfg = RangeConfig(first=1e-4)
+    scales = [cfg.build(i / 8) for i in range(9)]
+    assert [b / a for a, b in itertools.pairwise(scales)] == pytest.approx([10**0.5] * 8)
+    assert scales[0] == pytest.approx(1e-4) and scales[-1] == 1.0
