@@ -1,7 +1,7 @@
 """Upload the offline W&B runs of this directory, each by itself, so that a damaged one stops none.
 
 python -m lm.sync                     # all of outputs/wandb
-python -m lm.sync outputs/wandb/offline-run-20261122_083128-a1b2c3d4
+python -m lm.sync outputs/wandb/run-20261122_083128-a1b2c3d4     # an online run that an outage cut
 """
 
 import subprocess
@@ -34,9 +34,9 @@ def sync(folders: Sequence[Path]) -> int:
         if size <= EMPTY:
             print(f"skipped  {folder}: it holds nothing; the run's own files are whole")
             continue
-        done = subprocess.run(
-            [sys.executable, "-m", "wandb", "sync", str(folder)], capture_output=True, text=True
-        )
+        # Named here, a run that was online goes up again whole; wandb would skip it without a word.
+        words = [sys.executable, "-m", "wandb", "sync", "--no-skip-online", str(folder)]
+        done = subprocess.run(words, capture_output=True, text=True)
         lost += done.returncode != 0
         last = (done.stdout + done.stderr).strip().splitlines()[-1:]
         print(f"{'synced ' if done.returncode == 0 else 'failed '}  {folder}: {' '.join(last)}")

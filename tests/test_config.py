@@ -12,6 +12,7 @@ GROUPS = [*config.PARTS, "train", "track"]
 PRESETS = [(g, p.stem) for g in GROUPS for p in sorted((launch.folder("conf") / g).glob("*.yaml"))]
 
 
+@pytest.mark.filterwarnings("error")  # Hydra announces by warnings what its next version refuses
 @pytest.mark.parametrize(("group", "name"), PRESETS)
 def test_every_preset_composes_and_survives_a_file(group, name, cfg, tmp_path):
     words = [f"{group}={name}"] + [f"{group}.path=x.txt"] * (name in ("files", "hf"))

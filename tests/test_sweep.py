@@ -265,6 +265,16 @@ def test_a_trial_that_falls_behind_is_pruned(tmp_path, pruner):
     assert any(run(5.0) for _ in range(6))
 
 
+def test_a_search_without_a_complete_trial_says_so_and_names_no_best_one(tmp_path, caplog):
+    caplog.set_level("INFO")
+    there, optuna = study(tmp_path), tuner._optuna()
+    trial = there.ask(space("a=interval(0.0,1.0)")[1])
+    tuner._tell(optuna, there, trial, tmp_path)
+    tuner._conclude(optuna, there, tmp_path)
+    assert "no trial of 1 is complete" in caplog.text
+    assert config.read_yaml(tmp_path / "optimization_results.yaml") == {"fail": 1}
+
+
 def test_outside_a_study_nothing_is_reported(tmp_path):
     assert tuner.reporter(None, tmp_path) is None
     assert tuner.reporter(tmp_path, tmp_path / "0") is None
@@ -376,7 +386,59 @@ def test_a_mistake_in_a_search_is_one_line_before_any_trial(command, tiny, tmp_p
         assert not (tmp_path / "outputs/tune").exists()
 
 
+@pytest.mark.faults
+def test_a_failing_arm_costs_no_later_batch_of_a_grid(command, tiny, tmp_path):
+    """With hydra.sweeper.max_batch_size=1 Hydra drops all that comes after a failure."""
+    words = [
+        "optimizer.lr=1e30,1e-3",
+        "hydra.sweeper.max_batch_size=1",
+        "hydra.sweep.dir=outputs/s",
+    ]
+    done = command("lm.train", "-m", *tiny, *TINY_TRANSFORMER, *words)
+    assert done.returncode == 1 and "1 of 2 arms failed" in done.stdout
+    assert [a["status"] for a in arms.read(tmp_path / "outputs/s")] == ["ok", "failed"]
+
+
+@pytest.mark.faults
+def test_a_run_s_own_hydra_files_repeat_it(command, tiny, tmp_path):
+    assert command("lm.train", *tiny, *TINY_TRANSFORMER, "hydra.run.dir=a").returncode == 0
+    words = ["--config-path", str(tmp_path / "a/.hydra"), "--config-name", "config"]
+    again = command("lm.train", *words, "hydra.run.dir=b")
+    assert again.returncode == 0, again.stderr
+    weights = [next((tmp_path / r).rglob("step_000020/model.safetensors")) for r in "ab"]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
 # ------------------------------------------------------------------------------------- launchers
+
+
+@pytest.mark.faults
+def test_a_preempted_job_is_queued_again_and_goes_on_in_its_own_directory(command, tiny, tmp_path):
+    """Slurm sends SIGUSR2 before it takes a machine away; submitit's own queue does the same."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    words = ["-m", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5", *tiny]
+    words += [*TINY_TRANSFORMER, "train.steps=2500", "train.save_every=100", "train.eval_every=0"]
+    words += ["train.sample_every=0", "hydra.sweep.dir=outputs/s", "seed=0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lm.train", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(tuner.__file__).parent.parent)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    arm = tmp_path / "outputs/s/0"
+    deadline = time.monotonic() + 120
+    while not (arm / "checkpoints/step_000100").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    job = subprocess.run(
+        ["pgrep", "-f", f"submitit.core._submit {tmp_path}"], capture_output=True, text=True
+    ).stdout.split()
+    os.kill(int(job[0]), signal.SIGUSR2)
+    assert process.wait(timeout=180) == 0
+    assert store.read_json(arm / "summary.json")["step"] == 2500
+    said = "".join(p.read_text() for p in (tmp_path / "outputs/s").rglob("*_log.out"))
+    assert "resumed from step_" in said
 
 
 @pytest.mark.slow

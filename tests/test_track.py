@@ -459,5 +459,60 @@ def test_offline_runs_reach_the_server_and_a_broken_one_stops_none(
         assert "synced " not in again.stdout, again.stdout
 
 
+def test_a_run_that_an_outage_cut_is_uploaded_by_its_name(tracker, server, monkeypatch, command):
+    """`wandb sync DIR` passes over runs that were online, also those whose server died."""
+    with tracker("track=online", *QUICK) as there:
+        there.log(TrainState(0), {"train/loss": 1.0})
+        server.die()
+        for step in range(1, 30):
+            there.log(TrainState(step), {"train/loss": 1.0})
+    (folder,) = Path("outputs/wandb").glob("run-*")
+    with WandbServer() as again:
+        monkeypatch.setenv("WANDB_BASE_URL", again.url)
+        done = command("lm.sync", str(folder))
+        assert done.returncode == 0, done.stdout + done.stderr
+        (run,) = again.runs.values()
+        assert [row["step"] for row in mirrored(run.rows)] == list(range(30))
+
+
+def test_a_run_of_an_agent_of_w_and_b_takes_its_id_and_no_group(train, fresh_client, monkeypatch):
+    import wandb
+
+    asked = []
+
+    def init(**words):
+        asked.append(words)
+        raise wandb.Error("no more")
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    train("a", "track=offline", group="day-sweep")
+    assert [asked[0][key] for key in ("id", "group", "resume")] == [None, None, None]
+
+
+@pytest.mark.faults
+def test_an_offline_run_that_is_killed_keeps_all_but_its_last_seconds(tiny, tmp_path):
+    """The client flushes every 15 s by itself: a kill before that left a file of 7 bytes."""
+    words = [*tiny, *TINY_TRANSFORMER, "track=offline", "hydra.run.dir=out", "train.log_every=1"]
+    words += ["train.steps=100000", "train.eval_every=0", "train.sample_every=0"]
+    root = Path(track.__file__).parent.parent
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lm.train", *words],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out/metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(6)
+    seen = len(points(tmp_path / "out"))
+    time.sleep(3)
+    process.kill()
+    process.wait()
+    time.sleep(1)  # the client's own process notices and ends
+    assert len(history(offline_runs()[0])) >= seen > 0
+
+
 def test_the_stand_in_does_not_outlive_its_test():
     assert not [t for t in threading.enumerate() if "serve_forever" in t.name and t.is_alive()]
