@@ -8,9 +8,11 @@ manifest.json. Nothing is pickled. No random state is stored, as every draw is a
 (seed, purpose, step).
 """
 
+import contextlib
 import json
 import logging
-from dataclasses import asdict, dataclass, field, fields
+import shutil
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,28 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lm import store
+from lm import failpoint, store
 from lm.models.base import LanguageModel
 
 log = logging.getLogger(__name__)
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss, gradient or weight is not a number."""
+
+    exit_code = 3
+
+
+class StorageError(OSError):
+    """The last checkpoint, or the record of the run, could not be written."""
+
+    exit_code = 4
+
+
+class NoCheckpointError(ValueError):
+    """There were checkpoints, and none is intact."""
+
+    exit_code = 5
 
 
 @dataclass
@@ -34,6 +54,13 @@ class TrainState:
     best_val_bpb: float = float("inf")
     best_step: int = -1
     losses: list[float] = field(default_factory=list)  # of the steps since the last logged point
+    recent: list[float] = field(default_factory=list)  # losses among which a spike stands out
+    bad_in_a_row: int = 0  # steps without a finite loss and gradient, which changed nothing
+    skipped: int = 0  # such steps in all
+    rollbacks: int = 0  # returns to a checkpoint because of too many of them
+    micro_batch: int = 0  # windows per forward pass that train.micro_batch=auto found; 0: all
+    skipped_batches: int = 0  # the batch of a step is number step + skipped_batches
+    good_step: int = -1  # newest scheduled checkpoint: where a rollback returns to
 
 
 def folder(out: Path, step: int) -> Path:
@@ -53,20 +80,39 @@ def save(
     state: TrainState,
     keep_last: int,
 ) -> None:
-    """Write the checkpoint of state.step, then delete those that are neither recent nor best."""
+    """Write the checkpoint of state.step, then delete those that nobody goes back to.
+
+    Raises NonFiniteError rather than write a weight that is not finite, and StorageError, with
+    the bytes needed and free, where the disk refuses; the checkpoints of before then stay.
+    """
     target = folder(out, state.step)
-    if not target.exists():
-        tensors, settings = _pack_optimizers(optimizers)
-        with store.new_folder(target) as tmp:
-            weights = {k: v.contiguous() for k, v in model.state_dict().items()}
-            save_file(weights, tmp / "model.safetensors")
-            save_file(tensors, tmp / "optimizer.safetensors")
-            (tmp / "state.json").write_text(
-                json.dumps({"state": asdict(state), "optimizers": settings}, indent=1)
-            )
+    weights = {k: v.contiguous() for k, v in model.state_dict().items()}
+    tensors, settings = _pack_optimizers(optimizers)
+    for name, tensor in (*weights.items(), *tensors.items()):
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise NonFiniteError(f"step {state.step}: {name} has values that are not finite")
+    try:
+        failpoint.hit("ckpt.begin")
+        if not target.exists():
+            with store.new_folder(target, "ckpt") as tmp:
+                save_file(weights, tmp / "model.safetensors")
+                failpoint.hit("ckpt.mid_write")
+                save_file(tensors, tmp / "optimizer.safetensors")
+                (tmp / "state.json").write_text(
+                    json.dumps({"state": asdict(state), "optimizers": settings}, indent=1)
+                )
+    except (OSError, SafetensorError) as error:  # the latter for a write that was refused
+        needed = sum(t.nbytes for t in (*weights.values(), *tensors.values()))
+        free = shutil.disk_usage(out).free
+        raise StorageError(
+            f"the checkpoint of step {state.step} is not written ({error}): it needs "
+            f"{needed:,} bytes, and {free:,} are free in {out}"
+        ) from None
     for step in steps(out)[:-keep_last]:
-        if step != state.best_step:
-            store.remove(folder(out, step))
+        if step not in (state.best_step, state.good_step):
+            with contextlib.suppress(OSError):  # it is in nobody's way but the disk's
+                store.remove(folder(out, step))
+            failpoint.hit("ckpt.mid_prune")
 
 
 def resume(
@@ -74,17 +120,17 @@ def resume(
 ) -> TrainState | None:
     """Load the newest intact checkpoint into model and optimizers; None if there is none at all.
 
-    A damaged one is named and set aside. Raises ValueError if all are damaged, or if the weights
-    belong to another model.
+    A damaged one is named and set aside. Raises NoCheckpointError if all are damaged, and
+    ValueError if the weights belong to another model.
     """
-    found = steps(out)
-    for step in reversed(found):
+    store.clear_leftovers(out / "checkpoints")
+    for step in reversed(steps(out)):
         path = folder(out, step)
         try:
             store.verify(path)
             saved = store.read_json(path / "state.json")
             tensors = load_tensors(path / "optimizer.safetensors")
-            state = TrainState(**{f.name: saved["state"][f.name] for f in fields(TrainState)})
+            state = TrainState(**saved["state"])
         except (store.DamagedError, KeyError, TypeError) as error:
             log.warning(f"checkpoint {path.name} is damaged and set aside: {error}")
             path.rename(path.with_name(f"damaged_{path.name}"))
@@ -93,9 +139,10 @@ def resume(
         _unpack_optimizers(optimizers, tensors, saved["optimizers"])
         log.info(f"resumed from {path.name}")
         return state
-    if found:
-        raise ValueError(
-            f"every checkpoint of {out} is damaged (see damaged_*): start a new run instead"
+    if any((out / "checkpoints").glob("damaged_*")):
+        raise NoCheckpointError(
+            f"every checkpoint of {out} is damaged: start a new run, or delete "
+            f"{out / 'checkpoints'} to start this one again"
         )
     return None
 

@@ -4,6 +4,7 @@ cli.main(config.SampleConfig, command)
 """
 
 import dataclasses
+import errno
 import importlib
 import logging
 import os
@@ -18,6 +19,7 @@ from omegaconf import OmegaConf
 
 from lm.config import RESOLVED, ConfigError, Settings, typed, unknown
 
+STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 S = TypeVar("S", bound=Settings)
 
 
@@ -116,8 +118,11 @@ def plain_warning(message: Warning | str, *_: Any) -> None:
 
 
 class errors_in_one_line:
-    """What the user can mend is told in one line with exit code 2; our own mistakes keep their
-    traceback. HYDRA_FULL_ERROR=1 shows it for both."""
+    """What the user can mend is told in one line; our own mistakes keep their traceback.
+
+    Exit code 2, or the error's own: 3 non-finite numbers, 4 storage, 5 no intact checkpoint.
+    HYDRA_FULL_ERROR=1 shows the traceback of every error.
+    """
 
     def __enter__(self) -> None:
         pass
@@ -127,10 +132,12 @@ class errors_in_one_line:
             return
         if issubclass(kind, KeyboardInterrupt):
             sys.exit(130)
-        if issubclass(kind, (ValueError, OSError)):
+        full = isinstance(error, OSError) and error.errno in STORAGE
+        code = getattr(error, "exit_code", 4 if full else 2)
+        if issubclass(kind, (ValueError, OSError)) or hasattr(error, "exit_code"):
             sys.stdout.flush()
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            sys.exit(2)
+            sys.exit(code)
 
 
 def _plain(text: str) -> Any:

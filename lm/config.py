@@ -340,8 +340,12 @@ class TrainConfig(Settings):
     flops: float = within(0.0, 0.0)  # operations of training, if above 0, the budget instead
     seconds: float = within(0.0, 0.0)  # of training, if above 0, the budget instead of steps
     batch_size: int = within(16, 1)  # windows of context_len tokens per step
-    micro_batch: int = within(0, 0)  # windows per forward pass, summed up to a step; 0: all
+    micro_batch: Any = 0  # windows per forward pass; 0: all; auto: halved until they fit
     clip: float = within(1.0, 0.0)  # largest gradient norm; 0: off
+    skip: int = within(3, 0)  # steps in a row without a finite loss and gradient that are left out
+    rollbacks: int = within(1, 0)  # returns to a checkpoint after more of them; then it stops
+    spike: float = within(8.0, 0.0)  # a loss so many deviations up is flagged; 0: none
+    spike_window: int = within(100, 20)  # losses to compare it with
     log_every: int = within(10, 1)  # steps between points of the training curve
     eval_every: int = within(200, 0)  # steps; 0: at the end only. The same for the next two
     sample_every: int = within(500, 0)
@@ -362,10 +366,17 @@ class TrainConfig(Settings):
         if len(budgets) > 1:
             both = " and ".join(f"train.{k}" for k in budgets)
             raise ConfigError(f"{both} are set together: choose one budget")
-        if self.micro_batch and self.batch_size % self.micro_batch:
+        if isinstance(self.micro_batch, str) and self.micro_batch.isdecimal():
+            self.micro_batch = int(self.micro_batch)
+        size = self.micro_batch
+        if size != "auto" and (type(size) is not int or not 0 <= size <= self.batch_size):
             raise ConfigError(
-                f"train.batch_size={self.batch_size} is not a multiple of "
-                f"train.micro_batch={self.micro_batch}"
+                f"train.micro_batch={size}: give auto or a number from 0 to "
+                f"train.batch_size={self.batch_size}"
+            )
+        if size not in (0, "auto") and self.batch_size % size:
+            raise ConfigError(
+                f"train.batch_size={self.batch_size} is not a multiple of train.micro_batch={size}"
             )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm import runtime, store
+from lm import failpoint, runtime, store
 from lm.metrics import IGNORE
 
 RECORD = "tokens.json"
@@ -55,6 +55,7 @@ def pack(folder: Path, split: str, documents: Iterable[str], tokenizer: Any, end
             size += len(ids) + 1
             if size > CHUNK:
                 flush()
+            failpoint.hit("cache.mid")
         flush()
     return {"n_tokens": n_tokens, "n_bytes": n_bytes, "n_documents": n_documents}
 

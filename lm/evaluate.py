@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm import cli, config, data, metrics, pipeline, runtime
+from lm import cli, config, data, failpoint, metrics, pipeline, runtime, signals
 from lm.models.base import LanguageModel
 from lm.run import Run
 
@@ -40,6 +40,8 @@ def evaluate(
     sums = torch.zeros(2, dtype=torch.float64, device=where)  # nats of all, nats of text
     n_tokens = n_bytes = 0
     for x, y in data.windows(ids, rows, model.context_len):
+        signals.poll()
+        failpoint.hit("eval.mid")
         x, y = x.to(where), y.to(where)
         with runtime.autocast(where, number):
             logits = model(x)

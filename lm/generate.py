@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lm import failpoint, signals
 from lm.models.base import LanguageModel
 
 
@@ -47,6 +48,8 @@ def generate(
         state = model.start(len(rows))
         logits = _read(model, state, windows)  # (B, V)
         for i in range(max_tokens):
+            signals.poll()
+            failpoint.hit("sample.mid")
             ids = sample(logits, draws[i], temperature, top_k, top_p)  # (B,)
             new = ids.tolist()
             step: list[int | None] = [None] * len(prompts)

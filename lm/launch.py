@@ -30,14 +30,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lm import cli, compat, config, store
+from lm import cli, compat, config, signals, store
 from lm.config import Config, ConfigError
 from lm.export import hf_config
 from lm.sweep import arms, tuner
 
 log = logging.getLogger(__name__)
 # When a run is continued.
-MAY_CHANGE = ("train.steps", "train.tokens", "train.flops", "train.seconds")
+MAY_CHANGE = ("train.micro_batch", "train.steps", "train.tokens", "train.flops", "train.seconds")
 
 
 @dataclass
@@ -74,6 +74,11 @@ def main(run: Callable[[Job], float]) -> None:
     if {"-h", "--help"} & set(words):
         print(usage())  # Hydra's own page takes 2 s to list the same groups
         return
+    with signals.handled():
+        _main(run, words)
+
+
+def _main(run: Callable[[Job], float], words: list[str]) -> None:
     with cli.errors_in_one_line():
         words = sys.argv[1:] = cli.without_imports(words)  # Hydra reads sys.argv again
         register()

@@ -3,7 +3,6 @@
 summary = loop.train(cfg, out)
 """
 
-import json
 import logging
 import math
 import time
@@ -14,9 +13,9 @@ from typing import Any
 
 import torch
 
-from lm import checkpoint, data, pipeline, runtime, store
+from lm import checkpoint, data, guard, origin, pipeline, runtime, signals, store
 from lm.check import doctor
-from lm.checkpoint import TrainState
+from lm.checkpoint import NonFiniteError, StorageError, TrainState
 from lm.config import Config
 from lm.evaluate import evaluate
 from lm.export import hf_weights
@@ -27,10 +26,6 @@ from lm.track import Tracker
 from lm.update import Update, compiles, set_rates
 
 log = logging.getLogger(__name__)
-
-
-class NonFiniteError(ArithmeticError):
-    """The loss or the gradient is not a number; the weights are those before the step."""
 
 
 @dataclass
@@ -80,82 +75,205 @@ def train(
     `report` is told the step and val/bpb of each evaluation but the last; what it raises ends the
     run.
     """
-    runtime.configure(cfg.train.threads, cfg.train.deterministic)
-    where = runtime.device(cfg.train.device)
-    prepared = pipeline.prepare(cfg)
-    tokenizer, lengths = prepared.tokenizer, prepared.tokenizer.token_lengths()
-    _same_data(out, prepared)
-
-    torch.manual_seed(runtime.seed(cfg.seed, "init"))
-    model: LanguageModel = cfg.model.build(tokenizer.vocab_size).to(where)
-    number = runtime.dtype(cfg.train.dtype, where, model.low_precision)
-    exact = number if where.type == "cuda" else torch.float32  # what validation is computed in
-    optimizers = cfg.optimizer.build(model) if model.trainable else []
-    batches = data.Batches(prepared.train, cfg.train.batch_size, model.context_len, cfg.seed)
-    budget = Budget.of(cfg, model)
-    update = Update(model, optimizers, batches, cfg, where, number)
-    state = checkpoint.resume(out, model, optimizers)
-    if state is None:
-        state = TrainState()
-        model.fit(prepared.train)  # counts; nothing for a model that learns by gradient
-        if cfg.init_from:
-            hf_weights.load(Path(cfg.init_from), model)
-    log.info(_describe(cfg, model, where, number, batches, budget))
-    if budget.progress(state) < 1 and compiles(
-        cfg.train.compile, where, budget.flops(model, batches)
-    ):
-        log.info(f"{'update':<10} {update.compile()}")
-
-    with Tracker(out, cfg, state, budget.progress, group) as track:
-        track.watch(model, state)
-        val: dict[str, float] = {}
-        spent: list[float] = []  # seconds of the steps since the last logged point
+    run = Training(cfg, out)
+    with Tracker(out, cfg, run.state, run.budget.progress, group) as track, signals.held():
+        track.watch(run.model, run.state)
         while True:
-            last = budget.progress(state) >= 1
+            try:
+                return run.to_the_end(track, report)
+            except NonFiniteError as reason:
+                run.go_back(track, reason)
+            except (RuntimeError, MemoryError) as error:
+                if not runtime.out_of_memory(error):
+                    raise
+                raise runtime.OutOfMemoryError(run.too_large()) from error
+            except signals.Stopped as stop:
+                log.warning(f"{stop.name} at step {run.state.step}")
+                if not run.save(track, scheduled=False) and run.unsaved:
+                    raise run.unsaved from None
+                raise
+
+
+class Training:
+    """A run under way: its parts, and `state`, which says where it stands."""
+
+    def __init__(self, cfg: Config, out: Path) -> None:
+        self.cfg, self.out = cfg, out
+        runtime.configure(cfg.train.threads, cfg.train.deterministic)
+        where = runtime.device(cfg.train.device)
+        self.prepared = pipeline.prepare(cfg)
+        self.tokenizer = self.prepared.tokenizer
+        origin.same_data(out, self.prepared)
+        torch.manual_seed(runtime.seed(cfg.seed, "init"))
+        self.model: LanguageModel = cfg.model.build(self.tokenizer.vocab_size).to(where)
+        model = self.model
+        number = runtime.dtype(cfg.train.dtype, where, model.low_precision)
+        origin.same_code(out, where, number)
+        self.exact = number if where.type == "cuda" else torch.float32  # for validation
+        self.optimizers = cfg.optimizer.build(model) if model.trainable else []
+        batch_size, context_len = cfg.train.batch_size, model.context_len
+        self.batches = data.Batches(self.prepared.train, batch_size, context_len, cfg.seed)
+        self.budget = Budget.of(cfg, model)
+        self.update = Update(model, self.optimizers, self.batches, cfg, where, number)
+        self.spent: list[float] = []  # seconds of the steps since the last logged point
+        self.unsaved: StorageError | None = None  # why the last save failed
+        state = checkpoint.resume(out, model, self.optimizers)
+        if state is None:
+            state = TrainState()
+            model.fit(self.prepared.train)  # counts; nothing for a model that learns by gradient
+            if cfg.init_from:
+                hf_weights.load(Path(cfg.init_from), model)
+        self.state, self.update.micro_batch = state, self.micro_batch
+        log.info(_describe(cfg, model, where, number, self.batches, self.budget))
+        flops = self.budget.flops(model, self.batches)
+        if self.budget.progress(state) < 1 and compiles(cfg.train.compile, where, flops):
+            log.info(f"{'update':<10} {self.update.compile()}")
+
+    def to_the_end(self, track: Tracker, report: Callable | None) -> dict[str, Any]:
+        """Evaluate, sample, save and step until done; the run's summary."""
+        cfg, state, val = self.cfg.train, self.state, {}
+        while True:
+            signals.poll()
+            last = self.budget.progress(state) >= 1
             improved = False
-            if budget.due(state, cfg.train.eval_every):
-                val = evaluate(model, prepared.val, lengths, exact)
-                improved = val["bpb"] < state.best_val_bpb
+            before = state.best_val_bpb, state.best_step
+            if self.budget.due(state, cfg.eval_every):
+                lengths = self.tokenizer.token_lengths()
+                val = evaluate(self.model, self.prepared.val, lengths, self.exact)
+                improved = val["bpb"] < state.best_val_bpb and (last or not state.bad_in_a_row)
                 if improved:
                     state.best_val_bpb, state.best_step = val["bpb"], state.step
                 points = {f"val/{k}": val[k] for k in ("loss", "ppl", "bpb")}
-                track.log(state, points | _corpus_facts(prepared))
+                track.log(state, points | _corpus_facts(self.prepared))
                 if report is not None and not last:
                     report(state.step, val["bpb"])
-            if budget.due(state, cfg.train.sample_every):
-                track.samples(
-                    state, [write_sample(model, tokenizer, p, cfg) for p in cfg.train.prompts]
-                )
-            if improved or budget.due(state, cfg.train.save_every):
-                checkpoint.save(out, model, optimizers, state, cfg.train.keep_last)
+            if self.budget.due(state, cfg.sample_every):
+                texts = [write_sample(self.model, self.tokenizer, p, self.cfg) for p in cfg.prompts]
+                track.samples(state, texts)
+            if improved or self.budget.due(state, cfg.save_every):
+                if not self.save(track) and improved:
+                    state.best_val_bpb, state.best_step = before  # what was not saved is not kept
+            elif not state.bad_in_a_row and signals.save_asked():
+                self.save(track, scheduled=False)
             if last:
-                summary = _summary(state, val, model, prepared)
-                track.finish(summary)
-                doctor.after_run(out)
-                if cfg.track.lens and (made := page.after_run(out)):
-                    track.page("lens", made)
-                best = f"{state.best_val_bpb:.4f} at step {state.best_step}"
-                log.info(f"done: best val/bpb {best}; python -m lm.sample run={out}")
-                return summary
-            start = time.perf_counter()
-            rates = set_rates(optimizers, cfg.schedule.build(budget.progress(state)))
-            loss, norm = update(state.step)
-            if not math.isfinite(loss + norm):
-                raise NonFiniteError(
-                    f"step {state.step}: the loss is {loss} and the gradient norm {norm}; the last "
-                    "checkpoint is good. Lower optimizer.lr, or raise schedule.warmup"
-                )
-            spent.append(time.perf_counter() - start)
-            state.seconds += spent[-1]
-            state.losses.append(loss)
-            if state.step % cfg.train.log_every == 0:
-                speed = len(spent) * batches.tokens / sum(spent)
-                points = {"optim/grad_norm": norm, "speed/tokens_per_s": round(speed, 1)}
-                track.log(state, _points(state, batches) | rates | points)
-                state.losses.clear()
-                spent.clear()
-            state.step += 1
-            state.tokens += batches.tokens
+                return self.finish(track, val)
+            self.step(track)
+
+    def step(self, track: Tracker) -> None:
+        """One update of the weights, and its line in the log if one is due."""
+        cfg, state = self.cfg, self.state
+        start = time.perf_counter()
+        rates = set_rates(self.optimizers, cfg.schedule.build(self.budget.progress(state)))
+        loss, norm = self.update_that_fits()
+        row = guard.judge(state, loss, norm, cfg.train)
+        self.spent.append(time.perf_counter() - start)
+        state.seconds += self.spent[-1]
+        if state.step % cfg.train.log_every == 0:
+            speed = len(self.spent) * self.batches.tokens / sum(self.spent)
+            row |= _points(state, self.batches) | rates
+            row |= {"optim/grad_norm": norm, "speed/tokens_per_s": round(speed, 1)}
+            state.losses.clear()
+            self.spent.clear()
+        if row:
+            track.log(state, row)
+        state.step += 1
+        state.tokens += self.batches.tokens
+
+    def update_that_fits(self) -> tuple[float, float]:
+        """The update of this step, in smaller parts where train.micro_batch=auto and all is not
+        possible: the same batch and, but for the rounding of sums, the same gradient."""
+        state = self.state
+        while True:
+            try:
+                return self.update(state.step + state.skipped_batches)
+            except (RuntimeError, MemoryError) as error:
+                size = self.micro_batch or self.cfg.train.batch_size
+                fixed = self.cfg.train.micro_batch != "auto" or size == 1
+                if fixed or self.update.changed or not runtime.out_of_memory(error):
+                    raise
+                log.warning(self.too_large())
+            # Outside of `except`, which holds on to the tensors.
+            state.micro_batch = self.update.micro_batch = -(-size // 2)
+            for optimizer in self.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    @property
+    def micro_batch(self) -> int:
+        """Windows per forward pass; 0: all."""
+        asked = self.cfg.train.micro_batch
+        return self.state.micro_batch if asked == "auto" else asked
+
+    def too_large(self) -> str:
+        """What was asked of the memory, and what would be less."""
+        cfg, size = self.cfg.train, self.micro_batch or self.cfg.train.batch_size
+        less = f"train.micro_batch={-(-size // 2)}" if size > 1 else "a smaller model.context_len"
+        return (
+            f"out of memory at step {self.state.step}: {size} windows of "
+            f"model.context_len={self.model.context_len} at a time, of "
+            f"train.batch_size={cfg.batch_size}; {less} takes less, and train.micro_batch=auto "
+            "finds what fits"
+        )
+
+    def save(self, track: Tracker, scheduled: bool = True) -> bool:
+        """Write a checkpoint; a full disk costs a warning, and the run goes on.
+
+        Only a scheduled one is where a rollback returns to, as a run that was stopped must end like
+        one that was not. Amid steps that are left out nothing is saved.
+        """
+        state = self.state
+        if state.bad_in_a_row and self.budget.progress(state) < 1:
+            return False
+        good, state.good_step = state.good_step, state.step if scheduled else state.good_step
+        track.sync()
+        try:
+            checkpoint.save(self.out, self.model, self.optimizers, state, self.cfg.train.keep_last)
+            self.unsaved = None
+        except StorageError as error:
+            state.good_step, self.unsaved = good, error
+            kept = checkpoint.steps(self.out)
+            last = f"step {kept[-1]} is the last checkpoint" if kept else "there is no checkpoint"
+            log.warning(f"{error}; {last}; training goes on")
+        return self.unsaved is None
+
+    def go_back(self, track: Tracker, reason: NonFiniteError) -> None:
+        """Return to the last good checkpoint, and go on from there with the batches that follow."""
+        state, cfg = self.state, self.cfg.train
+        if state.rollbacks >= cfg.rollbacks or state.good_step not in checkpoint.steps(self.out):
+            how = f"{state.rollbacks} rollbacks did not help" if state.rollbacks else "it stops"
+            raise NonFiniteError(
+                f"{reason}; {how}, and the last checkpoint is good. Lower optimizer.lr, or raise "
+                "schedule.warmup"
+            ) from None
+        log.warning(
+            f"{reason}: back to the checkpoint of step {state.good_step}, and on with "
+            "the batches that follow"
+        )
+        for step in checkpoint.steps(self.out):
+            if step > state.good_step:
+                store.remove(checkpoint.folder(self.out, step))
+        good = checkpoint.resume(self.out, self.model, self.optimizers)
+        good.skipped_batches = state.skipped_batches + state.step + 1 - good.step
+        good.rollbacks, good.skipped = state.rollbacks + 1, state.skipped
+        good.micro_batch = state.micro_batch
+        vars(state).update(vars(good))
+        self.spent.clear()
+        track.cut_back(state)
+        track.log(state, {"train/rollbacks": state.rollbacks, "train/skipped": state.skipped})
+
+    def finish(self, track: Tracker, val: dict[str, float]) -> dict[str, Any]:
+        """Close the books of a run that is done."""
+        if self.unsaved is not None:
+            raise self.unsaved
+        summary = _summary(self.state, val, self.model, self.prepared)
+        track.finish(summary)
+        doctor.after_run(self.out)
+        if self.cfg.track.lens and (made := page.after_run(self.out)):
+            track.page("lens", made)
+        best = f"{self.state.best_val_bpb:.4f} at step {self.state.best_step}"
+        log.info(f"done: best val/bpb {best}; python -m lm.sample run={self.out}")
+        return summary
 
 
 def write_sample(model: LanguageModel, tokenizer: Any, prompt: str, cfg: Config) -> dict[str, Any]:
@@ -168,35 +286,12 @@ def write_sample(model: LanguageModel, tokenizer: Any, prompt: str, cfg: Config)
 def _points(state: TrainState, batches: data.Batches) -> dict[str, float]:
     """The mean loss of the steps since the last point, and the passes over the text so far."""
     seen = (state.step + 1) * batches.batch_size / batches.n_windows
-    return {"train/loss": sum(state.losses) / len(state.losses), "epoch": round(seen, 4)}
+    loss = {"train/loss": sum(state.losses) / len(state.losses)} if state.losses else {}
+    return loss | {"epoch": round(seen, 4)}
 
 
 def _corpus_facts(prepared: pipeline.Prepared) -> dict[str, float]:
     return {f"corpus/{key}": value for key, value in prepared.facts.items() if key == "floor_bpb"}
-
-
-def _same_data(out: Path, prepared: pipeline.Prepared) -> None:
-    """Write the run's own tokenizer and data record, or refuse a run that had others."""
-    path = out / "tokenizer.json"
-    record = out / "data.json"
-    if record.exists():
-        before = store.read_json(record)
-        for what, old, new in (
-            ("tokenizer", before["tokens"]["tokenizer"], prepared.tokenizer.fingerprint),
-            ("corpus", before["tokens"]["corpus"], prepared.record["tokens"]["corpus"]),
-        ):
-            if old != new:
-                raise ValueError(
-                    f"{out} was trained with another {what} ({old[:12]}, now {new[:12]}): "
-                    "restore it, or start a new run"
-                )
-    prepared.tokenizer.save(path)
-    store.atomic_write(out / "code.json", json.dumps(runtime.code_version(), indent=1) + "\n")
-    if diff := runtime.code_diff():
-        store.atomic_write(out / "code.diff", diff)
-    else:
-        (out / "code.diff").unlink(missing_ok=True)  # of an earlier start
-    store.atomic_write(record, json.dumps(prepared.record, indent=1) + "\n")
 
 
 def _summary(

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lm import checkpoint, config, store
+from lm import checkpoint, config, failpoint, store
 from lm.checkpoint import TrainState
 from lm.models.base import LanguageModel
 from lm.sweep import arms
@@ -83,15 +83,25 @@ class Mirror:
             # which is at most a point and its samples for every line of metrics.jsonl.
             self.first = known.get("first", 0) + 2 * written + 2
             log.info(f"W&B: run {self.run.id} goes on")
-        record = {
+        self.record = {
             "id": self.run.id,
             "mode": "offline" if self.run.settings._offline else "online",
             "path": str(self.run.dir),
             "url": None if self.run.settings._offline else self.run.url,
             "first": self.first or 0,
         }
-        store.atomic_write(saved, json.dumps(record, indent=1) + "\n")
+        store.atomic_write(saved, json.dumps(self.record, indent=1) + "\n")
         self._guard(self._save_files)
+        if known and not known.get("closed"):
+            self._guard(self._send_again)
+
+    def _send_again(self) -> None:
+        """Log the last points once more: the client of a killed run may have lost up to 2 s."""
+        lines = (self.out / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+        rows = [json.loads(line) for line in lines]
+        for row in rows:
+            if row["seconds"] > rows[-1]["seconds"] - 10:
+                self.log(row)
 
     def _start(self, mode: str, uid: str, group: str | None, home: Path) -> Any:
         import wandb
@@ -121,6 +131,7 @@ class Mirror:
         )
         for attempt in dict.fromkeys([mode, "offline"]):
             try:
+                failpoint.hit("wandb.init")
                 run = wandb.init(mode=attempt, settings=settings, **arguments)
                 run.define_metric("tokens")
                 run.define_metric("*", step_metric="tokens")
@@ -141,6 +152,7 @@ class Mirror:
     def log(self, row: dict[str, Any]) -> None:
         """One point; `tokens` in it is the x axis."""
         first, self.first = self.first, None
+        self._guard(lambda: failpoint.hit("wandb.log"))
         if first is None:
             self._guard(lambda: self.run.log(row))
         else:
@@ -247,7 +259,11 @@ class Mirror:
         good = error is None or isinstance(error, arms.Pruned)
         if isinstance(error, ArithmeticError):
             self._guard(lambda: self.run.alert("training diverged", str(error), level="ERROR"))
-        self._guard(lambda: self.run.finish(exit_code=0 if good else 1))
+        code = 0 if good else getattr(error, "exit_code", getattr(error, "code", 1))
+        self._guard(lambda: failpoint.hit("wandb.finish"))
+        self._guard(lambda: self.run.finish(exit_code=code))
+        record = self.out / SAVED
+        self._guard(lambda: store.atomic_write(record, json.dumps(self.record | {"closed": True})))
         self.run = None
 
     def _guard(self, action: Callable[[], Any]) -> None:

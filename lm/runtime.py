@@ -95,8 +95,23 @@ def seed(run_seed: int, purpose: str, step: int = 0) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def code_version() -> dict[str, Any]:
-    """Git commit, hash of uncommitted changes, and the versions that may change a result."""
+class OutOfMemoryError(RuntimeError):
+    """Names what was asked of the memory, and what would be less."""
+
+    exit_code = 1
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a GPU or this machine has no memory left."""
+    told = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # the CPU's
+    return told or isinstance(error, (MemoryError, torch.OutOfMemoryError))
+
+
+def code_version(where: torch.device, number: torch.dtype) -> dict[str, Any]:
+    """All that may change the bits of a result: code, versions, threads, device, number type."""
+    kind = torch.backends.cpu.get_cpu_capability()
+    if where.type == "cuda":
+        kind = torch.cuda.get_device_name(where)
     here = Path(__file__).parent
     commit = _git(here, "rev-parse", "HEAD")
     diff = code_diff()
@@ -106,6 +121,8 @@ def code_version() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
+        "device": f"{where.type} {kind}",
+        "dtype": str(number).removeprefix("torch."),
         **{name: _version(name) for name in PACKAGES},
     }
 

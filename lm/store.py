@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lm import failpoint
+
 try:
     import fcntl
 except ImportError:  # Windows: two builders may then work at once, and the first rename wins
@@ -139,10 +141,11 @@ def no_links(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(final: Path) -> Iterator[Path]:
+def new_folder(final: Path, kind: str = "cache") -> Iterator[Path]:
     """A folder to fill, which becomes `final`, sealed and synced, if no error happens.
 
-    If `final` exists by then, another process was first: its folder stays.
+    If `final` exists by then, another process was first: its folder stays. `kind` is the first
+    half of its failpoints' names.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(final.parent)
@@ -150,11 +153,14 @@ def new_folder(final: Path) -> Iterator[Path]:
     tmp.mkdir()
     try:
         yield tmp
+        failpoint.hit(f"{kind}.after_files")
         _seal(tmp)
+        failpoint.hit(f"{kind}.after_manifest")
         with contextlib.suppress(OSError):  # raised only where `final` already exists
             os.rename(tmp, final)
         if not final.is_dir():
             raise OSError(f"could not move {tmp} to {final}")
+        failpoint.hit(f"{kind}.after_rename")
         sync_folder(final.parent)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)

@@ -8,17 +8,22 @@ The files are the truth. W&B gets the same numbers; whatever goes wrong there co
 and never a step.
 """
 
+import contextlib
 import json
+import logging
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lm import cli, config, store
-from lm.checkpoint import TrainState
+from lm import cli, config, failpoint, signals, store
+from lm.checkpoint import StorageError, TrainState
 from lm.display import Display
 from lm.mirror import Mirror
 from lm.models.base import LanguageModel
+
+log = logging.getLogger(__name__)
 
 
 class Tracker:
@@ -36,9 +41,8 @@ class Tracker:
         self.out, self.cfg = out, cfg
         written = cut_back(out / "metrics.jsonl", state.step)
         cut_back(out / "samples.jsonl", state.step)
-        how = {"mode": "a", "encoding": "utf-8", "errors": "replace", "newline": "\n"}
-        self.metrics = open(out / "metrics.jsonl", **how)  # noqa: SIM115
-        self.samples_file = open(out / "samples.jsonl", **how)  # noqa: SIM115
+        self.metrics = Lines(out / "metrics.jsonl")
+        self.texts = Lines(out / "samples.jsonl")
         self.wandb = Mirror(out, cfg, group, written)
         self.display = Display(progress)
 
@@ -48,8 +52,9 @@ class Tracker:
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
         self.display.close()
         self.metrics.close()
-        self.samples_file.close()
-        self.wandb.close(error)
+        self.texts.close()
+        with signals.held():  # a first signal does not cut the upload short
+            self.wandb.close(error)
 
     def watch(self, model: LanguageModel, state: TrainState) -> None:
         """Send histograms of the model's weights and gradients to W&B, if track.histograms asks."""
@@ -59,7 +64,7 @@ class Tracker:
         """One point of the curves: a line of metrics.jsonl, and the same to W&B."""
         row = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3)}
         row |= {key: number(value) for key, value in values.items()}
-        self._append(self.metrics, row)
+        self.metrics.add(row)
         self.wandb.log(row)
         self.wandb.histograms(state)
         self.display.show(state, row)
@@ -67,13 +72,19 @@ class Tracker:
     def samples(self, state: TrainState, rows: list[dict[str, Any]]) -> None:
         """Texts that the model wrote, one row a prompt."""
         for row in rows:
-            self._append(self.samples_file, {"step": state.step, **row})
+            self.texts.add({"step": state.step, **row})
             text = cli.printable(row["prompt"] + "|" + row["text"])
             self.display.text(f"step {state.step}: {text}")
         self.wandb.samples(state, rows)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write summary.json, whose presence means that the run is complete."""
+        """Write summary.json, whose presence means that the run is complete.
+
+        Raises StorageError if the disk still refuses a line.
+        """
+        self.sync()
+        if self.metrics.pending or self.texts.pending:
+            raise StorageError(f"{self.out} lacks its last lines: the disk refused them")
         plain = {k: number(v) for k, v in summary.items()}
         store.atomic_write(self.out / "summary.json", json.dumps(plain, indent=1) + "\n")
         self.wandb.finish(plain)
@@ -82,10 +93,54 @@ class Tracker:
         """Show an HTML page of the run in W&B."""
         self.wandb.page(name, path)
 
-    @staticmethod
-    def _append(file: Any, row: dict[str, Any]) -> None:
-        file.write(json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n")
-        file.flush()
+    def sync(self) -> None:
+        """Make all lines durable: before a checkpoint is, which says that they are there."""
+        self.metrics.sync()
+        self.texts.sync()
+
+    def cut_back(self, state: TrainState) -> None:
+        """Drop the lines of state.step and later: the run goes back to that step."""
+        for lines in (self.metrics, self.texts):
+            lines.sync()
+            lines.close()
+            cut_back(lines.path, state.step)
+            lines.open()
+
+
+class Lines:
+    """A file of JSON lines. What a full disk refuses is kept, and tried again with the next."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.pending, self.refused = path, b"", False
+        self.open()
+
+    def open(self) -> None:
+        self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+
+    def add(self, row: dict[str, Any]) -> None:
+        line = json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n"
+        self.pending += line.encode("utf-8", "replace")
+        self.write()
+
+    def write(self) -> None:
+        try:
+            while self.pending:
+                failpoint.hit("track.write")
+                self.pending = self.pending[self.file.write(self.pending) :]
+            self.refused = False
+        except OSError as error:
+            if not self.refused:
+                log.warning(f"{self.path}: {error}; its lines are kept and tried again")
+            self.refused = True
+
+    def sync(self) -> None:
+        self.write()
+        with contextlib.suppress(OSError):  # said by the checkpoint that is written next
+            os.fsync(self.file.fileno())
+
+    def close(self) -> None:
+        self.write()
+        self.file.close()
 
 
 def number(value: Any) -> Any:

@@ -7,7 +7,7 @@ python -m lm.train resume=latest train.steps=3000
 
 import sys
 
-from lm import launch, store
+from lm import launch, signals, store
 from lm.sweep import tuner
 
 
@@ -24,16 +24,15 @@ def train(job: launch.Job) -> float:
     from lm import loop  # torch loads here, not for --help or an error in the configuration
 
     try:
-        report = tuner.reporter(job.sweep, job.out)
-        return loop.train(job.cfg, job.out, job.group, report)["best_val_bpb"]
-    except KeyboardInterrupt:
-        print(f"\nstopped: python -m lm.train resume={job.out} goes on", file=sys.stderr)
+        with signals.handled():
+            report = tuner.reporter(job.sweep, job.out)
+            return loop.train(job.cfg, job.out, job.group, report)["best_val_bpb"]
+    except signals.Stopped as stop:
+        how = f"python -m lm.train resume={job.out} goes on"
+        if job.sweep:
+            how = f"the same command with hydra.sweep.dir={job.sweep} goes on"
+        print(f"stopped by {stop.name}: {how}", file=sys.stderr)
         raise
-    except loop.NonFiniteError as error:
-        if job.sweep is not None:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(3)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lm import data, metrics, runtime
+from lm import data, failpoint, metrics, runtime, signals
 from lm.config import Config
 from lm.models.base import LanguageModel
 
@@ -58,19 +58,26 @@ class Update:
         self.model, self.optimizers, self.batches = model, optimizers, batches
         self.cfg, self.where = cfg, where
         self.loss = Loss(model, number)
+        self.micro_batch = 0  # windows that go through the model at a time; 0: all
+        self.changed = False  # whether the weights of this step are no longer those of the last
 
     def __call__(self, step: int) -> tuple[float, float]:
         # Dropout draws from PyTorch's own generator: seeded by step, it needs no saving.
         torch.manual_seed(runtime.seed(self.cfg.seed, "dropout", step))
-        loss = self.gradients(*self.batches[step])
+        self.changed = False
+        loss = failpoint.hit("train.loss", self.gradients(*self.batches[step]), step)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
+        parameters[0].grad = failpoint.hit("train.grad", parameters[0].grad, step)
         # The logged norm is the raw gradient's, comparable across clipping thresholds.
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.cfg.train.clip or math.inf)
         finite = math.isfinite(loss.item() + norm.item())
+        failpoint.hit("train.before_step")
         for optimizer in self.optimizers:
             if finite:
+                self.changed = True
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        failpoint.hit("train.after_step")
         return loss.item(), norm.item()
 
     def compile(self) -> str:
@@ -95,9 +102,11 @@ class Update:
 
     def gradients(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Leave the batch's gradients in the parameters, micro-batch by micro-batch; its loss."""
-        size = self.cfg.train.micro_batch or len(inputs)
+        size = self.micro_batch or len(inputs)
         loss = torch.zeros((), device=self.where)
         for x, y in zip(inputs.split(size), targets.split(size), strict=True):
+            signals.poll()  # the weights are those of before: the step can be done again
+            failpoint.hit("train.forward")
             x, y = (t.to(self.where, non_blocking=True) for t in (x, y))
             part = self.loss(x, y) * (len(x) / len(inputs))
             part.backward()

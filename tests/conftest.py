@@ -133,3 +133,14 @@ def fresh_client():
     wandb.teardown()
     yield
     wandb.teardown()
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """The sums of what tests counted with record_property, such as the processes they killed."""
+    sums: dict = {}
+    for report in terminalreporter.getreports("") + terminalreporter.getreports("passed"):
+        if report.when == "teardown":
+            for name, value in report.user_properties:
+                sums[name] = sums.get(name, 0) + value if isinstance(value, int) else value
+    for name, value in sums.items():
+        terminalreporter.write_line(f"{name}: {value}")

@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     # L0: leaves
-    {"sweep.arms", "store", "sync"},
+    {"sweep.arms", "sync", "failpoint", "signals"},
+    {"store"},
     {"config", "runtime", "metrics", "compat", "corpora.base", "models.kv_cache"}
     | {"optim.schedule", "optim.muon"},
     # L1: parts
@@ -33,7 +34,7 @@ LAYERS = [
     {"mirror", "display"},
     {"artifact", "track", "lens.views", "check.conformance", "export.hf_weights"},
     # L4
-    {"run", "lens.terminal"},
+    {"run", "lens.terminal", "guard", "origin"},
     # L5: verbs
     {"evaluate", "sample", "tokenizer", "lens.subject", "update"}
     | {"export.files", "export.card", "report.records"},

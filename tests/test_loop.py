@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import torch
 
-from lm import checkpoint, loop, metrics, runtime
+from lm import checkpoint, failpoint, loop, metrics, runtime
 from tests.conftest import TINY_TRANSFORMER
 
 MODELS = {
@@ -106,7 +106,7 @@ def test_a_bad_loss_stops_before_the_update_and_saves_nothing_bad(trained, tmp_p
 
     monkeypatch.setattr(metrics, "next_token_loss", nan_at_step_12)
     with pytest.raises(loop.NonFiniteError, match="step 12: the loss is nan"):
-        trained("bad", *TINY_TRANSFORMER)
+        trained("bad", *TINY_TRANSFORMER, "train.skip=0", "train.rollbacks=0")
     for step in checkpoint.steps(tmp_path / "bad"):
         weights = checkpoint.load_tensors(
             checkpoint.folder(tmp_path / "bad", step) / "model.safetensors"
@@ -195,3 +195,42 @@ def test_the_uncommitted_changes_of_the_code_are_kept_as_a_patch(tmp_path, monke
     git("checkout", "code.py")
     git("apply", "kept.diff")
     assert (tmp_path / "code.py").read_text() == "x = 2\n"
+
+
+def test_a_batch_that_does_not_fit_goes_through_in_halves_with_the_same_result(
+    trained, monkeypatch, caplog
+):
+    monkeypatch.setattr(failpoint, "_active", {"train.forward": ("memory", range(9, 11))})
+    monkeypatch.setattr(failpoint, "_visits", {})
+    words = (*TINY_TRANSFORMER, "train.log_every=1")
+    auto = trained("auto", *words, "train.micro_batch=auto")
+    assert "2 windows of model.context_len=16" in caplog.text
+    state = json.loads((checkpoint.folder(auto, 20) / "state.json").read_text())["state"]
+    assert state["micro_batch"] == 1
+    monkeypatch.setattr(failpoint, "_active", {})
+    whole = trained("whole", *words)
+    for a, b in zip(rows(whole), rows(auto), strict=True):
+        for key in a:
+            assert a[key] == pytest.approx(b[key], rel=1e-4), key
+
+
+def test_without_memory_the_message_names_what_would_take_less(trained, monkeypatch):
+    monkeypatch.setattr(failpoint, "_active", {"train.forward": ("memory", range(9, 11))})
+    monkeypatch.setattr(failpoint, "_visits", {})
+    with pytest.raises(runtime.OutOfMemoryError) as caught:
+        trained("run", *TINY_TRANSFORMER)
+    for part in ("model.context_len=16", "train.batch_size=4", "train.micro_batch=2 takes less"):
+        assert part in str(caught.value)
+
+
+def test_a_resumed_run_is_told_what_may_change_its_bits(trained, caplog):
+    out = trained("run", "model=bigram")
+    record = json.loads((out / "code.json").read_text())
+    assert record["exact_resume"] and record["device"].startswith("cpu")
+    trained("run", "model=bigram", "train.steps=25")
+    assert "the bits may differ" not in caplog.text
+    (out / "code.json").write_text(json.dumps({**record, "torch": "1.0", "threads": 7}))
+    for steps in (30, 35):
+        trained("run", "model=bigram", f"train.steps={steps}")
+        assert not json.loads((out / "code.json").read_text())["exact_resume"]
+    assert caplog.text.count("threads was 7 and is 1") == 1

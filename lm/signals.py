@@ -1,0 +1,90 @@
+"""Signals: SIGTERM and SIGINT stop a run, SIGUSR1 saves it.
+
+    with signals.handled():                 # the handlers of before come back at the end
+        prepare()                           # here a signal stops at once, by raising Stopped
+        with signals.held():                # here it waits
+            for step in range(steps):
+                signals.poll()              # until a moment like this one
+
+A second SIGTERM or SIGINT ends the process then and there.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+STOP = (signal.SIGTERM, signal.SIGINT)
+SAVE = getattr(signal, "SIGUSR1", None)  # not on Windows
+
+_received = 0  # the signal that asks to stop
+_held = False
+_save = False
+
+
+class Stopped(SystemExit):
+    """Ends the process with 128 and the signal's number: 130 for SIGINT, 143 for SIGTERM."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.name = signal.Signals(number).name
+
+
+@contextlib.contextmanager
+def handled() -> Iterator[None]:
+    """Take the signals over; only the main thread can, elsewhere nothing changes."""
+    global _received, _save
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    outer = signal.getsignal(STOP[0]) is _handle
+    before = {n: signal.signal(n, _handle) for n in (*STOP, SAVE) if n is not None}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if not outer:
+            _received, _save = 0, False
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """A signal waits for the next `poll`, at the latest for the end of this block."""
+    global _held
+    before, _held = _held, True
+    try:
+        yield
+    finally:
+        _held = before
+    if not _held:
+        poll()
+
+
+def poll(agree: Callable[[int], int] = lambda received: received) -> None:
+    """Raise Stopped if a signal asked for it. `agree` makes one answer of those of all ranks."""
+    if number := agree(_received):
+        raise Stopped(number)
+
+
+def save_asked() -> bool:
+    """Whether SIGUSR1 came since the last time that this was asked."""
+    global _save
+    asked, _save = _save, False
+    return asked
+
+
+def _handle(number: int, _: object) -> None:
+    global _received, _save
+    if number == SAVE:
+        _save = True
+    elif _received:  # the second one: no clean-up may hold it up
+        if sys.stdout.isatty():
+            os.write(1, b"\x1b[?25h\n")  # the cursor, which a progress bar hides
+        os._exit(128 + number)
+    else:
+        _received = number
+        if not _held:
+            raise Stopped(number)
