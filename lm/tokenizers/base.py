@@ -9,11 +9,12 @@ token unless the caller allows that special by name.
 import codecs
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
-import struct
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -31,9 +32,15 @@ from lm.tokenizers.text import (
 
 EOT = "<|endoftext|>"
 FORMAT, VERSION = "lm-tokenizer", 1
-BLOCK_LEN = (
-    1 << 18
-)  # characters encoded at a time: the arrays of one block stay in the processor's cache
+# Characters encoded, ids decoded at a time: the arrays of a block stay in the processor's cache.
+BLOCK_LEN, _N_DECODE = 1 << 17, 1 << 15
+_N_HERE = 128  # blocks encoded before other processes start
+# Once a large piece came and went, glibc keeps the memory of a block for the next one: its pages
+# are not zeroed again and again.
+np.empty(1 << 24, np.uint8)
+
+MAX_VOCAB = 1 << 24  # ids are below: tables have a row for each
+_ID_RULE = f"ids are the integers 0..{MAX_VOCAB - 1}"
 
 Specials = Collection[str] | Literal["all"]
 
@@ -44,38 +51,29 @@ class TokenizerFormatError(ValueError):
 
 class Tokenizer:
     """Text to ids and back. `tokens` holds the bytes of each ordinary id, `specials` the id of each
-    special.
+    special; ids may leave gaps, and `vocab_size` is the highest plus one.
     """
 
     name: ClassVar[str]
 
     def __init__(self, tokens: dict[int, bytes], specials: dict[str, int]):
         self.specials = dict(specials)
+        for i, token in tokens.items():
+            if not _is_id(i) or not token:
+                raise ValueError(f"id {i!r} of token {token!r}: {_ID_RULE}, and a token has bytes")
+        self._special_text: dict[int, str] = {}
         for text, i in self.specials.items():
             if not isinstance(text, str) or not text:
                 raise ValueError(f"special token {text!r} must be a string that is not empty")
-            if not isinstance(i, int) or i in tokens:
-                raise ValueError(
-                    f"special token {text!r} has id {i!r}, which an ordinary token has too"
-                )
+            if not _is_id(i):
+                raise ValueError(f"special token {text!r} has id {i!r}: {_ID_RULE}")
+            if i in tokens or self._special_text.setdefault(i, text) != text:
+                raise ValueError(f"special token {text!r} has id {i}, which another token has too")
             encode_utf8(text, "the special token")
-        ids = sorted([*tokens, *self.specials.values()])
-        if ids != list(range(len(ids))):
-            bad = next(
-                want
-                for want, got in zip(range(len(ids) + 1), [*ids, None], strict=True)
-                if want != got
-            )
-            raise ValueError(
-                f"the ids must be 0..{len(ids) - 1}, each once: "
-                f"id {bad} is missing or another is double"
-            )
-        self.vocab_size = len(ids)
+        self._decoder = tokens | {i: text.encode() for i, text in self._special_text.items()}
+        self.vocab_size = max(self._decoder, default=-1) + 1
         self.dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
         self._token_bytes = [tokens.get(i, b"") for i in range(self.vocab_size)]
-        self._special_text = {i: text for text, i in self.specials.items()}
-        self._decoder = dict(enumerate(self._token_bytes))
-        self._decoder.update({i: text.encode() for i, text in self._special_text.items()})
 
     # --- for subclasses
 
@@ -84,7 +82,7 @@ class Tokenizer:
         raise NotImplementedError
 
     def _content(self) -> dict:
-        """All that decides ids, as JSON, without name, specials, format and version."""
+        """All that decides ids, as JSON, without what `_state` adds."""
         raise NotImplementedError
 
     def _safe_cut(self, text: str, at: int) -> int:
@@ -149,14 +147,18 @@ class Tokenizer:
     def encode_documents(self, documents: Iterable[str], n_proc: int = 1) -> Iterator[np.ndarray]:
         """The array of `encode_to_numpy` for each document, in order, a block of text at a time.
 
-        With n_proc above 1 the blocks go to that many new processes, which take about 0.3 s to
-        start: it pays from some tens of megabytes on. The iterator must then be used up or closed.
+        With n_proc above 1 what comes after the first 16 million characters goes to that many new
+        processes: they take longer to start, and to learn the chunks of the text, than a shorter
+        text does. The iterator must then be used up or closed.
         """
+        if n_proc < 1:
+            raise ValueError(f"n_proc={n_proc} must be at least 1")
         batches = self._batches(documents)
-        if n_proc == 1:
-            results = ((self._encode_marked(texts, marks), marks) for texts, marks in batches)
-        else:
-            results = parallel.encode(self.to_json(), batches, n_proc, self.dtype)
+        here = batches if n_proc == 1 else itertools.islice(batches, _N_HERE)
+        results = ((self._encode_marked(texts, marks), marks) for texts, marks in here)
+        if n_proc > 1:
+            others = parallel.encode(self.to_json, batches, n_proc, self.dtype)
+            results = itertools.chain(results, others)
         open_parts: list[np.ndarray] = []
         for (ids, counts), marks in results:
             at = 0
@@ -171,9 +173,7 @@ class Tokenizer:
                 else:
                     open_parts.append(part)
 
-    def _encode_marked(
-        self, texts: list[str], marks: list[parallel.Mark]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _encode_marked(self, texts: list[str], marks: list[parallel.Mark]):
         try:
             return self._encode_batch(texts)
         except TextError as error:  # tell the offset in the document, not in its part
@@ -285,47 +285,44 @@ class Tokenizer:
         """
         if not isinstance(ids, np.ndarray | list | tuple):
             ids = list(ids)
-        if len(ids) < 32:
-            try:
-                return b"".join([self._decoder[i] for i in ids])
-            except (KeyError, TypeError):
-                raise self._no_id(ids) from None
-        return b"".join([self._decode_block(ids[a : a + 16384]) for a in range(0, len(ids), 16384)])
-
-    def _decode_block(self, ids: Sequence[int]) -> bytes:
-        if isinstance(ids, np.ndarray):
-            numbers = ids
-            if ids.dtype.kind not in "ui" or ids.min() < 0:
-                raise self._no_id(ids)
-        else:  # far faster than np.array, and it refuses what is no integer of 0..2^32 - 1
-            try:
-                numbers = np.frombuffer(struct.pack(f"{len(ids)}I", *ids), np.uint32)
-            except struct.error:
-                raise self._no_id(ids) from None
-        numbers = numbers.astype(np.intp)
-        pool, start, length = self._pieces
         try:
-            return gather(pool, start.take(numbers), length.take(numbers)).tobytes()
-        except IndexError:
+            if len(ids) < 32:
+                return b"".join([self._decoder[i] for i in ids])
+            if isinstance(ids, np.ndarray):
+                if ids.dtype.kind not in "ui" or ids.min() < 0:
+                    raise self._no_id(ids)
+                numbers = ids
+            else:  # far faster than np.array, and it refuses what is no integer of 0..2^32 - 1
+                numbers = np.frombuffer(array("I", ids), np.uintc)
+            blocks = (numbers[a : a + _N_DECODE] for a in range(0, len(ids), _N_DECODE))
+            return b"".join([self._decode_block(block.astype(np.intp)) for block in blocks])
+        except (KeyError, TypeError, OverflowError, IndexError):
             raise self._no_id(ids) from None
+
+    def _decode_block(self, ids: np.ndarray) -> bytes:
+        pool, start, length = self._pieces
+        sizes = length.take(ids)
+        if len(self._decoder) < self.vocab_size and not sizes.all():
+            raise IndexError("an id that stands for nothing")
+        return gather(pool, start.take(ids), sizes).tobytes()
 
     @functools.cached_property
     def _pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The bytes of all ids end to end, and where those of each id start and how many they
         are.
         """
-        every = [self._decoder[i] for i in range(self.vocab_size)]
+        every = [self._decoder.get(i, b"") for i in range(self.vocab_size)]
         length = np.array([len(token) for token in every], np.int64)
         return np.frombuffer(b"".join(every), np.uint8), np.cumsum(length) - length, length
 
     def _no_id(self, ids: Iterable) -> ValueError:
-        bad = next((i for i in ids if i not in self._decoder), None)
-        return ValueError(f"{bad!r} is not an id: they are the integers 0..{self.vocab_size - 1}")
+        each = ids.tolist() if isinstance(ids, np.ndarray) else ids
+        bad = next((i for i in each if i not in self._decoder), None)
+        known = f"0..{self.vocab_size - 1}" + " with gaps" * (len(self._decoder) < self.vocab_size)
+        return ValueError(f"{bad!r} is not an id: they are the integers {known}")
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
-        """The text of the tokens; `errors` as in bytes.decode, for ids that do not form whole
-        characters.
-        """
+        """The text of the tokens; `errors` as in bytes.decode, where characters are not whole."""
         return self.decode_bytes(ids).decode("utf-8", errors)
 
     def decode_stream(self, ids: Iterable[int], errors: str = "replace") -> Iterator[str]:
@@ -340,9 +337,9 @@ class Tokenizer:
             yield text
 
     def token_bytes(self, i: int) -> bytes:
-        """The bytes of one id; b"" for a special, whose text is in `specials`."""
+        """The bytes of one id; b"" for a special, whose text is in `specials`, and for a gap."""
         if not 0 <= i < self.vocab_size:
-            raise ValueError(f"{i} is not an id: they are the integers 0..{self.vocab_size - 1}")
+            raise self._no_id([i])
         return self._token_bytes[i]
 
     def token_lengths(self) -> np.ndarray:
@@ -390,6 +387,10 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"<{self.name} tokenizer, {self.vocab_size} ids, {self.fingerprint[:12]}>"
+
+
+def _is_id(i: object) -> bool:
+    return isinstance(i, int) and not isinstance(i, bool) and 0 <= i < MAX_VOCAB
 
 
 def _alternatives(specials: Iterable[str]) -> re.Pattern:

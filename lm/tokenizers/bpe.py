@@ -16,7 +16,7 @@ import regex
 from lm.tokenizers.base import EOT, Tokenizer
 from lm.tokenizers.merge import Merges
 from lm.tokenizers.split import Splitter, find_chunks
-from lm.tokenizers.table import MAX_KEY_BYTES, Table, gather, pack, words
+from lm.tokenizers.table import MAX_KEY_BYTES, Table, distinct, gather, pack, words
 from lm.tokenizers.text import encode_texts
 
 PRIORITIES = ("order", "new-id")
@@ -182,25 +182,25 @@ class BPETokenizer(Tokenizer):
         value = self._table.find(lo, hi)
         value[is_long] = 0
         missing = np.flatnonzero(value < 0)
-        order = missing[np.lexsort((hi[missing], lo[missing]))]  # equal chunks side by side
-        fresh = np.ones(len(order), bool)
-        fresh[1:] = (lo[order][1:] != lo[order][:-1]) | (hi[order][1:] != hi[order][:-1])
-        first = order[fresh]
-        long = _slices(data, start[is_long], length[is_long])
-        new_long = [chunk for chunk in dict.fromkeys(long) if chunk not in self._long]
-        new = self._learn(_slices(data, start[first], length[first]) + new_long)
-        if len(first):
-            self._table.insert(lo[first], hi[first], new[: len(first)])
-            value[order] = new[np.cumsum(fresh) - 1]
+        first, number = distinct(lo[missing], hi[missing])
+        first = missing[first]
+        spans = zip(start[is_long].tolist(), length[is_long].tolist(), strict=True)
+        long = [data[a : a + n] for a, n in spans]
+        place = dict(zip(long, is_long.tolist(), strict=True))
+        new_long = [chunk for chunk in place if chunk not in self._long]
+        at = np.append(first, np.array([place[chunk] for chunk in new_long], np.intp))
+        new = self._learn(data, start[at], length[at])
+        self._table.insert(lo[first], hi[first], new[: len(first)])
+        value[missing] = new[number]
         self._long.update(zip(new_long, new[len(first) :].tolist(), strict=True))
         value[is_long] = [self._long[chunk] for chunk in long]
         return value
 
-    def _learn(self, chunks: list[bytes]) -> np.ndarray:
+    def _learn(self, data: bytes, start: np.ndarray, length: np.ndarray) -> np.ndarray:
         """Encode new chunks and put their ids into the pool; their table values."""
-        if not chunks:
+        if not len(start):
             return np.zeros(0, np.int64)
-        ids, count = self._merger.encode_many(chunks)
+        ids, count = self._merger.encode_many(data, start, length)
         first = self._pool_len
         self._pool_len += len(ids)
         if self._pool_len > len(self._pool):
@@ -230,13 +230,12 @@ class BPETokenizer(Tokenizer):
             "regex": regex.__version__,  # its Unicode tables decide what is a letter
             "tie_break": self.tie_break,
             "priority": self.priority,
-            "tokens": [token.hex() for token in self._token_bytes],
+            "tokens": [
+                token.hex() if i in self._decoder else None  # None: a gap in the ids
+                for i, token in enumerate(self._token_bytes)
+            ],
             "merges": [list(merge) for merge in self.merges],
         }
-
-
-def _slices(data: bytes, start: np.ndarray, length: np.ndarray) -> list[bytes]:
-    return [data[a : a + n] for a, n in zip(start.tolist(), length.tolist(), strict=True)]
 
 
 def _byte_ids(tokens: dict[int, bytes]) -> list[int]:

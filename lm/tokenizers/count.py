@@ -11,7 +11,7 @@ import numpy as np
 
 from lm.tokenizers.base import BLOCK_LEN
 from lm.tokenizers.split import Splitter, find_chunks
-from lm.tokenizers.table import MAX_KEY_BYTES, Table, pack, words
+from lm.tokenizers.table import MAX_KEY_BYTES, Table, distinct, pack, words
 from lm.tokenizers.text import encode_texts
 
 
@@ -49,14 +49,11 @@ class _ShortCounts:
         number = self.table.find(lo, hi)
         missing = np.flatnonzero(number < 0)
         if len(missing):
-            order = missing[np.lexsort((hi[missing], lo[missing]))]
-            fresh = np.ones(len(order), bool)
-            fresh[1:] = (lo[order][1:] != lo[order][:-1]) | (hi[order][1:] != hi[order][:-1])
-            first = order[fresh]
-            new = np.arange(self.table.n_entry, self.table.n_entry + len(first))
-            self.table.insert(lo[first], hi[first], new)
+            first, which = distinct(lo[missing], hi[missing])
+            number[missing] = self.table.n_entry + which
+            first = missing[first]
+            self.table.insert(lo[first], hi[first], number[first])
             self.keys.append((lo[first], hi[first]))
-            number[order] = new[np.cumsum(fresh) - 1]
             if self.table.n_entry > len(self.n):
                 self.n = np.concatenate((self.n, np.zeros(2 * self.table.n_entry, np.int64)))
         self.n += np.bincount(number, minlength=len(self.n))

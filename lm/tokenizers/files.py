@@ -10,13 +10,12 @@ from pathlib import Path
 
 import regex
 
-from lm.tokenizers.base import FORMAT, VERSION, Tokenizer, TokenizerFormatError
+from lm.tokenizers.base import FORMAT, MAX_VOCAB, VERSION, Tokenizer, TokenizerFormatError
 from lm.tokenizers.bpe import BPETokenizer
 from lm.tokenizers.byte import ByteTokenizer
 from lm.tokenizers.char import CharTokenizer
 
 MAX_FILE_BYTES = 256 << 20
-MAX_VOCAB = 1 << 24
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
@@ -153,6 +152,8 @@ def _bpe(state: dict, specials: dict[str, int]) -> BPETokenizer:
     if len(entries) > MAX_VOCAB:
         raise TokenizerFormatError(f"{len(entries)} tokens are more than {MAX_VOCAB}")
     for i, entry in enumerate(entries):
+        if entry is None and i not in special_ids:  # a gap in the ids
+            continue
         try:
             token = bytes.fromhex(entry)
         except (TypeError, ValueError):

@@ -88,10 +88,7 @@ def from_gpt2(
 
 def to_gpt2(tokenizer: BPETokenizer, vocab: str | os.PathLike, merges: str | os.PathLike) -> None:
     """Write GPT-2's two files; the pattern is not part of them."""
-    entries = {
-        _visible(t): i for i, t in sorted(_unique_tokens(tokenizer).items())
-    } | tokenizer.specials
-    body = json.dumps(entries, ensure_ascii=False).encode()
+    body = json.dumps(_entries(tokenizer), ensure_ascii=False).encode()
     write_atomically(Path(vocab), body)
     lines = ["#version: 0.2", *(" ".join(pair) for pair in _string_merges(tokenizer))]
     write_atomically(Path(merges), "\n".join([*lines, ""]).encode())
@@ -131,7 +128,7 @@ def to_hf(tokenizer: BPETokenizer, path: str | os.PathLike) -> None:
     """Write a tokenizer.json that the tokenizers library reads, with the same ids for ordinary
     text.
     """
-    vocab = {_visible(t): i for i, t in sorted(_unique_tokens(tokenizer).items())}
+    vocab = _entries(tokenizer)  # specials too: one with an id of its own choice must be there
     added = [
         {"id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False}
         | {"normalized": False, "special": True}
@@ -230,6 +227,16 @@ def _bytes(path: str | os.PathLike, text: str) -> bytes:
 
 def _visible(token: bytes) -> str:
     return "".join(_CHAR[b] for b in token)
+
+
+def _entries(tokenizer: BPETokenizer) -> dict[str, int]:
+    """Ids by token, in GPT-2's characters, and by special token."""
+    entries = {_visible(t): i for i, t in sorted(_unique_tokens(tokenizer).items())}
+    if both := sorted(entries.keys() & tokenizer.specials.keys()):
+        raise ValueError(
+            f"special token {both[0]!r} is written like an ordinary one in this format: use save"
+        )
+    return entries | tokenizer.specials
 
 
 def _string_merges(tokenizer: BPETokenizer) -> list[list[str]]:

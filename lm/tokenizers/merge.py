@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lm.tokenizers.table import Table
+from lm.tokenizers.table import Table, gather
 
 _HEAP_FROM = 48  # bytes of a chunk from which the heap beats scanning all pairs for each merge
 _LONG = 2048  # bytes of a chunk whose first merges numpy does
@@ -97,31 +97,25 @@ class Merges:
                 heapq.heappush(heap, (found[0], previous, ids[previous], new, found[1]))
         return [i for i in ids if i >= 0]
 
-    def encode_many(self, chunks: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of all chunks, end to end (n,), and how many each has (chunks,), int64."""
-        together = [chunk for chunk in chunks if self.in_order and len(chunk) < _HEAP_FROM]
-        if len(together) < 16:
-            together = []
-        if len(together) == len(chunks):
-            return self._rounds(chunks)
-        batch = set(together)
-        ids, count = self._rounds(together)
-        parts = iter(np.split(ids, np.cumsum(count)[:-1])) if together else iter(())
-        every = [next(parts) if chunk in batch else self.encode(chunk) for chunk in chunks]
-        count = np.array([len(part) for part in every], np.int64)
-        return np.concatenate(
-            [np.asarray(part, np.int64) for part in every] or [np.zeros(0, np.int64)]
-        ), count
+    def encode_many(
+        self, data: bytes, start: np.ndarray, length: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of the chunks data[start:start + length], end to end (n,), and how many each has.
 
-    def _rounds(self, chunks: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """Each round merges the pair of lowest rank in every chunk. Exact only where ranks are
-        `in_order`.
+        Each round merges the pair of lowest rank in every short chunk, which is exact only where
+        ranks are `in_order`; all other chunks are encoded one by one.
         """
-        ids = self.byte_array[np.frombuffer(b"".join(chunks), np.uint8)]  # (n,)
-        owner = np.repeat(
-            np.arange(len(chunks)), [len(chunk) for chunk in chunks]
-        )  # (n,) the chunk of each id
-        done_ids, done_owner = [ids[:0]], [owner[:0]]
+        short = (length < _HEAP_FROM) & self.in_order
+        if np.count_nonzero(short) < 16:
+            short[:] = False
+        apart = np.flatnonzero(~short)
+        spans = zip(start[apart].tolist(), length[apart].tolist(), strict=True)
+        parts = [self.encode(data[a : a + n]) for a, n in spans]
+        done_ids = [np.array([i for part in parts for i in part], np.int64)]
+        done_owner = [np.repeat(apart, np.array([len(part) for part in parts], np.int64))]
+        pool = np.frombuffer(data, np.uint8)
+        ids = self.byte_array[gather(pool, start[short], length[short])]  # (n,)
+        owner = np.repeat(np.flatnonzero(short), length[short])  # (n,) the chunk of each id
         found = self._find(ids, owner, np.arange(len(ids)))  # (n,) rank and new id of the pair here
         while len(ids) > _FEW:
             first = np.flatnonzero(np.concatenate(([True], owner[1:] != owner[:-1])))
@@ -133,12 +127,12 @@ class Merges:
             hit = (found == best) & going
             hit &= ~_odd_in_run(hit)
             ids, owner, found = self._apply(ids, owner, found, hit, going)
-        for chunk in np.unique(owner).tolist():
+        for chunk in dict.fromkeys(owner.tolist()):
             rest = self._scan(ids[owner == chunk].tolist())
             done_ids.append(np.array(rest, np.int64))
             done_owner.append(np.full(len(rest), chunk))
         ids, owner = np.concatenate(done_ids), np.concatenate(done_owner)
-        return ids[np.argsort(owner, kind="stable")], np.bincount(owner, minlength=len(chunks))
+        return ids[np.argsort(owner, kind="stable")], np.bincount(owner, minlength=len(length))
 
     def _shrink(self, ids: np.ndarray) -> np.ndarray:
         """The first merges of one long chunk, as long as each replaces a good part of it."""

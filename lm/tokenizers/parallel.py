@@ -1,17 +1,18 @@
 """Encode batches in other processes: fresh interpreters fed through pipes, so nothing is forked.
 
-    for (ids, counts), marks in encode(tokenizer.to_json(), batches, n_proc=2, dtype=np.uint16): ...
+    for (ids, counts), marks in encode(tokenizer.to_json, batches, n_proc=2, dtype=np.uint16): ...
 
 A fork would copy the locks of torch's threads, and multiprocessing's spawn would run the caller's
 script again.
 """
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
@@ -28,15 +29,16 @@ Result = tuple[tuple[np.ndarray, np.ndarray], list[Mark]]
 
 
 def encode(
-    tokenizer_json: str, batches: Iterator[Batch], n_proc: int, dtype: type
+    to_json: Callable[[], str], batches: Iterator[Batch], n_proc: int, dtype: type
 ) -> Iterator[Result]:
     """What `_encode_batch` gives for each batch, in order, with at most 3 * n_proc batches in
-    memory.
+    memory. No process starts where there is no batch.
     """
-    if n_proc < 1:
-        raise ValueError(f"n_proc={n_proc} must be at least 1")
+    first = list(itertools.islice(batches, 1))
+    if not first:
+        return
     idle: SimpleQueue[_Worker] = SimpleQueue()
-    workers = [_Worker(tokenizer_json, dtype) for _ in range(n_proc)]
+    workers = [_Worker(to_json(), dtype) for _ in range(n_proc)]
     for worker in workers:
         idle.put(worker)
 
@@ -50,7 +52,7 @@ def encode(
     pool = ThreadPoolExecutor(n_proc)
     pending: deque = deque()
     try:
-        for batch in batches:
+        for batch in itertools.chain(first, batches):
             pending.append(pool.submit(run, batch))
             if len(pending) >= 3 * n_proc:
                 yield pending.popleft().result()

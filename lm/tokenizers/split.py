@@ -37,7 +37,7 @@ _SAME = {
 
 # Classes: END is the border of a text, SP the space itself, WS any other white space but line
 # breaks.
-END, LETTER, DIGIT, OTHER, WS, SP, NL = range(7)
+END, LETTER, DIGIT, OTHER, WS, SP, NL, UNSEEN = range(8)
 
 # A cut before a space that follows a non-space: in both known patterns no chunk holds a space after
 # a non-space, and no lookahead reaches over it, so the text on either side splits by itself. `re`
@@ -163,16 +163,25 @@ def classify(text: str) -> tuple[np.ndarray, np.ndarray]:
         codes = np.frombuffer(raw, np.uint8)
     else:
         codes = np.frombuffer(("\0\0" + text + "\0").encode("utf-32-le"), np.uint32)
-        classes = _unicode_classes()[codes]
+        table = _unicode_classes()
+        classes = table[codes]
+        if len(new := codes[classes == UNSEEN]):
+            _learn_classes(table, sorted(set(new.tolist())))
+            classes = table[codes]
     classes[:2] = classes[-1] = END
     return classes, codes
 
 
 @functools.cache
 def _unicode_classes() -> np.ndarray:
-    """Class of every code point, uint8 (0x110000,), as `regex` sees it."""
-    points = "".join(map(chr, range(0x110000)))
-    classes = np.full(0x110000, OTHER, np.uint8)
+    """Class of every code point, uint8 (0x110000,), UNSEEN until a text holds it."""
+    return np.full(0x110000, UNSEEN, np.uint8)
+
+
+def _learn_classes(table: np.ndarray, points: list[int]) -> None:
+    """Enter the classes of these code points as `regex` sees them."""
+    text = "".join(map(chr, points))
+    classes = np.full(len(points), OTHER, np.uint8)
     for pattern, value in (
         (r"\p{L}+", LETTER),
         (r"\p{N}+", DIGIT),
@@ -180,9 +189,9 @@ def _unicode_classes() -> np.ndarray:
         (r"[\r\n]+", NL),
         (" ", SP),
     ):
-        for match in regex.finditer(pattern, points):
+        for match in regex.finditer(pattern, text):
             classes[match.start() : match.end()] = value
-    return classes
+    table[points] = classes
 
 
 @functools.cache

@@ -33,11 +33,7 @@ class Table:
         self._value = np.full(size, -1, np.int64)  # -1 marks an empty slot
 
     def _slot(self, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
-        mixed = lo * _MIX_LO
-        mixed ^= hi * _MIX_HI
-        mixed ^= mixed >> np.uint64(29)
-        mixed *= _MIX_LO
-        return (mixed >> self._shift).astype(np.intp)
+        return (_hash(lo, hi) >> self._shift).astype(np.intp)
 
     def find(self, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
         """Values of n keys, int64 (n,), -1 for each key that is not in the table."""
@@ -74,13 +70,38 @@ class Table:
         todo = np.arange(len(lo))
         while len(todo):
             free = todo[self._value[slot[todo]] < 0]
-            winner = free[np.unique(slot[free], return_index=True)[1]]  # one key a slot, the first
+            self._value[slot[free]] = (
+                free  # of several keys for one slot the last stays: the winner
+            )
+            winner = free[self._value[slot[free]] == free]
             at = slot[winner]
             self._lo[at], self._hi[at], self._value[at] = lo[winner], hi[winner], value[winner]
             placed = np.zeros(len(lo), bool)
             placed[winner] = True
             todo = todo[~placed[todo]]
             slot[todo] = (slot[todo] + 1) & last
+
+
+def _hash(lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
+    mixed = lo * _MIX_LO
+    mixed ^= hi * _MIX_HI
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= _MIX_LO
+    return mixed
+
+
+def distinct(lo: np.ndarray, hi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of n keys: a position of each distinct one (d,), and the number in that list of each (n,)."""
+    hashed = _hash(lo, hi)
+    order = np.argsort(hashed)  # one word sorts three times as fast as two
+    fresh = np.ones(len(order), bool)
+    fresh[1:] = (np.diff(lo[order]) != 0) | (np.diff(hi[order]) != 0)
+    if (fresh[1:] & (np.diff(hashed[order]) == 0)).any():  # two keys of one hash may alternate
+        order = np.lexsort((hi, lo))
+        fresh[1:] = (np.diff(lo[order]) != 0) | (np.diff(hi[order]) != 0)
+    number = np.empty(len(order), np.int64)
+    number[order] = np.cumsum(fresh) - 1
+    return order[fresh], number
 
 
 def words(data: bytes) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import subprocess
 import threading
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm import tokenizers
-from lm.tokenizers import base, bpe
+from lm.tokenizers import base, bpe, table
 from lm.tokenizers.merge import Merges
 from tests.tokenizers import reference
 
@@ -219,7 +220,8 @@ def test_documents_come_back_in_order_one_array_each(any_tokenizer, library_text
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_ids_of_one(trained, library_text):
+def test_two_processes_give_the_ids_of_one(trained, library_text, monkeypatch):
+    monkeypatch.setattr(base, "_N_HERE", 1)
     documents = [*library_text[0].split("\n"), "", library_text[0] * 5]
     one = [a.tolist() for a in trained.encode_documents(documents)]
     assert [a.tolist() for a in trained.encode_documents(iter(documents), n_proc=2)] == one
@@ -229,8 +231,14 @@ def test_two_processes_give_the_ids_of_one(trained, library_text):
         list(trained.encode_documents(["abc"], n_proc=0))
 
 
+def test_a_short_text_starts_no_process(trained, library_text, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", None)
+    assert len(list(trained.encode_documents(library_text, n_proc=2))) == 1
+
+
 @pytest.mark.slow
-def test_an_iterator_left_early_ends_its_processes(trained):
+def test_an_iterator_left_early_ends_its_processes(trained, monkeypatch):
+    monkeypatch.setattr(base, "_N_HERE", 0)
     before = threading.active_count()
     results = trained.encode_documents(("word " * 200_000 for _ in range(50)), n_proc=2)
     next(results)
@@ -266,7 +274,8 @@ def test_scan_heap_and_rounds_agree_with_the_reference(chunks, seed):
     expected = [reference.encode(chunk, merges) for chunk in chunks]
     assert [merger._scan(list(chunk)) for chunk in chunks] == expected
     assert [merger._heap(list(chunk)) for chunk in chunks] == expected
-    ids, count = merger._rounds(chunks)
+    length = np.array([len(chunk) for chunk in chunks], np.int64)
+    ids, count = merger.encode_many(b"".join(chunks), np.cumsum(length) - length, length)
     assert [part.tolist() for part in np.split(ids, np.cumsum(count)[:-1])][
         : len(chunks)
     ] == expected
@@ -330,3 +339,19 @@ def test_long_chunks_that_numpy_shrinks_agree_with_the_heap(text, more):
     merger = Merges(merges, range(256))
     chunk = (text * 400 + more).encode() * 2 + b"ab" * 1200
     assert merger.encode(chunk) == merger._heap(list(chunk)) == reference.encode(chunk, merges)
+
+
+@pytest.mark.parametrize("clash", [False, True])
+def test_keys_of_one_hash_are_kept_apart(monkeypatch, clash):
+    """Whoever writes a text can make two chunks hash alike."""
+    if clash:
+        monkeypatch.setattr(table, "_hash", lambda lo, hi: (lo & np.uint64(1)) << np.uint64(63))
+    lo, hi = np.random.default_rng(0).integers(0, 9, (2, 300)).astype(np.uint64)
+    first, number = table.distinct(lo, hi)
+    keys = list(zip(lo.tolist(), hi.tolist(), strict=True))
+    assert len(first) == len(set(keys))
+    assert [keys[first[k]] for k in number] == keys
+    known = table.Table(4)
+    known.insert(lo[first[:50]], hi[first[:50]], np.arange(50))
+    expected = np.where(number < 50, number, -1)
+    assert known.find(lo, hi).tolist() == expected.tolist()

@@ -4,6 +4,7 @@ directions.
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,12 +22,14 @@ def trained(library_text):
 
 @pytest.fixture(scope="module")
 def shuffled(trained):
-    """GPT-2's own files number the tokens in another order than the merges: so does this one."""
+    """GPT-2's own files number the tokens in another order than the merges: so does this one, and
+    with gaps.
+    """
     order = sorted(range(trained.vocab_size - 1), key=lambda i: hash(i * 7919 % 801))
-    new_id = {old: new for new, old in enumerate(order)}
+    new_id = {old: 100 + 3 * new for new, old in enumerate(order)}
     vocab = {new_id[i]: trained.token_bytes(i) for i in order}
     merges = [(trained.token_bytes(a), trained.token_bytes(b)) for a, b, _ in trained.merges]
-    specials = {"<|endoftext|>": trained.vocab_size - 1}
+    specials = {"<|endoftext|>": 99}
     return tokenizers.BPETokenizer.of_vocab(vocab, merges, "gpt2", specials), new_id
 
 
@@ -112,6 +115,46 @@ def test_files_written_by_hugging_face_are_read(library_text, tmp_path):
     assert ours.eot_id == theirs.token_to_id("<|endoftext|>")
 
 
+def test_ids_with_gaps_are_those_of_tiktoken(trained, library_text):
+    """As in cl100k_base, where unused ids lie before and between the special tokens."""
+    tiktoken = pytest.importorskip("tiktoken")
+    new_id = [70_000 + 3 * i for i in range(trained.vocab_size - 1)]  # beyond 16 bits
+    vocab = {new_id[i]: trained.token_bytes(i) for i in range(len(new_id))}
+    merges = [(new_id[a], new_id[b], new_id[c]) for a, b, c in trained.merges]
+    specials = {"<|endoftext|>": 80_000, "<|x|>": 80_019}
+    ours = tokenizers.BPETokenizer(vocab, merges, "gpt2", specials)
+    theirs = tiktoken.Encoding(
+        "t",
+        pat_str=ours.splitter.pattern,
+        mergeable_ranks={token: i for i, token in vocab.items()},
+        special_tokens=specials,
+    )
+    text = library_text[0][:50_000] + "<|x|> \u4e2d<|endoftext|>"
+    ids = ours.encode(text, "all")
+    assert ids == theirs.encode(text, allowed_special="all")
+    assert ours.decode(ids) == ours.decode(np.array(ids)) == theirs.decode(ids) == text
+    assert ours.vocab_size == theirs.n_vocab == 80_020
+    assert ours.encode_to_numpy(text).dtype == np.uint32
+    assert tokenizers.from_json(ours.to_json()).encode(text, "all") == ids
+    for n in (1, 100):
+        for gap in (0, 69_999, 70_001, 80_018, 80_020):
+            with pytest.raises(ValueError, match=f"{gap} is not an id: .* with gaps"):
+                ours.decode([*ids[:n], gap])
+            with pytest.raises(ValueError, match=f"{gap} is not an id"):
+                ours.decode(np.array([*ids[:n], gap]))
+
+
+@pytest.mark.parametrize("bad", [-1, 1 << 24, 1.5, "1", None])
+def test_an_id_beyond_bounds_is_named(bad):
+    vocab = {i: bytes([i]) for i in range(256)}
+    with pytest.raises(ValueError, match=rf"id {bad!r}.*integers 0\.\.16777215"):
+        tokenizers.BPETokenizer(vocab, [], specials={"<s>": bad})
+    with pytest.raises(ValueError, match=rf"id {bad!r}.*integers 0\.\.16777215"):
+        tokenizers.BPETokenizer(vocab | {bad: b"ab"}, [])
+    with pytest.raises(ValueError, match=r"id 256 of token b''.* a token has bytes"):
+        tokenizers.BPETokenizer(vocab | {256: b""}, [])
+
+
 def test_two_pairs_that_make_one_token_follow_tiktoken(tmp_path):
     """A rank file says tokens, not merges: abc is (a, bc) or (ab, c), whatever stands there."""
     tiktoken = pytest.importorskip("tiktoken")
@@ -153,7 +196,7 @@ def test_what_a_format_cannot_say_is_an_error_not_a_loss(shuffled, tmp_path):
         ("YQ== 0\nYg== 0", "rank 0 twice"),
         ("YQ== 0\nYQ== 1", "same bytes"),
         ("YQ== 0\nYg== 1", "byte 0x00"),
-        ("YQ== 0\nYg== 5", "id 1 is missing"),
+        ("YQ== 0\nYg== 16777216", "id 16777216 of token"),
         ("", "byte 0x00"),
     ],
 )
