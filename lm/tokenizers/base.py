@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import re
+import warnings
 from array import array
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -23,7 +24,9 @@ import numpy as np
 from lm.tokenizers import parallel
 from lm.tokenizers.table import gather
 from lm.tokenizers.text import (
+    Mark,
     TextError,
+    blocks,
     encode_utf8,
     printable,
     replace_surrogates,
@@ -32,8 +35,8 @@ from lm.tokenizers.text import (
 
 EOT = "<|endoftext|>"
 FORMAT, VERSION = "lm-tokenizer", 1
-# Characters encoded, ids decoded at a time: the arrays of a block stay in the processor's cache.
-BLOCK_LEN, _N_DECODE = 1 << 17, 1 << 15
+_N_DECODE = 1 << 15  # ids decoded at a time
+_MUCH_HELD = 1 << 24  # characters that a stream may hold back without a warning
 _N_HERE = 128  # blocks encoded before other processes start
 # Once a large piece came and went, glibc keeps the memory of a block for the next one: its pages
 # are not zeroed again and again.
@@ -153,7 +156,7 @@ class Tokenizer:
         """
         if n_proc < 1:
             raise ValueError(f"n_proc={n_proc} must be at least 1")
-        batches = self._batches(documents)
+        batches = blocks(documents, self._safe_cut)
         here = batches if n_proc == 1 else itertools.islice(batches, _N_HERE)
         results = ((self._encode_marked(texts, marks), marks) for texts, marks in here)
         if n_proc > 1:
@@ -173,45 +176,13 @@ class Tokenizer:
                 else:
                     open_parts.append(part)
 
-    def _encode_marked(self, texts: list[str], marks: list[parallel.Mark]):
+    def _encode_marked(self, texts: list[str], marks: list[Mark]):
         try:
             return self._encode_batch(texts)
         except TextError as error:  # tell the offset in the document, not in its part
             raise ValueError(
                 str(TextError(error.what, 0, error.offset + marks[error.index][0]))
             ) from None
-
-    def _batches(self, documents: Iterable[str]) -> Iterator[parallel.Batch]:
-        """Texts of about BLOCK_LEN characters together; long documents come in parts.
-
-        The mark of a text is its offset in its document, and whether the document ends with it.
-        """
-        texts, marks, n_char = [], [], 0
-        for document in documents:
-            for offset, text, end in self._parts(document):
-                texts.append(text)
-                marks.append((offset, end))
-                n_char += len(text) + 1
-                if n_char >= BLOCK_LEN:
-                    yield texts, marks
-                    texts, marks, n_char = [], [], 0
-        if texts:
-            yield texts, marks
-
-    def _parts(self, document: str) -> Iterator[tuple[int, str, bool]]:
-        if not isinstance(document, str):
-            raise ValueError(
-                f"text must be a str, not {type(document).__name__}: "
-                "decode bytes, or use encode_bytes"
-            )
-        done = 0
-        while len(document) - done > BLOCK_LEN:
-            cut = self._safe_cut(document, done + BLOCK_LEN)
-            if cut >= len(document):
-                break
-            yield done, document[done:cut], False
-            done = cut
-        yield done, (document[done:] if done else document), True
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """Ids that decode to exactly these bytes; for valid UTF-8 those of `encode_ordinary`."""
@@ -225,8 +196,8 @@ class Tokenizer:
     ) -> Iterator[int]:
         """The ids `encode` gives for the joined chunks, wherever they were cut.
 
-        Holds back only what later text can still change. A custom split pattern allows no cut, so
-        it holds all.
+        Holds back only what later text can still change: for bpe with a split pattern that is not
+        made of the parts of published ones that is all of it, and a warning says so.
         """
         allowed, disallowed = self._special_sets(allowed_special, disallowed_special)
         watched = _alternatives(allowed | disallowed) if allowed | disallowed else None
@@ -249,6 +220,12 @@ class Tokenizer:
                 cut = self._last_safe_cut(text)
             yield from self.encode_ordinary(text[:cut])
             held, size = [text[cut:]], len(text) - cut
+            if size > _MUCH_HELD:
+                warnings.warn(
+                    f"{size:,} characters are in memory and go on growing: {self.name} knows no "
+                    "place to cut this text at; encode documents of it, or use pattern=gpt4",
+                    stacklevel=2,
+                )
             wait = max(2 * size, 1 << 12)
         yield from self.encode("".join(held), allowed, disallowed)
 

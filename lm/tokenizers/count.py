@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from lm.tokenizers.base import BLOCK_LEN
 from lm.tokenizers.split import Splitter, find_chunks
 from lm.tokenizers.table import MAX_KEY_BYTES, Table, distinct, pack, words
-from lm.tokenizers.text import encode_texts
+from lm.tokenizers.text import blocks, encode_texts
 
 
 def count_chunks(
@@ -25,7 +24,7 @@ def count_chunks(
         return _count_plainly(documents, splitter, specials)
     short = _ShortCounts()
     long: Counter[bytes] = Counter()
-    for texts in _blocks(_without_specials(documents, specials), splitter):
+    for texts, _ in blocks(_without_specials(documents, specials), splitter.safe_cut):
         data, start, length, _ = find_chunks(
             splitter, texts, encode_texts(texts, "the training text")
         )
@@ -86,24 +85,3 @@ def _without_specials(documents: Iterable[str], specials: Sequence[str]) -> Iter
             yield from pattern.split(document)
         else:
             yield document
-
-
-def _blocks(texts: Iterable[str], splitter: Splitter) -> Iterator[list[str]]:
-    """Texts together to about BLOCK_LEN characters, long ones cut where it is safe."""
-    block, n_char = [], 0
-    for text in texts:
-        done = 0
-        while done < len(text):
-            cut = (
-                splitter.safe_cut(text, done + BLOCK_LEN)
-                if len(text) - done > BLOCK_LEN
-                else len(text)
-            )
-            block.append(text[done:cut])
-            n_char += cut - done + 1
-            done = cut
-            if n_char >= BLOCK_LEN:
-                yield block
-                block, n_char = [], 0
-    if block:
-        yield block

@@ -18,13 +18,13 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from lm.tokenizers.text import Batch, Mark
+
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from lm.tokenizers import from_json, parallel; parallel.serve(from_json)"
 )
 
-Mark = tuple[int, bool]  # offset of a text in its document, and whether the document ends with it
-Batch = tuple[list[str], list[Mark]]
 Result = tuple[tuple[np.ndarray, np.ndarray], list[Mark]]
 
 

@@ -11,7 +11,6 @@ construction on every Unicode version.
 """
 
 import functools
-import re
 
 import numpy as np
 import regex
@@ -39,10 +38,32 @@ _SAME = {
 # breaks.
 END, LETTER, DIGIT, OTHER, WS, SP, NL, UNSEEN = range(8)
 
-# A cut before a space that follows a non-space: in both known patterns no chunk holds a space after
-# a non-space, and no lookahead reaches over it, so the text on either side splits by itself. `re`
-# is safe here: its white space is that of `regex` and more.
-_SAFE_CUT = re.compile(r"\S(?= )")
+# Alternatives of published patterns (these two, Llama 3, Qwen, nanochat, o200k) that never match a
+# space after a non-space, nor a line break between two non-spaces (but for "/", which o200k takes),
+# and look at most one character ahead, for a non-space. In a pattern made of these, text may be cut
+# in such places: either side splits by itself. Nothing is known of other patterns.
+_NO_LETTER = r"[^\r\n\p{L}\p{N}]"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_SAFE_PARTS = (
+    *("'s", "'t", "'re", "'ve", "'m", "'ll", "'d"),
+    *(r"'(?:[sdmt]|ll|ve|re)", r"'(?i:[sdmt]|ll|ve|re)", _ENDINGS),
+    *(
+        rf"{prefix}\p{{L}}{n}"
+        for prefix in (" ?", f"{_NO_LETTER}?", f"{_NO_LETTER}?+")
+        for n in ("+", "++")
+    ),
+    *(f"{_NO_LETTER}?{_UPPER}{a}{_LOWER}{b}{_ENDINGS}?" for a, b in ("*+", "+*")),
+    *(r"\p{N}", r"\p{N}{1,2}", r"\p{N}{1,3}", r" ?\p{N}+", r" ?\p{N}++"),
+    *(
+        rf" ?[^\s\p{{L}}\p{{N}}]{n}{tail}"
+        for n in ("+", "++")
+        for tail in ("", r"[\r\n]*", r"[\r\n/]*")
+    ),
+    *(r"\s*[\r\n]", r"\s*[\r\n]+", r"\s++$", r"\s+(?!\S)", r"\s+", r"\s"),
+)
+_SAFE_CUT = r"(?:\S(?= )|\S\n(?=[^\s/]))"
+_FIRST_CUT, _LAST_CUT = regex.compile(_SAFE_CUT), regex.compile(f"(?r){_SAFE_CUT}")
 _TIMEOUT = (5.0, 2e-5)  # seconds, and seconds a character, for patterns nobody has proved
 
 
@@ -64,12 +85,13 @@ class Splitter:
             raise ValueError(
                 f"the split pattern {_short(pattern)} does not compile: {error}"
             ) from None
+        self.safe = _is_safe(self.pattern)  # whether there are places where text may be cut
         if not self.name:
             self._self_test()
 
     @property
     def known(self) -> bool:
-        """Whether boundaries come from `starts` and safe cuts exist."""
+        """Whether boundaries come from `starts`."""
         return bool(self.name)
 
     def _self_test(self) -> None:
@@ -101,20 +123,13 @@ class Splitter:
         """First safe place to cut at or after `at`, or len(text): the parts split as the whole
         does.
         """
-        if self.name and (match := _SAFE_CUT.search(text, max(at - 1, 0))):
-            return match.end()
-        return len(text)
+        match = _FIRST_CUT.search(text, max(at - 1, 0)) if self.safe else None
+        return match.end() if match else len(text)
 
     def last_safe_cut(self, text: str) -> int:
-        """Last safe place to cut, or 0. Only before a space, so text may still be appended."""
-        if not self.name:
-            return 0
-        at = text.rfind(" ")
-        while at > 0:
-            if not text[at - 1].isspace():
-                return at
-            at = text.rfind(" ", 0, at)
-        return 0
+        """Last safe place to cut, or 0. Text may still be appended."""
+        match = _LAST_CUT.search(text) if self.safe else None
+        return match.end() if match else 0
 
     def starts(self, classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Where each chunk starts, ascending, from the arrays of `classify`; only for known
@@ -124,6 +139,16 @@ class Splitter:
         """
         find = _gpt2_starts if self.name == "gpt2" else _gpt4_starts
         return np.flatnonzero(find(classes, codes))
+
+
+def _is_safe(pattern: str) -> bool:
+    """Whether the pattern is a choice of _SAFE_PARTS."""
+    while pattern not in _SAFE_PARTS:
+        part = next((p for p in _SAFE_PARTS if pattern.startswith(p + "|")), None)
+        if part is None:
+            return False
+        pattern = pattern[len(part) + 1 :]
+    return True
 
 
 def find_chunks(

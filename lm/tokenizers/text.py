@@ -5,7 +5,13 @@ encode_utf8("a")   # b"a";   encode_utf8("\\ud800") raises TextError
 
 import os
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+BLOCK_LEN = 1 << 17  # characters encoded at a time: the arrays of a block stay in the cache
+
+Mark = tuple[int, bool]  # offset of a text in its document, and whether the document ends with it
+Batch = tuple[list[str], list[Mark]]
 
 
 class TextError(ValueError):
@@ -65,3 +71,36 @@ def replace_surrogates(text: str, errors: str) -> str:
     if errors != "replace":
         raise ValueError(f"errors={errors} is not one of strict, replace")
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def blocks(documents: Iterable[str], safe_cut: Callable[[str, int], int]) -> Iterator[Batch]:
+    """Texts of about BLOCK_LEN characters together; long documents come in parts.
+
+    `safe_cut(text, at)` is the first place at or after `at` where a document may be cut.
+    """
+    texts, marks, n_char = [], [], 0
+    for document in documents:
+        for offset, text, end in _parts(document, safe_cut):
+            texts.append(text)
+            marks.append((offset, end))
+            n_char += len(text) + 1
+            if n_char >= BLOCK_LEN:
+                yield texts, marks
+                texts, marks, n_char = [], [], 0
+    if texts:
+        yield texts, marks
+
+
+def _parts(document: str, safe_cut: Callable[[str, int], int]) -> Iterator[tuple[int, str, bool]]:
+    if not isinstance(document, str):
+        raise ValueError(
+            f"text must be a str, not {type(document).__name__}: decode bytes, or use encode_bytes"
+        )
+    done = 0
+    while len(document) - done > BLOCK_LEN:
+        cut = safe_cut(document, done + BLOCK_LEN)
+        if cut >= len(document):
+            break
+        yield done, document[done:cut], False
+        done = cut
+    yield done, (document[done:] if done else document), True

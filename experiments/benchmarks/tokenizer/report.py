@@ -6,22 +6,27 @@ python experiments/benchmarks/tokenizer/report.py
 import csv
 from pathlib import Path
 
-START, END = "<!-- results -->", "<!-- /results -->"
+START, END = "<!-- tokenizer results -->", "<!-- /tokenizer results -->"
 
 
 def write_report(folder: Path) -> None:
-    """Rewrite README.md between the marks, and speed.svg."""
+    """Rewrite speed.svg, and what is between the marks here and in the project's README."""
     with open(folder / "results.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     from bench import machine
 
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    head, _, rest = text.partition(START)
-    _, _, tail = rest.partition(END)
-    blocks = [f"On {machine()}.", "", *tables(rows), "![speed](speed.svg)"]
-    body = "\n".join(blocks)
-    (folder / "README.md").write_text(f"{head}{START}\n{body}\n{END}{tail}", encoding="utf-8")
+    head = [f"On {machine()}.", ""]
+    write_block(folder / "README.md", [*head, *tables(rows), "![speed](speed.svg)"])
+    short = [r for r in rows if r["part"] in ("peers", "processes")]
+    write_block(folder.parents[2] / "README.md", [*head, *tables(short)[:-1]])
     plot([r for r in rows if r["part"] == "peers"], folder / "speed.svg")
+
+
+def write_block(path: Path, lines: list[str]) -> None:
+    head, start, rest = path.read_text(encoding="utf-8").partition(START)
+    tail = rest.partition(END)[2]
+    body = "\n".join(lines)
+    path.write_text(f"{head}{start}\n{body}\n{END}{tail}", encoding="utf-8")
 
 
 def tables(rows: list[dict[str, str]]) -> list[str]:
@@ -75,8 +80,8 @@ def plot(rows: list[dict[str, str]], path: Path) -> None:
 
     plt.rcParams["svg.hashsalt"] = "lm"  # the same rows give the same file
     colors = {"ours": "C0", "tiktoken": "C1", "rustbpe": "C2", "HF tokenizers": "C3"}
-    kinds = ["train", "encode to a list", "decode a list"]
-    figure, axes = plt.subplots(1, len(kinds), figsize=(11, 3.4))
+    kinds = ["train", "encode, first call", "encode to a list", "decode a list"]
+    figure, axes = plt.subplots(1, len(kinds), figsize=(13, 3.4))
     for axis, kind in zip(axes, kinds, strict=True):
         mine = [r for r in rows if r["work"].startswith(kind)]
         corpora = list(dict.fromkeys(r["corpus"] for r in mine))
@@ -87,9 +92,7 @@ def plot(rows: list[dict[str, str]], path: Path) -> None:
                 for c in corpora
             ]
             at = [c + k * 0.8 / len(systems) for c in range(len(corpora))]
-            faint = 0.5 if "cold" in system else 1
-            color = colors[system.split(",")[0]]
-            axis.bar(at, speed, 0.8 / len(systems), label=system, color=color, alpha=faint)
+            axis.bar(at, speed, 0.8 / len(systems), label=system, color=colors[system])
         axis.set_xticks([c + 0.3 for c in range(len(corpora))], corpora)
         axis.set_title(kind)
         axis.set_ylim(top=1.35 * axis.get_ylim()[1])  # room for the legend above the bars
