@@ -5,11 +5,13 @@ python -m lm.tokenizer show tokenizer=book.json text="Colours show where the tok
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -211,12 +213,16 @@ def read_text(cfg: ShowTokens | CompareTokenizers) -> str:
 @contextmanager
 def open_text(path: str) -> Iterator[IO[str]]:
     """The file, or standard input for "-", as UTF-8 with its line ends as they are."""
-    if path == "-":
-        sys.stdin.reconfigure(encoding="utf-8", newline="")
-        yield sys.stdin
-    else:
-        with open(path, encoding="utf-8", newline="") as file:
-            yield file
+    try:
+        if path == "-":
+            sys.stdin.reconfigure(encoding="utf-8", newline="")
+            yield sys.stdin
+        else:
+            with open(path, encoding="utf-8", newline="") as file:
+                yield file
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise ValueError(f"path={path} is not UTF-8 (byte 0x{byte:02x}): convert it") from None
 
 
 @contextmanager
@@ -230,12 +236,24 @@ def open_bytes(path: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def open_output(path: str) -> Iterator[IO[bytes]]:
+    """The file, which appears whole or not at all, or standard output for "-"."""
     if path == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-    else:
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:  # the reader, such as head, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    elif Path(path).exists() and not Path(path).is_file():  # a device or a named pipe
         with open(path, "wb") as file:
             yield file
+    else:
+        partial = f"{path}.{os.getpid()}.part"
+        try:
+            with open(partial, "wb") as file:
+                yield file
+            os.replace(partial, path)
+        finally:
+            Path(partial).unlink(missing_ok=True)
 
 
 def _groups(ids: Iterator[int], size: int = 4096) -> Iterator[list[int]]:

@@ -31,6 +31,7 @@ def tokenizer(*words: str, stdin: bytes = b"", cwd: Path, code: int = 0) -> tupl
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("command")
     (folder / "a.txt").write_bytes(TEXT.encode())
+    (folder / "latin-1.txt").write_bytes(b"ol\xe9")
     tokenizers.train("bpe", [TEXT], vocab_size=280).save(folder / "tokenizer.json")
     return folder
 
@@ -89,13 +90,26 @@ def test_compare_puts_tokenizers_side_by_side(folder):
         (["train", "nmae=bpe"], "nmae"),
         (["encode", "tokenizer=none.json"], "none.json"),
         (["encode", "tokenizer=a.txt"], "not JSON"),
-        (["decode", "path=a.txt"], "is not an id"),
+        (["decode", "path=a.txt", "out=b.txt"], "is not an id"),
+        (["encode", "path=latin-1.txt", "out=b.txt"], "latin-1.txt is not UTF-8 (byte 0xe9)"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(folder, words, reason):
     _, errors = tokenizer(*words, cwd=folder, code=2)
     assert reason in errors
     assert len(errors.strip().splitlines()) == 1
+    assert not list(folder.glob("b.txt*"))
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_enough_is_no_error(folder):
+    (folder / "long.txt").write_bytes(TEXT.encode() * 500)
+    command = [sys.executable, "-m", "lm.tokenizer", "encode", "path=long.txt"]
+    env, pipe = os.environ | {"PYTHONPATH": str(ROOT)}, subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ EOT = "<|endoftext|>"
 FORMAT, VERSION = "lm-tokenizer", 1
 _N_DECODE = 1 << 15  # ids decoded at a time
 _MUCH_HELD = 1 << 24  # characters that a stream may hold back without a warning
-_N_HERE = 128  # blocks encoded before other processes start
+_N_HERE = 512  # blocks encoded before other processes start
 # Once a large piece came and went, glibc keeps the memory of a block for the next one: its pages
 # are not zeroed again and again.
 np.empty(1 << 24, np.uint8)
@@ -150,9 +150,9 @@ class Tokenizer:
     def encode_documents(self, documents: Iterable[str], n_proc: int = 1) -> Iterator[np.ndarray]:
         """The array of `encode_to_numpy` for each document, in order, a block of text at a time.
 
-        With n_proc above 1 what comes after the first 16 million characters goes to that many new
-        processes: they take longer to start, and to learn the chunks of the text, than a shorter
-        text does. The iterator must then be used up or closed.
+        With n_proc above 1 what comes after the first 64 million characters goes to that many new
+        processes, which must start and learn the chunks anew: a shorter text is done sooner in one.
+        The iterator must then be used up or closed.
         """
         if n_proc < 1:
             raise ValueError(f"n_proc={n_proc} must be at least 1")

@@ -89,8 +89,11 @@ def corpora() -> dict[str, list[str]]:
 
 def stdlib() -> list[str]:
     """The source of the standard library without its tests."""
-    root = Path(sysconfig.get_paths()["stdlib"])
     skip = {"site-packages", "test", "tests", "idle_test", "lib2to3"}
+    return sources(Path(sysconfig.get_paths()["stdlib"]), skip)
+
+
+def sources(root: Path, skip: set[str]) -> list[str]:
     files = [f for f in sorted(root.rglob("*.py")) if not skip & set(f.relative_to(root).parts)]
     return [f.read_text(encoding="utf-8", errors="replace") for f in files]
 
@@ -263,16 +266,16 @@ def processes() -> list[dict]:
 
     from lm import tokenizers
 
-    documents = stdlib()
-    ours = tokenizers.train("bpe", documents, vocab_size=4096, specials=())
+    ours = tokenizers.train("bpe", stdlib(), vocab_size=4096, specials=())
     ranks = {ours.token_bytes(i): i for i in range(4096)}
     rust = tiktoken.Encoding(
         "b", pat_str=ours.splitter.pattern, mergeable_ranks=ranks, special_tokens={}
     )
-    documents = documents * 8  # starting the processes takes a part of a second: enough to pay
+    documents = sources(Path(sysconfig.get_paths()["purelib"]), set())
     n_byte = sum(len(d.encode()) for d in documents)
 
     def run(n_proc: int) -> None:
+        ours._forget()  # new processes know no chunks either
         for _ in ours.encode_documents(documents, n_proc=n_proc):
             pass
 
@@ -282,7 +285,8 @@ def processes() -> list[dict]:
 
     systems = {"ours, 2 processes": lambda: run(2), "ours, 1 process": lambda: run(1)}
     seconds = alternate(systems | {"tiktoken": tiktoken_run}, min(ROUNDS, 3))
-    return report("processes", "stdlib x 8", "encode documents to numpy", n_byte, seconds)
+    corpus = f"installed packages, {n_byte / 1e6:.0f} MB"
+    return report("processes", corpus, "encode documents to numpy", n_byte, seconds)
 
 
 def merges() -> list[dict]:
@@ -344,7 +348,7 @@ def hostile() -> list[dict]:
 
 
 def scale(only: str = "") -> list[dict]:
-    """Grammar text of growing size: train and pack, each in a process of its own.
+    """Grammar text of growing size (10 MB, repeated): train and pack, a process for each.
 
     BENCH_DIR may name a folder that keeps the text, whose writing is not measured.
     """
@@ -369,16 +373,21 @@ def scale(only: str = "") -> list[dict]:
 
 
 def write_grammar(path: Path, n_byte: int) -> int:
-    """Sentences, one a line, until the file has n_byte bytes; those that are there stay."""
+    """10 MB of sentences, one a line, again and again up to n_byte bytes; a file there stays."""
     from lm.corpora.grammar import sentences
 
-    have = path.stat().st_size if path.exists() else 0
-    with open(path, "a", encoding="utf-8") as file:
-        for sentence in sentences(10**9, seed=have):
-            if have >= n_byte:
+    if not path.exists():
+        ten, size = [], 0
+        for sentence in sentences(10**9, seed=0):
+            ten.append(sentence + "\n")
+            size += len(ten[-1])
+            if size >= 10_000_000:
                 break
-            have += file.write(sentence + "\n")
-    return have
+        block = "".join(ten).encode()
+        with open(path, "wb") as file:
+            for _ in range(n_byte // 10_000_000):
+                file.write(block)
+    return path.stat().st_size
 
 
 def child(work: str, path: Path) -> None:
