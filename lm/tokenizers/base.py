@@ -35,7 +35,8 @@ from lm.tokenizers.text import (
 
 EOT = "<|endoftext|>"
 FORMAT, VERSION = "lm-tokenizer", 1
-_N_DECODE = 1 << 15  # ids decoded at a time
+_N_DECODE = 1 << 15  # ids decoded at a time: their arrays stay in the cache
+_FEW = 200  # ids below which plain Python decodes faster than numpy
 _MUCH_HELD = 1 << 24  # characters that a stream may hold back without a warning
 _N_HERE = 512  # blocks encoded before other processes start
 # Once a large piece came and went, glibc keeps the memory of a block for the next one: its pages
@@ -263,7 +264,7 @@ class Tokenizer:
         if not isinstance(ids, np.ndarray | list | tuple):
             ids = list(ids)
         try:
-            if len(ids) < 32:
+            if len(ids) < _FEW:
                 return b"".join([self._decoder[i] for i in ids])
             if isinstance(ids, np.ndarray):
                 if ids.dtype.kind not in "ui" or ids.min() < 0:

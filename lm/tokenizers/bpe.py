@@ -26,7 +26,7 @@ _COUNT_BITS = (
 )
 _MAX_ENTRY, _MAX_POOL = 1 << 20, 1 << 23  # of the chunks remembered; past that they are forgotten
 _NOT_UTF8 = re.compile("([\udc80-\udcff]+)")
-_SHORT_TEXT = 600  # characters below which plain Python is faster than numpy
+_SHORT_TEXT = 1800  # characters below which plain Python is faster than numpy
 
 
 class BPETokenizer(Tokenizer):

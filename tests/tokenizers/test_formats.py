@@ -136,7 +136,7 @@ def test_ids_with_gaps_are_those_of_tiktoken(trained, library_text):
     assert ours.vocab_size == theirs.n_vocab == 80_020
     assert ours.encode_to_numpy(text).dtype == np.uint32
     assert tokenizers.from_json(ours.to_json()).encode(text, "all") == ids
-    for n in (1, 100):
+    for n in (1, 1000):
         for gap in (0, 69_999, 70_001, 80_018, 80_020):
             with pytest.raises(ValueError, match=f"{gap} is not an id: .* with gaps"):
                 ours.decode([*ids[:n], gap])

@@ -9,21 +9,26 @@ each round's ratio to ours. LM_DATA_DIR holds shakespeare.txt; without it that c
 
 import csv
 import gc
-import importlib.metadata
 import json
 import os
-import platform
-import random
 import resource
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+
+from texts import (
+    FAMILY,
+    corpora,
+    hostile_texts,
+    installed,
+    stdlib,
+    write_grammar,
+)  # beside this file
 
 os.environ["RAYON_NUM_THREADS"] = "1"  # read by the Rust libraries when they load
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -70,35 +75,6 @@ def row(
     out |= {"seconds": f"{seconds:.4f}", "mb_per_s": speed, **more}
     print(*out.values(), flush=True)
     return out
-
-
-# ------------------------------------------------------------------------------------- corpora
-
-
-def corpora() -> dict[str, list[str]]:
-    """Documents by corpus."""
-    out = {}
-    if folder := os.environ.get("LM_DATA_DIR"):
-        out["shakespeare"] = [(Path(folder) / "shakespeare.txt").read_text(encoding="utf-8")]
-    out["stdlib"] = stdlib()
-    from lm import config
-
-    out["pydocs"] = list(config.PydocsConfig().build().documents())
-    return out
-
-
-def stdlib() -> list[str]:
-    """The source of the standard library without its tests."""
-    skip = {"site-packages", "test", "tests", "idle_test", "lib2to3"}
-    return sources(Path(sysconfig.get_paths()["stdlib"]), skip)
-
-
-def sources(root: Path, skip: set[str]) -> list[str]:
-    files = [f for f in sorted(root.rglob("*.py")) if not skip & set(f.relative_to(root).parts)]
-    return [f.read_text(encoding="utf-8", errors="replace") for f in files]
-
-
-# --------------------------------------------------------------------------------------- peers
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -173,6 +149,26 @@ def peers_on(corpus: str, documents: list[str], vocab_size: int) -> list[dict]:
             "tiktoken": lambda: tiktoken.decode(array.tolist()),
         },
     }
+    for work, systems in kinds.items():
+        rows += report("peers", corpus, work, n_byte, alternate(systems, ROUNDS))
+    return rows + short_texts(corpus, text, ours, tiktoken)
+
+
+def short_texts(corpus: str, text: str, ours, tiktoken) -> list[dict]:
+    short = [text[k : k + 300] for k in range(0, 300_000, 300)]
+    short_ids = [ours.encode_ordinary(s) for s in short]
+    kinds = {
+        "encode 300 characters, 1,000 times": {
+            "ours": lambda: list(map(ours.encode_ordinary, short)),
+            "tiktoken": lambda: list(map(tiktoken.encode_ordinary, short)),
+        },
+        "decode these": {
+            "ours": lambda: list(map(ours.decode, short_ids)),
+            "tiktoken": lambda: list(map(tiktoken.decode, short_ids)),
+        },
+    }
+    n_byte = len("".join(short).encode())
+    rows = []
     for work, systems in kinds.items():
         rows += report("peers", corpus, work, n_byte, alternate(systems, ROUNDS))
     return rows
@@ -271,7 +267,7 @@ def processes() -> list[dict]:
     rust = tiktoken.Encoding(
         "b", pat_str=ours.splitter.pattern, mergeable_ranks=ranks, special_tokens={}
     )
-    documents = sources(Path(sysconfig.get_paths()["purelib"]), set())
+    documents = installed()
     n_byte = sum(len(d.encode()) for d in documents)
 
     def run(n_proc: int) -> None:
@@ -309,26 +305,15 @@ def merges() -> list[dict]:
     return rows
 
 
-# ------------------------------------------------------------------------------------- hostile
-
-
 def hostile() -> list[dict]:
     """A megabyte of one kind, cold: encode, decode, compare."""
     from lm import tokenizers
 
-    n, rng = 1_000_000, random.Random(0)
-    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"
-    texts = {
-        "one letter": "a" * n,
-        "spaces": " " * n,
-        "random letters": "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=n)),
-        "emoji sequences": family * (n // len(family.encode())),
-    }
     # Runs in the training text: so that there are merges to apply, as in vocabularies of the web.
-    runs = [c * k for c in ["a", " ", family] for k in (2, 4, 8, 16, 32, 64)]
+    runs = [c * k for c in ["a", " ", FAMILY] for k in (2, 4, 8, 16, 32, 64)]
     ours = tokenizers.train("bpe", [*stdlib(), *runs * 9], vocab_size=4096)
     rows = []
-    for name, text in texts.items():
+    for name, text in hostile_texts().items():
         n_byte = len(text.encode())
         ours._forget()
         ids: list[int] = []
@@ -342,9 +327,6 @@ def hostile() -> list[dict]:
         )
         rows.append(row("hostile", name, "train as one chunk", "ours", one, n_byte, n=1))
     return rows
-
-
-# --------------------------------------------------------------------------------------- scale
 
 
 def scale(only: str = "") -> list[dict]:
@@ -370,24 +352,6 @@ def scale(only: str = "") -> list[dict]:
                 corpus, seconds = f"grammar {size} MB", result["seconds"]
                 rows.append(row("scale", corpus, work, "ours", seconds, n_byte, **more))
     return rows
-
-
-def write_grammar(path: Path, n_byte: int) -> int:
-    """10 MB of sentences, one a line, again and again up to n_byte bytes; a file there stays."""
-    from lm.corpora.grammar import sentences
-
-    if not path.exists():
-        ten, size = [], 0
-        for sentence in sentences(10**9, seed=0):
-            ten.append(sentence + "\n")
-            size += len(ten[-1])
-            if size >= 10_000_000:
-                break
-        block = "".join(ten).encode()
-        with open(path, "wb") as file:
-            for _ in range(n_byte // 10_000_000):
-                file.write(block)
-    return path.stat().st_size
 
 
 def child(work: str, path: Path) -> None:
@@ -419,18 +383,6 @@ def child(work: str, path: Path) -> None:
         1024 if sys.platform == "linux" else 1
     )
     print(json.dumps({"seconds": seconds, "rss_mb": peak / 1e6}))
-
-
-def machine() -> str:
-    """Machine and versions, for the README."""
-    names = ["numpy", "regex", "rustbpe", "tokenizers", "tiktoken"]
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), cpu)
-    python = f"Python {platform.python_version()}"
-    return ", ".join([f"{cpu}, {os.cpu_count()} cores", platform.system(), python, *versions])
 
 
 PARTS = {

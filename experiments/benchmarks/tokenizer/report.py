@@ -4,6 +4,9 @@ python experiments/benchmarks/tokenizer/report.py
 """
 
 import csv
+import importlib.metadata
+import os
+import platform
 from pathlib import Path
 
 START, END = "<!-- tokenizer results -->", "<!-- /tokenizer results -->"
@@ -13,13 +16,23 @@ def write_report(folder: Path) -> None:
     """Rewrite speed.svg, and what is between the marks here and in the project's README."""
     with open(folder / "results.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    from bench import machine
-
     head = [f"On {machine()}.", ""]
     write_block(folder / "README.md", [*head, *tables(rows), "![speed](speed.svg)"])
     short = [r for r in rows if r["part"] in ("peers", "processes")]
     write_block(folder.parents[2] / "README.md", [*head, *tables(short)[:-1]])
     plot([r for r in rows if r["part"] == "peers"], folder / "speed.svg")
+
+
+def machine() -> str:
+    """Machine and versions, for the README."""
+    names = ["numpy", "regex", "rustbpe", "tokenizers", "tiktoken"]
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), cpu)
+    python = f"Python {platform.python_version()}"
+    return ", ".join([f"{cpu}, {os.cpu_count()} cores", platform.system(), python, *versions])
 
 
 def write_block(path: Path, lines: list[str]) -> None:
