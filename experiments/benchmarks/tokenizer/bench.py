@@ -21,14 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from texts import (
-    FAMILY,
-    corpora,
-    hostile_texts,
-    installed,
-    stdlib,
-    write_grammar,
-)  # beside this file
+from texts import FAMILY, corpora, hostile_texts, installed, stdlib, write_grammar
 
 os.environ["RAYON_NUM_THREADS"] = "1"  # read by the Rust libraries when they load
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
