@@ -110,7 +110,7 @@ class Training:
         number = runtime.dtype(cfg.train.dtype, where, model.low_precision)
         origin.same_code(out, where, number)
         self.exact = number if where.type == "cuda" else torch.float32  # for validation
-        self.optimizers = cfg.optimizer.build(model) if model.trainable else []
+        self.optimizers = cfg.optimizer.build(model, number) if model.trainable else []
         batch_size, context_len = cfg.train.batch_size, model.context_len
         self.batches = data.Batches(self.prepared.train, batch_size, context_len, cfg.seed)
         self.budget = Budget.of(cfg, model)

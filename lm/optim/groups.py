@@ -12,8 +12,10 @@ from lm.models.base import LanguageModel
 from lm.optim.muon import Muon
 
 
-def adamw(cfg, model: LanguageModel) -> list[torch.optim.Optimizer]:
-    """AdamW over everything; weight decay on the matrices, embeddings left out."""
+def adamw(
+    cfg, model: LanguageModel, number: torch.dtype = torch.float32
+) -> list[torch.optim.Optimizer]:
+    """AdamW over everything, in float32; weight decay on the matrices, embeddings left out."""
     embeddings = _embeddings(model)
     decayed, others = [], []
     for p in model.parameters():
@@ -25,8 +27,13 @@ def adamw(cfg, model: LanguageModel) -> list[torch.optim.Optimizer]:
     return _checked(model, [_adamw(groups, cfg.lr, cfg)])
 
 
-def muon_and_adamw(cfg, model: LanguageModel) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the submodules that `model.hidden` names, AdamW for the rest."""
+def muon_and_adamw(
+    cfg, model: LanguageModel, number: torch.dtype = torch.float32
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the submodules that `model.hidden` names, AdamW for the rest.
+
+    `number` is the type in which the run multiplies matrices, and so Muon too.
+    """
     by_parts: dict[tuple | None, list] = defaultdict(list)
     taken = set()
     for name in model.hidden:
@@ -39,7 +46,7 @@ def muon_and_adamw(cfg, model: LanguageModel) -> list[torch.optim.Optimizer]:
     optimizers: list[torch.optim.Optimizer] = []
     if by_parts:
         groups = [{"params": ps, "parts": parts} for parts, ps in by_parts.items()]
-        optimizers.append(Muon(groups, cfg.lr, cfg.momentum, cfg.weight_decay))
+        optimizers.append(Muon(groups, cfg.lr, cfg.momentum, cfg.weight_decay, number))
     rest = [p for p in model.parameters() if id(p) not in taken]
     optimizers.append(_adamw([{"params": rest, "weight_decay": 0.0}], cfg.adamw_lr, cfg))
     return _checked(model, optimizers)

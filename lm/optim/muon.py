@@ -22,11 +22,14 @@ def orthogonalize(m: Tensor, n_round: int = 5) -> Tensor:
     tall = m.shape[-2] > m.shape[-1]
     x = m.mT if tall else m  # fewer rows than columns: the products below are then the small ones
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # no singular value above 1
+    x = x.reshape(-1, *x.shape[-2:])  # (N, R, C), for the products that add in the same pass
     for _ in range(n_round):
-        gram = x @ x.mT  # (..., R, R)
-        # The coefficients have the steepest slope at 0 that still stays bounded near 1.
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return x.mT if tall else x
+        gram = x @ x.mT  # (N, R, R)
+        # The coefficients have the steepest slope at 0 that still stays bounded near 1:
+        # x <- 3.4445 x + (-4.7750 gram + 2.0315 gram gram) x
+        poly = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, poly, x, beta=3.4445)
+    return (x.mT if tall else x).reshape(m.shape)
 
 
 class Muon(torch.optim.Optimizer):
@@ -35,10 +38,19 @@ class Muon(torch.optim.Optimizer):
     `lr` is the spectral norm of the update of a matrix with no more rows than columns; taller
     ones get sqrt(rows / columns) of it. A group's `parts` are row counts: the matrices of that
     group are stacks of independent ones (queries, keys, values) and each counts by itself.
+    `number` is the type in which updates are orthogonalized: bfloat16 is enough (Jordan).
     """
 
-    def __init__(self, groups: list[dict], lr: float, momentum: float, weight_decay: float):
+    def __init__(
+        self,
+        groups: list[dict],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        number: torch.dtype = torch.float32,
+    ):
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.number = number
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -67,6 +79,6 @@ class Muon(torch.optim.Optimizer):
                     alike[flat.shape, flat.device].append((part.mT if R > C else part, flat, size))
         for matrices in alike.values():
             # One batched product for all matrices of a shape: small ones cost mostly their calls.
-            turned = orthogonalize(torch.stack([update for _, update, _ in matrices]))
+            turned = orthogonalize(torch.stack([u for _, u, _ in matrices]).to(self.number))
             for (part, _, size), update in zip(matrices, turned.unbind(), strict=True):
                 part.add_(update, alpha=-size)
