@@ -444,6 +444,15 @@ class EvaluateConfig(Settings):
 
 
 @dataclass
+class MixConfig(Settings):
+    """python -m lm.mix: several runs with one tokenizer as one model, scored on their text."""
+
+    runs: str = ""  # run directories, A,B,...
+    checkpoint: str = "best"
+    stride: int = within(0, 0)  # tokens scored in each window, the others being context; 0: all
+
+
+@dataclass
 class LensConfig(Settings):
     """python -m lm.lens: see what a model does with a text, from its bytes to probabilities.
 

@@ -149,17 +149,22 @@ class Batches(torch.utils.data.Dataset):
 
 
 def windows(
-    ids: np.ndarray, batch_size: int, context_len: int
+    ids: np.ndarray, batch_size: int, context_len: int, stride: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Every target of `ids` exactly once, in fixed windows side by side: the evaluation pass.
+    """Every target of `ids` exactly once, in fixed windows: the evaluation pass.
 
-    Yields inputs and targets (B, T); behind the end of the text the targets are IGNORE.
+    They lie side by side, or begin every `stride` tokens: then each scores its last `stride`
+    targets alone, which have more to look back at, for context_len / stride times the work.
+    Yields inputs and targets (B, T); a target that another window scores, or behind the end of
+    the text, is IGNORE.
     """
-    n = len(ids) - 1
-    for low in range(0, n, batch_size * context_len):
-        part = torch.from_numpy(ids[low : low + batch_size * context_len + 1].astype(np.int64))
-        rows = -(-(len(part) - 1) // context_len)
-        x = torch.zeros(rows * context_len, dtype=torch.int64)
-        y = torch.full_like(x, IGNORE)
-        x[: len(part) - 1], y[: len(part) - 1] = part[:-1], part[1:]
-        yield x.view(rows, context_len), y.view(rows, context_len)
+    n, stride = len(ids) - 1, stride or context_len
+    rest = max(0, n - context_len)  # targets behind the first window
+    starts = np.arange(0, rest + stride, stride) if rest else np.zeros(1, dtype=np.int64)
+    for low in range(0, len(starts), batch_size):
+        places = starts[low : low + batch_size, None] + np.arange(context_len)  # (B, T)
+        x = torch.from_numpy(ids[np.minimum(places, n)].astype(np.int64))
+        y = torch.from_numpy(ids[np.minimum(places + 1, n)].astype(np.int64))
+        old = (np.arange(context_len) < context_len - stride) & (places[:, :1] > 0)
+        y[torch.from_numpy(old | (places >= n))] = IGNORE
+        yield x, y

@@ -119,14 +119,23 @@ def test_a_text_shorter_than_a_window_is_refused_with_the_way_out():
 
 
 @settings(max_examples=60, deadline=None)
-@given(n=st.integers(2, 300), size=st.integers(1, 5), context=st.integers(2, 30))
-def test_evaluation_windows_hold_every_target_exactly_once(n, size, context):
+@given(
+    n=st.integers(2, 300),
+    size=st.integers(1, 5),
+    context=st.integers(2, 30),
+    share=st.floats(0, 1),
+)
+def test_evaluation_windows_hold_every_target_exactly_once(n, size, context, share):
+    stride = int(share * context)  # 0: side by side
     inputs, targets = [], []
-    for x, y in data.windows(np.arange(n), size, context):
+    for x, y in data.windows(np.arange(n), size, context, stride):
         assert x.shape == y.shape
         assert x.shape[0] <= size
         assert x.shape[1] == context
-        inputs += x[y != metrics.IGNORE].tolist()
-        targets += y[y != metrics.IGNORE].tolist()
+        scored = y != metrics.IGNORE
+        inputs += x[scored].tolist()
+        targets += y[scored].tolist()
+        first = x[:, 0] == 0
+        assert not scored[~first, : context - (stride or context)].any()  # these have context
     assert targets == list(range(1, n))
     assert inputs == list(range(n - 1))

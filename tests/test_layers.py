@@ -36,7 +36,7 @@ LAYERS = [
     # L4
     {"run", "lens.terminal", "guard", "origin"},
     # L5: verbs
-    {"evaluate", "sample", "tokenizer", "lens.subject", "update"}
+    {"evaluate", "mix", "sample", "tokenizer", "lens.subject", "update"}
     | {"export.files", "export.card", "report.records"},
     {
         "lens.page",

@@ -9,15 +9,13 @@ for the same bytes in every span.
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from lm import data, metrics, pipeline, store
-from lm.models.base import LanguageModel
+from lm import pipeline, store
+from lm.mix import token_nats
 from lm.run import Run
 
 SPAN = 1000  # bytes, at least: long enough that neighbouring spans are nearly independent
 DRAWS = 4000  # of the bootstrap
-BATCH = 1 << 13  # tokens in one forward pass
 
 
 @dataclass
@@ -59,17 +57,6 @@ def spent(run: Run) -> tuple[str, np.ndarray, np.ndarray]:
     nats = token_nats(run.model("best"), ids)  # (n - 1,): the first token is not predicted
     bits = np.where(lengths[1:] > 0, nats, 0.0) / np.log(2)
     return about["sha256"]["val"], np.cumsum(lengths), np.concatenate(([0.0], np.cumsum(bits)))
-
-
-@torch.inference_mode()
-def token_nats(model: LanguageModel, ids: np.ndarray) -> np.ndarray:
-    """-ln p of every token but the first (n - 1,), in the windows of the evaluation."""
-    rows = max(1, BATCH // model.context_len)
-    parts = []
-    for x, y in data.windows(ids, rows, model.context_len):
-        nats = metrics.nats(model(x), y).flatten()
-        parts.append(nats[y.flatten() != metrics.IGNORE].double().numpy())
-    return np.concatenate(parts)
 
 
 def common_spans(

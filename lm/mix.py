@@ -1,0 +1,78 @@
+"""Several runs as one model: the weighted mean of their probabilities, over a validation split.
+
+python -m lm.mix runs=outputs/runs/A,outputs/runs/B stride=64
+
+The weights are chosen on the first half of the text, so the second half says what they are worth.
+"""
+
+import numpy as np
+import torch
+
+from lm import cli, config, data, metrics, pipeline
+from lm.models.base import LanguageModel
+from lm.run import Run
+
+BATCH = 1 << 13  # tokens in one forward pass
+ROUNDS = 100  # of expectation maximisation: weights then stand still to four digits
+
+
+@torch.inference_mode()
+def token_nats(model: LanguageModel, ids: np.ndarray, stride: int = 0) -> np.ndarray:
+    """-ln p of every token but the first (n - 1,), in the windows of `data.windows`."""
+    rows = max(1, BATCH // model.context_len)
+    parts = []
+    for x, y in data.windows(ids, rows, model.context_len, stride):
+        nats = metrics.nats(model(x), y).flatten()
+        parts.append(nats[y.flatten() != metrics.IGNORE].double().numpy())
+    return np.concatenate(parts)
+
+
+def weights(nats: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
+    """The weights (k,) of the mixture of k models that gives these tokens the most probability.
+
+    `nats` (k, n) is what each model spends on each token. Expectation maximisation (Jelinek and
+    Mercer 1980): a model's new weight is the mean share it had in the tokens' probabilities.
+    """
+    p = np.exp(-nats)  # (k, n)
+    w = np.full(len(nats), 1 / len(nats))
+    for _ in range(rounds):
+        share = w[:, None] * p
+        w = (share / share.sum(axis=0)).mean(axis=1)
+    return w
+
+
+def mixed(nats: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """What the mixture with weights w (k,) spends on each token (n,), in nats."""
+    return -np.log(w @ np.exp(-nats))
+
+
+def command(cfg: config.MixConfig) -> None:
+    runs = [Run.open(name) for name in cfg.runs.split(",")]
+    prints = {run.tokenizer.fingerprint for run in runs}
+    if len(runs) < 2 or len(prints) > 1:
+        raise ValueError(f"runs={cfg.runs}: give two runs or more, with one tokenizer")
+    corpora = {str(pipeline.prepare_corpus(run.cfg.corpus)) for run in runs}
+    if len(corpora) > 1:
+        raise ValueError(f"runs={cfg.runs}: the runs have different texts")
+    ids = pipeline.prepare(runs[0].cfg).val
+    longest = max(run.cfg.model.context_len for run in runs)
+    if not 0 <= cfg.stride <= min(run.cfg.model.context_len for run in runs):
+        raise ValueError(f"stride={cfg.stride} is not from 0 to the context_len of every run")
+    nats = np.stack([token_nats(run.model(cfg.checkpoint), ids, cfg.stride) for run in runs])
+    size = runs[0].tokenizer.token_lengths()[np.asarray(ids[1:])]  # (n,) bytes; 0: special
+    half = len(size) // 2
+    w = weights(nats[:, :half][:, size[:half] > 0])
+    rows = [*zip(cfg.runs.split(","), nats, w, strict=True), ("mixture", mixed(nats, w), 1.0)]
+    how = f"windows of {longest}" + (f", {cfg.stride} scored in each" if cfg.stride else "")
+    print(f"bits per byte of {size.sum():,} bytes, {how}; weights chosen on the first half")
+    print(f"{'weight':>8} {'1st half':>9} {'2nd half':>9} {'whole':>9}")
+    for name, spent, weight in rows:
+        bits = [
+            metrics.bits_per_byte(float(spent[part][size[part] > 0].sum()), int(size[part].sum()))
+            for part in (slice(half), slice(half, None), slice(None))
+        ]
+        print(f"{weight:8.3f} " + " ".join(f"{b:9.4f}" for b in bits) + f"  {name}")
+
+
+if __name__ == "__main__":
+    cli.main(config.MixConfig, command)

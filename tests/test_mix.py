@@ -1,0 +1,51 @@
+"""Mixtures of runs: the weights, the numbers told, what is refused."""
+
+import re
+
+import numpy as np
+import pytest
+
+from lm import config, loop, mix
+
+
+def test_the_weights_are_those_that_drew_the_tokens():
+    random = np.random.default_rng(0)
+    p = random.dirichlet(np.ones(5), size=(2, 4000))  # two models' probabilities of five tokens
+    source = random.random(4000) < 0.3  # which of them drew
+    drawn = [random.choice(5, p=p[int(not s), i]) for i, s in enumerate(source)]
+    nats = -np.log(p[:, np.arange(4000), drawn])
+    w = mix.weights(nats)
+    assert w.sum() == pytest.approx(1)
+    assert w[0] == pytest.approx(0.3, abs=0.06)
+    losses = [mix.mixed(nats, np.array([x, 1 - x])).mean() for x in (w[0] - 0.05, w[0] + 0.05)]
+    assert mix.mixed(nats, w).mean() < min(losses)  # it is the best there is
+
+
+@pytest.fixture
+def runs(cfg, tiny, tmp_path):
+    """runs("model=bigram", ...): directories of finished runs, joined by commas."""
+
+    def make(*words: str) -> str:
+        for i, word in enumerate(words):
+            made, out = cfg(*tiny, *word.split()), tmp_path / f"r{i}"
+            out.mkdir()
+            config.save(made, out / config.RESOLVED)
+            loop.train(made, out)
+        return ",".join(f"r{i}" for i in range(len(words)))
+
+    return make
+
+
+def test_a_mixture_is_no_worse_than_its_parts_where_its_weights_were_chosen(runs, capsys):
+    names = runs("model=bigram_counts", "model=ngram")
+    mix.command(config.MixConfig(runs=names, stride=4))
+    told = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in told if re.match(r" +\d", line)]
+    first = [float(row[1]) for row in rows]
+    assert len(first) == 3 and first[2] <= min(first[:2]) + 1e-4
+
+
+def test_runs_with_other_tokenizers_are_refused(runs):
+    names = runs("model=bigram_counts", "model=bigram_counts corpus.val_fraction=0.2 tokenizer=bpe")
+    with pytest.raises(ValueError, match="give two runs or more, with one tokenizer"):
+        mix.command(config.MixConfig(runs=names))
