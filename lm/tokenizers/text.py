@@ -1,4 +1,4 @@
-"""Text at the border: to UTF-8 with errors that point, to the terminal without control characters.
+"""Text at the border: in blocks, to UTF-8 with errors that point, to terminals without controls.
 
 encode_utf8("a")   # b"a";   encode_utf8("\\ud800") raises TextError
 """
