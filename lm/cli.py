@@ -46,17 +46,23 @@ def without_imports(words: list[str]) -> list[str]:
         if key != "import":
             kept.append(word)
             continue
-        sys.path.insert(0, os.getcwd())  # where my_models/ lies, for installed commands too
+        here = os.getcwd()  # where my_models/ lies, for installed commands too
+        sys.path.insert(0, here)
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not (name + ".").startswith(error.name + "."):
                 raise  # the module is there and lacks something itself
             raise ConfigError(
-                f"import={name}: there is no such module under {os.getcwd()} or installed"
+                f"import={name}: there is no such module under {here} or installed"
             ) from None
         finally:
             sys.path.pop(0)
+        if here not in sys.path:  # the processes of a sweep or of several GPUs import it again
+            sys.path.append(here)
+            os.environ["PYTHONPATH"] = os.pathsep.join(
+                filter(None, [os.environ.get("PYTHONPATH"), here])
+            )
     return kept
 
 

@@ -128,12 +128,7 @@ def prepare_tokenizer(cfg: TokenizerConfig, corpus: Path) -> Any:
 
 def existing_tokenizer(folder: Path) -> Any:
     """The tokenizer of a Hugging Face folder: tokenizer.json, or GPT-2's vocab.json, merges.txt."""
-    if (folder / "tokenizer.json").is_file():
-        tokenizer = formats.from_hf(folder / "tokenizer.json")
-    elif (folder / "vocab.json").is_file():
-        tokenizer = formats.from_gpt2(folder / "vocab.json", folder / "merges.txt")
-    else:
-        raise FileNotFoundError(f"{folder} has neither tokenizer.json nor vocab.json")
+    tokenizer = formats.from_hf_folder(folder)
     _say("tokenizer", "hf", None, f"{tokenizer.vocab_size:,} tokens of {folder}")
     return tokenizer
 

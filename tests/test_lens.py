@@ -1,10 +1,12 @@
 """The lens: its numbers are the model's, its page works in a browser without a network."""
 
+import io
 import json
 import re
 
 import pytest
 import torch
+from rich.console import Console
 
 from lm.config import ConfigError, LensConfig
 from lm.generate import generate, next_token_probs, sample
@@ -50,6 +52,10 @@ def test_the_draws_are_those_of_the_sample_command(subject):
     ids = subject.tokenizer.encode_ordinary(TEXT)
     drawn = [d["u"] for d in look(subject, seed=3)["sampling"]["draws"]]
     probs = next_token_probs(subject.model, ids).log()
+    assert (
+        look(subject, seed=3, top_k=5)["sampling"]["drawn"]
+        == next(generate(subject.model, [ids], max_tokens=1, temperature=0.8, top_k=5, seed=3))[0]
+    )
     for i in (0, 5):
         token = sample(probs[None], torch.tensor([drawn[i]]), 0.8, 5, 0.9)
         made = generate(
@@ -87,7 +93,8 @@ def test_models_without_attention_say_so(name, cfg, tiny, capsys):
     terminal.show(view)
     assert f"{type(subject.model).__name__} has no attention" in capsys.readouterr().out
     assert view["attention"]["layers"] == []
-    assert (view["embeddings"] is None) == (name in ("bigram_counts", "ngram"))
+    # The bigram's table is zero before training, and counts have none.
+    assert (view["embeddings"] is None) == ("gram" in name)
 
 
 def test_an_untrained_model_is_seen_from_the_configuration_alone(command, tiny):
@@ -108,6 +115,15 @@ def test_an_untrained_model_is_seen_from_the_configuration_alone(command, tiny):
 def test_what_cannot_be_shown_is_told_in_one_line(subject, settings, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         page.look(subject, LensConfig(**settings))
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_the_prediction_fits_the_terminal_and_is_never_cut(subject, width):
+    out = io.StringIO()
+    terminal.show(look(subject), Console(file=out, width=width, force_terminal=True))
+    lines = out.getvalue().split("5 prediction")[1].splitlines()
+    table = [line for line in lines if "blocks." in line or "reads" in line]
+    assert len(table) == 3 and not any("\u2026" in line for line in table)
 
 
 def test_a_run_and_settings_together_are_refused():

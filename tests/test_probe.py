@@ -99,6 +99,25 @@ def test_axes_are_named_by_what_they_grow_with():
     assert letters["", "linear"] == "BTV"
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"n_kv_head": 2}, {"activation": "swiglu"}, {"positions": "learned", "qk_norm": False}],
+)
+def test_every_axis_has_a_letter_and_the_residual_sums_are_seen(settings):
+    trace, axes = probe.with_axes(make("transformer", **settings), IDS)
+    assert all(axis.letter for row in axes for axis in row)
+    inside = [s for s in trace.steps if s.path == "blocks.0"]
+    assert [s.kind for s in inside] == ["add", "add"]
+    assert inside[0].inputs == [(1, T, 32)] * 2 and "residual" in inside[0].note
+    turned = [s for s in trace.steps if s.kind == "rotate"]
+    assert len(turned) == (0 if settings.get("positions") == "learned" else 2)
+
+
+def test_a_tied_head_is_said_to_use_the_embeddings_matrix():
+    last = probe.record(make("transformer", tie=True), IDS).steps[-1]
+    assert last.params == {"wte.weight": (V, 32)} and last.note.startswith("tied")
+
+
 class ByHand(LanguageModel):
     """A model of somebody's own: attention written out, parameters without modules."""
 

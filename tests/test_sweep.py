@@ -411,6 +411,18 @@ def test_a_run_s_own_hydra_files_repeat_it(command, tiny, tmp_path):
 
 # ------------------------------------------------------------------------------------- launchers
 
+MINE = """
+from dataclasses import dataclass
+from typing import ClassVar
+from lm.config import ModelConfig
+
+@dataclass
+class MineConfig(ModelConfig):
+    builds: ClassVar[str] = "lm.models.bigram_counts:BigramCounts"
+    name: str = "mine"
+    add_k: float = 1.0
+"""
+
 
 @pytest.mark.faults
 def test_a_preempted_job_is_queued_again_and_goes_on_in_its_own_directory(command, tiny, tmp_path):
@@ -449,15 +461,24 @@ def test_a_launcher_runs_the_arms_in_processes_that_share_the_cores(
     pytest.importorskip(
         f"hydra_plugins.hydra_{'joblib' if launcher == 'local' else 'submitit'}_launcher"
     )
+    """Also a model of one's own, from a directory that no process looks into by itself."""
+    (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
+    (tmp_path / "conf/model").mkdir(parents=True)
+    yaml = "defaults: [{/schema/model@_here_: mine}, _self_]\n"
+    (tmp_path / "conf/model/mine.yaml").write_text(yaml)
     words = [w for w in tiny if not w.startswith("train.threads")]
     done = command(
         "lm.train",
         "-m",
+        "import=mine",
+        "--config-dir",
+        "conf",
         f"hydra/launcher={launcher}",
         "hydra.sweep.dir=outputs/l",
         *words,
-        "model=bigram_counts",
+        "model=mine",
         "seed=0,1,2",
+        PYTHONSAFEPATH="1",
     )
     root = tmp_path / "outputs/l"
     assert done.returncode == 0, done.stdout + done.stderr

@@ -13,7 +13,7 @@ from lm.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, formats
 
 def to_transformers(run: Run, folder: Path, which: str) -> None:
     """A folder for AutoModelForCausalLM and AutoTokenizer."""
-    eot = run.tokenizer.specials.get("<|endoftext|>")
+    eot = run.tokenizer.specials.get(run.tokenizer.eot)
     settings = hf_config.config_of(run.cfg.model, run.tokenizer.vocab_size, eot)
     model = run.model(which)
     weights = {k: v.contiguous().clone() for k, v in hf_weights.to_hf(model).items()}
@@ -21,7 +21,7 @@ def to_transformers(run: Run, folder: Path, which: str) -> None:
     _write(folder / "config.json", settings)
     _write(folder / "generation_config.json", {"bos_token_id": eot, "eos_token_id": eot})
     to_tokenizers(run, folder, which)
-    special = {} if eot is None else dict.fromkeys(("bos_token", "eos_token"), "<|endoftext|>")
+    special = {} if eot is None else dict.fromkeys(("bos_token", "eos_token"), run.tokenizer.eot)
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     limit = {"model_max_length": model.context_len}
     _write(folder / "tokenizer_config.json", about | special | limit)

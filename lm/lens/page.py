@@ -61,7 +61,9 @@ def look(subject: Subject, cfg: LensConfig) -> dict[str, Any]:
         "tokens": text,
         "bits": _bits(logp, ids[0]),
         "shapes": views.shapes(model, trace, axes, subject.cfg.train.batch_size),
-        "embeddings": views.embeddings(tables(subject), ids[0].unique().tolist()),
+        "embeddings": views.embeddings(
+            tables(subject), ids[0].unique().tolist(), subject.train_ids
+        ),
         "attention": views.attention(trace),
         "layers": views.logit_lens(model, trace, ids[0]),
         "next": views.next_tokens(logp, ids[0]),

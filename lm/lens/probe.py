@@ -27,8 +27,9 @@ Shape = tuple[int, ...]
 SHOWN = {
     *("linear", "matmul", "__matmul__", "bmm", "einsum", "conv1d", "embedding", "softmax"),
     *("log_softmax", "scaled_dot_product_attention", "relu", "gelu", "silu", "tanh", "sigmoid"),
-    *("rms_norm", "layer_norm"),
+    *("rms_norm", "layer_norm", "square"),
 }
+PAIRED = {"add", "mul"}  # shown where two of what stands for all positions meet
 SILENT = (nn.Dropout, nn.Identity)  # they do nothing when a model is read
 
 
@@ -136,6 +137,7 @@ class _Watch(TorchFunctionMode):
     def __init__(self, trace: Trace, names: dict[int, str], counter: FlopCounterMode, T: int):
         super().__init__()
         self.trace, self.names, self.counter, self.T = trace, names, counter, T
+        self.layers: set[str] = set()  # paths of the layers
         self.open: list[str] = []  # the modules at work, outermost first
         self.inside_leaf = 0
         self.uncounted = 0  # what PyTorch's counter does not know, less what it counted of us
@@ -143,7 +145,11 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name not in SHOWN or self.inside_leaf:
+        if self.inside_leaf:
+            return func(*args, **kwargs)
+        if name.strip("_") in PAIRED:
+            return self._pair(name.strip("_"), func(*args, **kwargs), args)
+        if name not in SHOWN:
             return func(*args, **kwargs)
         before = self.counter.get_total_flops()
         out = func(*args, **kwargs)
@@ -155,11 +161,25 @@ class _Watch(TorchFunctionMode):
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
         params = {self.names[id(t)]: tuple(t.shape) for t in tensors if id(t) in self.names}
         inputs = [tuple(t.shape) for t in tensors if id(t) not in self.names]
-        kind = name.strip("_")
-        self.trace.steps.append(Step(path, kind, inputs, tuple(out.shape), params, flops))
+        kind, seen = name.strip("_"), {key for step in self.trace.steps for key in step.params}
+        note = "tied: the matrix that a step above has" if seen & set(params) else ""
+        self.trace.steps.append(Step(path, kind, inputs, tuple(out.shape), params, flops, note))
         if kind == "softmax" and out.ndim >= 3 and out.shape[-2:] == (self.T, self.T):
             weights = out.detach().reshape(out.shape[0], -1, self.T, self.T).float()
             self.trace.attention.append(Attention(path, weights))  # attention written by hand
+        return out
+
+    def _pair(self, kind: str, out: Tensor, args: Any) -> Tensor:
+        """Note a sum or product, number by number, of two tensors over all positions."""
+        path = self.open[-1] if self.open else ""
+        inputs = [tuple(a.shape) for a in args if isinstance(a, Tensor)]
+        if out.is_complex() and kind == "mul" and out.shape[1:2] == (self.T,):
+            text = "each pair of numbers turned by its position's angle"
+            self.trace.steps.append(Step(path, "rotate", inputs, tuple(out.shape), note=text))
+        elif len(inputs) == 2 and out.ndim == 3 and {s[-2:] for s in inputs} == {out.shape[-2:]}:
+            residual = kind == "add" and path in self.layers
+            text = "residual: what came in stays, and this is added" if residual else ""
+            self.trace.steps.append(Step(path, kind, inputs, tuple(out.shape), note=text))
         return out
 
     def _attention(
@@ -199,7 +219,8 @@ class _Watch(TorchFunctionMode):
 def _module_hooks(model: nn.Module, watch: _Watch) -> Iterator[None]:
     """Tell `watch` which module is at work, and note the modules that are steps of their own."""
     trace, handles = watch.trace, []
-    wanted = {id(layer) for layer in layers_of(model).values()}
+    layers = layers_of(model)
+    wanted, watch.layers = {id(layer) for layer in layers.values()}, set(layers)
 
     def before(path: str, module: nn.Module, leaf: bool, args: tuple) -> None:
         if id(module) in wanted and not trace.layers and args and isinstance(args[0], Tensor):
@@ -281,38 +302,46 @@ def with_axes(model: LanguageModel, ids: Tensor) -> tuple[Trace, list[list[Axis]
             by_position = comparable and others[1][j] != size
             row.append(Axis(size, "", int(by_row), int(by_position)))
         axes.append(row)
-    heads = trace.attention[0].weights.shape[1] if trace.attention else 0
+    heads = _heads(trace)
     for step, row in zip(trace.steps, axes, strict=True):
         _name(model, step, row, T, heads)
     return trace, axes
 
 
-def _name(model: LanguageModel, step: Step, row: list[Axis], T: int, heads: int) -> None:
-    """Letters for the axes, where their meaning is certain."""
+def _heads(trace: Trace) -> dict[int, str]:
+    """What the sizes inside attention mean: heads of queries, of keys, of both; and D last."""
+    H = next((s.output[1] for s in trace.steps if s.kind == "query"), 0)
+    G = next((s.output[1] for s in trace.steps if s.kind == "key"), 0)
+    return {H + 2 * G: "H+2G", H + G: "H+G", G: "G", H: "H"} if H else {}
+
+
+def _name(model: LanguageModel, step: Step, row: list[Axis], T: int, heads: dict) -> None:
+    """Letters for the axes, where their meaning is certain; M for a width of the layer's own."""
     widths = {getattr(model.cfg, key, None): letter for key, letter in WIDTHS.items()}
-    inner = {"query", "key", "value", "scores", "softmax", "weighted sum"}
+    C = getattr(model.cfg, "n_embd", 0)
     for j, axis in enumerate(row):
         last = j == len(row) - 1
         if axis.per_batch or axis.per_position:
             more = f"+{axis.size - T}" if axis.per_position and axis.size > T else ""
             axis.letter = "B" * axis.per_batch + "T" * axis.per_position + more
-        elif step.kind in inner and len(row) == 4:
-            fewer = step.kind in ("key", "value") and axis.size != heads
-            axis.letter = "D" if last else "G" if fewer else "H"
+        elif heads and len(row) == 4:
+            pairs = "/2" if step.kind == "rotate" else ""
+            axis.letter = "D" + pairs if last else heads.get(axis.size, "")
         elif last and axis.size == model.vocab_size and axis.size not in widths:
             axis.letter = "V"
         elif last:
-            axis.letter = widths.get(axis.size, "V" if axis.size == model.vocab_size else "")
+            several = f"{axis.size // C}C" if C and axis.size % C == 0 else "M"
+            axis.letter = widths.get(axis.size, "V" if axis.size == model.vocab_size else several)
 
 
 WIDTHS = {"n_hidden": "M", "n_embd": "C"}
 AXES = {
     "B": "rows: texts read side by side, which never see each other",
     "T": "positions: tokens of one text",
-    "C": "width: numbers that stand for one position",
-    "M": "hidden width of the layer",
+    "C": "width: numbers that stand for one position (3C: three times as many)",
+    "M": "hidden width: numbers of one position inside a layer",
     "H": "heads: attention done several times, each its own way",
-    "G": "heads of keys and values (several query heads may share one)",
-    "D": "numbers of one position in one head",
+    "G": "heads of keys and values: several query heads may share one",
+    "D": "head size: numbers of one position in one head (D/2: in pairs)",
     "V": "vocabulary: one number for every token that could come next",
 }

@@ -29,7 +29,10 @@ def show(view: dict[str, Any], console: Console | None = None) -> None:
         ("2 tokens, shaded by the bits spent on them", tokens(view)),
         ("3 embeddings: nearest tokens, by the cosine", embeddings(view)),
         ("4 attention of the last position: where each layer and head looks most", attention(view)),
-        ("5 prediction: the likeliest next token after each layer", prediction(view)),
+        (
+            "5 prediction: the likeliest next token after each layer",
+            prediction(view, console.width),
+        ),
         ("6 bits for the text", bigram(view)),
     ):
         console.print(Text(f"\n{title}", style="bold"))
@@ -48,7 +51,7 @@ def quoted(token: str) -> str:
     return f"'{token}'"  # control characters are escaped already
 
 
-def shapes(view: dict[str, Any]) -> Table:
+def shapes(view: dict[str, Any]) -> Group:
     table = plain_table("step", "what", "shape", ">sizes", ">parameters", ">FLOPs")
     about, found = view["about"], view["shapes"]
     steps = found["steps"]
@@ -63,13 +66,15 @@ def shapes(view: dict[str, Any]) -> Table:
             continue
         letters = " x ".join(a[0] or f"{a[1]}" for a in step["axes"])
         sizes = " x ".join(f"{a[1]:,}" for a in step["axes"])
-        path = step["path"] or next(iter(step["params"]), "")
+        last = i == len(steps) - 1
+        path = step["path"] or ("logits" if last else next(iter(step["params"]), "(model)"))
         n = f"{step['n_params']:,}" if step["n_params"] else ""
         flops = f"{step['flops']:,}" if step["flops"] else ""
         table.add_row(Text(path), Text(step["kind"]), letters, sizes, n, flops)
     sizes = f"1 x {about['T']} x {about['vocab_size']:,}"
     table.add_row("probabilities", "softmax", "B x T x V", sizes, "", f"{about['flops']:,} in all")
-    return table
+    meanings = (f"{k} {text.partition(':')[0]}" for k, text in found["axes"].items())
+    return Group(table, Text(", ".join(meanings), style="dim"))
 
 
 def tokens(view: dict[str, Any]) -> Group:
@@ -77,8 +82,9 @@ def tokens(view: dict[str, Any]) -> Group:
     top = max(known, default=1.0) or 1.0
     for token, bits in zip(view["tokens"], view["bits"], strict=True):
         shade = int(200 * (bits or 0) / top)
-        line.append(token["text"].replace(" ", "\u00b7"), style=f"on rgb({40 + shade},48,64)")
-        line.append(f"{token['id']} ", style="dim")
+        piece = token["text"].replace(" ", "\u00b7")
+        line.append(piece, style=f"rgb(240,240,240) on rgb({40 + shade},48,64)")
+        line.append(f" {token['id']}  ", style="dim")
     n_bytes = sum(token["n"] for token in view["tokens"][1:])
     total = f"{sum(known):.1f} bits for {len(known)} tokens of {n_bytes} bytes"
     per_byte = f", {sum(known) / n_bytes:.3f} bits a byte" if n_bytes else ""
@@ -88,7 +94,7 @@ def tokens(view: dict[str, Any]) -> Group:
 def embeddings(view: dict[str, Any]) -> Table | Text:
     found = view["embeddings"]
     if found is None:
-        return Text("this model has no table with a row for each token")
+        return Text("this model has no table with a row for each token, or all of it is still zero")
     table = plain_table("", "")
     ids = list(dict.fromkeys(token["id"] for token in view["tokens"]))[-5:]
     for i in ids:
@@ -116,24 +122,33 @@ def attention(view: dict[str, Any]) -> Table | Text:
     return table
 
 
-def prediction(view: dict[str, Any]) -> Group:
+def prediction(view: dict[str, Any], width: int) -> Group:
     parts: list[Any] = []
     if view["layers"]:
-        first = max(0, len(view["tokens"]) - N_SHOWN)
-        shown = view["tokens"][first:]
-        table = plain_table("", *[""] * len(shown))
-        table.add_row("", *[Text(quoted(token["text"]), style="dim") for token in shown])
-        for row in reversed(view["layers"]["rows"]):
-            cells = [Text(quoted(view["vocab"][ids[0]])) for ids in row["top"][first:]]
-            table.add_row(row["path"], *cells)
+        rows = view["layers"]["rows"][::-1]
+        columns = [  # one a position: what each layer would say, and below it what was read
+            [quoted(view["vocab"][row["top"][t][0]]) for row in rows] + [quoted(token["text"])]
+            for t, token in enumerate(view["tokens"])
+        ]
+        names = [*(row["path"] for row in rows), "reads"]
+        room, shown = width - max(map(len, names)), 0
+        while shown < min(len(columns), N_SHOWN):  # as many as fit, the last ones
+            room -= max(map(len, columns[-shown - 1])) + 1
+            if room < 0:
+                break
+            shown += 1
+        table = plain_table("", *[""] * shown)
+        for name, *cells in zip(names, *columns[len(columns) - shown :], strict=True):
+            table.add_row(name, *map(Text, cells), style="dim" if name == "reads" else "")
         parts.append(table)
-    last = view["next"][-1]
+    last, drawn = view["next"][-1], view["sampling"]
     words = [
         f"{quoted(view['vocab'][i])} {p:.1%}"
         for i, p in zip(last["ids"][:6], last["p"], strict=False)
     ]
     text = f"next: {'  '.join(words)}   (entropy {last['entropy']:.2f} bits)"
-    return Group(*parts, Text(text))
+    draw = f"drawn with seed {drawn['draws'][0]['seed']} at temperature {drawn['temperature']}: "
+    return Group(*parts, Text(text), Text(draw + quoted(view["vocab"][drawn["drawn"]])))
 
 
 def bigram(view: dict[str, Any]) -> Table | Text:

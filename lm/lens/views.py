@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lm.config import BigramCountsConfig
-from lm.generate import _uniform
+from lm.generate import _uniform, sample
 from lm.lens import probe
 from lm.models.base import LanguageModel
 from lm.models.bigram_counts import BigramCounts
@@ -54,18 +54,18 @@ def shapes(
         layer = next((i for i, p in enumerate(layers) if f"{step.path}.".startswith(p + ".")), None)
         rows.append(
             {
-                "path": step.path,
+                "path": step.path or ("" if model.trainable else "counts"),
                 "kind": step.kind,
                 "layer": layer,
                 "axes": [[a.letter, a.size, a.per_batch, a.per_position] for a in row],
                 "inputs": [list(shape) for shape in step.inputs],
                 "params": {name: list(shape) for name, shape in step.params.items()},
-                "n_params": step.n_params,
+                "n_params": step.n_params if model.trainable else model.n_params(),
                 "flops": step.flops,
                 "note": step.note,
             }
         )
-    letters = {a.letter for row in axes for a in row} | {"B", "T", "V"}
+    letters = {c for row in axes for a in row for c in a.letter} | {"B", "T", "V"}
     return {
         "steps": rows,
         "axes": {k: v for k, v in probe.AXES.items() if k in letters},
@@ -79,11 +79,14 @@ def shapes(
 # ----------------------------------------------------------------------------- 3 embeddings
 
 
-def embeddings(tables: Iterable[tuple[int, Tensor]], in_text: list[int]) -> dict[str, Any] | None:
+def embeddings(
+    tables: Iterable[tuple[int, Tensor]], in_text: list[int], train_ids: np.ndarray | None = None
+) -> dict[str, Any] | None:
     """A map of the last table by its two main directions (PCA), where the same tokens lay in the
-    earlier tables, and the nearest tokens by angle. None for a model without a table."""
+    earlier tables, the nearest tokens by angle, and how often each stands in the training text.
+    None for a model without a table, or with one of zeros."""
     known = list(tables)
-    if not known:
+    if not known or not known[-1][1].any():
         return None
     V = known[-1][1].shape[0]
     shown = sorted({*in_text, *range(min(V, N_POINTS))})
@@ -96,6 +99,7 @@ def embeddings(tables: Iterable[tuple[int, Tensor]], in_text: list[int]) -> dict
         axes = torch.nn.functional.pad(axes, (0, 2 - axes.shape[1]))
     unit = torch.nn.functional.normalize(last, dim=1)
     near = (unit @ unit.T).fill_diagonal_(-2).topk(min(N_NEAR, max(1, len(shown) - 1)))
+    seen = None if train_ids is None else np.bincount(train_ids, minlength=V)[shown].tolist()
     frames = []
     for step, table in known:
         rows = table.float()[shown]
@@ -111,6 +115,7 @@ def embeddings(tables: Iterable[tuple[int, Tensor]], in_text: list[int]) -> dict
     return {
         "ids": shown,
         "n_all": V,
+        "n_train": seen,
         "width": last.shape[1],
         "share": rounded((spread.flip(0)[:2] / spread.sum().clamp(min=1e-12)).tolist()),
         "near": [[shown[j] for j in row] for row in near.indices.tolist()],
@@ -223,9 +228,11 @@ def sampling(
         numbers = ((values - low) / step).round().numpy().astype("<u2")
         rows.append({"t": t, "low": low, "step": step, "logits": packed(numbers)})
     draws = [{"seed": seed + i, "u": float(_uniform(seed + i, 1, 1)[0, 0])} for i in range(N_DRAWS)]
+    first = torch.tensor([draws[0]["u"]])
     return {
         "rows": rows,
         "draws": draws,
+        "drawn": int(sample(logits[-1:].float(), first, temperature, top_k, top_p)),
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,

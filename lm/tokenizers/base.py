@@ -59,6 +59,7 @@ class Tokenizer:
     """
 
     name: ClassVar[str]
+    eot: str = EOT  # the special that separates documents; another one in other people's files
 
     def __init__(self, tokens: dict[int, bytes], specials: dict[str, int]):
         self.specials = dict(specials)
@@ -103,12 +104,13 @@ class Tokenizer:
 
     @property
     def eot_id(self) -> int:
-        """Id of <|endoftext|>, which separates documents."""
-        if EOT not in self.specials:
+        """Id of `eot`, usually <|endoftext|>, which separates documents."""
+        if self.eot not in self.specials:
             raise ValueError(
-                f"this {self.name} tokenizer has no {EOT}: train it with specials=({EOT!r},)"
+                f"this {self.name} tokenizer has no {self.eot}: train it with "
+                f"specials=({self.eot!r},)"
             )
-        return self.specials[EOT]
+        return self.specials[self.eot]
 
     def encode(
         self,
@@ -338,6 +340,7 @@ class Tokenizer:
             "version": VERSION,
             "name": self.name,
             "specials": self.specials,
+            **({} if self.eot == EOT else {"eot": self.eot}),
             **self._content(),
         }
 

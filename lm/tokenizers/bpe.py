@@ -139,6 +139,10 @@ class BPETokenizer(Tokenizer):
             ids += found
         return ids
 
+    def merge(self, chunk: bytes) -> list[int]:
+        """The ids of one chunk: what the merges make of its bytes, wherever it may stand."""
+        return self._merger.encode(chunk)
+
     def encode_bytes(self, data: bytes) -> list[int]:
         """Ids that decode to exactly these bytes: valid UTF-8 as text, each stretch of other bytes
         as a chunk.

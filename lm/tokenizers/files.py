@@ -59,10 +59,14 @@ def from_json(text: str) -> Tokenizer:
     if name not in _BUILDERS:
         raise TokenizerFormatError(f'"name" is {short(name)}, not one of {", ".join(_BUILDERS)}')
     build, keys = _BUILDERS[name]
-    if extra := sorted(set(state) - keys - {"format", "version", "name", "specials"}):
+    if extra := sorted(set(state) - keys - {"format", "version", "name", "specials", "eot"}):
         raise TokenizerFormatError(f"unknown key {short(extra[0])}")
     try:
-        return build(state, _specials(state))
+        tokenizer = build(state, _specials(state))
+        if "eot" in state:
+            tokenizer.eot = field(state, "eot", str)
+            _ = tokenizer.eot_id  # it must be a special
+        return tokenizer
     except TokenizerFormatError:
         raise
     except ValueError as error:

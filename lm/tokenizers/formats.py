@@ -12,11 +12,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from lm.tokenizers.base import TokenizerFormatError
+from lm.tokenizers.base import EOT, TokenizerFormatError
 from lm.tokenizers.bpe import BPETokenizer
 from lm.tokenizers.files import field, parse_json, read_text, short
 from lm.tokenizers.text import write_atomically
 
+# GPT-2's pattern on what lies between digits, each of which is a chunk of its own.
+GPT2_DIGITS = r"\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
 # GPT-2 writes bytes as characters: printable Latin-1 as itself, the rest from U+0100 on.
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _CHAR = {b: chr(b) for b in _PRINTABLE}
@@ -94,6 +96,40 @@ def to_gpt2(tokenizer: BPETokenizer, vocab: str | os.PathLike, merges: str | os.
     write_atomically(Path(merges), "\n".join([*lines, ""]).encode())
 
 
+def from_hf_folder(folder: Path) -> BPETokenizer:
+    """The tokenizer of a model that transformers saved, with the end token that its files name.
+
+    Reads tokenizer.json, else GPT-2's vocab.json and merges.txt. Raises FileNotFoundError, or
+    TokenizerFormatError.
+    """
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = from_hf(folder / "tokenizer.json")
+    elif (folder / "vocab.json").is_file():
+        tokenizer = from_gpt2(folder / "vocab.json", folder / "merges.txt")
+    else:
+        raise FileNotFoundError(f"{folder} has neither tokenizer.json nor vocab.json")
+    text_of = {i: text for text, i in tokenizer.specials.items()}
+    named = []
+    for file, key in (("config.json", "eos_token_id"), ("tokenizer_config.json", "eos_token")):
+        end = _value(folder / file, key)
+        end = end[0] if isinstance(end, list) and end else end  # the first ends documents
+        end = end.get("content") if isinstance(end, dict) else end
+        named.append(text_of.get(end, end) if isinstance(end, int) else end)
+    found = [e for e in (*named, EOT) if isinstance(e, str) and e in tokenizer.specials]
+    if not found:
+        raise TokenizerFormatError(
+            f"{folder}: which token ends a document? Neither eos_token_id in config.json nor "
+            f"eos_token in tokenizer_config.json is one of its special tokens, nor is there {EOT}"
+        )
+    tokenizer.eot = found[0]
+    return tokenizer
+
+
+def _value(path: Path, key: str) -> object:
+    """One value of a JSON file; None if either is not there."""
+    return _strict(path, lambda: parse_json(read_text(path)).get(key)) if path.is_file() else None
+
+
 def from_hf(path: str | os.PathLike) -> BPETokenizer:
     """A Hugging Face tokenizer.json of byte-level BPE; what we cannot do exactly is refused by
     name.
@@ -106,7 +142,7 @@ def _read_hf(path: str | os.PathLike, state: dict) -> BPETokenizer:
     model = field(state, "model", dict)
     if model.get("type", "BPE") != "BPE":
         raise TokenizerFormatError(f"the model is {short(model['type'])}, not BPE")
-    for key in ("byte_fallback", "fuse_unk", "ignore_merges", "dropout", "unk_token"):
+    for key in ("byte_fallback", "fuse_unk", "dropout", "unk_token"):
         if model.get(key):
             raise TokenizerFormatError(
                 f"model.{key} is {short(model[key])}, which is not supported"
@@ -121,7 +157,16 @@ def _read_hf(path: str | os.PathLike, state: dict) -> BPETokenizer:
     for entry in state.get("added_tokens") or []:
         added[field(entry, "content", str)] = field(entry, "id", int)
     pairs = field(model, "merges", list)
-    return _from_strings(path, field(model, "vocab", dict), pairs, pattern, list(added), added)
+    tokenizer = _from_strings(path, field(model, "vocab", dict), pairs, pattern, list(added), added)
+    if model.get("ignore_merges"):  # a chunk that is a token is taken whole: mostly the same
+        tokens = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
+        for i, token in enumerate(tokens):
+            if token and tokenizer.merge(token) != [i]:
+                raise TokenizerFormatError(
+                    f"model.ignore_merges is true and token {i} {token!r} is not what the merges "
+                    "make of its bytes, which is not supported"
+                )
+    return tokenizer
 
 
 def to_hf(tokenizer: BPETokenizer, path: str | os.PathLike) -> None:
@@ -173,6 +218,9 @@ def _hf_pattern(pre_tokenizer: object) -> str:
         )
     if kinds == ["ByteLevel"] and last.get("use_regex", True):
         return "gpt2"
+    single = kinds == ["Digits", "ByteLevel"] and steps[0].get("individual_digits")
+    if single and last.get("use_regex", True):
+        return GPT2_DIGITS
     if kinds == ["Split", "ByteLevel"] and not last.get("use_regex", True):
         pattern = steps[0].get("pattern")
         regex = pattern.get("Regex") if isinstance(pattern, dict) else None

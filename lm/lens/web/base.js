@@ -74,6 +74,7 @@ const SAYS = {
   query: "what each position looks for", key: "what each position offers", value: "what it hands over",
   scores: "query times key, scaled", softmax: "shares that sum to 1", "weighted sum": "shares times values",
   relu: "negative to 0", gelu: "smooth step", silu: "smooth gate", tanh: "squeeze to -1..1", GRU: "gates, token by token",
+  square: "each number squared", add: "number by number", mul: "number by number", rotate: "rotary positions",
 };
 function shape(axes) {
   const S = D.shapes.training;
@@ -97,8 +98,9 @@ function modelStep(s) {
   const inside = s.layer === null ? s.path : s.path.replace(/^[a-z_]+\.\d+\.?/, "");
   const isFunction = /^[a-z]/.test(s.kind);  // a class is a module, which has a name of its own
   const shapes = Object.entries(s.params).map(([k, v]) => `${k.split(".").slice(-2).join(".")} ${v.join("\u00d7")}`);
-  const where = isFunction ? (inside ? `in ${inside}` : "") : s.kind;
-  return stepRow(isFunction ? s.kind : inside || s.kind, [where, SAYS[s.kind]].filter(Boolean).join(": "), s.axes,
+  const where = isFunction ? (inside ? `in ${inside}` : "") : s.kind, title = isFunction ? s.kind : inside || s.kind;
+  const isLast = s === D.shapes.steps[D.shapes.steps.length - 1];
+  return stepRow(isLast ? "logits" : title, [isLast ? title : where, SAYS[s.kind]].filter(Boolean).join(": "), s.axes,
     s.n_params ? `${count(s.n_params)} par.` : "", s.flops, [s.note, shapes.slice(0, 2).join(", ")].filter(Boolean).join("; "));
 }
 views.push(() => {
@@ -129,6 +131,7 @@ choice("batch", [["text", "this text"], ["training", `a training batch of ${D.sh
 fill("axes", ...Object.entries(D.shapes.axes).map(([k, v]) => el("div", {}, el("dt", {}, k), el("dd", {}, v))));
 
 // ---------------------------------------------------------------------------------- 2 tokens
+const E = D.embeddings;
 const perByte = D.bits.map((b, i) => (b === null ? null : b / Math.max(1, D.tokens[i].n)));
 choice("heat", [["bits", "bits a token"], ["byte", "bits a byte"], ["none", "pieces only"]], "heat");
 fill("ribbon", ...D.tokens.map((token, i) => {
@@ -151,24 +154,26 @@ views.push(() => {
   const fact = (value, label) => el("div", {}, el("b", {}, value), el("span", { class: "quiet" }, label));
   fill("piece", fact(seen(token.text), "the piece"), fact(count(token.id), "its id"), fact(token.hex || "none", `bytes: ${token.n}`),
     fact(bits === null ? "\u2013" : bits.toFixed(2), bits === null ? "nothing before it predicts it" : "bits spent on it"),
+    E && E.n_train ? fact(count(E.n_train[E.ids.indexOf(token.id)]), "times in the training text") : null,
     fact(known.length ? (sum / nBytes).toFixed(3) : "\u2013", "bits a byte, whole text"),
     fact(known.length ? `${sum.toFixed(1)}` : "\u2013", `bits for ${known.length} tokens, ${nBytes} bytes`));
 });
 
 // ------------------------------------------------------------------------------ 3 embeddings
-const E = D.embeddings;
-if (!E) fill("embeddings", el("h2", {}, el("i", {}, "3"), " Embeddings"), el("p", { class: "lead" }, "This model has no table with a row of numbers for each token."));
+if (!E) fill("embeddings", el("h2", {}, el("i", {}, "3"), " Embeddings"), el("p", { class: "lead" }, "This model has no table with a row of numbers for each token, or all of it is still zero."));
 else {
   at.frame = E.frames.length - 1;
   const place = new Map(E.ids.map((id, i) => [id, i]));
   const inText = new Set(D.tokens.map((token) => token.id));
-  const W = 500, H = 400, flat = E.frames.flatMap((f) => f.xy);
-  const xs = flat.filter((_, i) => i % 2 === 0), ys = flat.filter((_, i) => i % 2);
-  const to = (v, all, length) => 24 + (v - Math.min(...all)) / (Math.max(...all) - Math.min(...all) || 1) * (length - 48);
+  const W = Math.max(280, $("map").clientWidth), H = W * 0.8;  // as on the screen, so that labels keep their size
+  const flat = E.frames.flatMap((f) => f.xy), wide = (all) => all.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
+  const xs = wide(flat.filter((_, i) => i % 2 === 0)), ys = wide(flat.filter((_, i) => i % 2));
+  const to = (v, [low, high], length) => 24 + (v - low) / (high - low || 1) * (length - 48);
   const px = E.frames.map((f) => E.ids.map((_, i) => [to(f.xy[2 * i], xs, W), H - to(f.xy[2 * i + 1], ys, H)]));
+  const unseen = (i) => E.n_train && E.n_train[i] === 0;
   $("map").setAttribute("viewBox", `0 0 ${W} ${H}`);
-  const dots = E.ids.map((id) => el("circle", { r: inText.has(id) ? 4.5 : 3, class: inText.has(id) ? "here" : "",
-    onclick: () => pick(id) }, el("title", {}, name(id))));
+  const dots = E.ids.map((id, i) => el("circle", { r: inText.has(id) ? 4.5 : 3, class: inText.has(id) ? "here" : unseen(i) ? "unseen" : "",
+    onclick: () => pick(id) }, el("title", {}, name(id) + (E.n_train ? `, ${count(E.n_train[i])} times in the training text` : ""))));
   const order = [...E.ids.keys()].sort((a, b) => inText.has(E.ids[a]) - inText.has(E.ids[b]));
   const labelled = order.filter((i) => inText.has(E.ids[i]) || E.ids.length <= 130);
   const labels = labelled.map((i) => el("text", {}, name(E.ids[i])));
@@ -178,15 +183,19 @@ else {
   $("frame").max = E.frames.length - 1;
   $("frame").oninput = (event) => go({ frame: +event.target.value });
   $("stepper").hidden = E.frames.length < 2;
-  $("mapaxes").textContent = `across ${percent(E.share[0])}, up ${percent(E.share[1] || 0)} of the variance of ${E.width} numbers; ` +
-    `${count(E.ids.length)} of ${count(E.n_all)} tokens`;
+  $("mapaxes").textContent = `The two directions of largest variance of ${E.width} (PCA): across ${percent(E.share[0])} of it, up ${percent(E.share[1] || 0)}. ` +
+    `${count(E.ids.length)} of ${count(E.n_all)} tokens` + (E.ids.some((_, i) => unseen(i)) ? "; rings: never seen in training." : ".") + " Click a dot.";
   let lastT = at.t;
   views.push(() => {
     if (at.t !== lastT) { at.token = null; lastT = at.t; }
     const id = at.token ?? D.tokens[at.t].id, i = place.get(id), now = px[at.frame], f = E.frames[at.frame];
     dots.forEach((dot, k) => { dot.setAttribute("cx", now[k][0]); dot.setAttribute("cy", now[k][1]); });
-    labelled.forEach((k, j) => { labels[j].setAttribute("x", now[k][0] + 6); labels[j].setAttribute("y", now[k][1] - 5);
-      labels[j].style.display = k === i ? "none" : ""; });
+    const taken = [[now[i][0], now[i][1], 9 * name(id).length]];  // a label that would lie on another stays away
+    labelled.forEach((k, j) => { const [x, y] = now[k], long = 7 * labels[j].textContent.length;
+      const free = taken.every(([a, b, w]) => x > a + w || a > x + long || Math.abs(y - b) > 12);
+      labels[j].setAttribute("x", x + 6); labels[j].setAttribute("y", y - 5);
+      labels[j].style.display = k !== i && free ? "" : "none";
+      if (k !== i && free) taken.push([x, y, long]); });
     chosenLabel.textContent = name(id);
     chosenLabel.setAttribute("x", now[i][0] + 7); chosenLabel.setAttribute("y", now[i][1] - 6);
     const home = px[0][i];

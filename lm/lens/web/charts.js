@@ -20,21 +20,23 @@ function paint(canvas, layer, head, large) {
   }
   const small = el("canvas", { width: T, height: T });
   small.getContext("2d").putImageData(image, 0, 0);
-  const cell = large ? Math.max(1, Math.floor(1040 / (T + labels))) : 1, left = large ? labels * cell : 0;
+  const ratio = large ? window.devicePixelRatio || 1 : 1, whole = Math.max(280, canvas.clientWidth) * ratio;
+  const left = large ? labels * ratio : 0, cell = large ? (whole - left) / T : 1;
   canvas.width = T * cell + left; canvas.height = T * cell;
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = false;
   context.drawImage(small, left, 0, T * cell, T * cell);
   if (!large) return;
-  context.strokeStyle = context.fillStyle = ink("--ink"); context.lineWidth = 3;
+  context.strokeStyle = context.fillStyle = ink("--ink"); context.lineWidth = 1.5 * ratio;
   context.strokeRect(left + 1, at.t * cell + 1, (at.t + 1) * cell - 2, Math.max(3, cell - 2));
   context.textAlign = "right"; context.textBaseline = "middle";
-  const size = Math.min(26, Math.max(17, cell * 0.6));
-  for (let t = 0; labels && t < T; t++) if (cell >= 18 || t === at.t) {
-    context.font = `${t === at.t ? "bold " : ""}${size}px monospace`; context.fillText(name(D.tokens[t].id).slice(0, 11), left - 10, (t + 0.5) * cell);
+  const size = Math.min(13, Math.max(10, cell / ratio * 0.6)) * ratio, apart = Math.ceil(size / cell);
+  for (let t = 0; t < T; t++) if (t === at.t || (t % apart === 0 && Math.abs(t - at.t) >= apart)) {
+    context.font = `${t === at.t ? "bold " : ""}${size}px monospace`;
+    context.fillText(name(D.tokens[t].id).slice(0, 10), left - 4 * ratio, Math.min(Math.max((t + 0.5) * cell, size / 2), T * cell - size / 2));
   }
 }
-const labels = T * 0.2;  // room on the left, in cells, for the tokens that look
+const labels = 82;  // pixels on the left, for the tokens that look
 if (!layers.length) fill("attention", el("h2", {}, el("i", {}, "4"), " Attention"),
   el("p", { class: "lead" }, `${A.class} has no attention: nothing in it looks back at single positions.`));
 else {
@@ -42,7 +44,7 @@ else {
   const nearest = layers.reduce((best, l) => (Math.abs(l.layer - wanted) < Math.abs(best.layer - wanted) ? l : best));
   at.layer = layers.indexOf(nearest);
   choice("layer", layers.map((l, i) => [i, `layer ${l.layer}`]), "layer");
-  let drawn = "";
+  let drawn = "", over = null;  // over: the position under the pointer, to look at
   views.push(() => {
     const layer = layers[at.layer];
     at.head = Math.min(at.head, layer.H - 1);
@@ -55,7 +57,10 @@ else {
     paint($("matrix"), layer, at.head, true);
     const row = Array.from({ length: at.t + 1 }, (_, k) => layer.w[at.head * perHead + lowerIndex(at.t, k)] / 255);
     const order = [...row.keys()].sort((a, b) => row[b] - row[a]).slice(0, 8);
-    $("pair").textContent = `layer ${layer.layer}, head ${at.head}. Down: who looks; across: at whom. Point, click or use the arrow keys.`;
+    const k = over === null ? -1 : over;
+    fill("pair", `layer ${layer.layer}, head ${at.head}. ` + (k >= 0 && k <= at.t ? `${at.t + 1} ${name(D.tokens[at.t].id)} looks at ${k + 1} ${name(D.tokens[k].id)}: ${percent(row[k])}`
+      : k > at.t ? `${k + 1} ${name(D.tokens[k].id)} comes later: masked` : "Down: who looks; across, from first to last: at whom. Point, click or use the keys."),
+      el("span", { class: "legend" }, "0", el("i"), "100 %"));
     const parts = [el("h3", {}, "Position ", el("span", { class: "token" }, `${at.t + 1} ${name(D.tokens[at.t].id)}`), " looks at"),
       ...order.map((k) => bar(`${k + 1} ${name(D.tokens[k].id)}`, row[k], percent(row[k])))];
     if (layer.v) parts.push(...weightedSum(layer, row, order));
@@ -63,10 +68,12 @@ else {
     $("attnote").textContent = layer.v ? `Recomputed by the plain softmax; the fused kernel's result differs by at most ${layer.error.toExponential(1)}.`
       : "The model writes its own softmax; its values are not visible from outside.";
   });
-  const place = (event) => { const box = $("matrix").getBoundingClientRect();
-    return Math.min(T - 1, Math.max(0, Math.floor((event.clientY - box.top) / box.height * T))); };
-  $("matrix").addEventListener("pointermove", (event) => { const t = place(event); if (t !== at.t) go({ t }); });
-  $("matrix").addEventListener("click", (event) => go({ t: place(event) }));
+  const place = (event) => { const box = $("matrix").getBoundingClientRect(), cell = box.height / T;
+    const nth = (x) => Math.min(T - 1, Math.max(0, Math.floor(x / cell)));
+    over = event.clientX - box.left < box.width - T * cell ? null : nth(event.clientX - box.right + T * cell);
+    go({ t: nth(event.clientY - box.top) }); };
+  for (const kind of ["pointermove", "click"]) $("matrix").addEventListener(kind, place);
+  $("matrix").addEventListener("pointerleave", () => { over = null; go({}); });
 }
 function weightedSum(layer, row, order) {
   const n = layer.D, value = (k, d) => layer.v[(at.head * T + k) * n + d] / 127 * layer.scale;
@@ -90,15 +97,17 @@ if (!L) fill("grid", el("p", { class: "quiet" }, `${A.class} has no row of layer
 else {
   choice("lensmode", [["p", "probability of the top token"], ...(L.rows.some((r) => r.to_last) ? [["to_first", "likeness to the embedding"], ["to_last", "likeness to the end"]] : [])], "shade");
   views.push(() => {
-    const head = el("tr", {}, el("th"), ...D.tokens.map((token, t) => el("th", { title: `position ${t + 1}` }, seen(token.text))));
-    const rows = L.rows.map((row) => el("tr", {}, el("th", {}, row.path), ...row.top.map((ids, t) => {
+    const line = (title, text) => el("tr", {}, el("th", {}, title), ...D.tokens.map((_, t) => el("th", { title: `position ${t + 1}` }, text(t))));
+    const head = line("reads", (t) => seen(D.tokens[t].text)), next = line("comes next", (t) => (t + 1 < T ? seen(D.tokens[t + 1].text) : "?"));
+    const rows = L.rows.map((row) => el("tr", {}, el("th", { title: row.path }, row.path.replace(/^.*\./, "layer ")), ...row.top.map((ids, t) => {
       const x = at.shade === "p" ? row.p[t][0] : (row[at.shade] || [])[t] ?? 0;
       const says = ids.map((id, i) => `${name(id)} ${percent(row.p[t][i])}`).join("\n");
-      return el("td", { style: tint(x * 0.9), title: `${row.path}, position ${t + 1}\n${says}\nlength ${row.norm[t]}`, "aria-selected": String(t === at.t),
+      const right = at.shade === "p" && t + 1 < T && ids[0] === D.tokens[t + 1].id;
+      return el("td", { class: right ? "right" : "", style: tint(x * 0.9), title: `${row.path}, position ${t + 1}\n${says}\nlength ${row.norm[t]}`, "aria-selected": String(t === at.t),
         onclick: () => go({ t }) }, at.shade === "p" ? name(ids[0]) : x.toFixed(2));
     })));
     const scroll = $("grid").scrollLeft;
-    fill("grid", el("table", {}, head, ...rows.reverse()));
+    fill("grid", el("table", {}, next, ...rows.reverse(), head));
     const cell = $("grid").querySelector("td[aria-selected=true]");
     $("grid").scrollLeft = scroll;
     if (cell && (cell.offsetLeft < scroll + 90 || cell.offsetLeft + cell.offsetWidth > scroll + $("grid").clientWidth)) $("grid").scrollLeft = cell.offsetLeft - $("grid").clientWidth / 2;
@@ -106,8 +115,8 @@ else {
 }
 views.push(() => {
   const n = D.next[at.t];
-  fill("top", ...n.ids.map((id, i) => bar(name(id), n.p[i], percent(n.p[i]), id === n.came ? "chosen" : "")),
-    el("p", { class: "quiet" }, `entropy ${n.entropy.toFixed(2)} bits: as unsure as among ${(2 ** n.entropy).toFixed(1)} equal tokens (a blind guess: ${Math.log2(A.vocab_size).toFixed(2)} bits)` +
+  fill("top", ...n.ids.map((id, i) => bar(name(id), n.p[i] / n.p[0], percent(n.p[i]), id === n.came ? "chosen" : "")),
+    el("p", { class: "quiet" }, `bars relative to the likeliest; entropy ${n.entropy.toFixed(2)} bits: as unsure as among ${(2 ** n.entropy).toFixed(1)} equal tokens (a blind guess: ${Math.log2(A.vocab_size).toFixed(2)} bits)` +
       (n.came === undefined ? "" : `. The text goes on with ${name(n.came)}, rank ${n.rank}`)));
 });
 
@@ -150,7 +159,7 @@ function drawSampling() {
   const top = Math.max(...order.slice(0, 8).map((i) => Math.max(before[i], p.get(i) || 0)));
   fill("drawn", ...order.slice(0, 8).map((i) => bar(name(i), (p.get(i) || 0) / top, p.has(i) ? percent(p.get(i)) : "cut",
       (p.has(i) ? "" : "cut ") + (i === hit ? "chosen" : ""), before[i] / top)),
-    el("p", { class: "quiet" }, `filled: after the settings, ${count(kept.length)} of ${count(order.length)} tokens left; mark: before`),
+    el("p", { class: "quiet" }, `Bars: after the settings, ${count(kept.length)} of ${count(order.length)} tokens left; mark: before. Below, all that are left, each as wide as its probability; the line is the random number, and where it falls is drawn.`),
     el("div", { class: "wheel", id: "wheel" }, ...pieces.map(([share, label, is]) => el("i", { class: is ? "hit" : "", title: `${label} ${percent(share)}`, style: `width:${100 * share}%` })),
       el("span", { class: "needle", style: `left:${100 * u}%` })),
     el("div", { class: "needles" }, el("button", { id: "again", onclick: () => { control.draw = (control.draw + 1) % S.draws.length; drawSampling(); } }, "draw again"),
@@ -164,15 +173,16 @@ const B = D.bigram;
 if (B.missing !== undefined) fill("compare", el("p", { class: "quiet" }, `Not here: ${B.missing}.`));
 else views.push(() => {
   const id = D.tokens[at.t].id, row = B.rows[id], n = D.next[at.t], came = n.came;
-  const list = (ids, shares, text) => ids.slice(0, 8).map((i, k) => bar(name(i), shares[k], text(k), i === came ? "chosen" : ""));
+  const widest = Math.max(row.p[0] || 0, row.neural_p[0], n.p[0]);  // the same scale in all three
+  const list = (ids, shares, text) => ids.slice(0, 8).map((i, k) => bar(name(i), shares[k] / widest, text(k), i === came ? "chosen" : ""));
   const column = (title, sub, rows) => el("div", {}, el("h3", {}, title, el("span", { class: "quiet" }, sub)), ...rows);
   const sum = (bits) => bits.filter((b) => b !== null).reduce((a, b) => a + b, 0);
   const nBytes = D.tokens.slice(1).reduce((m, x) => m + x.n, 0);
   const totals = [["counts of pairs", sum(B.bits.counts)], ["neural bigram", sum(B.bits.neural)], [A.model, sum(D.bits)]];
   const most = Math.max(...totals.map((x) => x[1]), 1e-9);
   fill("compare", el("div", { class: "three" },
-    column("Counts", `after ${name(id)}, seen ${count(row.total)} times`, row.ids.length ? list(row.ids, row.p, (k) => count(row.counts[k])) : [el("p", { class: "quiet" }, "never seen in training: every token equally likely")]),
-    column("Neural bigram", `the same row, learned in ${B.steps} steps`, list(row.neural_ids.filter((_, k) => row.neural_p[k] >= 0.0005), row.neural_p, (k) => percent(row.neural_p[k]))),
+    column("Counts", `after ${name(id)}, seen ${count(row.total)} times`, row.ids.length ? list(row.ids, row.p, (k) => `${count(row.counts[k])}: ${percent(row.p[k])}`) : [el("p", { class: "quiet" }, "never seen in training: every token equally likely")]),
+    column("Neural bigram", `the same row learned by gradient, ${B.steps} steps, not smoothed`, list(row.neural_ids.filter((_, k) => row.neural_p[k] >= 0.0005), row.neural_p, (k) => percent(row.neural_p[k]))),
     column(A.model, `after all ${at.t + 1} tokens`, list(n.ids, n.p, (k) => percent(n.p[k])))),
     T < 2 ? null : el("div", { class: "ladder" }, el("h3", {}, "Bits for the whole text"), ...totals.map(([label, bits]) => bar(label, bits / most, `${bits.toFixed(1)} bits`, label === A.model ? "chosen" : "")),
       el("p", { class: "quiet" }, `${nBytes} bytes; ` + totals.map(([label, bits]) => `${label} ${(bits / nBytes).toFixed(2)}`).join(", ") + ` bits a byte. ${count(B.n_pairs)} pairs of the training text were counted.`)));
@@ -190,5 +200,6 @@ document.addEventListener("keydown", (event) => {
   if (moves[event.key]) { event.preventDefault(); go(moves[event.key]); }
   else if (/^[1-6]$/.test(event.key)) document.querySelectorAll("main > section")[event.key - 1].scrollIntoView();
 });
+addEventListener("resize", () => go({}));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => go({}));
 go({});
