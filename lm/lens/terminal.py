@@ -133,7 +133,7 @@ def prediction(view: dict[str, Any], width: int) -> Group:
         names = [*(row["path"] for row in rows), "reads"]
         room, shown = width - max(map(len, names)), 0
         while shown < min(len(columns), N_SHOWN):  # as many as fit, the last ones
-            room -= max(map(len, columns[-shown - 1])) + 1
+            room -= max(map(len, columns[-shown - 1])) + 2
             if room < 0:
                 break
             shown += 1
