@@ -1,5 +1,6 @@
 """Exports are loaded back in the real libraries; what those write is trained further here."""
 
+import itertools
 import json
 
 import pytest
@@ -63,6 +64,42 @@ def test_transformers_computes_the_same_logits_and_text(trained, tmp_path, overr
     assert tokenizer.decode(text) == run.tokenizer.decode(mine)
     card = (out / "README.md").read_text()
     assert "val/bpb" in card and "model.n_layer: 2" in card and "torch:" in card
+
+
+GPT2_OPTIONS = {
+    "bias": (True, False), "tie": (True, False), "activation": ("gelu", "relu2"), "n_mlp": (0, 20),
+    "n_kv_head": (0, 4), "positions": ("learned",), "norm": ("layernorm",), "qk_norm": (False,),
+}  # fmt: skip
+LLAMA_OPTIONS = {
+    "bias": (True, False), "tie": (True, False), "n_mlp": (0, 20), "n_kv_head": (0, 1, 2, 4),
+    "rope_base": (1e4, 50.0), "norm_eps": (1e-2,), "activation": ("swiglu",),
+    "positions": ("rope",), "norm": ("rmsnorm",), "qk_norm": (False,),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [GPT2_OPTIONS, LLAMA_OPTIONS], ids=["gpt2", "llama"])
+def test_every_combination_of_options_that_a_class_has_gives_its_logits(options):
+    ids = torch.randint(0, 30, (2, 7), generator=torch.Generator().manual_seed(0))
+    for values in itertools.product(*options.values()):
+        chosen = dict(zip(options, values, strict=True))
+        cfg = config.TransformerConfig(context_len=8, n_layer=2, n_head=4, n_embd=16, **chosen)
+        torch.manual_seed(1)
+        ours = cfg.build(30).eval()
+        with torch.no_grad():
+            for p in ours.parameters():
+                p.add_(torch.randn_like(p) * 0.1)
+        told = hf_config.config_of(cfg, 30, 29)
+        theirs = transformers.AutoModelForCausalLM.from_config(
+            transformers.AutoConfig.for_model(**told)
+        ).eval()
+        found = theirs.load_state_dict(hf_weights.to_hf(ours), strict=False)
+        assert not found.unexpected_keys, chosen
+        assert set(found.missing_keys) <= ({"lm_head.weight"} if cfg.tie else set()), chosen
+        theirs.tie_weights()
+        with torch.no_grad():
+            torch.testing.assert_close(
+                theirs(ids).logits, ours(ids), atol=1e-5, rtol=0, msg=lambda m, c=chosen: f"{c} {m}"
+            )
 
 
 @pytest.fixture(scope="module")

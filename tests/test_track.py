@@ -312,6 +312,15 @@ def test_an_online_run_has_the_numbers_of_metrics_jsonl_on_the_server(train, ser
     assert server.files["model.safetensors"] == (best / "model.safetensors").read_bytes()
 
 
+def test_an_online_run_shows_its_lens_as_an_html_panel(train, server):
+    out = train("a", "track=auto", "track.lens=true", "track.artifacts=none")
+    (run,) = server.runs.values()
+    (panel,) = [row["lens"] for row in run.rows if "lens" in row]
+    assert panel["_type"] == "html-file"
+    assert server.files[panel["path"]] == (out / "lens.html").read_bytes()
+    assert mirrored(run.rows) == points(out)
+
+
 def test_artifacts_name_what_they_were_made_from(train, server):
     train("a", "track=auto", "track.artifacts=all")
     made_from = {

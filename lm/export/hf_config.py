@@ -1,7 +1,7 @@
 """Hugging Face's names for our settings, and ours for theirs: GPT-2 and Llama configurations.
 
-    hf.config_of(cfg.model, vocab_size, eot_id)     # what goes into config.json; ValueError: cannot
-    hf.settings_of("gpt2-folder")                   # the transformer that such a folder holds
+    hf_config.config_of(cfg.model, vocab_size, eot_id)  # for config.json; ValueError: it cannot
+    hf_config.settings_of("gpt2-folder")                # the transformer that such a folder holds
 
 Reads and writes plain values alone, so that the launcher can use it before torch is loaded; the
 weights are in hf_weights.py.
