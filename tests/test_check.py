@@ -130,6 +130,19 @@ def test_the_longest_copy_is_found():
     assert doctor.longest_copy("abc", "xyz") == ""
 
 
+@pytest.mark.parametrize(
+    ("values", "verdict", "text"),
+    [
+        ([3.0, 2.0, 1.9, 2.4], "look", "best at step 20 (1.9000) and rose to 2.4000"),
+        ([3.0, 2.5, 2.2, 2.0], "note", "still fell by 9.1% from step 20 to 30"),
+        ([3.0, 2.0, 1.9, 1.895], "ok", "level at the end, 1.8950"),
+    ],
+)
+def test_the_doctor_reads_the_end_of_the_validation_curve(values, verdict, text):
+    (found,) = doctor._curve([(10.0 * i, v) for i, v in enumerate(values)])
+    assert (found.verdict, text in found.detail) == (verdict, True)
+
+
 def by_name(findings):
     return {finding.name: finding for finding in findings}
 

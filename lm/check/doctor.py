@@ -41,7 +41,7 @@ def examine(path: Path, which: str = "last") -> list[Finding]:
     run = Run.open(str(path))
     record = records.find([path])[0]
     model = run.model(which)
-    found = [*_curve(record)]
+    found = [*_curve(record.curve("val/bpb", "step")), *_clipping(record)]
     folder = Path(record.data.get("folder", "?"))
     if not (folder / data.RECORD).exists():
         here = "its tokens are no longer in the cache"
@@ -74,8 +74,27 @@ def after_run(out: Path) -> None:
             log.info(f"doctor     {finding.name}: {finding.detail}; {finding.advice}")
 
 
-def _curve(record: records.Record) -> Iterator[Finding]:
-    """The first loss, and whether the curve still falls."""
+def _curve(points: list[tuple[float, float]]) -> Iterator[Finding]:
+    """Where the evaluations (step, val/bpb) stand at the end: falling, level, or past the best."""
+    if len(points) < 3:
+        return
+    (before, earlier), (end, last) = points[-2:]
+    step, best = min(points, key=lambda point: point[1])
+    if last > 1.01 * best:
+        text = f"val/bpb was best at step {step:,.0f} ({best:.4f}) and rose to {last:.4f}"
+        advice = "checkpoint=best holds that step; train.steps to there, more text, model.dropout"
+        yield Finding("curve", "look", text, advice)
+    elif last < 0.99 * earlier:
+        text = (
+            f"val/bpb still fell by {1 - last / earlier:.1%} from step {before:,.0f} to {end:,.0f}"
+        )
+        yield Finding("curve", "note", text, "not done learning: raise train.steps")
+    else:
+        yield Finding("curve", "ok", f"val/bpb is level at the end, {last:.4f}")
+
+
+def _clipping(record: records.Record) -> Iterator[Finding]:
+    """The sizes of the gradient over the run, and how often it was cut."""
     losses = record.curve("train/loss", "step")
     if len(losses) < 4:
         return
@@ -271,7 +290,7 @@ def _updates(run: Run, which: str, x: Tensor, y: Tensor) -> Iterator[Finding]:
     elif middle < 1e-5:
         yield Finding("updates", "look", text, "steps hardly move it: raise optimizer.lr")
     else:
-        yield Finding("updates", "ok", text + "; about 1e-3 is usual")
+        yield Finding("updates", "ok", text + "; rule of thumb: 1e-3, small models stand more")
 
 
 # ------------------------------------------------------------------------- learning by heart
