@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import math
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from lm import config
-from lm.report import board, effects, experiment, figures, paired, records
+from lm.report import board, effects, experiment, figures, paired, records, scaling
 from lm.report import page as report_page
 from lm.report.__main__ import words
 from tests.browser import Browser, needs_browser
@@ -31,6 +33,7 @@ def fake_run(cfg, tmp_path):
         tokens = {
             "corpus": corpus,
             "tokenizer": extra.get("tokenizer", "t1"),
+            "vocab_size": 10,
             "splits": {"val": {"n_bytes": 1000, "n_tokens": 500}, "train": {"n_tokens": 4000}},
         }
         (path / "data.json").write_text(json.dumps({"corpus": {}, "tokens": tokens}))
@@ -159,6 +162,44 @@ def test_runs_of_an_equal_number_of_operations_are_drawn_against_them(fake_run):
     run = records.read(path)
     assert experiment.axis(records.arms([run])) == "flops"
     assert run.curve("val/bpb", "flops") == [(0, 8.0), (6000, 3.0), (12000, 2.0)]
+
+
+def test_sizes_crossed_with_budgets_give_a_law_and_what_it_said_of_the_run_held_out(
+    fake_run, monkeypatch
+):
+    monkeypatch.setattr(scaling, "DRAWS", 20)
+    law = scaling.Law(0.9, 300.0, 900.0, 0.55, 0.5)
+    cases = [(c, t, "900_x") for c in (32, 48, 64, 96) for t in (200_000, 400_000, 800_000)]
+    for i, (width, tokens, name) in enumerate([*cases, (128, 1_600_000, "900_x_held_out")]):
+        n = 24 * width**2
+        chosen = [f"name={name}", f"model.n_embd={width}", f"train.tokens={tokens}"]
+        score = float(law.predict(n, tokens))
+        summary = {"n_params": n + 10 * width, "tokens": tokens}
+        fake_run(f"outputs/sweeps/d/s/{i}", *chosen, scores=(8.0, score), summary=summary)
+    Path("experiments/900_x").mkdir(parents=True)
+    experiment.write(Path("experiments/900_x"), records.find([Path("outputs")]))
+    text = Path("experiments/900_x/README.md").read_text()
+    assert "over the 12 points it is off by 0.0000 in the mean" in text
+    row = re.search(r"D = 1,600,000 \| (.*?) \| .*? \| (.*?) \|", text)
+    predicted, measured = row.groups()
+    assert float(predicted) == pytest.approx(float(measured), abs=1e-3)
+
+
+def test_a_range_test_is_told_by_its_rate_and_ranked_by_no_score(fake_run):
+    for seed in range(2):
+        path = fake_run(f"outputs/sweeps/d/s/{seed}", "name=900_x", "schedule=range",
+                        f"seed={seed}")  # fmt: skip
+        rates = [10 ** (-4 + i / 30) for i in range(121)]
+        losses = [4 - 2 * math.tanh((math.log10(r) + 2) / 0.4) for r in rates]
+        rows = [{"step": i, "optim/lr": r, "train/loss": y}
+                for i, (r, y) in enumerate(zip(rates, losses, strict=True))]  # fmt: skip
+        (path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    Path("experiments/900_x").mkdir(parents=True)
+    experiment.write(Path("experiments/900_x"), records.find([Path("outputs")]))
+    text = Path("experiments/900_x/README.md").read_text()
+    assert "| 1.0e-02 | 1.0e-02, 1.0e-02 |" in text
+    assert "val/bpb |" not in text
+    assert "2.0" not in Path("experiments/README.md").read_text()
 
 
 def test_writing_an_experiment_twice_changes_no_byte(fake_run, tmp_path):
