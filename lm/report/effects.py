@@ -52,7 +52,9 @@ def rows(key: str, arms: Sequence[Arm], chosen: Sequence[dict[str, str]]) -> lis
         gaps = differences(scores[value], scores[ranked[0]])
         if value != ranked[0] and gaps:
             cells[2:] = [f"{g:+.4f}" for g in (mean(gaps), min(gaps), max(gaps))]
-        lines.append(f"| {key} | {records.short('', value)} | {' | '.join(cells)} |")
+        lines.append(
+            f"| {key} | {records.short(key if key == 'arm' else '', value)} | {' | '.join(cells)} |"
+        )
     return lines
 
 
