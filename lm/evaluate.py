@@ -15,7 +15,7 @@ from lm import cli, config, data, failpoint, metrics, pipeline, runtime, signals
 from lm.models.base import LanguageModel
 from lm.run import Run
 
-TOKENS = 1 << 14  # at most in one forward pass
+TOKENS = 1 << 12  # at most in one forward pass: what it holds then fits a CPU's cache
 LOGITS = 1 << 26  # numbers at most in the logits of one pass: 256 MB
 
 

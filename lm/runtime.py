@@ -62,7 +62,8 @@ def configure(threads: int, deterministic: bool) -> None:
     """Set PyTorch's process-wide switches, all of them, as the job before may have changed them."""
     torch.set_num_threads(threads or _default_threads())
     torch.set_default_dtype(torch.float32)
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    # torch.use_deterministic_algorithms would import the compiler too: a second of every start.
+    torch._C._set_deterministic_algorithms(deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # 6 % of a step, for debugging
     _keep_freed_memory()
     if deterministic:  # cuBLAS reads this when its first handle is made

@@ -86,6 +86,8 @@ class Update:
         Without a C++ compiler train.compile=auto goes on uncompiled, `on` raises ValueError.
         """
         start, plain = time.perf_counter(), self.loss
+        exact = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(exact, warn_only=True)  # the compiler's own switch too
         torch.compiler.reset()  # of the jobs before: above eight it would silently stop compiling
         try:
             self.loss = torch.compile(plain, dynamic=False)  # each batch has the same shape

@@ -1,6 +1,7 @@
 """The architecture's import rule: a module of lm imports only from layers below its own."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,25 @@ def test_help_and_configuration_errors_load_neither_torch_nor_wandb(words, tmp_p
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in trace.splitlines()}
     assert "hydra" in loaded
     assert not loaded & {"torch", "wandb", "matplotlib"}
+
+
+def test_steps_that_are_not_compiled_do_not_load_the_compiler():
+    code = """
+import sys, torch
+from lm import config, loop, runtime
+runtime.configure(1, deterministic=True)
+model = config.TransformerConfig(n_layer=1, n_embd=8, context_len=4).build(9)
+for kind in config.options("optimizer").values():
+    for optimizer in kind().build(model):
+        model(torch.zeros(1, 4, dtype=torch.long)).sum().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        optimizer.load_state_dict(optimizer.state_dict())
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
 
 
 def test_no_module_is_called_like_one_of_the_standard_library():

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -228,6 +229,24 @@ def test_an_offline_run_has_the_numbers_of_metrics_jsonl(train, fresh_client):
     assert metrics["val/bpb"]["step_metric"] == "tokens" and metrics["val/bpb"]["summary"]["min"]
     saved = {f["path"] for r in records if r["type"] == "files" for f in r["files"]["files"]}
     assert {"config.resolved.yaml", "code.json"} <= saved
+
+
+def test_of_points_too_fast_for_w_and_b_the_newest_are_sent_and_every_evaluation(
+    tracker, tmp_path, monkeypatch
+):
+    sent = []
+    monkeypatch.setattr(mirror, "RATE", 0)
+    with tracker() as there:
+        there.wandb.run = SimpleNamespace(log=sent.append, finish=lambda **_: None)
+        for step in range(2 * mirror.BURST):
+            if step == mirror.BURST + 7:
+                there.log(TrainState(step), {"val/bpb": 2.0})
+            there.log(TrainState(step), {"train/loss": 4.0})
+    steps = [row["step"] for row in sent]
+    # The burst; the newest point before the evaluation, and that; the newest at the end.
+    assert steps[: mirror.BURST] == list(range(mirror.BURST))
+    assert steps[mirror.BURST :] == [mirror.BURST + 6, mirror.BURST + 7, 2 * mirror.BURST - 1]
+    assert len(points(tmp_path)) == 2 * mirror.BURST + 1
 
 
 def test_histograms_on_request_are_sent_and_change_no_weight(train, fresh_client):

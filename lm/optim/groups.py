@@ -11,6 +11,18 @@ from torch import nn
 from lm.models.base import LanguageModel
 from lm.optim.muon import Muon
 
+# Each of these imports torch._dynamo at its first call, to tell the compiler to stay away: a second
+# of every start, for a compiler that never sees an optimizer here. So torch finds it told.
+for _name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+    if _plain := getattr(getattr(torch.optim.Optimizer, _name), "__wrapped__", None):
+        _plain.__dynamo_disable = _plain
+
+
+class AdamW(torch.optim.AdamW):
+    """PyTorch's, with a `step` that does not import torch._dynamo either."""
+
+    step = torch.no_grad()(getattr(torch.optim.AdamW.step, "__wrapped__", torch.optim.AdamW.step))
+
 
 def adamw(
     cfg, model: LanguageModel, number: torch.dtype = torch.float32
@@ -66,12 +78,10 @@ def check_partition(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -
         raise ValueError(f"several optimizers move {', '.join(doubles)}: keep each in one group")
 
 
-def _adamw(groups: list[dict], lr: float, cfg) -> torch.optim.AdamW:
+def _adamw(groups: list[dict], lr: float, cfg) -> AdamW:
     groups = [group for group in groups if group["params"]]
     # fused: one kernel for all parameters, on a CPU too.
-    return torch.optim.AdamW(
-        groups or [{"params": []}], lr, (cfg.beta1, cfg.beta2), cfg.eps, fused=True
-    )
+    return AdamW(groups or [{"params": []}], lr, (cfg.beta1, cfg.beta2), cfg.eps, fused=True)
 
 
 def _embeddings(model: nn.Module) -> set[int]:

@@ -27,7 +27,7 @@ FAMILIES = {
     "gpt2": {"positions": "learned", "norm": "layernorm", "activation": "gelu", "bias": True},
     "llama": {"positions": "rope", "norm": "rmsnorm", "activation": "swiglu", "tie": False},
 }
-V, CONTEXT, PROMPT, REPEATS = 1024, 256, [1, 2, 3, 4], 5
+V, CONTEXT, PROMPT, REPEATS = 1024, 256, [1, 2, 3, 4], 3
 N = CONTEXT - len(PROMPT)
 
 
@@ -82,6 +82,14 @@ def measure(family: str, size: str, batch_size: int) -> dict:
     }  # fmt: skip
 
 
+def cpu() -> str:
+    found = platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        found = next((x.split(": ")[1] for x in lines if x.startswith("model name")), found)
+    return f"{found}, {platform.system()}"
+
+
 def report(rows: list[dict]) -> None:
     """Write results.csv, and the README's block between the marks."""
     with open(HERE / "results.csv", "w", newline="", encoding="utf-8") as file:
@@ -90,7 +98,7 @@ def report(rows: list[dict]) -> None:
         writer.writerows(rows)
     lines = [
         f"torch {torch.__version__}, transformers {transformers.__version__}, "
-        f"{torch.get_num_threads()} threads, {platform.system()} {platform.machine()}; prompt of "
+        f"{torch.get_num_threads()} threads, {cpu()}; prompt of "
         f"{len(PROMPT)} tokens, {N} written, vocabulary {V}. Tokens/s, medians of {REPEATS}.",
         "",
         "| model | size | batch | lm | transformers | ratio (lowest, highest) |",
