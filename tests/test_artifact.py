@@ -41,6 +41,7 @@ def test_a_model_in_w_and_b_is_the_run_s_own_and_is_downloaded_once(logged, serv
     assert Run.open(name.replace(":best", ":latest")).path == theirs.path
 
 
+@pytest.mark.faults
 def test_lm_sample_takes_the_name(logged, command):
     out, name = logged
     words = ("prompt=3 plus", "max_tokens=8")
@@ -49,6 +50,7 @@ def test_lm_sample_takes_the_name(logged, command):
     assert there.stdout == here.stdout
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("file", "message"),
     [("model.safetensors", "its checksum differs"), ("manifest.json", "files missing or added")],

@@ -20,7 +20,7 @@ def test_the_fit_finds_the_law_that_made_the_points():
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says(monkeypatch):
     """Eight made-up experiments: three misses or more have a chance of 0.6 % at 95 %."""
-    monkeypatch.setattr(scaling, "DRAWS", 60)
+    monkeypatch.setattr(scaling, "DRAWS", 30)
     draws, inside = np.random.default_rng(1), 0
     for _ in range(8):
         scores = TRUTH.predict(N, D)[:, None] + draws.normal(0, 0.01, (len(N), 3))

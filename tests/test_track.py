@@ -487,6 +487,7 @@ def test_offline_runs_reach_the_server_and_a_broken_one_stops_none(
         assert "synced " not in again.stdout, again.stdout
 
 
+@pytest.mark.faults
 def test_a_run_that_an_outage_cut_is_uploaded_by_its_name(tracker, server, monkeypatch, command):
     """`wandb sync DIR` passes over runs that were online, also those whose server died."""
     with tracker("track=online", *QUICK) as there:
