@@ -155,6 +155,18 @@ def test_an_id_beyond_bounds_is_named(bad):
         tokenizers.BPETokenizer(vocab | {256: b""}, [])
 
 
+def test_ignore_merges_is_read_where_it_changes_nothing(trained, tmp_path):
+    formats.to_hf(trained, tmp_path / "t.json")
+    state = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
+    state["model"]["ignore_merges"] = True
+    (tmp_path / "t.json").write_text(json.dumps(state))
+    assert formats.from_hf(tmp_path / "t.json").encode("the import") == trained.encode("the import")
+    state["model"]["merges"].pop()  # now no merge makes the last token
+    (tmp_path / "t.json").write_text(json.dumps(state))
+    with pytest.raises(tokenizers.TokenizerFormatError, match="ignore_merges is true and token"):
+        formats.from_hf(tmp_path / "t.json")
+
+
 def test_two_pairs_that_make_one_token_follow_tiktoken(tmp_path):
     """A rank file says tokens, not merges: abc is (a, bc) or (ab, c), whatever stands there."""
     tiktoken = pytest.importorskip("tiktoken")
@@ -211,7 +223,6 @@ def test_a_malformed_rank_file_is_refused(content, reason, tmp_path):
     [
         (("model", "type"), "Unigram", "'Unigram', not BPE"),
         (("model", "byte_fallback"), True, "byte_fallback"),
-        (("model", "ignore_merges"), True, "ignore_merges"),
         (("model", "end_of_word_suffix"), "</w>", "no byte-level"),
         (("normalizer",), {"type": "NFC"}, "normalizer"),
         (("pre_tokenizer",), None, "pre_tokenizer"),
