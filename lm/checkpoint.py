@@ -12,18 +12,20 @@ import contextlib
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from lm import failpoint, store
-from lm.models.base import LanguageModel
+from lm import config, failpoint, store
+from lm.models.base import CountModel, LanguageModel
 
 log = logging.getLogger(__name__)
+SPARE = 1 << 30  # bytes that a model may take for tables that are computed and not saved
 
 
 class NonFiniteError(ArithmeticError):
@@ -70,7 +72,7 @@ def folder(out: Path, step: int) -> Path:
 def steps(out: Path) -> list[int]:
     """The steps that have a checkpoint, oldest first; its content is not looked at."""
     names = (p.name for p in (out / "checkpoints").glob("step_*") if p.is_dir())
-    return sorted(int(name[5:]) for name in names if name[5:].isdigit())
+    return sorted(int(name[5:]) for name in names if name[5:].isdecimal())
 
 
 def save(
@@ -150,10 +152,44 @@ def resume(
 def load_weights(path: Path, model: LanguageModel) -> None:
     """Fill the model from a checkpoint; ValueError lists every key and shape that differs."""
     weights = load_tensors(path / "model.safetensors")
+    mine = model.state_dict()
     try:
+        for name, tensor in weights.items():
+            if name in mine and tensor.dtype != mine[name].dtype:
+                raise ValueError(f"{name} is {tensor.dtype}, not {mine[name].dtype}")
         model.load_state_dict(weights, strict=True)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} holds another model: {' '.join(str(error).split())}") from None
+        text = " ".join(str(error).split())
+        raise ValueError(f"{path} holds another model: {text[:2000]}") from None
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(f"{path} is damaged: {name} has values that are not finite")
+
+
+def foresee(path: Path, build: Callable[[], LanguageModel]) -> None:
+    """Raise ValueError before any memory is taken, if the model that `build` makes is not that of
+    the checkpoint: a stranger's configuration may ask for more than the machine has."""
+    file = path / "model.safetensors"
+    try:
+        with torch.device("meta"):  # shapes alone
+            model = build()
+        with safe_open(file, "pt") as saved:
+            shapes = {name: saved.get_slice(name).get_shape() for name in saved.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise store.DamagedError(f"{file} cannot be read: {error}") from None
+    except (RuntimeError, NotImplementedError):
+        return  # a model that computes with values as it is made
+    if isinstance(model, CountModel):
+        return  # its tables have the length that the file says
+    for name, tensor in model.state_dict().items():
+        if shapes.get(name) != list(tensor.shape):
+            raise ValueError(
+                f"{path} holds another model: {name} is {shapes.get(name, 'not there')}, and "
+                f"{config.RESOLVED} makes it {list(tensor.shape)}"
+            )
+    needed = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+    if needed > SPARE + 4 * file.stat().st_size:
+        raise ValueError(f"{path}: its model takes {needed:,} bytes, far more than its weights")
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

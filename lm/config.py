@@ -580,7 +580,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} does not exist")
     try:
         text = store.read_text(path, MAX_BYTES)
-        plain_node(text)
+        plain_yaml(text)
         values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except store.DamagedError as error:
         raise ConfigError(str(error)) from None
@@ -591,12 +591,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def plain_node(text: str) -> yaml.Node | None:
-    """The YAML as nodes, before any value is made of them; ValueError for what could explode.
+def plain_yaml(text: str) -> Any:
+    """The values of a YAML text; raises YAMLError, or ValueError for what could explode.
 
-    An alias (`*name`) repeats a part of the file, so that a few lines can mean a billion values.
+    An alias (`*name`) repeats a part of the file, so that a few lines can mean a billion values:
+    none is allowed, and this is checked on the nodes, before any value is made of them.
     """
-    root = Loader(text).get_single_node()
+    loader = Loader(text)
+    root = loader.get_single_node()
     waiting, seen = [(root, 0)], set()
     while waiting:
         node, depth = waiting.pop()
@@ -608,7 +610,7 @@ def plain_node(text: str) -> yaml.Node | None:
         if isinstance(node, yaml.CollectionNode):
             for part in node.value:
                 waiting += [(n, depth + 1) for n in (part if isinstance(part, tuple) else [part])]
-    return root
+    return None if root is None else loader.construct_document(root)
 
 
 def flat(cfg: Config) -> dict[str, Any]:

@@ -233,7 +233,9 @@ def resumed(words: list[str]) -> Job:
             "another setting makes another run"
         )
     out = cli.find_run(name)
+    store.no_links(out)
     saved = config.read_yaml(out / config.RESOLVED)
+    config.load(saved)  # now, or saved["train"] may be anything
     for key, value in values.items():
         saved["train"][key.removeprefix("train.")] = value
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Console()])
@@ -267,9 +269,9 @@ def finished(job: Job) -> float | None:
     path = job.out / "summary.json"
     if not path.exists():
         return None
-    summary = store.read_json(path)
+    summary = store.read_json(path, {"step": int, "best_val_bpb": (int, float, str)})
     log.info(f"{job.out} is already complete at step {summary['step']}")
-    return summary["best_val_bpb"]
+    return float(summary["best_val_bpb"])
 
 
 def _single(run: Callable[[Job], float], composed: DictConfig) -> float:

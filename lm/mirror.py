@@ -12,6 +12,7 @@ import functools
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import time
@@ -29,6 +30,7 @@ from lm.sweep import arms
 
 log = logging.getLogger(__name__)
 SAVED = "wandb.json"  # in the run directory: the id under which W&B knows it
+SAVED_FORM = {"id": str, "first?": int}
 # Points of the training curve, a second and at first: one costs W&B 0.1 ms of our time, which
 # would be a tenth of a step of 1 ms.
 RATE, BURST = 50, 200
@@ -77,7 +79,9 @@ class Mirror:
 
     def _open(self, mode: str, group: str | None, written: int) -> None:
         saved = self.out / SAVED
-        known = store.read_json(saved) if saved.exists() else {}
+        known = store.read_json(saved, SAVED_FORM) if saved.exists() else {}
+        if not re.fullmatch(r"[\w-]{0,64}", known.get("id", "")):  # it becomes part of a path
+            raise ValueError(f"{saved} has an id that is none: {known['id'][:64]!a}")
         # One folder for all runs, as `wandb sync` and `wandb leet` read a single one.
         home = Path("outputs").absolute()
         home.mkdir(exist_ok=True)

@@ -4,12 +4,40 @@ run = Run.open("latest")
 model = run.model("best")
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lm import artifact, checkpoint, cli, config, store, tokenizers
 from lm.models.base import LanguageModel
+
+# What the JSON files of a run hold, as store.misfit reads it.
+NUMBER = (int, float)
+SUMMARY: dict[str, Any] = {"best_val_bpb": NUMBER, "best_step": int, "step": int, "tokens": int}
+SUMMARY |= {"val/loss": NUMBER, "val/ppl?": NUMBER, "val/bpb": NUMBER, "seconds": NUMBER}
+SUMMARY |= {"n_params": int, "flops": NUMBER, "corpus/floor_bpb?": NUMBER}
+N_BYTES = {"n_bytes": int}
+SPLITS = {"train": {"n_tokens": int}, "val": N_BYTES}
+DATA = {"tokens": {"corpus": str, "tokenizer": str, "splits": SPLITS}, "folder?": str}
+DATA["corpus"] = {
+    "source?": {"files?": [{"name": str}]},
+    "splits?": {"train": N_BYTES, "val": N_BYTES},
+}
+CODE = {"git_commit?": (str, type(None))}
+FORMS = {"summary": SUMMARY, "data": DATA, "code": CODE}
+
+
+def read_part(path: Path, name: str) -> dict[str, Any]:
+    """summary.json, data.json or code.json of a run, {} if it is not there; DamagedError."""
+    file = path / f"{name}.json"
+    if not os.path.lexists(file):
+        return {}
+    values = store.read_json(file, dict)
+    values = {k: float(v) if v in ("nan", "inf", "-inf") else v for k, v in values.items()}
+    if wrong := store.misfit(values, FORMS[name]):
+        raise store.DamagedError(f"{file} is not what was written: {wrong}")
+    return values
 
 
 @dataclass
@@ -26,6 +54,7 @@ class Run:
         """
         remote = name.startswith(artifact.PREFIX)
         path = artifact.fetch(name) if remote else cli.find_run(name)
+        store.no_links(path)
         cfg = config.load(path / config.RESOLVED)
         if not (path / "tokenizer.json").exists():
             raise ValueError(
@@ -43,10 +72,11 @@ class Run:
             )
         step = found[-1]
         if which == "best":
-            state = store.read_json(checkpoint.folder(self.path, step) / "state.json")["state"]
+            path = checkpoint.folder(self.path, step) / "state.json"
+            state = store.read_json(path, {"state": {"best_step": int}})["state"]
             step = state["best_step"] if state["best_step"] in found else step
         elif which != "last":
-            if not which.isdigit() or int(which) not in found:
+            if not which.isdecimal() or int(which) not in found:
                 steps = ", ".join(map(str, found))
                 raise ValueError(
                     f"checkpoint={which} is not in {self.path}: choose best, last or one of {steps}"
@@ -59,6 +89,7 @@ class Run:
     def model(self, which: str = "best") -> LanguageModel:
         """The model with the weights of a checkpoint, in evaluation mode, on the CPU."""
         folder = self.checkpoint(which)
+        checkpoint.foresee(folder, lambda: self.cfg.model.build(self.tokenizer.vocab_size))
         model = self.cfg.model.build(self.tokenizer.vocab_size)
         checkpoint.load_weights(folder, model)
         return model.eval()

@@ -68,7 +68,7 @@ def atomic_write(path: Path, data: str | bytes) -> None:
     sync_folder(path.parent)
 
 
-def read_text(path: Path, limit: int = MAX_TEXT) -> str:
+def read_text(path: Path, limit: int = MAX_TEXT, errors: str = "strict") -> str:
     """The text in a plain file; DamagedError if it is no such file, too large or no UTF-8.
 
     Links and pipes are refused: a stranger's could lead anywhere, or be read without end.
@@ -79,7 +79,7 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
             raise DamagedError(f"{path} is not a plain file")
         if found.st_size > limit:
             raise DamagedError(f"{path} has {found.st_size:,} bytes, and {limit:,} are allowed")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8", errors=errors)
     except DamagedError:
         raise
     except (OSError, ValueError) as error:
@@ -136,7 +136,9 @@ def no_links(folder: Path) -> None:
     for base, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(base, name)
-            if stat.S_IFMT(path.lstat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            with contextlib.suppress(FileNotFoundError):  # a run that trains deletes checkpoints
+                if stat.S_IFMT(path.lstat().st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+                    continue
                 raise DamagedError(f"{path} is not a plain file: delete it, or copy what it means")
 
 
@@ -235,6 +237,7 @@ def alone(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
+    no_links(folder)
     with open(folder / ".running", "a+", encoding="utf-8") as file:
         try:
             if fcntl is not None:

@@ -39,13 +39,13 @@ class Finding:
 def examine(path: Path, which: str = "last") -> list[Finding]:
     """All findings about a run that has a checkpoint. Raises ValueError where there is none."""
     run = Run.open(str(path))
-    record = records.find([path])[0]
+    record = records.read(path)
     model = run.model(which)
     found = [*_curve(record.curve("val/bpb", "step")), *_clipping(record)]
-    folder = Path(record.data.get("folder", "?"))
-    if not (folder / data.RECORD).exists():
+    if (folder := record.tokens) is None:
         here = "its tokens are no longer in the cache"
         return [*found, Finding("data", "note", f"{here}: the rest was not looked at")]
+    data.check(folder, run.tokenizer)
     train, val = data.load(folder, "train"), data.load(folder, "val")
     found += _against_counts(record, run.tokenizer)
     found += _gap(run, model, train, val)
@@ -268,7 +268,7 @@ def _updates(run: Run, which: str, x: Tensor, y: Tensor) -> Iterator[Finding]:
     folder = run.checkpoint(which)
     checkpoint.load_weights(folder, model)
     tensors = checkpoint.load_tensors(folder / "optimizer.safetensors")
-    groups = store.read_json(folder / "state.json")["optimizers"]
+    groups = store.read_json(folder / "state.json", {"optimizers": [[int]]})["optimizers"]
     checkpoint._unpack_optimizers(optimizers, tensors, groups)
     before = {name: p.detach().clone() for name, p in model.named_parameters() if p.ndim > 1}
     _backward(model, x, y)
@@ -298,10 +298,9 @@ def _updates(run: Run, which: str, x: Tensor, y: Tensor) -> Iterator[Finding]:
 
 def _copies(run: Run) -> Iterator[Finding]:
     """The longest piece of a sample that stands in the training text, letter by letter."""
-    path = run.path / "samples.jsonl"
-    if not path.exists():
+    rows = [r for r in records.lines(run.path / "samples.jsonl") if {"step", "text"} <= r.keys()]
+    if not rows:
         return
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     last = [row["text"] for row in rows if row["step"] == rows[-1]["step"]]
     try:
         with pipeline.quietly():

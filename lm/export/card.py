@@ -1,8 +1,8 @@
 """The model card of an export: how to load it, how good it is, what it was made of."""
 
-from lm import config, store
+from lm import config, pipeline
 from lm.config import ExportConfig
-from lm.run import Run
+from lm.run import Run, read_part
 
 USES = {
     "hf": """from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -26,13 +26,8 @@ print(encoding.encode("The king"))""",
 
 def card(run: Run, cfg: ExportConfig, name: str) -> str:
     """README.md of an export: how to load it, how good it is, what it was made of."""
-    records = {
-        key: store.read_json(run.path / f"{key}.json")
-        if (run.path / f"{key}.json").exists()
-        else {}
-        for key in ("summary", "data", "code")
-    }
-    summary, corpus = records["summary"], records["data"].get("corpus", {})
+    summary, data, code = (read_part(run.path, name) for name in ("summary", "data", "code"))
+    corpus = data.get("corpus", {})
     rows = [
         (key, summary[key])
         for key in ("val/loss", "val/ppl", "val/bpb", "best_val_bpb", "best_step", "step", "tokens")
@@ -40,10 +35,10 @@ def card(run: Run, cfg: ExportConfig, name: str) -> str:
     ]
     results = "\n".join(f"| {k} | {v:.4f} |" if isinstance(v, float) else f"| {k} | {v:,} |"
                         for k, v in rows)  # fmt: skip
-    splits = corpus.get("splits", {})
+    splits = {s: n for s, n in corpus.get("splits", {}).items() if s in pipeline.SPLITS}
     sizes = ", ".join(f"{s} {n['n_bytes']:,} bytes" for s, n in splits.items())
     settings = "\n".join(f"{k}: {v}" for k, v in config.flat(run.cfg).items())
-    code = "\n".join(f"{k}: {v}" for k, v in records["code"].items())
+    code = "\n".join(f"{k}: {v}" for k, v in code.items())
     return f"""# {run.cfg.name or run.cfg.model.name} on {run.cfg.corpus.name}
 
 Exported from the run `{run.path.name}`, checkpoint {cfg.checkpoint}.

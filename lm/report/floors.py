@@ -6,6 +6,7 @@ A trained model above the n-gram line has learned less than a table of counts ho
 """
 
 import json
+import logging
 from pathlib import Path
 
 from lm import config, data, store, tokenizers
@@ -13,8 +14,10 @@ from lm.evaluate import evaluate
 from lm.models.ngram import Ngram
 from lm.report.records import Record
 
+log = logging.getLogger(__name__)
 ORDERS = {1: "unigram counts", 2: "bigram counts", 5: "5-gram counts"}
 LIMIT = 20_000_000  # training tokens above which counting takes too long for a report
+FORM = dict.fromkeys(ORDERS.values(), float)
 CONTEXT = 128  # tokens; the n-grams forget at these borders, as models do at theirs
 
 
@@ -31,16 +34,17 @@ def ladder(run: Record) -> dict[str, float]:
 
     Counted once a corpus and tokenizer, then read from the cache.
     """
-    folder = Path(run.data.get("folder", "?"))
-    if not (folder / data.RECORD).exists() or not (run.path / "tokenizer.json").exists():
+    folder = run.tokens
+    if folder is None or not (run.path / "tokenizer.json").exists():
         return {}
     if run.data["tokens"]["splits"]["train"]["n_tokens"] > LIMIT:
         return {}
-    key = [run.corpus, run.tokenizer, list(ORDERS), CONTEXT]
+    key = [folder.name, list(ORDERS), CONTEXT]
     target = store.cache_dir() / f"floors-{store.fingerprint(key)}"
 
     def make(tmp: Path) -> None:
         tokenizer = tokenizers.load(run.path / "tokenizer.json")
+        data.check(folder, tokenizer)
         train, val = data.load(folder, "train"), data.load(folder, "val")
         found = {}
         for order, name in ORDERS.items():
@@ -50,5 +54,9 @@ def ladder(run: Record) -> dict[str, float]:
             found[name] = evaluate(model, val, tokenizer.token_lengths())["bpb"]
         (tmp / "floors.json").write_text(json.dumps(found), encoding="utf-8")
 
-    store.build_once(target, make)
-    return store.read_json(target / "floors.json")
+    try:
+        store.build_once(target, make, lambda f: store.read_json(f / "floors.json", FORM))
+        return store.read_json(target / "floors.json")
+    except (ValueError, OSError) as error:  # a report does without
+        log.warning(f"{run.path}: no counts of its tokens: {' '.join(str(error).split())}")
+        return {}

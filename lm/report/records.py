@@ -7,6 +7,8 @@ Nothing is trusted to be complete: a run may be training, or may have been kille
 """
 
 import json
+import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -15,17 +17,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lm import config, store
+from lm.run import read_part
 from lm.sweep import arms as folding
 
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # reads 500 files in a second, not in ten
+log = logging.getLogger(__name__)
 ALIVE = 300.0  # seconds without a new point after which a run is no longer called running
 # Settings that change neither the weights nor the score.
 HARMLESS = ("name", "seed", "train.threads", "train.prompts", "train.sample_every")
 HARMLESS += ("train.sample_len", "train.temperature", "train.save_every", "train.keep_last")
 HARMLESS += ("train.log_every",)
+TEXT = (str, type(None))
+SETTINGS = {"seed?": int} | dict.fromkeys(("name?", "model.name?", "corpus.name?"), str)
+RESULT = {"status?": str, "overrides?": [str], "error?": TEXT}
+ROW = {"step?": int, "tokens?": int, "seconds?": (int, float), "prompt?": str, "text?": str}
+VALUE = (int, float, str, bool, type(None), list)
 
 
 @dataclass
@@ -71,7 +77,8 @@ class Record:
     @property
     def score(self) -> float | None:
         """The best val/bpb so far: of a complete run, what its sweep minimises."""
-        if isinstance(value := self.summary.get("best_val_bpb"), float):
+        value = self.summary.get("best_val_bpb")
+        if value is not None and math.isfinite(value):
             return value
         return min((v for _, v in self.curve("val/bpb")), default=None)
 
@@ -86,7 +93,7 @@ class Record:
     @property
     def corpus(self) -> str:
         """The fingerprint of the text of both splits; runs with different ones are not ranked."""
-        return self.data.get("tokens", {}).get("corpus", "")
+        return self.data["tokens"]["corpus"] if self.data else ""
 
     @property
     def corpus_name(self) -> str:
@@ -99,7 +106,14 @@ class Record:
     @property
     def tokenizer(self) -> str:
         """The tokenizer's fingerprint; losses and perplexities compare only where it is equal."""
-        return self.data.get("tokens", {}).get("tokenizer", "")
+        return self.data["tokens"]["tokenizer"] if self.data else ""
+
+    @property
+    def tokens(self) -> Path | None:
+        """The folder of its token files in our own cache, whatever path the run claims."""
+        name = Path(self.data.get("folder", "")).name
+        path = store.cache_dir() / name
+        return path if name.startswith("tokens-") and path.is_dir() else None
 
     @property
     def flops_per_token(self) -> float | None:
@@ -135,7 +149,8 @@ class Arm:
 
 
 def find(roots: Sequence[Path]) -> list[Record]:
-    """Every run at or below the given directories, in the order of their paths."""
+    """Every run at or below the given directories, in the order of their paths; damaged ones are
+    named and left out."""
     paths: dict[Path, None] = {}
     for root in roots:
         if not root.exists():
@@ -145,7 +160,13 @@ def find(roots: Sequence[Path]) -> list[Record]:
                 paths[Path(folder)] = None
                 below.clear()
             below[:] = [name for name in below if name not in ("cache", "wandb")]
-    return [read(path) for path in sorted(paths, key=natural)]
+    found = []
+    for path in sorted(paths, key=natural):
+        try:
+            found.append(read(path))
+        except (ValueError, OSError) as error:
+            log.warning(f"{path} is left out: {' '.join(str(error).split())}")
+    return found
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
@@ -153,39 +174,39 @@ def natural(path: Path) -> list[tuple[int, str]]:
 
 
 def read(path: Path) -> Record:
-    """The record of one run directory; raises ConfigError if its settings are damaged."""
-    try:
-        text = (path / config.RESOLVED).read_text(encoding="utf-8")
-        settings = flat(Loader(text).get_single_data() or {})
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-        raise config.ConfigError(f"{path / config.RESOLVED} cannot be read: {error}") from None
-    result = _json(path / folding.RESULT)
-    words = result.get("overrides")
-    if words is None and (saved := path / ".hydra" / "overrides.yaml").exists():
-        words = Loader(saved.read_text(encoding="utf-8")).get_single_data()
+    """The record of one run directory; ValueError names the file in it that is damaged."""
+    store.no_links(path)
+    settings = flat(_yaml(path / config.RESOLVED, dict))
+    if wrong := store.misfit(settings, SETTINGS):
+        raise config.ConfigError(f"{path / config.RESOLVED}: {wrong}")
+    result, words = path / folding.RESULT, path / ".hydra" / "overrides.yaml"
+    result = store.read_json(result, RESULT) if result.exists() else {}
+    if "overrides" not in result:
+        result["overrides"] = [str(w) for w in _yaml(words, list)] if words.exists() else []
     return Record(
         path,
         settings,
-        [str(w) for w in words or []],
+        result["overrides"],
         lines(path / "metrics.jsonl"),
-        _json(path / "summary.json"),
+        read_part(path, "summary"),
         result,
-        _json(path / "data.json"),
-        _json(path / "code.json"),
+        read_part(path, "data"),
+        read_part(path, "code"),
     )
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file; a line that is torn, or is still being written, is left out."""
+    """The rows of a .jsonl file; a line that is torn or strange, or is still being written, is
+    left out."""
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+    for line in store.read_text(path, errors="replace").split("\n"):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict):
+        if not store.misfit(row, ROW) and not store.misfit(list(row.values()), [VALUE]):
             rows.append(row)
     return rows
 
@@ -199,12 +220,16 @@ def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _yaml(path: Path, kind: type) -> Any:
     try:
-        value = store.read_json(path)
+        found = config.plain_yaml(store.read_text(path, config.MAX_BYTES)) or kind()
     except store.DamagedError:
-        return {}
-    return value if isinstance(value, dict) else {}
+        raise
+    except Exception as error:  # YAML has a dozen unrelated classes for bad files
+        raise config.ConfigError(f"{path} cannot be read: {error}") from None
+    if not isinstance(found, kind):
+        raise config.ConfigError(f"{path} holds no {kind.__name__}")
+    return found
 
 
 # ------------------------------------------------------------------------------------- folding

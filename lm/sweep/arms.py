@@ -84,4 +84,4 @@ def table(ranking: Sequence[dict[str, Any]]) -> str:
 
 def natural(name: str) -> tuple[int, str]:
     """Sorts 2 before 10."""
-    return (int(name), "") if name.isdigit() else (1 << 62, name)
+    return (int(name), "") if name.isdecimal() else (1 << 62, name)
