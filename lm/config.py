@@ -170,7 +170,7 @@ class HFTokenizerConfig(TokenizerConfig):
 @dataclass
 class ModelConfig(Part):
     group: ClassVar[str] = "model"
-    context_len: int = within(128, 2)  # tokens a training window holds; the most a model may read
+    context_len: int = within(128, 2, 1 << 20)  # tokens a training window holds
     lr_scale: float = within(1.0, 0.0)  # factor on the optimizer's rates for this model
 
 
@@ -199,9 +199,9 @@ class BigramConfig(ModelConfig):
 class MLPConfig(ModelConfig):
     builds: ClassVar[str] = "lm.models.mlp:MLP"
     name: str = "mlp"
-    window: int = within(8, 1)  # previous tokens it sees
-    n_embd: int = within(64, 1)  # per token
-    n_hidden: int = within(256, 1)
+    window: int = within(8, 1, 1 << 16)  # previous tokens it sees
+    n_embd: int = within(64, 1, 1 << 16)  # per token
+    n_hidden: int = within(256, 1, 1 << 20)
     dropout: float = within(0.0, 0.0, 0.99)
 
 
@@ -209,9 +209,9 @@ class MLPConfig(ModelConfig):
 class GRUConfig(ModelConfig):
     builds: ClassVar[str] = "lm.models.gru:GRU"
     name: str = "gru"
-    n_layer: int = within(1, 1)
-    n_embd: int = within(128, 1)
-    n_hidden: int = within(256, 1)
+    n_layer: int = within(1, 1, 1024)
+    n_embd: int = within(128, 1, 1 << 16)
+    n_hidden: int = within(256, 1, 1 << 20)
     dropout: float = within(0.0, 0.0, 0.99)
 
 
@@ -219,11 +219,11 @@ class GRUConfig(ModelConfig):
 class TransformerConfig(ModelConfig):
     builds: ClassVar[str] = "lm.models.transformer:Transformer"
     name: str = "transformer"
-    n_layer: int = within(4, 1)
-    n_head: int = within(4, 1)
-    n_kv_head: int = within(0, 0)  # heads of keys and values (GQA); 0: as many as n_head
-    n_embd: int = within(128, 1)  # width of the residual stream
-    n_mlp: int = within(0, 0)  # width inside the MLP; 0: 4 n_embd, or 8/3 n_embd for swiglu
+    n_layer: int = within(4, 1, 1024)
+    n_head: int = within(4, 1, 1024)
+    n_kv_head: int = within(0, 0, 1024)  # heads of keys and values (GQA); 0: as many as n_head
+    n_embd: int = within(128, 1, 1 << 16)  # width of the residual stream
+    n_mlp: int = within(0, 0, 1 << 20)  # in the MLP; 0: 4 n_embd, or 8/3 n_embd for swiglu
     positions: str = one_of("rope", "learned")
     rope_base: float = within(10_000.0, 1.0)
     norm: str = one_of("rmsnorm", "layernorm")
@@ -594,23 +594,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def plain_yaml(text: str) -> Any:
     """The values of a YAML text; raises YAMLError, or ValueError for what could explode.
 
-    An alias (`*name`) repeats a part of the file, so that a few lines can mean a billion values:
-    none is allowed, and this is checked on the nodes, before any value is made of them.
+    An alias (`*name`) repeats a part of the file, so that a few lines can mean a billion values,
+    and a great depth ends the process in the C library: neither is allowed.
     """
-    loader = Loader(text)
-    root = loader.get_single_node()
-    waiting, seen = [(root, 0)], set()
-    while waiting:
-        node, depth = waiting.pop()
-        if id(node) in seen:
-            raise ValueError("it holds an alias (*): write the value itself")
+    depth = 0
+    for event in yaml.parse(text, Loader):  # no value is made yet
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"*{event.anchor} is an alias: write the value itself")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-        seen.add(id(node))
-        if isinstance(node, yaml.CollectionNode):
-            for part in node.value:
-                waiting += [(n, depth + 1) for n in (part if isinstance(part, tuple) else [part])]
-    return None if root is None else loader.construct_document(root)
+    return Loader(text).get_single_data()
 
 
 def flat(cfg: Config) -> dict[str, Any]:
