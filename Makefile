@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+CACHE := $(or $(LM_CACHE_DIR),outputs/cache)
 EXTRAS := dev,sweep,launchers,interop
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-faults lint sweep sample evaluate report experiment review sync clean clean-cache
+.PHONY: help setup train test test-faults lint sweep sample evaluate report experiment review sync cache clean clean-cache
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,5 +63,8 @@ clean: clean-cache  ## delete the virtual environment and the caches; runs stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+cache:  ## what the cache holds, and its size
+	@du -ch $(CACHE)/* 2>/dev/null | sed 's|$(CACHE)/||'
+
 clean-cache:  ## delete the built corpora, tokenizers and token files
-	rm -rf outputs/cache
+	rm -rf $(foreach kind,corpora tokenizers tokens floors downloads,$(CACHE)/$(kind)* $(CACHE)/.$(kind)*)

@@ -410,6 +410,11 @@ class Config(Settings):
     init_from: str = ""  # a Hugging Face folder (GPT-2 or Llama): its model, weights, tokenizer
     seed: int = within(0, 0, 2**32 - 1)  # of weights, batches, dropout and samples
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.name) > 100 or not (self.name + " ").isprintable():
+            raise ConfigError(f"name={self.name[:100]!a}: one line of at most 100 characters")
+
 
 # ------------------------------------------------------- commands that read a finished run
 
@@ -610,15 +615,16 @@ def plain_yaml(text: str) -> Any:
 
 def flat(cfg: Config) -> dict[str, Any]:
     """Every setting by its dotted key: {"model.n_layer": 4, ...}."""
+    return flat_values(asdict(cfg))
 
-    def walk(node: dict, prefix: str) -> dict[str, Any]:
-        rows: dict[str, Any] = {}
-        for key, value in node.items():
-            deeper = isinstance(value, dict)
-            rows.update(walk(value, f"{prefix}{key}.") if deeper else {prefix + key: value})
-        return rows
 
-    return walk(asdict(cfg), "")
+def flat_values(node: Mapping, prefix: str = "") -> dict[str, Any]:
+    """Nested values by their dotted keys."""
+    rows: dict[str, Any] = {}
+    for key, value in node.items():
+        deeper = isinstance(value, dict)
+        rows |= flat_values(value, f"{prefix}{key}.") if deeper else {f"{prefix}{key}": value}
+    return rows
 
 
 def typed(cls: type, values: Mapping, prefix: str) -> dict[str, Any]:

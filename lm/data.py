@@ -91,7 +91,7 @@ def check(folder: Path, tokenizer: Any) -> None:
     record = store.read_json(folder / RECORD, FORM)
     for name, mine in (("tokenizer", tokenizer.fingerprint), ("vocab_size", tokenizer.vocab_size)):
         if record[name] != mine:
-            raise store.DamagedError(f"{folder} has {name} {record[name]!a:.20}, not {mine!a:.20}")
+            raise store.DamagedError(f"{folder} holds tokens of another {name}")
     for split in record["splits"]:
         ids = load(folder, split)
         for start in range(0, len(ids), CHUNK):

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import re
 import secrets
 import sys
 import traceback
@@ -36,6 +37,7 @@ from lm.export import hf_config
 from lm.sweep import arms, tuner
 
 log = logging.getLogger(__name__)
+SECRET = re.compile(r"oc\.env:\s*([^,}]*(?:KEY|TOKEN|SECRET|PASSW)[^,}]*)", re.IGNORECASE)
 # When a run is continued.
 MAY_CHANGE = ("train.micro_batch", "train.steps", "train.tokens", "train.flops", "train.seconds")
 
@@ -171,7 +173,10 @@ def compose_run(words: list[str]) -> Config:
 
 
 def load(composed: DictConfig) -> Config:
-    """What Hydra composed, as a checked Config."""
+    """What Hydra composed, as a checked Config. No secret of the environment gets into it."""
+    for key, value in config.flat_values(OmegaConf.to_container(composed, resolve=False)).items():
+        if isinstance(value, str) and (secret := SECRET.search(value)):
+            raise ConfigError(f"{key}={value}: {secret[1]} would be written into the run's files")
     values = OmegaConf.to_container(composed, resolve=True)
     values = {str(k): v for k, v in values.items() if k not in ("hydra", "experiment")}
     return config.load(hf_config.adopt(values) if values.get("init_from") else values)

@@ -87,6 +87,16 @@ BAD = {
     "seed": "missing EQUAL",
     "name=a=b": "two pairs of quotes",
     "optimizer=adamw,muon": "add --multirun",
+    "track.notes=${oc.env:WANDB_API_KEY}": "WANDB_API_KEY would be written into the run's files",
+    "track.notes=${oc.env:HF_TOKEN,none}": "HF_TOKEN would be written",
+    "track.notes=${oc.env:NO_SUCH_VARIABLE_HERE}": "NO_SUCH_VARIABLE_HERE",
+    "model.n_layer=1000000000": "must be from 1 to 1024",
+    "model.n_embd=1000000": "must be from 1 to 65536",
+    "train.steps=1" + "0" * 400: "train.steps",
+    "optimizer.lr=1e400": "optimizer.lr=inf: must be at least 0",
+    "model.builds=os:system": "unknown setting model.builds",
+    "model=../../../etc/passwd": "model",
+    "seed=0,1": "add --multirun",
     "+corpus._target_=os.system": "unknown setting corpus._target_",
     "+model.builds=os:system": "unknown setting model.builds",
 }
@@ -99,6 +109,13 @@ def test_a_mistake_is_named_in_one_line_and_makes_nothing(word, tmp_path):
     assert BAD[word] in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a\nb", "x" * 300, "\x1b[2J", "\u202eabc"])
+def test_a_name_that_is_not_one_short_line_is_refused(name, cfg):
+    values = dataclasses.asdict(cfg()) | {"name": name}
+    with pytest.raises(config.ConfigError, match="one line of at most 100 characters"):
+        config.load(values)
 
 
 def test_two_budgets_are_one_too_many():

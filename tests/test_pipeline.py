@@ -1,12 +1,16 @@
 """Each stage is built once, found again, and rebuilt when and only when its inputs change."""
 
+import contextlib
 import json
 import logging
+import multiprocessing
 import os
+import shutil
+import signal
 
 import pytest
 
-from lm import pipeline, store, tokenizers
+from lm import data, pipeline, store, tokenizers
 
 
 @pytest.fixture
@@ -115,6 +119,72 @@ def test_a_stage_that_is_sealed_but_senseless_is_rebuilt(stage, file, cfg, tiny,
     store._seal(folder)
     assert stages(cfg(*tiny)) == {**REUSED, file: "built"}
     assert "building it again" in caplog.text
+
+
+def prepare_at_once(n, cfg, log):
+    """Prepare in n processes; each writes the stages that it built into `log`, and its exit code
+    is what comes back."""
+
+    def job():
+        with open(log, "a") as file:
+            handler = logging.StreamHandler(file)
+            logging.getLogger().addHandler(handler)
+            logging.getLogger("lm.pipeline").setLevel(logging.INFO)
+            pipeline.prepare(cfg)
+
+    jobs = [multiprocessing.get_context("fork").Process(target=job) for _ in range(n)]
+    for process in jobs:
+        process.start()
+    for process in jobs:
+        process.join()
+    return [process.exitcode for process in jobs]
+
+
+def digest():
+    """The checksum of every file in the cache but the lock files."""
+    files = sorted(p for p in store.cache_dir().rglob("*") if p.is_file() and p.suffix != ".lock")
+    return {str(p.relative_to(store.cache_dir())): store.sha256(p) for p in files}
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_eight_jobs_on_an_empty_cache_build_what_one_builds(
+    cfg, tiny, tmp_path, locks, monkeypatch, caplog
+):
+    made = cfg(*tiny, "tokenizer=bpe", "tokenizer.vocab_size=300")
+    pipeline.prepare(made)
+    alone = digest()
+    shutil.rmtree(store.cache_dir())
+    if not locks:  # network file systems where every lock succeeds
+        monkeypatch.setattr(store, "fcntl", None)
+    assert prepare_at_once(8, made, tmp_path / "log") == [0] * 8
+    assert digest() == alone
+    built = (tmp_path / "log").read_text().count("built in")
+    assert built == 3 if locks else 3 <= built <= 24
+
+
+def test_a_job_killed_while_it_builds_costs_the_others_nothing(cfg, tiny, tmp_path, monkeypatch):
+    made, pack, first = cfg(*tiny), data.pack, tmp_path / "first"
+
+    def dies_once(*arguments):
+        counts = pack(*arguments)
+        with contextlib.suppress(FileExistsError):
+            first.touch(exist_ok=False)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return counts
+
+    monkeypatch.setattr(data, "pack", dies_once)
+    assert sorted(prepare_at_once(4, made, tmp_path / "log")) == [-signal.SIGKILL, 0, 0, 0]
+    assert (tmp_path / "log").read_text().count("built in") == 3
+    assert not list(store.cache_dir().glob(".*.tmp"))
+    before = digest()
+    shutil.rmtree(store.cache_dir())
+    pipeline.prepare(made)
+    assert digest() == before
+
+
+def test_the_cache_is_the_owners_alone(cfg, tiny):
+    pipeline.prepare(cfg(*tiny))
+    assert store.cache_dir().stat().st_mode & 0o777 == 0o700
 
 
 def test_char_knows_the_letters_of_both_splits(cfg, tmp_path):

@@ -12,7 +12,9 @@ import pickle
 import runpy
 import shutil
 import struct
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -380,3 +382,47 @@ def test_a_strangers_run_is_refused_in_one_line(kind, stranger, call):
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_every_command_answers_every_damage(kind, command, stranger, call):
     examine(kind, command, stranger, call)
+
+
+# --------------------------------------------------------------------------- secrets and places
+
+
+@pytest.mark.faults
+def test_no_file_holds_the_key_and_a_name_leads_nowhere(command, tiny, tmp_path):
+    key = "5e1717e1" * 5
+    words = (*tiny[:2], *RUN, "track=offline", "name=../../x", "train.prompts=[a]")
+    words = [word for word in words if word != "track=off"]
+    done = command("lm.train", *words, WANDB_API_KEY=key, MY_SECRET=key)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "outputs" / "wandb").is_dir()
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(files) > 20
+    for path in files:
+        assert key.encode() not in path.read_bytes(), path
+    assert {p.name for p in tmp_path.iterdir()} <= {"outputs", "wandb-home"}
+    assert not list(tmp_path.parent.glob("x*"))
+
+
+@pytest.mark.faults
+def test_a_directory_in_which_a_run_trains_is_refused_with_its_process(command, tiny, tmp_path):
+    words = [*tiny, *RUN[-6:], "train.steps=100000", "hydra.run.dir=run"]
+    root = Path(launch.__file__).parent.parent
+    first = subprocess.Popen(
+        [sys.executable, "-m", "lm.train", *words],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (Path("run") / "metrics.jsonl").exists():
+            assert time.monotonic() < deadline and first.poll() is None
+            time.sleep(0.1)
+        second = command("lm.train", *words)
+        assert second.returncode == 2
+        assert f"run is being written by process {first.pid} on" in second.stderr
+    finally:
+        first.kill()
+        first.wait()
+    again = command("lm.train", *tiny, "model=bigram_counts", "hydra.run.dir=run")
+    assert "holds another run" in again.stderr  # the lock went with its process

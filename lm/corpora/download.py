@@ -103,10 +103,15 @@ def find(file: Pinned, folder: Path | None = None) -> Path:
 
 
 def fetch(file: Pinned) -> bytes:
-    """The content of `file` from the network, checked. Raises as `find` does."""
+    """The content of `file` from the network, checked. Raises as `find` does.
+
+    A try goes on where the one before it was cut off, if the server can do that.
+    """
+    body = bytearray()
     for attempt in range(1, TRIES + 1):
         try:
-            return _check(file, _receive(file))
+            _receive(file, body)
+            return _check(file, bytes(body))
         except (OSError, HTTPException) as error:  # unreachable, silent, cut off, or refusing
             problem = str(error) or type(error).__name__
             if isinstance(error, HTTPError) and error.code not in RETRY_STATUS:
@@ -118,22 +123,27 @@ def fetch(file: Pinned) -> bytes:
     )
 
 
-def _receive(file: Pinned) -> bytes:
-    """What the server sends, one byte more than `file` has at the most."""
-    start, body = time.monotonic(), bytearray()
-    request = Request(file.url, headers={"User-Agent": "lm"})
-    with urlopen(request, timeout=TIMEOUT) as response:
+def _receive(file: Pinned, body: bytearray) -> None:
+    """Add what the server sends to `body`, up to one byte more than `file` has."""
+    start = time.monotonic()
+    headers = {"User-Agent": "lm"} | ({"Range": f"bytes={len(body)}-"} if body else {})
+    with urlopen(Request(file.url, headers=headers), timeout=TIMEOUT) as response:
+        if not (response.headers.get("Content-Range") or "").startswith(f"bytes {len(body)}-"):
+            body.clear()  # it begins again
+        before = len(body)
         # read1 returns what one receive brings; read would wait for a full buffer, however long
         while len(body) <= file.size and (chunk := response.read1(1 << 16)):
             body += chunk
             if time.monotonic() - start > DEADLINE:
                 raise TimeoutError(f"{len(body):,} bytes in {DEADLINE:.0f} s is too slow")
         promised = response.headers.get("Content-Length")
-    if promised and promised.isdigit() and len(body) < min(int(promised), file.size + 1):
-        raise ConnectionError(
-            f"the connection ended after {len(body):,} of {int(promised):,} bytes"
-        )
-    return bytes(body)
+    if promised and promised.isdecimal() and len(promised) < 20:
+        size = before + int(promised)
+        if len(body) < min(size, file.size + 1):
+            raise ConnectionError(f"the connection ended after {len(body):,} of {size:,} bytes")
+    if before and hashlib.sha256(body).hexdigest() != file.sha256:
+        body.clear()
+        raise ConnectionError("the parts of two tries do not fit together")
 
 
 def _check(file: Pinned, body: bytes) -> bytes:

@@ -135,6 +135,13 @@ def _walk(folder: Path) -> list[Path]:
         inner[:] = [name for name in inner if not name.startswith(".")]
         names = [name for name in names if not name.startswith(".")]
         files += [Path(base, name) for name in names if name.lower().endswith(SUFFIXES)]
+    inside = os.path.realpath(folder)
+    for file in files:
+        if file.is_symlink() and file.exists() and not file.resolve().is_relative_to(inside):
+            raise ValueError(
+                f"{file} leads out of {folder}, to {file.resolve()}: if you trust it, name it in "
+                "corpus.path"
+            )
     return sorted(files)
 
 

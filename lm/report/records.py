@@ -176,7 +176,7 @@ def natural(path: Path) -> list[tuple[int, str]]:
 def read(path: Path) -> Record:
     """The record of one run directory; ValueError names the file in it that is damaged."""
     store.no_links(path)
-    settings = flat(_yaml(path / config.RESOLVED, dict))
+    settings = config.flat_values(_yaml(path / config.RESOLVED, dict))
     if wrong := store.misfit(settings, SETTINGS):
         raise config.ConfigError(f"{path / config.RESOLVED}: {wrong}")
     result, words = path / folding.RESULT, path / ".hydra" / "overrides.yaml"
@@ -209,15 +209,6 @@ def lines(path: Path) -> list[dict[str, Any]]:
         if not store.misfit(row, ROW) and not store.misfit(list(row.values()), [VALUE]):
             rows.append(row)
     return rows
-
-
-def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        deeper = isinstance(value, dict)
-        found |= flat(value, f"{prefix}{key}.") if deeper else {f"{prefix}{key}": value}
-    return found
 
 
 def _yaml(path: Path, kind: type) -> Any:

@@ -297,9 +297,9 @@ class Tokenizer:
 
     def _no_id(self, ids: Iterable) -> ValueError:
         each = ids.tolist() if isinstance(ids, np.ndarray) else ids
-        bad = next((i for i in each if i not in self._decoder), None)
+        bad = next((i for i in each if not isinstance(i, int) or i not in self._decoder), None)
         known = f"0..{self.vocab_size - 1}" + " with gaps" * (len(self._decoder) < self.vocab_size)
-        return ValueError(f"{bad!r} is not an id: they are the integers {known}")
+        return ValueError(f"{bad!r:.60} is not an id: they are the integers {known}")
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
         """The text of the tokens; `errors` as in bytes.decode, where characters are not whole."""

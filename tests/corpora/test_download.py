@@ -79,6 +79,29 @@ def cut_off(request):
     request.wfile.write(BODY[: len(BODY) // 2])
 
 
+def half_then_rest(request):
+    """Sends half and closes; asked for the rest, sends that."""
+    span = request.headers.get("Range")
+    if span is None:
+        cut_off(request)
+        return
+    start = int(span.removeprefix("bytes=").removesuffix("-"))
+    request.send_response(206)
+    request.send_header("Content-Range", f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")
+    request.send_header("Content-Length", str(len(BODY) - start))
+    request.end_headers()
+    request.wfile.write(BODY[start:])
+
+
+def another_rest(request):
+    """The rest of another file."""
+    start = int((request.headers.get("Range") or "bytes=0-").removeprefix("bytes=")[:-1])
+    request.send_response(206)
+    request.send_header("Content-Range", f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")
+    request.end_headers()
+    request.wfile.write(b"x" * (len(BODY) - start))
+
+
 def endless(request):
     request.send_response(200)
     request.end_headers()
@@ -133,6 +156,19 @@ def test_passing_trouble_is_tried_again(serve, tmp_path, answers):
     file, requests = serve(*answers)
     assert download.find(file, tmp_path).read_bytes() == BODY
     assert len(requests) == len(answers)
+
+
+def test_a_try_goes_on_where_the_one_before_was_cut_off(serve, tmp_path):
+    file, requests = serve(half_then_rest)
+    assert download.find(file, tmp_path).read_bytes() == BODY
+    assert len(requests) == 2
+
+
+def test_parts_that_do_not_fit_are_thrown_away(serve, tmp_path):
+    file, requests = serve(cut_off, another_rest, good)
+    assert download.find(file, tmp_path).read_bytes() == BODY
+    assert len(requests) == 3
+    assert left_in(tmp_path) == ["text.txt"]
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,17 @@ def test_a_circle_of_links_ends(here):
     assert read("in") == ["a"]
 
 
+def test_a_link_out_of_a_folder_is_followed_only_if_it_is_named(here):
+    put("secret.txt", "a key")
+    put("in/a.txt", "a")
+    os.symlink(here / "in" / "a.txt", "in/b.txt")
+    assert read("in") == ["a"]
+    os.symlink(here / "secret.txt", "in/c.txt")
+    with pytest.raises(ValueError, match=r"in/c\.txt leads out of in.*name it in corpus\.path"):
+        read("in")
+    assert read(["in/a.txt", "in/c.txt"]) == ["a", "a key"]
+
+
 @pytest.mark.parametrize(
     ("path", "says"),
     [
