@@ -57,12 +57,10 @@ class Settings:
                 problems.append(
                     f"{self.key(f.name)}={value}: choose {' or '.join(rule['choices'])}"
                 )
-            if "low" in rule and not (
-                math.isfinite(value) and rule["low"] <= value <= rule["high"]
-            ):
+            if "low" in rule and not (_finite(value) and rule["low"] <= value <= rule["high"]):
                 limit = f"from {rule['low']} to {rule['high']}"
                 limit = f"at least {rule['low']}" if rule["high"] == math.inf else limit
-                problems.append(f"{self.key(f.name)}={value}: must be {limit}")
+                problems.append(f"{self.key(f.name)}={str(value)[:40]}: must be {limit}")
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -668,6 +666,10 @@ def _interpolations(node: Any, key: str) -> list[str]:
     if isinstance(node, list):
         return [p for v in node for p in _interpolations(v, key)]
     return [f"{key}={node}: write the value itself"] * (isinstance(node, str) and "${" in node)
+
+
+def _finite(value: float) -> bool:
+    return abs(value) < 1 << 63 if isinstance(value, int) else math.isfinite(value)
 
 
 def _first_line(error: Exception) -> str:

@@ -293,6 +293,8 @@ def _alive(pid: int) -> bool:
         return False
     except (OSError, OverflowError):
         pass
+    with contextlib.suppress(OSError):  # Linux keeps a dead process until its parent looks
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
 
 
