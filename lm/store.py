@@ -205,6 +205,7 @@ def build_once(
         start = time.perf_counter()
         with new_folder(folder) as tmp:
             make(tmp)
+        clear_leftovers(folder.parent)  # of the one before, which may have been dying still
         return time.perf_counter() - start
 
 
