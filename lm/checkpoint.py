@@ -11,9 +11,10 @@ manifest.json. Nothing is pickled. No random state is stored, as every draw is a
 import contextlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from lm import config, failpoint, store
 from lm.models.base import CountModel, LanguageModel
 
 log = logging.getLogger(__name__)
+STATES = {"AdamW": {"step", "exp_avg", "exp_avg_sq"}, "Muon": {"momentum"}}  # of a parameter
 SPARE = 1 << 30  # bytes that a model may take for tables that are computed and not saved
 
 
@@ -63,6 +65,12 @@ class TrainState:
     micro_batch: int = 0  # windows per forward pass that train.micro_batch=auto found; 0: all
     skipped_batches: int = 0  # the batch of a step is number step + skipped_batches
     good_step: int = -1  # newest scheduled checkpoint: where a rollback returns to
+
+
+NUMBER = (int, float)
+KINDS = {int: int, float: NUMBER, list[float]: [NUMBER]}
+FORM: dict[str, Any] = {"state": {"step": int}, "optimizers": [[int]]}  # of state.json
+FORM["state"] |= {f"{f.name}?": KINDS[f.type] for f in fields(TrainState)}
 
 
 def folder(out: Path, step: int) -> Path:
@@ -130,10 +138,12 @@ def resume(
         path = folder(out, step)
         try:
             store.verify(path)
-            saved = store.read_json(path / "state.json")
+            saved = store.read_json(path / "state.json", FORM)
             tensors = load_tensors(path / "optimizer.safetensors")
             state = TrainState(**saved["state"])
-        except (store.DamagedError, KeyError, TypeError) as error:
+            if state.step != step or state.skipped_batches < 0:
+                raise store.DamagedError(f"its state is that of step {state.step}")
+        except (store.DamagedError, TypeError) as error:
             log.warning(f"checkpoint {path.name} is damaged and set aside: {error}")
             path.rename(path.with_name(f"damaged_{path.name}"))
             continue
@@ -214,6 +224,9 @@ def _pack_optimizers(
     return tensors, settings
 
 
+_KEY = re.compile(r"([0-9]{1,4})/([0-9]{1,7})/(\w{1,60})")
+
+
 def _unpack_optimizers(
     optimizers: list[torch.optim.Optimizer],
     tensors: dict[str, torch.Tensor],
@@ -226,19 +239,28 @@ def _unpack_optimizers(
             f"the checkpoint's optimizer has parameter groups of {settings}, this one of {now}: "
             "resume takes the same optimizer and model"
         )
+    if strange := [key for key in tensors if not _KEY.fullmatch(key)]:
+        raise ValueError(f"the checkpoint's optimizer state has the name {strange[0][:60]!a}")
     for i, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, torch.Tensor]] = {}
         for key, tensor in tensors.items():
-            which, parameter, name = key.split("/")
+            which, parameter, name = _KEY.fullmatch(key).groups()
             if int(which) == i:
                 state.setdefault(int(parameter), {})[name] = tensor
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for parameter, values in state.items():
+            wanted = STATES.get(type(optimizer).__name__, values.keys())
+            if parameter >= len(parameters) or values.keys() != wanted:
+                raise ValueError(
+                    f"the checkpoint's optimizer state holds {', '.join(sorted(values))[:99]} of "
+                    f"parameter {parameter}, and not {', '.join(sorted(wanted))[:99]}"
+                )
             for name, tensor in values.items():
-                if tensor.ndim and tensor.shape != parameters[parameter].shape:
+                shape = tensor.shape if tensor.ndim == 0 else parameters[parameter].shape
+                if tensor.shape != shape or not tensor.is_floating_point():
                     raise ValueError(
-                        f"the checkpoint's optimizer state {name} of parameter {parameter} has "
-                        f"shape {tuple(tensor.shape)}, not {tuple(parameters[parameter].shape)}"
+                        f"the checkpoint's optimizer state {name} of parameter {parameter} is "
+                        f"{tensor.dtype} {tuple(tensor.shape)}, not {tuple(shape)}"
                     )
         optimizer.load_state_dict(
             {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
