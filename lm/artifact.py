@@ -55,7 +55,9 @@ def _download(path: str) -> Path:
             below = tmp / "weights" if name in CHECKPOINT else tmp
             found.get_entry(name).download(root=str(below), skip_cache=True)
         store.verify(tmp / "weights")
-        step = int(store.read_json(tmp / "weights/state.json")["state"]["step"])
+        step = store.read_json(tmp / "weights/state.json", {"state": {"step": int}})["state"][
+            "step"
+        ]
         checkpoint.folder(tmp, step).parent.mkdir()
         (tmp / "weights").rename(checkpoint.folder(tmp, step))
         os.rename(tmp, home)

@@ -20,7 +20,7 @@ def same_data(out: Path, prepared: pipeline.Prepared) -> None:
     path = out / "tokenizer.json"
     record = out / "data.json"
     if record.exists():
-        before = store.read_json(record)
+        before = store.read_json(record, {"tokens": {"corpus": str, "tokenizer": str}})
         for what, old, new in (
             ("tokenizer", before["tokens"]["tokenizer"], prepared.tokenizer.fingerprint),
             ("corpus", before["tokens"]["corpus"], prepared.record["tokens"]["corpus"]),

@@ -329,7 +329,7 @@ DAMAGE = {
     "summary: a terabyte": (lambda r: os.truncate(r / "summary.json", 1 << 40), NUMBERS, "bytes"),
     "data: a list": (written("data.json", "[1]"), NUMBERS | {"resume"}, "data.json"),
     "data: words": (updated("data.json", tokens={"corpus": 1}), NUMBERS | {"resume"}, "corpus"),
-    "code: a list": (written("code.json", "[1]"), NUMBERS, "code.json"),
+    "code: a list": (written("code.json", "[1]"), NUMBERS | {"resume"}, "code.json"),
     "result: words": (written("result.json", '{"overrides": 3}'), {"check", "report"}, "overrides"),
     "overrides: a Python object": (
         written(".hydra/overrides.yaml", f"- !!python/object/apply:os.system ['touch {SENTINEL}']"),

@@ -65,7 +65,10 @@ def _read(folder: Path) -> Tensors:
             f"{folder} has no model.safetensors: save it with transformers' save_pretrained (a "
             "pytorch_model.bin is a pickle, which could run code, and is not read)"
         )
-    names = {Path(str(name)).name for name in store.read_json(index)["weight_map"].values()}
+    names = {
+        Path(str(name)).name
+        for name in store.read_json(index, {"weight_map": dict})["weight_map"].values()
+    }
     tensors: Tensors = {}
     for name in sorted(names):
         tensors |= checkpoint.load_tensors(folder / name)
