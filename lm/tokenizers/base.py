@@ -297,7 +297,8 @@ class Tokenizer:
 
     def _no_id(self, ids: Iterable) -> ValueError:
         each = ids.tolist() if isinstance(ids, np.ndarray) else ids
-        bad = next((i for i in each if not isinstance(i, int) or i not in self._decoder), None)
+        number = (int, np.integer)
+        bad = next((i for i in each if not isinstance(i, number) or i not in self._decoder), None)
         known = f"0..{self.vocab_size - 1}" + " with gaps" * (len(self._decoder) < self.vocab_size)
         return ValueError(f"{bad!r:.60} is not an id: they are the integers {known}")
 
