@@ -115,6 +115,7 @@ class Training:
         self.batches = data.Batches(self.prepared.train, batch_size, context_len, cfg.seed)
         self.budget = Budget.of(cfg, model)
         self.update = Update(model, self.optimizers, self.batches, cfg, where, number)
+        self.peak = runtime.peak_flops(where)
         self.spent: list[float] = []  # seconds of the steps since the last logged point
         self.unsaved: StorageError | None = None  # why the last save failed
         state = checkpoint.resume(out, model, self.optimizers)
@@ -172,6 +173,8 @@ class Training:
             speed = len(self.spent) * self.batches.tokens / sum(self.spent)
             row |= _points(state, self.batches) | rates
             row |= {"optim/grad_norm": norm, "speed/tokens_per_s": round(speed, 1)}
+            if self.peak:
+                row["speed/mfu"] = speed * self.model.flops_per_token() / self.peak
             state.losses.clear()
             self.spent.clear()
         if row:

@@ -51,6 +51,21 @@ def _native_bfloat16(where: torch.device) -> bool:
     return False
 
 
+# Dense bfloat16 operations a second, from the makers' data sheets; the first name that fits.
+PEAK = {
+    "B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12,
+    "L40S": 362e12, "L4": 121e12, "A10": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12,
+}  # fmt: skip
+
+
+def peak_flops(where: torch.device) -> float | None:
+    """What the device can do at most, for the share of it that is used (MFU); None: not known."""
+    if where.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(where)
+    return next((flops for known, flops in PEAK.items() if known in name), None)
+
+
 def autocast(where: torch.device, number: torch.dtype) -> contextlib.AbstractContextManager:
     """Matrix products in `number`, weights and sums in float32; nothing to do for float32."""
     if number == torch.float32:

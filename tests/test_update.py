@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lm import config, data, update
+from lm import config, data, runtime, update
 from lm.models import transformer
 from tests.conftest import TINY_TRANSFORMER
 
@@ -95,3 +95,11 @@ def test_auto_compiles_long_runs_alone():
     assert not update.compiles("auto", cpu, 1e12)
     assert update.compiles("on", cpu, 0) and not update.compiles("off", cpu, 1e20)
     assert config.TrainConfig().compile == "auto"
+
+
+def test_the_share_of_a_gpu_that_is_used_needs_its_name(monkeypatch):
+    names = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H100 PCIe": 756e12, "GeForce 256": None}
+    for name, flops in names.items():
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=name: name)
+        assert runtime.peak_flops(torch.device("cuda")) == flops
+    assert runtime.peak_flops(torch.device("cpu")) is None
