@@ -124,7 +124,8 @@ class Training:
             model.fit(self.prepared.train)  # counts; nothing for a model that learns by gradient
             if cfg.init_from:
                 hf_weights.load(Path(cfg.init_from), model)
-        self.state, self.update.micro_batch = state, self.micro_batch
+        self.state = state
+        self.update.micro_batch = self.micro_batch
         log.info(_describe(cfg, model, where, number, self.batches, self.budget))
         flops = self.budget.flops(model, self.batches)
         if self.budget.progress(state) < 1 and compiles(cfg.train.compile, where, flops):
