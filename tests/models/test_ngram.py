@@ -41,6 +41,15 @@ def test_probabilities_equal_those_of_dictionaries(order, n):
             torch.testing.assert_close(probs[t], torch.tensor(expected), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("order", [1, 2, 5])
+def test_probabilities_sum_to_1_after_contexts_seen_and_never_seen(order):
+    ids = text()[text() != 3]  # token 3 is in no context
+    windows = torch.tensor([ids[:8].tolist(), [3] * 8, [0, 3, 0, 1, 3, 3, 1, 0]])
+    probs = ngram(ids, order)(windows).double().exp()  # (B, T, V)
+    torch.testing.assert_close(probs.sum(-1), torch.ones(3, 8).double(), atol=1e-5, rtol=0)
+    assert (probs > 0).all()
+
+
 def test_a_position_depends_on_order_minus_1_tokens():
     model = ngram(text(), 3)
     a = model(torch.tensor([[0, 1, 2, 1]]))[0, -1]

@@ -1,0 +1,166 @@
+"""What training costs as it grows, and what a run costs besides its steps.
+
+    python experiments/benchmarks/growth/bench.py                  # all parts
+    python experiments/benchmarks/growth/bench.py training         # or start, or logging
+
+training: tokens a second and peak memory against context and model size, each in a process of its
+own. start: seconds from the command to the first step. logging: its share of steps of 1 ms.
+Fills results.csv, the README's tables and growth.svg; parts not named keep their rows.
+"""
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+TOKENS = 4096  # in a step, at every context
+CONTEXTS = (64, 128, 256, 512, 1024, 2048)  # at 0.8M
+SIZES = {"0.1M": (2, 64), "0.2M": (4, 64), "0.8M": (4, 128), "3.2M": (4, 256), "11M": (6, 384),
+         "28M": (9, 512)}  # layers, width; at a context of 256  # fmt: skip
+V, REPEATS = 256, 3
+
+
+def train(n_layer: int, n_embd: int, context_len: int) -> dict:
+    """Median time of a step and the peak of resident memory, in this process."""
+    import numpy as np
+    import torch
+
+    from lm import config, data, runtime
+    from lm.update import Update
+
+    empty = megabytes()
+    cfg = config.Config(
+        corpus=config.PydocsConfig(), tokenizer=config.ByteConfig(),
+        optimizer=config.AdamWConfig(), schedule=config.ConstantConfig(),
+        model=config.TransformerConfig(
+            n_layer=n_layer, n_embd=n_embd, n_head=n_embd // 32, context_len=context_len
+        ),
+        train=config.TrainConfig(batch_size=TOKENS // context_len),
+    )  # fmt: skip
+    runtime.configure(cfg.train.threads, cfg.train.deterministic)
+    where = torch.device("cpu")
+    model = cfg.model.build(V)
+    number = runtime.dtype("auto", where, model.low_precision)
+    ids = np.random.default_rng(0).integers(0, V, 1 << 20).astype(np.uint16)
+    batches = data.Batches(ids, cfg.train.batch_size, context_len, 0)
+    update = Update(model, cfg.optimizer.build(model), batches, cfg, where, number)
+    update(0)
+    seconds: list[float] = []
+    while len(seconds) < REPEATS or (sum(seconds) < 2 and len(seconds) < 20):
+        start = time.perf_counter()
+        update(len(seconds) + 1)
+        seconds.append(time.perf_counter() - start)
+    rate = TOKENS / statistics.median(seconds)
+    return {
+        "tokens_per_s": round(rate),
+        "gflop_per_s": round(rate * model.flops_per_token() / 1e9, 1),
+        "peak_mb": round(megabytes() - empty),
+    }
+
+
+def megabytes() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes; bytes on a Mac
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def training() -> list[dict]:
+    points = [("context", "0.8M", c) for c in CONTEXTS] + [("size", s, 256) for s in SIZES]
+    rows = []
+    for series, size, context_len in points:
+        words = ["one", *map(str, (*SIZES[size], context_len))]
+        found = subprocess.run(
+            [sys.executable, __file__, *words], stdout=subprocess.PIPE, check=True
+        )
+        rows.append({"part": series, "what": size, "context": context_len})
+        rows[-1] |= json.loads(found.stdout.splitlines()[-1])
+        print(*rows[-1].values(), flush=True)
+    return rows
+
+
+def start() -> list[dict]:
+    """From the command until its first training loss stands in metrics.jsonl; then it is ended."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for mode in ("off", "offline"):
+            seconds = []
+            for i in range(1 + REPEATS):  # the first builds corpus and tokenizer
+                out = Path(folder) / f"{mode}{i}"
+                words = ["train.steps=50", "train.log_every=1", f"track={mode}"]
+                begin = time.perf_counter()
+                run = subprocess.Popen(
+                    [sys.executable, "-m", "lm.train", *words, f"hydra.run.dir={out}"],
+                    cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                )  # fmt: skip
+                curve = out / "metrics.jsonl"
+                while not (curve.exists() and "train/loss" in curve.read_text("utf-8")):
+                    if run.poll() is not None:
+                        raise SystemExit(f"lm.train {' '.join(words)} ended with {run.returncode}")
+                    time.sleep(0.01)
+                seconds.append(time.perf_counter() - begin)
+                run.terminate()
+                run.wait()
+            middle = round(statistics.median(seconds[1:]), 2)
+            rows.append({"part": "start", "what": f"track={mode}", "seconds": middle})
+            print(*rows[-1].values(), flush=True)
+    return rows
+
+
+def logging() -> list[dict]:
+    """The mean over a run of 10,000 steps of 1 ms that logs each one, the close included."""
+    import torch
+
+    from lm import launch, track
+    from lm.checkpoint import TrainState
+
+    rows, n, a = [], 10_000, torch.zeros(128, 128)
+    values = {
+        "train/loss": 4.123456, "epoch": 0.1, "optim/lr": 1e-3, "optim/grad_norm": 1.23456,
+        "speed/tokens_per_s": 123456.7,
+    }  # fmt: skip
+    for mode in ("off", "offline"):
+        cfg = launch.compose_run([f"track={mode}"])
+        spent, state = 0.0, TrainState()
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)  # W&B's files too
+            tracker = track.Tracker(Path(folder), cfg, state, lambda _: 0.5)
+            for state.step in range(n):
+                due = time.perf_counter() + 1e-3
+                while time.perf_counter() < due:
+                    torch.mm(a, a)  # lets W&B's threads run, as the operations of a step do
+                begin = time.perf_counter()
+                tracker.log(state, values)
+                spent += time.perf_counter() - begin
+            begin = time.perf_counter()
+            tracker.__exit__(None, None, None)
+            closing = time.perf_counter() - begin
+        os.chdir(HERE)
+        share = round(100 * spent / n / 1e-3, 2)
+        row = {"part": "logging", "what": f"track={mode}", "percent_of_1_ms": share}
+        rows.append(row | {"seconds": round(closing, 2)})
+        print(*rows[-1].values(), flush=True)
+    return rows
+
+
+PARTS = {"training": training, "start": start, "logging": logging}
+
+
+def main(words: list[str]) -> None:
+    if words[:1] == ["one"]:
+        print(json.dumps(train(*map(int, words[1:]))))
+        return
+    rows = []
+    for name in words or PARTS:
+        rows += PARTS[name]()
+    import report
+
+    report.write(HERE, rows)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
