@@ -18,7 +18,7 @@ from lm.models.base import LanguageModel
 from lm.models.kv_cache import KVCache
 
 Rope = tuple[Tensor, Tensor] | Tensor  # cos and sin of the positions at hand, or both in one
-WRITTEN_OUT = 1024  # positions up to which `attention` beats the fused CPU kernel in bfloat16
+WRITTEN_OUT = 512  # positions up to which `attention` beats the fused CPU kernel in bfloat16
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
