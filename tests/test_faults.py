@@ -57,7 +57,7 @@ def child(made: config.Config, out: Path, points: str = "") -> multiprocessing.P
 
     def work() -> None:
         failpoint._active, failpoint._visits = failpoint._parse(points), {}
-        with signals.handled():
+        with signals.handled(), store.alone(out):
             try:
                 loop.train(made, out)
             except Exception as error:
