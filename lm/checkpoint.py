@@ -139,6 +139,7 @@ def resume(
         try:
             store.verify(path)
             saved = store.read_json(path / "state.json", FORM)
+            weights = load_tensors(path / "model.safetensors")
             tensors = load_tensors(path / "optimizer.safetensors")
             state = TrainState(**saved["state"])
             if state.step != step or state.skipped_batches < 0:
@@ -147,7 +148,7 @@ def resume(
             log.warning(f"checkpoint {path.name} is damaged and set aside: {error}")
             path.rename(path.with_name(f"damaged_{path.name}"))
             continue
-        load_weights(path, model)
+        _fill(model, weights, path)
         _unpack_optimizers(optimizers, tensors, saved["optimizers"])
         log.info(f"resumed from {path.name}")
         return state
@@ -161,7 +162,10 @@ def resume(
 
 def load_weights(path: Path, model: LanguageModel) -> None:
     """Fill the model from a checkpoint; ValueError lists every key and shape that differs."""
-    weights = load_tensors(path / "model.safetensors")
+    _fill(model, load_tensors(path / "model.safetensors"), path)
+
+
+def _fill(model: LanguageModel, weights: dict[str, torch.Tensor], path: Path) -> None:
     mine = model.state_dict()
     try:
         for name, tensor in weights.items():
@@ -183,12 +187,13 @@ def foresee(path: Path, build: Callable[[], LanguageModel]) -> None:
     try:
         with torch.device("meta"):  # shapes alone
             model = build()
+    except Exception:  # it computes with values as it is made, in whatever way
+        return
+    try:
         with safe_open(file, "pt") as saved:
             shapes = {name: saved.get_slice(name).get_shape() for name in saved.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise store.DamagedError(f"{file} cannot be read: {error}") from None
-    except (RuntimeError, NotImplementedError):
-        return  # a model that computes with values as it is made
     if isinstance(model, CountModel):
         return  # its tables have the length that the file says
     for name, tensor in model.state_dict().items():
@@ -200,6 +205,14 @@ def foresee(path: Path, build: Callable[[], LanguageModel]) -> None:
     needed = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
     if needed > SPARE + 4 * file.stat().st_size:
         raise ValueError(f"{path}: its model takes {needed:,} bytes, far more than its weights")
+
+
+def foresee_any(out: Path, build: Callable[[], LanguageModel]) -> None:
+    """`foresee` for the newest checkpoint of a run that can be read, if there is one."""
+    for step in reversed(steps(out)):
+        with contextlib.suppress(store.DamagedError):  # resume names it and sets it aside
+            foresee(folder(out, step), build)
+            return
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -259,9 +259,9 @@ def claim(job: Job) -> None:
     path = job.out / config.RESOLVED
     if path.exists():
         there, here = config.flat(config.load(path)), config.flat(job.cfg)
-        changed = [k for k in here if here[k] != there[k]]
+        changed = [k for k in here if k not in there or here[k] != there[k]]
         if differ := [k for k in changed if k not in MAY_CHANGE]:
-            lines = ", ".join(f"{k} is {there[k]} there and {here[k]} here" for k in differ)
+            lines = ", ".join(f"{k} is {there.get(k)} there and {here[k]} here" for k in differ)
             raise ConfigError(f"{job.out} holds another run: {lines}; choose another directory")
         if not changed:
             return

@@ -104,6 +104,7 @@ class Training:
         self.prepared = pipeline.prepare(cfg)
         self.tokenizer = self.prepared.tokenizer
         origin.same_data(out, self.prepared)
+        checkpoint.foresee_any(out, lambda: cfg.model.build(self.tokenizer.vocab_size))
         torch.manual_seed(runtime.seed(cfg.seed, "init"))
         self.model: LanguageModel = cfg.model.build(self.tokenizer.vocab_size).to(where)
         model = self.model

@@ -160,14 +160,14 @@ def cut_back(path: Path, step: int) -> int:
     if not path.exists():
         return 0
     # Not splitlines: a sample may hold U+2028, which is a line's end there but not in JSON.
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = store.read_text(path, errors="replace").split("\n")
     kept = []
     for line in lines[:-1]:  # behind the last line's end is nothing, or a torn line
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
-        if not isinstance(row, dict) or row.get("step", step) >= step:
+        if store.misfit(row, {"step": int}) or row["step"] >= step:
             break
         kept.append(line + "\n")
     store.atomic_write(path, "".join(kept))

@@ -76,7 +76,8 @@ def call(monkeypatch, capfd):
     def run(name):
         module, *words = COMMANDS[name]
         monkeypatch.setattr(sys, "argv", [module, *words])
-        handlers = list(logging.getLogger().handlers)
+        root = logging.getLogger()
+        handlers, root.handlers = root.handlers, []  # so that the command sets up its own
         code = 0
         try:
             if name == "resume":
@@ -87,9 +88,9 @@ def call(monkeypatch, capfd):
         except SystemExit as error:
             code = error.code or 0
         finally:
-            for handler in set(logging.getLogger().handlers) - set(handlers):
-                logging.getLogger().removeHandler(handler)
+            for handler in root.handlers:
                 handler.close()
+            root.handlers = handlers
         return code, capfd.readouterr().err
 
     return run
@@ -205,7 +206,11 @@ NUMBERS = {"export", "check", "report"}  # all that read the summary and the oth
 
 # kind: (what is done, the commands that must refuse, a word of the message)
 DAMAGE = {
-    "settings: a _target_": (written(config.RESOLVED, "_target_: os.system"), READ, "_target_"),
+    "settings: a _target_": (
+        written(config.RESOLVED, "_target_: os.system"),
+        READ | {"resume"},
+        "_target_",
+    ),
     "settings: a _target_ inside": (
         settings(lambda t: t.replace("model:\n", "model:\n  _target_: os.system\n")),
         READ | {"resume"},
@@ -241,7 +246,11 @@ DAMAGE = {
     "settings: no text": (written(config.RESOLVED, b"\xff\xfe"), OPEN, config.RESOLVED),
     "settings: a terabyte": (lambda r: os.truncate(r / config.RESOLVED, 1 << 40), OPEN, "bytes"),
     "settings: a seed in words": (settings(lambda t: t.replace("seed: 0", "seed: x")), OPEN, "x"),
-    "settings: a giant model": (setting("model.n_embd", 65536), READ, "holds another model"),
+    "settings: a giant model": (
+        setting("model.n_embd", 65536),
+        READ | {"resume"},
+        "holds another model",
+    ),
     "settings: endless layers": (setting("model.n_layer", 10**9), READ | {"resume"}, "n_layer"),
     "tokenizer: cut": (lambda r: os.truncate(r / "tokenizer.json", 40), READ, "tokenizer.json"),
     "tokenizer: a pickle": (written("tokenizer.json", PICKLE), READ, "tokenizer.json"),
@@ -271,12 +280,20 @@ DAMAGE = {
     ),
     "weights: another dtype": (
         weights(lambda t: {k: v.to(torch.int64) for k, v in t.items()}),
-        READ,
+        READ | {"resume"},
         "torch.int64",
     ),
-    "weights: NaN": (weights(lambda t: {k: v * torch.nan for k, v in t.items()}), READ, "finite"),
-    "weights: one more": (weights(lambda t: t | {"x": torch.ones(1)}), READ, "another model"),
-    "weights: none": (weights(lambda t: {"x": torch.ones(1)}), READ, "another model"),
+    "weights: NaN": (
+        weights(lambda t: {k: v * torch.nan for k, v in t.items()}),
+        READ | {"resume"},
+        "finite",
+    ),
+    "weights: one more": (
+        weights(lambda t: t | {"x": torch.ones(1)}),
+        READ | {"resume"},
+        "another model",
+    ),
+    "weights: none": (weights(lambda t: {"x": torch.ones(1)}), READ | {"resume"}, "another model"),
     "checkpoint: a list": (
         sealed(lambda f: (f / "state.json").write_text("[]")),
         {"check"},
@@ -308,7 +325,7 @@ DAMAGE = {
             (r / "checkpoints/step_000009").mkdir(parents=True),
         ),
         READ | {"resume"},
-        "manifest.json",
+        "checkpoint",
     ),
     "checkpoint: a strange number": (
         lambda r: (
@@ -338,7 +355,7 @@ DAMAGE = {
     ),
     "metrics: a terabyte": (
         lambda r: os.truncate(r / "metrics.jsonl", 1 << 40),
-        {"check", "report"},
+        {"check", "report", "resume"},
         "bytes",
     ),
     # And what must disturb nobody.

@@ -137,7 +137,10 @@ def panels(arms: Sequence[Arm], x: str = "tokens") -> list[figures.Panel]:
         for arm in group:
             curves = [run.curve("val/bpb", x) for run in arm.done]
             seeds = [tuple(zip(*curve, strict=True)) for curve in curves if curve]
-            lines.append(figures.Line(without(arm.label, first.corpus_name), seeds))
+            if seeds:
+                lines.append(figures.Line(without(arm.label, first.corpus_name), seeds))
+        if not lines:
+            continue
         levels = floors.exact(first)
         one = len({run.tokenizer for arm in group for run in arm.done}) == 1
         if one and not any(line.is_level for line in lines):

@@ -62,6 +62,8 @@ class Panel:
 
 def curves(panels: Sequence[Panel], path: Path, x: str = "tokens", y: str = "val/bpb") -> None:
     """Write the panels side by side; the ending of `path` says whether as .svg or .png."""
+    if not panels:
+        raise ValueError("no complete run has a point of val/bpb to draw")
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     width = {1: 7.6, 2: 11.0, 3: 14.0}[columns]

@@ -36,8 +36,7 @@ def write(cfg: config.ReportConfig, roots: Sequence[Path], quiet: bool = False) 
         return runs
     written = [out]
     done = [arm for arm in records.arms(runs, by) if arm.n]
-    if done:
-        panels = experiment.panels(best(done))
+    if panels := experiment.panels(best(done)):
         for ending in (".svg", ".png"):
             written.append(out.with_name(f"{out.stem}-curves{ending}"))
             figures.curves(panels, written[-1])

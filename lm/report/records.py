@@ -87,7 +87,8 @@ class Record:
         numbers are left out."""
         each, column = (self.flops_per_token or 0, "tokens") if against == "flops" else (1, against)
         pairs = [(row.get(column), row.get(key)) for row in self.rows]
-        both = [pair for pair in pairs if all(isinstance(v, (int, float)) for v in pair)]
+        both = [p for p in pairs if all(isinstance(v, (int, float)) for v in p)]
+        both = [p for p in both if all(map(math.isfinite, p))]
         return [(x * each, y) for x, y in both]
 
     @property
