@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from lm import config, failpoint, store
+from lm import config, distributed, failpoint, store
 from lm.models.base import CountModel, LanguageModel
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class NonFiniteError(ArithmeticError):
     """A loss, gradient or weight is not a number."""
 
     exit_code = 3
+    of_all = True  # the numbers are those of all processes
 
 
 class StorageError(OSError):
@@ -93,11 +94,22 @@ def save(
     """Write the checkpoint of state.step, then delete those that nobody goes back to.
 
     Raises NonFiniteError rather than write a weight that is not finite, and StorageError, with
-    the bytes needed and free, where the disk refuses; the checkpoints of before then stay.
+    the bytes needed and free, where the disk refuses; the checkpoints of before then stay. Of
+    several processes rank 0 writes, and all go on, or raise, when it is done.
     """
-    target = folder(out, state.step)
     weights = {k: v.contiguous() for k, v in model.state_dict().items()}
-    tensors, settings = _pack_optimizers(optimizers)
+    distributed.on_rank_0(_write, out, state, keep_last, weights, *_pack_optimizers(optimizers))
+
+
+def _write(
+    out: Path,
+    state: TrainState,
+    keep_last: int,
+    weights: dict[str, torch.Tensor],
+    tensors: dict[str, torch.Tensor],
+    settings: list[list[int]],
+) -> None:
+    target = folder(out, state.step)
     for name, tensor in (*weights.items(), *tensors.items()):
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise NonFiniteError(f"step {state.step}: {name} has values that are not finite")
@@ -125,6 +137,13 @@ def save(
             failpoint.hit("ckpt.mid_prune")
 
 
+def remove_after(out: Path, step: int) -> None:
+    """Delete the checkpoints of later steps."""
+    for later in steps(out):
+        if later > step:
+            store.remove(folder(out, later))
+
+
 def resume(
     out: Path, model: LanguageModel, optimizers: list[torch.optim.Optimizer]
 ) -> TrainState | None:
@@ -133,25 +152,34 @@ def resume(
     A damaged one is named and set aside. Raises NoCheckpointError if all are damaged, and
     ValueError if the weights belong to another model.
     """
+    path = distributed.on_rank_0(_newest, out)
+    if path is None:
+        return None
+    saved = store.read_json(path / "state.json", FORM)
+    load_weights(path, model)
+    _unpack_optimizers(
+        optimizers, load_tensors(path / "optimizer.safetensors"), saved["optimizers"]
+    )
+    log.info(f"resumed from {path.name}")
+    return TrainState(**saved["state"])
+
+
+def _newest(out: Path) -> Path | None:
     store.clear_leftovers(out / "checkpoints")
     for step in reversed(steps(out)):
         path = folder(out, step)
         try:
             store.verify(path)
-            saved = store.read_json(path / "state.json", FORM)
-            weights = load_tensors(path / "model.safetensors")
-            tensors = load_tensors(path / "optimizer.safetensors")
-            state = TrainState(**saved["state"])
+            state = TrainState(**store.read_json(path / "state.json", FORM)["state"])
             if state.step != step or state.skipped_batches < 0:
                 raise store.DamagedError(f"its state is that of step {state.step}")
+            for name in ("model.safetensors", "optimizer.safetensors"):
+                load_tensors(path / name)
         except (store.DamagedError, TypeError) as error:
             log.warning(f"checkpoint {path.name} is damaged and set aside: {error}")
             path.rename(path.with_name(f"damaged_{path.name}"))
             continue
-        _fill(model, weights, path)
-        _unpack_optimizers(optimizers, tensors, saved["optimizers"])
-        log.info(f"resumed from {path.name}")
-        return state
+        return path
     if any((out / "checkpoints").glob("damaged_*")):
         raise NoCheckpointError(
             f"every checkpoint of {out} is damaged: start a new run, or delete "

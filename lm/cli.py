@@ -123,6 +123,16 @@ def plain_warning(message: Warning | str, *_: Any) -> None:
     logging.getLogger("lm").warning(f"note: {message}")
 
 
+def torchrun() -> bool:
+    """Whether torchrun started this process, and others like it."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def rank() -> int:
+    """Which of torchrun's processes this is; 0 without it."""
+    return int(os.environ["RANK"]) if torchrun() else 0
+
+
 class errors_in_one_line:
     """What the user can mend is told in one line; our own mistakes keep their traceback.
 
@@ -142,7 +152,9 @@ class errors_in_one_line:
         code = getattr(error, "exit_code", 4 if full else 2)
         if issubclass(kind, (ValueError, OSError)) or hasattr(error, "exit_code"):
             sys.stdout.flush()
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            where = f"rank {rank()}: " * (rank() > 0)
+            if not where or not isinstance(error, ConfigError):  # rank 0 has told that one too
+                print(f"error: {where}{' '.join(str(error).split())}", file=sys.stderr)
             sys.exit(code)
 
 

@@ -339,6 +339,8 @@ class TrainConfig(Settings):
     seconds: float = within(0.0, 0.0)  # of training, if above 0, the budget instead of steps
     batch_size: int = within(16, 1)  # windows of context_len tokens per step
     micro_batch: Any = 0  # windows per forward pass; 0: all; auto: halved until they fit
+    n_proc: int = within(1, 1)  # processes that share a batch, one per GPU or per part of a CPU
+    dist_timeout: float = within(600.0, 1.0)  # seconds until one that does not answer ends the run
     clip: float = within(1.0, 0.0)  # largest gradient norm; 0: off
     skip: int = within(3, 0)  # steps in a row without a finite loss and gradient that are left out
     rollbacks: int = within(1, 0)  # returns to a checkpoint after more of them; then it stops
@@ -372,9 +374,16 @@ class TrainConfig(Settings):
                 f"train.micro_batch={size}: give auto or a number from 0 to "
                 f"train.batch_size={self.batch_size}"
             )
-        if size not in (0, "auto") and self.batch_size % size:
+        if size == "auto" and self.n_proc > 1:
             raise ConfigError(
-                f"train.batch_size={self.batch_size} is not a multiple of train.micro_batch={size}"
+                f"train.micro_batch=auto is for one process, and train.n_proc={self.n_proc}: give "
+                "a number"
+            )
+        if self.batch_size % (self.n_proc * (size if size not in (0, "auto") else 1)):
+            factors = [f"train.micro_batch={size}"] * (size not in (0, "auto"))
+            factors += [f"train.n_proc={self.n_proc}"] * (self.n_proc > 1)
+            raise ConfigError(
+                f"train.batch_size={self.batch_size} is not a multiple of {' x '.join(factors)}"
             )
 
 

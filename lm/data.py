@@ -108,16 +108,26 @@ class Batches(torch.utils.data.Dataset):
     The array is cut into windows of context_len tokens. Each epoch visits every window once, in
     an order of its own and from a starting point of its own, so that the cuts move between epochs.
     `len` is the number of windows an epoch has, divided by the batch size and rounded up.
+    Of several processes, that of rank r gets the rows r, r + n_proc, ... of the same batch.
     """
 
-    def __init__(self, ids: np.ndarray, batch_size: int, context_len: int, seed: int) -> None:
+    def __init__(
+        self,
+        ids: np.ndarray,
+        batch_size: int,
+        context_len: int,
+        seed: int,
+        rank: int = 0,
+        n_proc: int = 1,
+    ) -> None:
         if len(ids) <= context_len:
             raise ValueError(
                 f"the training text has {len(ids)} tokens, and one window needs "
                 f"{context_len + 1}: lower model.context_len or give more text"
             )
         self.ids, self.batch_size, self.context_len, self.seed = ids, batch_size, context_len, seed
-        self.tokens = batch_size * context_len  # a batch has
+        self.rank, self.n_proc = rank, n_proc
+        self.tokens = batch_size * context_len  # a batch has, over all processes
         self.n_windows = max(1, (len(ids) - context_len) // context_len)
         self.n_starts = min(context_len, len(ids) - self.n_windows * context_len)
         self._epoch: tuple[int, np.ndarray] | None = None  # the last order made, to save remaking
@@ -133,10 +143,11 @@ class Batches(torch.utils.data.Dataset):
         return block[:, :-1], block[:, 1:]
 
     def starts(self, step: int) -> np.ndarray:
-        """Where the windows of a step begin, (B,)."""
+        """Where this process's windows of a step begin, (B,)."""
         if step < 0:
             raise IndexError(f"step {step} is negative")
-        visits = step * self.batch_size + np.arange(self.batch_size)
+        rows = np.arange(self.rank, self.batch_size, self.n_proc)
+        visits = step * self.batch_size + rows
         return np.array([self._order(v // self.n_windows)[v % self.n_windows] for v in visits])
 
     def _order(self, epoch: int) -> np.ndarray:

@@ -4,6 +4,7 @@ python -m lm.evaluate run=latest split=val
 python -m lm.evaluate run=latest corpus=my.txt
 """
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm import cli, config, data, failpoint, metrics, pipeline, runtime, signals
+from lm import cli, config, data, distributed, failpoint, metrics, pipeline, runtime, signals
 from lm.models.base import LanguageModel
 from lm.run import Run
 
@@ -34,12 +35,13 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    where = next((t.device for t in model.state_dict().values()), torch.device("cpu"))
+    where = model.device
     n_bytes_of = torch.from_numpy(lengths).to(where)
     rows = max(1, min(TOKENS, LOGITS // model.vocab_size) // model.context_len)
-    sums = torch.zeros(2, dtype=torch.float64, device=where)  # nats of all, nats of text
-    n_tokens = n_bytes = 0
-    for x, y in data.windows(ids, rows, model.context_len):
+    # Nats of all, nats of text, tokens, bytes; of several processes each scores its share.
+    sums = torch.zeros(4, dtype=torch.float64, device=where)
+    passes = data.windows(ids, rows, model.context_len)
+    for x, y in itertools.islice(passes, distributed.rank(), None, distributed.n_proc()):
         signals.poll()
         failpoint.hit("eval.mid")
         x, y = x.to(where), y.to(where)
@@ -47,18 +49,17 @@ def evaluate(
             logits = model(x)
         nats = metrics.nats(logits, y).double()  # (B, T)
         size = n_bytes_of[y.clamp(min=0)] * (y != metrics.IGNORE)
-        sums += torch.stack([nats.sum(), nats[size > 0].sum()])
-        n_tokens += int((y != metrics.IGNORE).sum())
-        n_bytes += int(size.sum())
+        counts = (y != metrics.IGNORE).sum(), size.sum()
+        sums += torch.stack([nats.sum(), nats[size > 0].sum(), *counts])
     model.train(was_training)
-    total, of_text = sums.tolist()
+    total, of_text, n_tokens, n_bytes = distributed.total(sums).tolist()
     loss = total / max(1, n_tokens)
     return {
         "loss": loss,
         "ppl": metrics.perplexity(loss),
         "bpb": metrics.bits_per_byte(of_text, n_bytes),
-        "tokens": n_tokens,
-        "bytes": n_bytes,
+        "tokens": int(n_tokens),
+        "bytes": int(n_bytes),
     }
 
 

@@ -7,6 +7,7 @@ Actions: kill and term (SIGKILL and SIGTERM to this process), raise, memory (a M
 sleep:SECONDS, an error of the system by its name (enospc, erofs, ...), and nan, inf, x100, which
 spoil the value that is passed.
 `@3` or `@3-5` names the visits, counted from 1, or else the steps that count; none: all of them.
+`1:train.loss=nan` happens on rank 1 of several processes alone.
 """
 
 import errno
@@ -33,7 +34,7 @@ def _parse(text: str) -> dict[str, tuple[str, range | None]]:
     found = {}
     for word in filter(None, text.split(",")):
         point, _, action = word.partition("=")
-        if point not in POINTS:
+        if point.rpartition(":")[2] not in POINTS:
             raise ValueError(f"LM_FAILPOINTS names {point}; there are {', '.join(POINTS)}")
         action, _, when = action.partition("@")
         first, _, last = when.partition("-")
@@ -47,9 +48,12 @@ _visits: dict[str, int] = {}
 
 def hit(point: str, value: Any = None, step: int | None = None) -> Any:
     """`value`, unless LM_FAILPOINTS names this point."""
-    if not _active or point not in _active:
+    if not _active:
         return value
-    action, when = _active[point]
+    key = point if point in _active else f"{os.environ.get('RANK', 0)}:{point}"
+    if key not in _active:
+        return value
+    action, when = _active[key]
     _visits[point] = _visits.get(point, 0) + 1
     if when is not None and (step if step is not None else _visits[point]) not in when:
         return value

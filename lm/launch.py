@@ -38,8 +38,11 @@ from lm.sweep import arms, tuner
 
 log = logging.getLogger(__name__)
 SECRET = re.compile(r"oc\.env:\s*([^,}]*(?:KEY|TOKEN|SECRET|PASSW)[^,}]*)", re.IGNORECASE)
+BUDGETS = ("train.steps", "train.tokens", "train.flops", "train.seconds")
 # When a run is continued.
-MAY_CHANGE = ("train.micro_batch", "train.steps", "train.tokens", "train.flops", "train.seconds")
+MAY_CHANGE = (*BUDGETS, "train.micro_batch", "train.n_proc", "train.dist_timeout")
+MUTE = ("hydra.run.dir=.", "hydra.output_subdir=null")  # what ranks above 0 tell Hydra
+MUTE = (*MUTE, "hydra/job_logging=none", "hydra/hydra_logging=none")
 
 
 @dataclass
@@ -82,7 +85,7 @@ def main(run: Callable[[Job], float]) -> None:
 
 def _main(run: Callable[[Job], float], words: list[str]) -> None:
     with cli.errors_in_one_line():
-        words = sys.argv[1:] = cli.without_imports(words)  # Hydra reads sys.argv again
+        words = sys.argv[1:] = _of_rank(cli.without_imports(words))  # Hydra reads sys.argv again
         register()
         if any(w.startswith("resume=") for w in words):
             run(resumed(words))
@@ -95,6 +98,22 @@ def _main(run: Callable[[Job], float], words: list[str]) -> None:
         return _arm(run, composed) if sweep else _single(run, composed)
 
     task()
+
+
+def _of_rank(words: list[str]) -> list[str]:
+    """The words of one of torchrun's processes: with their number, and silent above rank 0."""
+    if not cli.torchrun():
+        return words
+    n = os.environ["WORLD_SIZE"]
+    if {"-m", "--multirun"} & set(words):
+        raise ConfigError(
+            "every process of torchrun would run the whole sweep: python -m lm.train -m "
+            f"train.n_proc={n} starts the processes of each job by itself"
+        )
+    if other := [w for w in words if w.startswith("train.n_proc=") and w != f"train.n_proc={n}"]:
+        raise ConfigError(f"{other[0]}, but torchrun started {n} processes: leave it out")
+    mute = () if cli.rank() == 0 or any(w.startswith("resume=") for w in words) else MUTE
+    return [*words, f"train.n_proc={n}", *mute]
 
 
 def folder(name: str) -> Path:
@@ -243,9 +262,18 @@ def resumed(words: list[str]) -> Job:
     config.load(saved)  # now, or saved["train"] may be anything
     for key, value in values.items():
         saved["train"][key.removeprefix("train.")] = value
+    job = Job(config.load(saved), out, words)
+    if cli.rank() == 0:
+        log_to(out)
+    return job
+
+
+def log_to(out: Path) -> None:
+    """Log as Hydra's jobs do: to the terminal and to the run's train.log."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Console()])
-    logging.getLogger().addHandler(logging.FileHandler(out / "train.log"))
-    return Job(config.load(saved), out, words)
+    file = logging.FileHandler(out / "train.log")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(file)
 
 
 # --------------------------------------------------------------------------- inside Hydra's jobs
@@ -265,7 +293,8 @@ def claim(job: Job) -> None:
             raise ConfigError(f"{job.out} holds another run: {lines}; choose another directory")
         if not changed:
             return
-        (job.out / "summary.json").unlink(missing_ok=True)  # another budget: there is more to do
+        if set(changed) & set(BUDGETS):
+            (job.out / "summary.json").unlink(missing_ok=True)  # there is more to do
     config.save(job.cfg, path)
 
 

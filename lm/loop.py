@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lm import checkpoint, data, guard, origin, pipeline, runtime, signals, store
+from lm import checkpoint, data, distributed, guard, origin, pipeline, runtime, signals
 from lm.check import doctor
 from lm.checkpoint import NonFiniteError, StorageError, TrainState
 from lm.config import Config
@@ -22,7 +22,7 @@ from lm.export import hf_weights
 from lm.generate import generate_text
 from lm.lens import page
 from lm.models.base import LanguageModel
-from lm.track import Tracker
+from lm.track import Tracker, tracker
 from lm.update import Update, compiles, set_rates
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def train(
     run.
     """
     run = Training(cfg, out)
-    with Tracker(out, cfg, run.state, run.budget.progress, group) as track, signals.held():
+    with tracker(out, cfg, run.state, run.budget.progress, group) as track, signals.held():
         track.watch(run.model, run.state)
         while True:
             try:
@@ -101,19 +101,21 @@ class Training:
         self.cfg, self.out = cfg, out
         runtime.configure(cfg.train.threads, cfg.train.deterministic)
         where = runtime.device(cfg.train.device)
-        self.prepared = pipeline.prepare(cfg)
+        with distributed.rank_0_first():
+            self.prepared = pipeline.prepare(cfg)
         self.tokenizer = self.prepared.tokenizer
-        origin.same_data(out, self.prepared)
+        distributed.on_rank_0(origin.same_data, out, self.prepared)
         checkpoint.foresee_any(out, lambda: cfg.model.build(self.tokenizer.vocab_size))
         torch.manual_seed(runtime.seed(cfg.seed, "init"))
         self.model: LanguageModel = cfg.model.build(self.tokenizer.vocab_size).to(where)
         model = self.model
         number = runtime.dtype(cfg.train.dtype, where, model.low_precision)
-        origin.same_code(out, where, number)
+        distributed.on_rank_0(origin.same_code, out, where, number)
         self.exact = number if where.type == "cuda" else torch.float32  # for validation
         self.optimizers = cfg.optimizer.build(model, number) if model.trainable else []
-        batch_size, context_len = cfg.train.batch_size, model.context_len
-        self.batches = data.Batches(self.prepared.train, batch_size, context_len, cfg.seed)
+        size = cfg.train.batch_size, model.context_len
+        which = cfg.seed, distributed.rank(), distributed.n_proc()
+        self.batches = data.Batches(self.prepared.train, *size, *which)
         self.budget = Budget.of(cfg, model)
         self.update = Update(model, self.optimizers, self.batches, cfg, where, number)
         self.peak = runtime.peak_flops(where)
@@ -136,7 +138,8 @@ class Training:
         """Evaluate, sample, save and step until done; the run's summary."""
         cfg, state, val = self.cfg.train, self.state, {}
         while True:
-            signals.poll()
+            distributed.at(state.step)
+            signals.poll(distributed.largest)
             last = self.budget.progress(state) >= 1
             improved = False
             before = state.best_val_bpb, state.best_step
@@ -149,7 +152,7 @@ class Training:
                 points = {f"val/{k}": val[k] for k in ("loss", "ppl", "bpb")}
                 track.log(state, points | _corpus_facts(self.prepared))
                 if report is not None and not last:
-                    report(state.step, val["bpb"])
+                    distributed.on_rank_0(report, state.step, val["bpb"])
             if self.budget.due(state, cfg.sample_every):
                 texts = [write_sample(self.model, self.tokenizer, p, self.cfg) for p in cfg.prompts]
                 track.samples(state, texts)
@@ -170,6 +173,8 @@ class Training:
         loss, norm = self.update_that_fits()
         row = guard.judge(state, loss, norm, cfg.train)
         self.spent.append(time.perf_counter() - start)
+        if self.budget.seconds:  # then the rates depend on it: one clock for all processes
+            self.spent[-1] = distributed.largest(self.spent[-1])[0]
         state.seconds += self.spent[-1]
         if state.step % cfg.train.log_every == 0:
             speed = len(self.spent) * self.batches.tokens / sum(self.spent)
@@ -255,9 +260,7 @@ class Training:
             f"{reason}: back to the checkpoint of step {state.good_step}, and on with "
             "the batches that follow"
         )
-        for step in checkpoint.steps(self.out):
-            if step > state.good_step:
-                store.remove(checkpoint.folder(self.out, step))
+        distributed.on_rank_0(checkpoint.remove_after, self.out, state.good_step)
         good = checkpoint.resume(self.out, self.model, self.optimizers)
         good.skipped_batches = state.skipped_batches + state.step + 1 - good.step
         good.rollbacks, good.skipped = state.rollbacks + 1, state.skipped
@@ -272,13 +275,19 @@ class Training:
         if self.unsaved is not None:
             raise self.unsaved
         summary = _summary(self.state, val, self.model, self.prepared)
-        track.finish(summary)
+        distributed.on_rank_0(track.finish, summary)
+        if distributed.rank() == 0:
+            with distributed.alone():
+                self.look_back(track)
+        return summary
+
+    def look_back(self, track: Tracker) -> None:
+        """What rank 0 has to say about a run that is complete."""
         doctor.after_run(self.out)
         if self.cfg.track.lens and (made := page.after_run(self.out)):
             track.page("lens", made)
         best = f"{self.state.best_val_bpb:.4f} at step {self.state.best_step}"
         log.info(f"done: best val/bpb {best}; python -m lm.sample run={self.out}")
-        return summary
 
 
 def write_sample(model: LanguageModel, tokenizer: Any, prompt: str, cfg: Config) -> dict[str, Any]:

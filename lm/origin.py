@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from lm import pipeline, runtime, store
+from lm import distributed, pipeline, runtime, store
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def same_code(out: Path, where: torch.device, number: torch.dtype) -> None:
     never stopped.
     """
     path = out / "code.json"
-    now = runtime.code_version(where, number)
+    now = runtime.code_version(where, number) | {"n_proc": distributed.n_proc()}
     exact = True
     if path.exists():
         before = store.read_json(path, dict)

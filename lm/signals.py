@@ -14,14 +14,20 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 STOP = (signal.SIGTERM, signal.SIGINT)
 SAVE = getattr(signal, "SIGUSR1", None)  # not on Windows
 
+ECHO = 0.5  # seconds in which a launcher of processes repeats a signal that they have already
+
+together = False  # one of several processes, which stop at the same step or not at all
 _received = 0  # the signal that asks to stop
+_since = 0.0  # when it came
 _held = False
-_save = False
+_save = False  # whether SIGUSR1 came
+_save_agreed = False  # whether it came to any of the processes
 
 
 class Stopped(SystemExit):
@@ -30,12 +36,16 @@ class Stopped(SystemExit):
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
         self.name = signal.Signals(number).name
+        self.of_all = False  # whether all processes of the run stop here
+
+    def __reduce__(self) -> tuple[type["Stopped"], tuple[int]]:  # from process to process
+        return Stopped, (int(self.code) - 128,)
 
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
     """Take the signals over; only the main thread can, elsewhere nothing changes."""
-    global _received, _save
+    global _received, _save, _save_agreed
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -47,7 +57,7 @@ def handled() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if not outer:
-            _received, _save = 0, False
+            _received, _save, _save_agreed = 0, False, False
 
 
 @contextlib.contextmanager
@@ -63,28 +73,41 @@ def held() -> Iterator[None]:
         poll()
 
 
-def poll(agree: Callable[[int], int] = lambda received: received) -> None:
-    """Raise Stopped if a signal asked for it. `agree` makes one answer of those of all ranks."""
-    if number := agree(_received):
-        raise Stopped(number)
+def poll(agree: Callable[[int, int], list[float]] | None = None) -> None:
+    """Raise Stopped if a signal asked for it. `agree` makes one answer of those of all processes;
+    where there are several, nothing happens without it."""
+    global _save, _save_agreed
+    if agree is None:
+        if _received and not together:
+            raise Stopped(_received)
+        return
+    mine, _save = _save, False
+    number, save = map(int, agree(_received, mine))
+    _save_agreed = _save_agreed or bool(save)
+    if number:
+        stop = Stopped(number)
+        stop.of_all = True
+        raise stop
 
 
 def save_asked() -> bool:
-    """Whether SIGUSR1 came since the last time that this was asked."""
-    global _save
-    asked, _save = _save, False
+    """Whether SIGUSR1 came before a `poll` since the last time that this was asked."""
+    global _save_agreed
+    asked, _save_agreed = _save_agreed, False
     return asked
 
 
 def _handle(number: int, _: object) -> None:
-    global _received, _save
+    global _received, _save, _since
     if number == SAVE:
         _save = True
+    elif _received and together and time.monotonic() - _since < ECHO:
+        pass
     elif _received:  # the second one: no clean-up may hold it up
         if sys.stdout.isatty():
             os.write(1, b"\x1b[?25h\n")  # the cursor, which a progress bar hides
         os._exit(128 + number)
     else:
-        _received = number
+        _received, _since = number, time.monotonic()
         if not _held:
             raise Stopped(number)

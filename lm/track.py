@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lm import cli, config, failpoint, signals, store
+from lm import cli, config, distributed, failpoint, signals, store
 from lm.checkpoint import StorageError, TrainState
 from lm.display import Display
 from lm.mirror import Mirror
@@ -105,6 +105,26 @@ class Tracker:
             lines.close()
             cut_back(lines.path, state.step)
             lines.open()
+
+
+class Silent(Tracker):
+    """The tracker of all processes but rank 0: it writes nothing."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def nothing(self, *_: Any) -> None:
+        pass
+
+    watch = log = samples = finish = page = sync = cut_back = nothing
+
+
+def tracker(*args: Any) -> Tracker:
+    """The run's tracker in this process; its arguments are those of Tracker."""
+    return (Silent if distributed.rank() else Tracker)(*args)
 
 
 class Lines:

@@ -3,36 +3,70 @@
 python -m lm.train model=gru tokenizer=char train.steps=500
 python -m lm.train -m optimizer.lr=1e-3,3e-3 seed=0,1,2
 python -m lm.train resume=latest train.steps=3000
+torchrun --nproc-per-node 2 -m lm.train         # or train.n_proc=2: a process for each GPU
 """
 
 import sys
 
-from lm import launch, signals, store
+from lm import cli, launch, signals, store
 from lm.sweep import tuner
 
 
 def run(job: launch.Job) -> float:
     """Train one job in its directory and return its best val/bpb, which sweeps minimise."""
-    with store.alone(job.out):
-        return train(job)
-
-
-def train(job: launch.Job) -> float:
-    launch.claim(job)
-    if (score := launch.finished(job)) is not None:  # such as an arm of a sweep named again
-        return score
-    from lm import loop  # torch loads here, not for --help or an error in the configuration
-
     try:
-        with signals.handled():
-            report = tuner.reporter(job.sweep, job.out)
-            return loop.train(job.cfg, job.out, job.group, report)["best_val_bpb"]
+        if cli.rank() > 0:
+            return _with_others(job, None)
+        with store.alone(job.out):
+            launch.claim(job)
+            score = launch.finished(job)  # such as an arm of a sweep named again
+            if cli.torchrun():
+                return _with_others(job, score)
+            if score is not None:
+                return score
+            return train(job) if job.cfg.train.n_proc == 1 else _in_processes(job)
     except signals.Stopped as stop:
         how = f"python -m lm.train resume={job.out} goes on"
         if job.sweep:
             how = f"the same command with hydra.sweep.dir={job.sweep} goes on"
-        print(f"stopped by {stop.name}: {how}", file=sys.stderr)
+        if cli.rank() == 0:
+            print(f"stopped by {stop.name}: {how}", file=sys.stderr)
         raise
+
+
+def train(job: launch.Job) -> float:
+    """The same in this process, or as one of those that share the batches."""
+    from lm import loop  # torch loads here, not for --help or an error in the configuration
+
+    with signals.handled():
+        report = tuner.reporter(job.sweep, job.out)
+        return loop.train(job.cfg, job.out, job.group, report)["best_val_bpb"]
+
+
+def _in_processes(job: launch.Job) -> float:
+    """The same in processes of its own, which any job of a sweep can start."""
+    from lm import distributed
+
+    try:
+        return distributed.spawn(_process, job.cfg.train, job)
+    except distributed.LostRankError as error:
+        goes_on = f"python -m lm.train resume={job.out} goes on from the last checkpoint"
+        raise distributed.LostRankError(f"{error}; {goes_on}") from None
+
+
+def _process(job: launch.Job) -> float:
+    if cli.rank() == 0:
+        launch.log_to(job.out)
+    return train(job)
+
+
+def _with_others(job: launch.Job, score: float | None) -> float:
+    """The same as one of torchrun's processes: the others hear of the directory from rank 0."""
+    from lm import distributed
+
+    with distributed.joined(job.cfg.train):
+        job.out, score = distributed.on_rank_0(lambda: (job.out, score))
+        return train(job) if score is None else score
 
 
 if __name__ == "__main__":

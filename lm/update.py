@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lm import data, failpoint, metrics, runtime, signals
+from lm import data, distributed, failpoint, metrics, runtime, signals
 from lm.config import Config
 from lm.models.base import LanguageModel
 
@@ -57,19 +57,22 @@ class Update:
     ) -> None:
         self.model, self.optimizers, self.batches = model, optimizers, batches
         self.cfg, self.where = cfg, where
-        self.loss = Loss(model, number)
+        self.loss: nn.Module = Loss(model, number)
+        self.ranks: nn.Module | None = None  # `loss`, with the gradients of all processes
         self.micro_batch = 0  # windows that go through the model at a time; 0: all
         self.changed = False  # whether the weights of this step are no longer those of the last
 
     def __call__(self, step: int) -> tuple[float, float]:
         # Dropout draws from PyTorch's own generator: seeded by step, it needs no saving.
-        torch.manual_seed(runtime.seed(self.cfg.seed, "dropout", step))
+        torch.manual_seed(runtime.seed(self.cfg.seed, f"dropout{distributed.rank() or ''}", step))
         self.changed = False
         loss = failpoint.hit("train.loss", self.gradients(*self.batches[step]), step)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         parameters[0].grad = failpoint.hit("train.grad", parameters[0].grad, step)
         # The logged norm is the raw gradient's, comparable across clipping thresholds.
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.cfg.train.clip or math.inf)
+        # Each process then knows of a bad number of any of them.
+        loss, norm = distributed.mean(torch.stack([loss, norm]))
         finite = math.isfinite(loss.item() + norm.item())
         failpoint.hit("train.before_step")
         for optimizer in self.optimizers:
@@ -93,7 +96,7 @@ class Update:
             self.loss = torch.compile(plain, dynamic=False)  # each batch has the same shape
             self.gradients(*self.batches[0])
         except Exception as error:  # the compiler's own, and whatever its tools raise
-            self.loss = plain
+            self.loss, self.ranks = plain, None
             if self.cfg.train.compile == "on":
                 raise ValueError(f"train.compile=on: {_first_line(error)}") from None
             return f"not compiled ({_first_line(error)})"
@@ -105,13 +108,17 @@ class Update:
     def gradients(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Leave the batch's gradients in the parameters, micro-batch by micro-batch; its loss."""
         size = self.micro_batch or len(inputs)
+        if self.ranks is None:
+            self.ranks = distributed.wrap(self.loss, self.where)
         loss = torch.zeros((), device=self.where)
-        for x, y in zip(inputs.split(size), targets.split(size), strict=True):
+        parts = list(zip(inputs.split(size), targets.split(size), strict=True))
+        for i, (x, y) in enumerate(parts):
             signals.poll()  # the weights are those of before: the step can be done again
             failpoint.hit("train.forward")
             x, y = (t.to(self.where, non_blocking=True) for t in (x, y))
-            part = self.loss(x, y) * (len(x) / len(inputs))
-            part.backward()
+            with distributed.exchange(self.ranks, now=i + 1 == len(parts)):
+                part = self.ranks(x, y) * (len(x) / len(inputs))
+                part.backward()
             loss += part.detach()
         return loss
 

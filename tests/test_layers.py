@@ -17,7 +17,7 @@ LAYERS = [
     | {"optim.schedule", "optim.muon"},
     # L1: parts
     {"sweep.tuner"},
-    {"sweep.ranking", "cli", "models.base", "models.decode", "export.hf_config"}
+    {"sweep.ranking", "cli", "distributed", "models.base", "models.decode", "export.hf_config"}
     | {"corpora.pydocs", "corpora.download", "corpora.files", "corpora.grammar"},
     # L2
     {

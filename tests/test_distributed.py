@@ -1,0 +1,268 @@
+"""Several processes train as one: the same losses, one run directory, one end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lm import checkpoint, config, distributed, launch, loop, metrics
+from tests.conftest import TINY_TRANSFORMER
+from tests.test_loop import Killed, rows
+
+ROOT = Path(launch.__file__).parent.parent
+CASES = {
+    "plain": TINY_TRANSFORMER,
+    "accumulation": (*TINY_TRANSFORMER, "train.micro_batch=1"),
+    "muon": (*TINY_TRANSFORMER, "optimizer=muon"),
+    "gru": ("model=gru", "model.n_embd=8", "model.n_hidden=8"),
+    "counts": ("model=bigram_counts",),
+    "dropout": (*TINY_TRANSFORMER, "model.dropout=0.2"),
+}
+OFTEN = ("train.log_every=1", "train.eval_every=5", "train.save_every=6", "train.sample_len=8")
+EXACT = ("train.dtype=float32", "train.compile=off", "train.dist_timeout=200")
+
+
+def until(cfg: config.Config, out: Path, step: int) -> None:
+    """Train up to that step, and no further: as a kill leaves it."""
+    real = loop.Update.__call__
+
+    def dies(self, at: int, *size: int):
+        if at == step:
+            raise Killed
+        return real(self, at, *size)
+
+    loop.Update.__call__ = dies
+    try:
+        out.mkdir(exist_ok=True)
+        with pytest.raises(Killed):
+            loop.train(cfg, out)
+    finally:
+        loop.Update.__call__ = real
+
+
+def all_claims(cfgs: dict[str, config.Config], folder: Path) -> dict:
+    """What each of two processes does, one thing after the other; rank 0's answers."""
+    found = {}
+    for name, cfg in cfgs.items():
+        (folder / name).mkdir(exist_ok=True)
+        loop.train(cfg, folder / name)
+    for step in (3, 9, 17):
+        until(cfgs["dropout"], folder / "killed", step)
+    loop.train(cfgs["dropout"], folder / "killed")
+    until(cfgs["plain"], folder / "from one to two to one", 13)
+    found["seeds"] = dropout_seeds(cfgs["dropout"], folder / "seeds")
+    found["stopped"] = bad_loss_on_rank_1(cfgs["plain"], folder / "bad")
+    return found
+
+
+def dropout_seeds(cfg: config.Config, out: Path) -> tuple[int, int]:
+    """How many generators the processes seeded, and how many of them are different."""
+    real, mine = torch.manual_seed, []
+    torch.manual_seed = lambda seed: real(mine.append(seed) or seed)
+    try:
+        until(cfg, out, 3)
+    finally:
+        torch.manual_seed = real
+    everybodys = [None, None]
+    torch.distributed.all_gather_object(everybodys, mine[-3:])
+    return 6, len(set(everybodys[0] + everybodys[1]))
+
+
+def bad_loss_on_rank_1(cfg: config.Config, out: Path) -> float:
+    """How many processes raised NonFiniteError."""
+    real = metrics.next_token_loss
+    if distributed.rank() == 1:
+        metrics.next_token_loss = lambda *args: real(*args) * float("nan")
+    out.mkdir(exist_ok=True)
+    try:
+        loop.train(cfg, out)
+    except loop.NonFiniteError:
+        return distributed.total(torch.ones(())).item()
+    finally:
+        metrics.next_token_loss = real
+    return 0
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return tmp_path_factory.mktemp("two")
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(cfg, tiny, shared, monkeypatch):
+    """One start of two processes for all these claims, as it takes seconds."""
+    monkeypatch.setenv("LM_CACHE_DIR", str(shared / "cache"))
+    one = {name: cfg(*tiny, *words, *OFTEN, *EXACT) for name, words in CASES.items()}
+    two = {
+        name: cfg(*tiny, *words, *OFTEN, *EXACT, "train.n_proc=2") for name, words in CASES.items()
+    }
+    for name in CASES:
+        (shared / f"{name} alone").mkdir()
+        loop.train(one[name], shared / f"{name} alone")
+    mixed = shared / "from one to two to one"
+    until(one["plain"], mixed, 7)
+    found = distributed.spawn(all_claims, two["plain"].train, two, shared)
+    loop.train(one["plain"], mixed)
+
+    # The same losses, norms and validation to the rounding of float32, whatever the split.
+    for name in set(CASES) - {"dropout"}:
+        same_numbers(shared / name, shared / f"{name} alone")
+    same_numbers(mixed, shared / "plain alone")
+    # Resumed at the same number of processes: the same bits.
+    same(shared / "dropout", shared / "killed")
+    # Every process drops other numbers.
+    assert found["seeds"] == (6, 6)
+    # A bad loss on one stops both, before the update.
+    assert found["stopped"] == 2
+    assert {p.name for p in (shared / "plain").iterdir()} == {
+        p.name for p in (shared / "plain alone").iterdir()
+    }
+
+
+def same(a: Path, b: Path, step: int = 20) -> None:
+    assert rows(a) == rows(b)
+    assert rows(a, "samples.jsonl") == rows(b, "samples.jsonl")
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        one, other = (checkpoint.folder(out, step) / name for out in (a, b))
+        assert one.read_bytes() == other.read_bytes(), name
+
+
+def same_numbers(a: Path, b: Path) -> None:
+    for one, other in zip(rows(a), rows(b), strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert one[key] == pytest.approx(other[key], rel=2e-5), (a, key)
+
+
+def test_what_one_process_raises_is_raised_where_they_were_started(cfg, tiny, tmp_path):
+    """Through lm.train's own start of processes; the text is too short for one window."""
+    from lm import train  # here, or runpy would warn in the tests that run it as a command
+
+    made = cfg(*tiny, "model=bigram", "model.context_len=100000", "train.n_proc=2")
+    with pytest.raises(ValueError, match="one window needs 100001"):
+        train.run(launch.Job(made, tmp_path / "run", []))
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(cfg):
+    with pytest.raises(ValueError, match=r"batch_size=16 is not a multiple of train\.n_proc=3"):
+        cfg("train.n_proc=3")
+    with pytest.raises(ValueError, match=r"multiple of train\.micro_batch=8 x train\.n_proc=4"):
+        cfg("train.n_proc=4", "train.micro_batch=8")
+
+
+def test_a_sweep_under_torchrun_is_refused(monkeypatch, capsys):
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["lm.train", "-m", "seed=0,1"])
+    with pytest.raises(SystemExit) as caught:
+        launch.main(lambda job: 0.0)
+    assert caught.value.code == 2
+    assert "every process of torchrun would run the whole sweep" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------ real commands
+
+WORDS = (*TINY_TRANSFORMER, "model.dropout=0.2", "train.n_proc=2", "hydra.run.dir=run")
+
+
+@pytest.mark.faults
+def test_a_killed_rank_ends_the_job_soon_by_name_and_the_run_goes_on(command, tiny):
+    assert command("lm.train", *tiny, *WORDS, "hydra.run.dir=whole").returncode == 0
+    begun = time.monotonic()
+    lost = command("lm.train", *tiny, *WORDS, LM_FAILPOINTS="1:train.before_step=kill@13")
+    assert time.monotonic() - begun < 60  # the start of three processes included
+    assert lost.returncode == 1
+    (line,) = lost.stderr.splitlines()
+    assert line.startswith("error: rank 1 (process ")
+    assert "was ended by SIGKILL at step 12; python -m lm.train resume=run goes on" in line
+    resumed = command("lm.train", "resume=run")
+    assert "resumed from step_000010" in resumed.stdout, resumed.stderr
+    same(Path("run"), Path("whole"))
+
+
+@pytest.mark.faults
+def test_a_rank_that_hangs_is_named_when_the_time_is_up(command, tiny):
+    words = (*tiny, *WORDS, "train.dist_timeout=8")
+    lost = command("lm.train", *words, LM_FAILPOINTS="1:train.before_step=sleep:1000@13")
+    assert lost.returncode == 1
+    (line,) = lost.stderr.splitlines()
+    assert line.startswith("error: rank 1 (process ")
+    assert "did not answer at step 12" in line
+
+
+@pytest.mark.faults
+def test_bad_numbers_on_one_rank_stop_all_with_exit_code_3(command, tiny):
+    bad = command("lm.train", *tiny, *WORDS, LM_FAILPOINTS="1:train.loss=nan@13-30")
+    assert bad.returncode == 3
+    (line,) = bad.stderr.splitlines()
+    assert "step 13: the loss is nan" in line
+    weights = checkpoint.load_tensors(checkpoint.folder(Path("run"), 10) / "model.safetensors")
+    assert all(torch.isfinite(w).all() for w in weights.values())
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("whom", ["rank 1", "the launcher", "the terminal"])
+def test_a_signal_stops_all_ranks_at_the_same_step(command, tiny, whom):
+    """To one rank, to the process that was started, and to all at once as Ctrl-C does."""
+    words = (*tiny, *WORDS, "train.steps=600", "train.save_every=0", "train.eval_every=300")
+    assert command("lm.train", *words, "hydra.run.dir=whole").returncode == 0
+    child = subprocess.Popen(
+        [sys.executable, "-m", "lm.train", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not Path("run/metrics.jsonl").exists() or len(rows(Path("run"))) < 20:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    number = signal.SIGINT if whom == "the terminal" else signal.SIGTERM
+    if whom == "rank 1":
+        listed = subprocess.run(
+            ["pgrep", "-f", "spawn_main", "-P", str(child.pid)], capture_output=True, text=True
+        )
+        os.kill(int(listed.stdout.split()[-1]), number)
+    elif whom == "the terminal":
+        os.killpg(child.pid, number)
+    else:
+        child.send_signal(number)
+    error = child.communicate(timeout=60)[1]
+    assert child.returncode == 128 + number, error
+    assert f"stopped by {number.name}: python -m lm.train resume=run goes on" in error
+    assert checkpoint.steps(Path("run"))[-1] % 300 != 0
+    assert command("lm.train", "resume=run").returncode == 0
+    same(Path("run"), Path("whole"), 600)
+
+
+@pytest.mark.faults
+def test_torchrun_writes_one_run_as_the_launcher_of_lm_does(command, tiny, tmp_path):
+    assert command("lm.train", *tiny, *WORDS, "hydra.run.dir=own").returncode == 0
+    words = [w for w in (*tiny, *WORDS) if not w.startswith(("train.n_proc", "hydra."))]
+    how = ("--nproc-per-node", "2", "-m", "lm.train")
+    ran = command("torch.distributed.run", *how, *words)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("done: best val/bpb") == 1
+    (run,) = (tmp_path / "outputs/runs").glob("*/*")
+    same(run, Path("own"))
+    assert {p.name for p in tmp_path.iterdir()} == {"outputs", "own"}
+    resumed = command("torch.distributed.run", *how, f"resume={run}", "train.steps=30")
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads((run / "summary.json").read_text())["step"] == 30
+
+
+@pytest.mark.faults
+def test_each_job_of_a_sweep_starts_its_processes(command, tiny):
+    words = (*tiny, "model=bigram", "train.n_proc=2", "seed=0,1", "hydra.sweep.dir=sweep")
+    swept = command("lm.train", "-m", *words)
+    assert swept.returncode == 0, swept.stderr
+    for arm in ("0", "1"):
+        assert json.loads(Path("sweep", arm, "result.json").read_text())["status"] == "ok"
+    assert rows(Path("sweep/0")) != rows(Path("sweep/1"))
