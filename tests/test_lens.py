@@ -149,6 +149,7 @@ def test_a_page_of_128_tokens_of_gpt2s_size_is_under_5_megabytes():
         for i in range(12)
     ]
     found = views.attention(Trace(torch.empty(0), attention=maps))
+    assert len(found["layers"]) == 12  # none is left out
     tables = [(s, torch.randn(50257, 16)) for s in (0, 1, 2)]
     points = views.embeddings(tables, list(range(128)))
     logits = views.sampling(torch.randn(128, 50257), 0, 1.0, 0, 1.0)

@@ -104,7 +104,8 @@ def _clipping(record: records.Record) -> Iterator[Finding]:
     peak, middle = max(sizes, default=0.0), sorted(sizes)[len(sizes) // 2] if sizes else 0.0
     text = f"gradient norm {middle:.3g} in the middle, {peak:.3g} at most, {clipped:.0%} clipped"
     if clipped > 0.5:
-        advice = "most steps were cut short: lower optimizer.lr, or raise train.clip"
+        advice = "most steps had the length of train.clip: lower optimizer.lr if the loss jumps, "
+        advice += "raise train.clip if it creeps"
         yield Finding("clipping", "look", text, advice)
     elif middle and peak > 30 * middle:
         advice = "a spike: try more schedule.warmup or a lower optimizer.lr"
@@ -136,8 +137,13 @@ def _against_counts(record: records.Record, tokenizer: Any) -> Iterator[Finding]
         yield Finding("counts", "look", text, advice + "optimizer.lr and train.steps first")
     elif len(beaten) < len(lines):
         missed = next(name for name in lines if name not in beaten)
-        advice = f"has not learned what {missed} hold: raise train.steps, then try optimizer.lr"
-        yield Finding("counts", "note", text, advice + " and a larger model")
+        advice = f"has not learned what {missed} hold: "
+        values = [value for _, value in record.curve("val/bpb", "step")]
+        if values and values[-1] > 1.01 * min(values):
+            advice += "more text or model.dropout, as more steps only fit this text closer"
+        else:
+            advice += "raise train.steps, then try optimizer.lr and a larger model"
+        yield Finding("counts", "note", text, advice)
     else:
         yield Finding("counts", "ok", text)
 
@@ -287,7 +293,7 @@ def _updates(run: Run, which: str, x: Tensor, y: Tensor) -> Iterator[Finding]:
     text += f"{ratios[high]:.1e} ({high}) at the highest rate"
     if middle > 0.1:
         yield Finding("updates", "look", text, "each step rewrites much: lower optimizer.lr")
-    elif middle < 1e-5:
+    elif middle < 1e-4:
         yield Finding("updates", "look", text, "steps hardly move it: raise optimizer.lr")
     else:
         yield Finding("updates", "ok", text + "; rule of thumb: 1e-3, small models stand more")

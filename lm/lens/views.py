@@ -22,7 +22,7 @@ N_TOP = 10  # tokens listed at a position
 N_POINTS = 1500  # tokens drawn in the map of the embeddings
 N_NEAR = 6
 N_DRAWS = 16
-MAX_MAPS = 2_300_000  # bytes of attention on the page: a third more as text
+MAX_MAPS = 2_500_000  # bytes of attention on the page: a third more as text
 MAX_LOGITS = 400_000  # numbers: above, the sampling step is shown at the last position alone
 BIGRAM_STEPS = 400
 
