@@ -19,7 +19,8 @@ from lm.metrics import IGNORE
 
 RECORD = "tokens.json"
 COUNTS = {"n_tokens": int, "n_bytes": int}
-FORM = {"dtype": str, "vocab_size": int, "tokenizer": str, "splits": dict}  # of the record
+SPLITS = {"train": COUNTS, "val": COUNTS}
+FORM = {"dtype": str, "vocab_size": int, "tokenizer": str, "splits": SPLITS}  # of the record
 CHUNK = 1 << 22  # ids held in memory while packing or checking
 
 
@@ -92,7 +93,7 @@ def check(folder: Path, tokenizer: Any) -> None:
     for name, mine in (("tokenizer", tokenizer.fingerprint), ("vocab_size", tokenizer.vocab_size)):
         if record[name] != mine:
             raise store.DamagedError(f"{folder} holds tokens of another {name}")
-    for split in record["splits"]:
+    for split in SPLITS:
         ids = load(folder, split)
         for start in range(0, len(ids), CHUNK):
             if (top := int(ids[start : start + CHUNK].max())) >= tokenizer.vocab_size:

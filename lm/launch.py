@@ -15,7 +15,7 @@ import secrets
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,28 +165,33 @@ def check(words: list[str]) -> None:
     extra = []
     if args.config_dir:
         extra = [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"]
-    try:
-        with initialize_config_dir(str(folder("conf")), **compat.VERSION):
-            arms = _arms(args.overrides, extra) if args.multirun else [args.overrides]
-            for overrides in arms:
-                lenient = [_accepting_unknown_keys(word) for word in overrides]
-                load(compose("config", overrides=[*lenient, *extra]))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_one_line(error)) from None
+    with _errors(words), initialize_config_dir(str(folder("conf")), **compat.VERSION):
+        arms = _arms(args.overrides, extra) if args.multirun else [args.overrides]
+        for overrides in arms:
+            lenient = [_accepting_unknown_keys(word) for word in overrides]
+            load(compose("config", overrides=[*lenient, *extra]))
     _writable(Path("outputs"))
 
 
 def compose_run(words: list[str]) -> Config:
     """The checked configuration that `python -m lm.train WORDS` would train; raises ConfigError."""
     register()
+    args = get_args_parser().parse_args(words)
+    extra = []
+    if args.config_dir:
+        extra = [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"]
+    with _errors(words), initialize_config_dir(str(folder("conf")), **compat.VERSION):
+        lenient = [_accepting_unknown_keys(word) for word in args.overrides]
+        return load(compose("config", overrides=[*lenient, *extra]))
+
+
+@contextlib.contextmanager
+def _errors(words: list[str]) -> Iterator[None]:
+    """Hydra's errors as ours, in one line."""
     try:
-        args = get_args_parser().parse_args(words)
-        extra = []
-        if args.config_dir:
-            extra = [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"]
-        with initialize_config_dir(str(folder("conf")), **compat.VERSION):
-            lenient = [_accepting_unknown_keys(word) for word in args.overrides]
-            return load(compose("config", overrides=[*lenient, *extra]))
+        yield
+    except AssertionError:  # Hydra's own, of words such as +=x
+        raise ConfigError(f"{' '.join(words)}: a word here is not key=value") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_one_line(error)) from None
 

@@ -85,6 +85,7 @@ BAD = {
     "seed=-1": "seed=-1: must be from 0",
     "seed=99999999999999": "must be from 0",
     "seed": "missing EQUAL",
+    "+=gru": "a word here is not key=value",  # Hydra fails an assertion of its own
     "name=a=b": "two pairs of quotes",
     "optimizer=adamw,muon": "add --multirun",
     "track.notes=${oc.env:WANDB_API_KEY}": "WANDB_API_KEY would be written into the run's files",

@@ -91,6 +91,7 @@ DAMAGE = {  # of the token files; those with a star are sealed again, as a stran
     "an unknown dtype*": lambda f: rewrite(f / "tokens.json", dtype="object"),
     "another tokenizer*": lambda f: rewrite(f / "tokens.json", tokenizer="0" * 64),
     "another vocabulary*": lambda f: rewrite(f / "tokens.json", vocab_size=99),
+    "a split is missing*": lambda f: rewrite(f / "tokens.json", splits={"val": {}}),
     "no counts*": lambda f: rewrite(f / "tokens.json", splits={"train": {}, "val": {}}),
     "a list*": lambda f: (f / "tokens.json").write_text("[]"),
 }
