@@ -53,10 +53,12 @@ class Display:
 
     def show(self, state: TrainState, row: Mapping[str, Any]) -> None:
         self.seen |= row
+        # On a line of its own only what was measured then; in the bar the last of each.
+        shown = self.seen if self.bar is not None or "val/bpb" in row else row
         text = "  ".join(
-            f"{label} {self.seen[key]:{form}}"
+            f"{label} {shown[key]:{form}}"
             for key, label, form in SHOWN
-            if isinstance(self.seen.get(key), (int, float))
+            if isinstance(shown.get(key), (int, float))
         )
         if self.bar is not None:
             done = self.progress(state)
