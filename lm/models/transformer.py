@@ -21,7 +21,19 @@ Rope = tuple[Tensor, Tensor] | Tensor  # cos and sin of the positions at hand, o
 WRITTEN_OUT = 512  # positions up to which `attention` beats the fused CPU kernel in bfloat16
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def dropout(x: Tensor, p: float) -> Tensor:
+    """F.dropout; on a CPU with p rounded to a 256th, as then one draw of 64 bits serves 8 numbers:
+    drawing them one by one took more than half of a step."""
+    if x.device.type != "cpu":
+        return F.dropout(x, p)
+    low = -(1 << 63)  # from there to the largest: all bits of an int64
+    bits = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(low, None)
+    n_out = round(256 * p)
+    kept = bits.view(torch.uint8)[: x.numel()].view(x.shape) >= n_out
+    return x * (kept.to(x.dtype) * (256 / (256 - n_out)))
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, p_drop: float = 0.0) -> Tensor:
     """Causal attention, written out: each position takes a weighted mean of the values up to it.
 
     For q, k and v (B, H, T, D). F.scaled_dot_product_attention computes the same without storing
@@ -32,23 +44,23 @@ def attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
     scores = (q / math.sqrt(D)) @ k.mT  # (B, H, T, T): how well query t matches key s
     later = torch.full((T, T), -math.inf, dtype=q.dtype, device=q.device).triu(1)
     weights = (scores + later).softmax(dim=-1)  # each row sums to 1, nothing from behind t
-    if dropout:
-        weights = F.dropout(weights, dropout)
+    if p_drop:
+        weights = dropout(weights, p_drop)
     return weights @ v  # (B, H, T, D)
 
 
 def fused_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, causal: bool
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p_drop: float, causal: bool
 ) -> Tensor:
     """Attention of q (B, H, T, D) to k and v (B, G, S, D), by the fastest kernel for it."""
     H, G, T = q.shape[1], k.shape[1], q.shape[2]
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         if causal and mask is None and T <= WRITTEN_OUT:
             k, v = (t.repeat_interleave(H // G, dim=1) if G < H else t for t in (k, v))
-            return attention(q, k, v, dropout)
-        wide = fused_attention(q.float(), k.float(), v.float(), mask, dropout, causal)
+            return attention(q, k, v, p_drop)
+        wide = fused_attention(q.float(), k.float(), v.float(), mask, p_drop, causal)
         return wide.type_as(q)
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, enable_gqa=G < H)
+    return F.scaled_dot_product_attention(q, k, v, mask, p_drop, causal, enable_gqa=G < H)
 
 
 def rotate(x: Tensor, rope: Rope) -> Tensor:
@@ -90,7 +102,7 @@ class Attention(nn.Module):
         self.layer = layer  # its place in the cache
         self.n_head, self.n_kv_head = cfg.n_head, cfg.n_kv_head or cfg.n_head
         self.head_dim = cfg.n_embd // cfg.n_head
-        self.qk_norm, self.dropout = cfg.qk_norm, cfg.dropout
+        self.qk_norm, self.p_drop = cfg.qk_norm, cfg.dropout
         q_rows, kv_rows = self.n_head * self.head_dim, self.n_kv_head * self.head_dim
         # Three matrices in one product; `parts` are their rows, for optimizers.
         self.qkv = nn.Linear(cfg.n_embd, q_rows + 2 * kv_rows, bias=cfg.bias)
@@ -114,8 +126,8 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.add(self.layer, k, v)  # (B, G, S, D)
             mask, causal = cache.mask, cache.causal
-        dropout = self.dropout if self.training else 0.0
-        y = fused_attention(q, k, v, mask, dropout, causal)  # (B, H, T, D)
+        p_drop = self.p_drop if self.training else 0.0
+        y = fused_attention(q, k, v, mask, p_drop, causal)  # (B, H, T, D)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))
 
 
@@ -156,7 +168,7 @@ class Block(nn.Module):
         return x + self.dropout(self.mlp(self.norm_mlp(x)))  # (B, T, C)
 
     def dropout(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p_drop) if self.training and self.p_drop else x
+        return dropout(x, self.p_drop) if self.training and self.p_drop else x
 
 
 class Transformer(LanguageModel):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from lm.config import TransformerConfig
+from lm.models import transformer
 from lm.models.transformer import Transformer, attention, rope_table, rotate
 from tests import reference
 
@@ -136,3 +137,13 @@ def test_gpt2_and_llama_have_the_sizes_of_the_originals():
     )  # fmt: skip
     with torch.device("meta"):
         assert Transformer(gpt2, 50_257).n_params() == 124_439_808
+
+
+def test_dropout_leaves_out_its_share_and_keeps_the_mean():
+    torch.manual_seed(0)
+    y = transformer.dropout(torch.ones(1000, 999), 0.2)
+    assert y.unique().tolist() == pytest.approx([0, 256 / (256 - 51)])  # 0.2 is 51.2 of 256
+    assert (y == 0).float().mean() == pytest.approx(51 / 256, abs=0.002)
+    assert y.mean() == pytest.approx(1, abs=0.003)
+    neighbours = (y[:, 1:] * y[:, :-1]).mean()  # drawn in the same 64 bits, and independent
+    assert neighbours == pytest.approx(1, abs=0.005)
