@@ -31,7 +31,8 @@ function paint(canvas, layer, head, large) {
   context.strokeRect(left + 1, at.t * cell + 1, (at.t + 1) * cell - 2, Math.max(3, cell - 2));
   context.textAlign = "right"; context.textBaseline = "middle";
   const size = Math.min(13, Math.max(10, cell / ratio * 0.6)) * ratio, apart = Math.ceil(size / cell);
-  for (let t = 0; t < T; t++) if (t === at.t || (t % apart === 0 && Math.abs(t - at.t) >= apart)) {
+  const first = Math.ceil(size / 2 / cell - 0.5);  // the first row in whose middle a label has room
+  for (let t = 0; t < T; t++) if (t === at.t || (t >= first && (t - first) % apart === 0 && Math.abs(t - at.t) >= apart)) {
     context.font = `${t === at.t ? "bold " : ""}${size}px monospace`;
     context.fillText(name(D.tokens[t].id).slice(0, 10), left - 4 * ratio, Math.min(Math.max((t + 0.5) * cell, size / 2), T * cell - size / 2));
   }
