@@ -97,7 +97,7 @@ def save(
     the bytes needed and free, where the disk refuses; the checkpoints of before then stay. Of
     several processes rank 0 writes, and all go on, or raise, when it is done.
     """
-    weights = {k: v.contiguous() for k, v in model.state_dict().items()}
+    weights = {k: distributed.gathered(v).contiguous() for k, v in model.state_dict().items()}
     distributed.on_rank_0(_write, out, state, keep_last, weights, *_pack_optimizers(optimizers))
 
 
@@ -199,12 +199,12 @@ def _fill(model: LanguageModel, weights: dict[str, torch.Tensor], path: Path) ->
         for name, tensor in weights.items():
             if name in mine and tensor.dtype != mine[name].dtype:
                 raise ValueError(f"{name} is {tensor.dtype}, not {mine[name].dtype}")
-        model.load_state_dict(weights, strict=True)
+        distributed.load(model, weights)
     except (RuntimeError, ValueError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{path} holds another model: {text[:2000]}") from None
-    for name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
+    for name, _ in model.named_parameters():
+        if not weights[name].isfinite().all():
             raise ValueError(f"{path} is damaged: {name} has values that are not finite")
 
 
@@ -260,7 +260,8 @@ def _pack_optimizers(
         saved = optimizer.state_dict()
         for parameter, values in saved["state"].items():
             for name, value in values.items():
-                tensors[f"{i}/{parameter}/{name}"] = torch.as_tensor(value).contiguous()
+                tensor = distributed.gathered(torch.as_tensor(value))
+                tensors[f"{i}/{parameter}/{name}"] = tensor.contiguous()
         settings.append([len(group["params"]) for group in saved["param_groups"]])
     return tensors, settings
 
@@ -303,6 +304,8 @@ def _unpack_optimizers(
                         f"the checkpoint's optimizer state {name} of parameter {parameter} is "
                         f"{tensor.dtype} {tuple(tensor.shape)}, not {tuple(shape)}"
                     )
+                if tensor.ndim:
+                    values[name] = distributed.part_of(tensor, parameters[parameter])
         optimizer.load_state_dict(
             {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
         )

@@ -341,6 +341,7 @@ class TrainConfig(Settings):
     micro_batch: Any = 0  # windows per forward pass; 0: all; auto: halved until they fit
     n_proc: int = within(1, 1)  # processes that share a batch, one per GPU or per part of a CPU
     dist_timeout: float = within(600.0, 1.0)  # seconds until one that does not answer ends the run
+    shard: bool = False  # each keeps 1/n_proc of weights, gradients, optimizer state (FSDP2)
     clip: float = within(1.0, 0.0)  # largest gradient norm; 0: off
     skip: int = within(3, 0)  # steps in a row without a finite loss and gradient that are left out
     rollbacks: int = within(1, 0)  # returns to a checkpoint after more of them; then it stops
@@ -374,6 +375,10 @@ class TrainConfig(Settings):
                 f"train.micro_batch={size}: give auto or a number from 0 to "
                 f"train.batch_size={self.batch_size}"
             )
+        if self.shard and self.n_proc == 1:
+            raise ConfigError("train.shard=true divides a model over processes: give train.n_proc")
+        if self.shard and self.compile == "on":
+            raise ConfigError("train.compile=on: a model under train.shard=true is not compiled")
         if size == "auto" and self.n_proc > 1:
             raise ConfigError(
                 f"train.micro_batch=auto is for one process, and train.n_proc={self.n_proc}: give "
@@ -421,6 +426,16 @@ class Config(Settings):
         super().__post_init__()
         if len(self.name) > 100 or not (self.name + " ").isprintable():
             raise ConfigError(f"name={self.name[:100]!a}: one line of at most 100 characters")
+        if self.train.shard and self.optimizer.name == "muon":
+            raise ConfigError(
+                "optimizer=muon turns whole matrices, and train.shard=true divides them by rows: "
+                "give optimizer=adamw"
+            )
+        if self.train.shard and self.track.histograms:
+            raise ConfigError(
+                f"track.histograms={self.track.histograms} counts whole matrices, and "
+                "train.shard=true divides them: give 0"
+            )
 
 
 # ------------------------------------------------------- commands that read a finished run

@@ -5,6 +5,7 @@
 
     with distributed.joined(cfg.train):             # inside, rank() and n_proc() are known
         model = distributed.wrap(model, where)      # its gradients are means over all processes
+        distributed.shard(model, where, number)     # or: each process keeps a part of it alone
 
 In a single process all functions are there too, and change nothing.
 """
@@ -22,7 +23,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -113,7 +114,8 @@ def _join(cfg: TrainConfig) -> None:
 
 def wrap(model: nn.Module, where: torch.device) -> nn.Module:
     """The model whose backward pass leaves the mean gradient of all processes (DDP)."""
-    if n_proc() == 1 or not any(p.requires_grad for p in model.parameters()):
+    learns = any(p.requires_grad for p in model.parameters())
+    if n_proc() == 1 or not learns or is_sharded(model):
         return model
     devices = [torch.cuda.current_device()] if where.type == "cuda" else None
     with warnings.catch_warnings():
@@ -123,8 +125,75 @@ def wrap(model: nn.Module, where: torch.device) -> nn.Module:
         )
 
 
+def shard(model: nn.Module, where: torch.device, number: torch.dtype) -> None:
+    """Divide the model over the processes, on their devices (FSDP2).
+
+    Each keeps its rows of every parameter, and so of its gradient and optimizer state, in float32.
+    A pass gathers the blocks one by one, rounded to `number`, and lets go of each after its turn:
+    so all make it together, validation and samples too.
+    """
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ConfigError(
+            f"train.shard=true: model={model.cfg.name} counts, and has no weights to divide"
+        )
+    from torch.distributed import fsdp  # half a second, which other runs need not wait for
+
+    if where.type == "cpu" and not hasattr(fsdp.FSDPModule, "set_force_sum_reduction_for_comms"):
+        raise ConfigError(
+            f"train.shard=true on CPUs takes PyTorch 2.8 or later, and this is {torch.__version__}"
+        )
+    mesh = dist.init_device_mesh(where.type, (n_proc(),))
+    # Not by autocast, whose rounded copies of all blocks would stay until the backward pass; nor
+    # are a block's inputs to be rounded, as the angles of its positions are among them.
+    rounded = fsdp.MixedPrecisionPolicy(number, torch.float32, cast_forward_inputs=False)
+    for part in (*getattr(model, "blocks", ()), model):
+        fsdp.fully_shard(part, mesh=mesh, mp_policy=rounded, reshard_after_forward=True)
+        if where.type == "cpu":  # where PyTorch 2.8 takes gloo's sum for its mean, silently
+            part.set_force_sum_reduction_for_comms(True)
+    for way in ("start", "step"):  # that generation takes through the model
+        fsdp.register_fsdp_forward_method(model, way)
+    with torch.no_grad():  # the first pass makes buffers: made in inference mode they cannot train
+        model(torch.zeros((1, 1), dtype=torch.long, device=where))
+
+
+def is_sharded(model: nn.Module) -> bool:
+    return any(hasattr(p, "full_tensor") for p in model.parameters())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that shard() divided, on every process."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """All of it on the CPU of rank 0, and nothing elsewhere; one that is not divided as it is."""
+    if not hasattr(tensor, "full_tensor"):
+        return tensor
+    return whole(tensor).cpu() if rank() == 0 else whole(tensor).new_empty(0)
+
+
+def part_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """What this process keeps of a whole tensor, if `like` is divided; the reverse of whole()."""
+    if not hasattr(like, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+
+
+def load(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """load_state_dict of whole tensors, also into a model that is divided."""
+    mine = model.state_dict()
+    fitting = (k for k in weights if k in mine and weights[k].shape == mine[k].shape)
+    parts = {k: part_of(weights[k], mine[k]) for k in fitting}
+    model.load_state_dict({**weights, **parts}, strict=True)
+
+
 def exchange(model: nn.Module, now: bool) -> contextlib.AbstractContextManager:
-    """Around forward and backward: gradients are exchanged after the last micro-batch only."""
+    """Around forward and backward: gradients are exchanged after the last micro-batch only.
+
+    Those of a divided model after each: whole ones, kept until the last, would not fit.
+    """
     waits = isinstance(model, DistributedDataParallel) and not now
     return model.no_sync() if waits else contextlib.nullcontext()
 

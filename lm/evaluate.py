@@ -6,6 +6,7 @@ python -m lm.evaluate run=latest corpus=my.txt
 
 import itertools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lm import cli, config, data, distributed, failpoint, metrics, pipeline, run
 from lm.models.base import LanguageModel
 from lm.run import Run
 
+Pass = tuple[torch.Tensor, torch.Tensor]  # inputs and targets (B, T)
 TOKENS = 1 << 12  # at most in one forward pass: what it holds then fits a CPU's cache
 LOGITS = 1 << 26  # numbers at most in the logits of one pass: 256 MB
 
@@ -41,7 +43,7 @@ def evaluate(
     # Nats of all, nats of text, tokens, bytes; of several processes each scores its share.
     sums = torch.zeros(4, dtype=torch.float64, device=where)
     passes = data.windows(ids, rows, model.context_len)
-    for x, y in itertools.islice(passes, distributed.rank(), None, distributed.n_proc()):
+    for x, y in _shares(passes, distributed.rank(), distributed.n_proc()):
         signals.poll()
         failpoint.hit("eval.mid")
         x, y = x.to(where), y.to(where)
@@ -61,6 +63,14 @@ def evaluate(
         "tokens": int(n_tokens),
         "bytes": int(n_bytes),
     }
+
+
+def _shares(passes: Iterator[Pass], rank: int, n_proc: int) -> Iterator[Pass]:
+    """Every n_proc-th pass. Where the last round has too few, one without targets: all processes
+    make as many, as through a divided model they go together."""
+    for turn in itertools.zip_longest(*[passes] * n_proc):
+        x, y = turn[0]
+        yield turn[rank] or (x, torch.full_like(y, metrics.IGNORE))
 
 
 def corpus_config(word: str, own: config.CorpusConfig) -> config.CorpusConfig:

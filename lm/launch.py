@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 SECRET = re.compile(r"oc\.env:\s*([^,}]*(?:KEY|TOKEN|SECRET|PASSW)[^,}]*)", re.IGNORECASE)
 BUDGETS = ("train.steps", "train.tokens", "train.flops", "train.seconds")
 # When a run is continued.
-MAY_CHANGE = (*BUDGETS, "train.micro_batch", "train.n_proc", "train.dist_timeout")
+MAY_CHANGE = (*BUDGETS, "train.micro_batch", "train.n_proc", "train.shard", "train.dist_timeout")
 MUTE = ("hydra.run.dir=.", "hydra.output_subdir=null")  # what ranks above 0 tell Hydra
 MUTE = (*MUTE, "hydra/job_logging=none", "hydra/hydra_logging=none")
 

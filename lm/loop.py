@@ -107,10 +107,14 @@ class Training:
         distributed.on_rank_0(origin.same_data, out, self.prepared)
         checkpoint.foresee_any(out, lambda: cfg.model.build(self.tokenizer.vocab_size))
         torch.manual_seed(runtime.seed(cfg.seed, "init"))
-        self.model: LanguageModel = cfg.model.build(self.tokenizer.vocab_size).to(where)
+        self.model: LanguageModel = cfg.model.build(self.tokenizer.vocab_size)
         model = self.model
         number = runtime.dtype(cfg.train.dtype, where, model.low_precision)
-        distributed.on_rank_0(origin.same_code, out, where, number)
+        if cfg.train.shard:
+            distributed.shard(model, where, number)
+        else:
+            model.to(where)
+        distributed.on_rank_0(origin.same_code, out, where, number, cfg.train.shard)
         self.exact = number if where.type == "cuda" else torch.float32  # for validation
         self.optimizers = cfg.optimizer.build(model, number) if model.trainable else []
         size = cfg.train.batch_size, model.context_len
@@ -131,7 +135,8 @@ class Training:
         self.update.micro_batch = self.micro_batch
         log.info(_describe(cfg, model, where, number, self.batches, self.budget))
         flops = self.budget.flops(model, self.batches)
-        if self.budget.progress(state) < 1 and compiles(cfg.train.compile, where, flops):
+        to_do = self.budget.progress(state) < 1 and not cfg.train.shard
+        if to_do and compiles(cfg.train.compile, where, flops):
             log.info(f"{'update':<10} {self.update.compile()}")
 
     def to_the_end(self, track: Tracker, report: Callable | None) -> dict[str, Any]:

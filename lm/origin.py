@@ -1,7 +1,7 @@
 """What a run is made from: tokenizer.json, data.json, code.json; and whether it still is.
 
 origin.same_data(out, prepared)         # another corpus or tokenizer is refused
-origin.same_code(out, where, number)    # another version, device or thread count is told
+origin.same_code(out, where, number, cfg.train.shard)   # another version or device is told
 """
 
 import json
@@ -34,17 +34,18 @@ def same_data(out: Path, prepared: pipeline.Prepared) -> None:
     store.atomic_write(record, json.dumps(prepared.record, indent=1) + "\n")
 
 
-def same_code(out: Path, where: torch.device, number: torch.dtype) -> None:
+def same_code(out: Path, where: torch.device, number: torch.dtype, shard: bool) -> None:
     """Write what runs the run, as a patch too; warn of all that was otherwise when it began.
 
     `exact_resume` in the record then stays false: the bits may differ from those of a run that
     never stopped.
     """
     path = out / "code.json"
-    now = runtime.code_version(where, number) | {"n_proc": distributed.n_proc()}
+    now = runtime.code_version(where, number)
+    now |= {"n_proc": distributed.n_proc(), "shard": shard}
     exact = True
     if path.exists():
-        before = store.read_json(path, dict)
+        before = {"shard": False} | store.read_json(path, dict)  # older runs do not name it
         exact = before.pop("exact_resume", True)
         was = {key: before.get(key) for key in now}
         changed = [f"{k} was {was[k]} and is {now[k]}" for k in now if was[k] != now[k]]

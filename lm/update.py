@@ -27,9 +27,10 @@ class Loss(nn.Module):
     def __init__(self, model: LanguageModel, number: torch.dtype) -> None:
         super().__init__()
         self.model, self.number = model, number
+        self.plain = number == torch.float32 or distributed.is_sharded(model)  # it rounds itself
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        if self.number == torch.float32:
+        if self.plain:
             logits = self.model(inputs)
         elif self.model.low_precision:
             # The optimizer keeps float32 weights; a pass sees them rounded, once. The casts of
@@ -71,6 +72,7 @@ class Update:
         parameters[0].grad = failpoint.hit("train.grad", parameters[0].grad, step)
         # The logged norm is the raw gradient's, comparable across clipping thresholds.
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.cfg.train.clip or math.inf)
+        norm = distributed.whole(norm)
         # Each process then knows of a bad number of any of them.
         loss, norm = distributed.mean(torch.stack([loss, norm]))
         finite = math.isfinite(loss.item() + norm.item())

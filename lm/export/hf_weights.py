@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lm import checkpoint, store
+from lm import checkpoint, distributed, store
 from lm.export import hf_config
 from lm.models.base import LanguageModel
 
@@ -50,7 +50,7 @@ def load(folder: Path, model: LanguageModel) -> None:
     if "wpe.weight" in ours:
         ours["wpe.weight"] = ours["wpe.weight"][: model.context_len]
     try:
-        model.load_state_dict({k: v.float() for k, v in ours.items()}, strict=True)
+        distributed.load(model, {k: v.float() for k, v in ours.items()})
     except RuntimeError as error:
         raise ValueError(f"{folder} holds another model: {' '.join(str(error).split())}") from None
 
