@@ -357,7 +357,8 @@ class TrainConfig(Settings):
     temperature: float = within(0.8, 0.0)  # of the samples; 0: the likeliest token
     device: str = one_of("auto", "cpu", "cuda", "mps")
     dtype: str = one_of("auto", "float32", "bfloat16")  # of matrix products; weights: float32
-    compile: str = one_of("auto", "on", "off")  # auto: where the run is long enough to gain by it
+    compile: str = one_of("auto", "on", "off", "graphs")  # auto: where a run is long enough for it;
+    # graphs: on, and a GPU's steps replayed as CUDA graphs, for models too small to keep it busy
     threads: int = within(0, 0)  # of the CPU; 0: PyTorch's choice
     deterministic: bool = True  # the same bits from the same command on the same machine
 
@@ -377,8 +378,12 @@ class TrainConfig(Settings):
             )
         if self.shard and self.n_proc == 1:
             raise ConfigError("train.shard=true divides a model over processes: give train.n_proc")
-        if self.shard and self.compile == "on":
-            raise ConfigError("train.compile=on: a model under train.shard=true is not compiled")
+        if self.shard and self.compile in ("on", "graphs"):
+            told = f"train.compile={self.compile}"
+            raise ConfigError(f"{told}: a model under train.shard=true is not compiled")
+        if size and self.compile == "graphs":  # one replay overwrites the gradients of the last
+            told = f"train.micro_batch={size}"
+            raise ConfigError(f"train.compile=graphs is for whole batches, and {told}")
         if size == "auto" and self.n_proc > 1:
             raise ConfigError(
                 f"train.micro_batch=auto is for one process, and train.n_proc={self.n_proc}: give "

@@ -21,6 +21,7 @@ RECORD = "tokens.json"
 COUNTS = {"n_tokens": int, "n_bytes": int}
 SPLITS = {"train": COUNTS, "val": COUNTS}
 FORM = {"dtype": str, "vocab_size": int, "tokenizer": str, "splits": SPLITS}  # of the record
+RESIDENT = 1 << 30  # bytes of a GPU's memory that the training tokens may take
 CHUNK = 1 << 22  # ids held in memory while packing or checking
 
 
@@ -131,17 +132,37 @@ class Batches(torch.utils.data.Dataset):
         self.tokens = batch_size * context_len  # a batch has, over all processes
         self.n_windows = max(1, (len(ids) - context_len) // context_len)
         self.n_starts = min(context_len, len(ids) - self.n_windows * context_len)
+        self.where = torch.device("cpu")
+        self.there: torch.Tensor | None = None  # all ids, in the memory of `where`
         self._epoch: tuple[int, np.ndarray] | None = None  # the last order made, to save remaking
 
     def __len__(self) -> int:
         return -(-self.n_windows // self.batch_size)
 
+    def to(self, where: torch.device, resident: int = RESIDENT) -> "Batches":
+        """Hand out batches in the memory of a GPU. Ids that take up to `resident` bytes there move
+        as a whole, and of a batch only the starts of its windows are sent."""
+        self.where = where
+        if where.type != "cpu" and 4 * len(self.ids) <= resident:
+            self.there = torch.from_numpy(self.ids.astype(np.int32)).to(where)
+        return self
+
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets of a step, both (B, T) int64; any step >= 0, in any order."""
-        span = np.arange(self.context_len + 1)
-        windows = self.starts(step)[:, None] + span  # (B, T + 1)
-        block = torch.from_numpy(self.ids[windows].astype(np.int64))
+        starts = self.starts(step)[:, None]
+        if self.there is not None:
+            span = torch.arange(self.context_len + 1, device=self.where)
+            block = self.there[self._send(starts) + span].long()  # (B, T + 1)
+        else:
+            windows = starts + np.arange(self.context_len + 1)
+            block = self._send(self.ids[windows].astype(np.int64))
         return block[:, :-1], block[:, 1:]
+
+    def _send(self, array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        if self.where.type == "cuda":  # from pinned memory a copy need not wait for the GPU
+            tensor = tensor.pin_memory()
+        return tensor.to(self.where, non_blocking=True)
 
     def starts(self, step: int) -> np.ndarray:
         """Where this process's windows of a step begin, (B,)."""

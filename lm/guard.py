@@ -1,6 +1,6 @@
 """Bad numbers: steps that are left out, losses that stand out, and when to give up.
 
-row = guard.judge(state, loss, norm, cfg.train)     # what to log at once
+row = guard.judge(state, step, loss, norm, cfg.train)     # what to log at once
 """
 
 import logging
@@ -14,7 +14,9 @@ log = logging.getLogger(__name__)
 ENOUGH = 20  # losses before one can stand out among them
 
 
-def judge(state: TrainState, loss: float, norm: float, cfg: TrainConfig) -> dict[str, float]:
+def judge(
+    state: TrainState, step: int, loss: float, norm: float, cfg: TrainConfig
+) -> dict[str, float]:
     """Count one step's loss and gradient norm in `state`; return what is to be logged of it.
 
     A step whose numbers are not finite has changed no weight. More than cfg.skip of them in a
@@ -23,7 +25,7 @@ def judge(state: TrainState, loss: float, norm: float, cfg: TrainConfig) -> dict
     if not math.isfinite(loss + norm):
         state.skipped += 1
         state.bad_in_a_row += 1
-        told = f"step {state.step}: the loss is {loss} and the gradient norm {norm}"
+        told = f"step {step}: the loss is {loss} and the gradient norm {norm}"
         if state.bad_in_a_row > cfg.skip:
             raise NonFiniteError(f"{told}, the {state.bad_in_a_row}. such step in a row")
         log.warning(f"{told}; this step is left out ({state.skipped} so far)")
@@ -34,7 +36,7 @@ def judge(state: TrainState, loss: float, norm: float, cfg: TrainConfig) -> dict
     state.recent = [*state.recent, loss][-cfg.spike_window :]
     if not cfg.spike or height <= cfg.spike:
         return {}
-    log.warning(f"step {state.step}: the loss jumps to {loss:.3f}, {height:.0f} deviations up")
+    log.warning(f"step {step}: the loss jumps to {loss:.3f}, {height:.0f} deviations up")
     return {"train/spike": loss}
 
 

@@ -3,6 +3,7 @@
 summary = loop.train(cfg, out)
 """
 
+import copy
 import logging
 import math
 import time
@@ -119,10 +120,12 @@ class Training:
         self.optimizers = cfg.optimizer.build(model, number) if model.trainable else []
         size = cfg.train.batch_size, model.context_len
         which = cfg.seed, distributed.rank(), distributed.n_proc()
-        self.batches = data.Batches(self.prepared.train, *size, *which)
+        self.batches = data.Batches(self.prepared.train, *size, *which).to(where)
         self.budget = Budget.of(cfg, model)
         self.update = Update(model, self.optimizers, self.batches, cfg, where, number)
         self.peak = runtime.peak_flops(where)
+        self.begun: list[tuple[int, torch.Tensor]] = []  # steps whose losses are still to be read
+        self.norm = math.nan  # of the last gradient that was read
         self.spent: list[float] = []  # seconds of the steps since the last logged point
         self.unsaved: StorageError | None = None  # why the last save failed
         state = checkpoint.resume(out, model, self.optimizers)
@@ -175,8 +178,8 @@ class Training:
         cfg, state = self.cfg, self.state
         start = time.perf_counter()
         rates = set_rates(self.optimizers, cfg.schedule.build(self.budget.progress(state)))
-        loss, norm = self.update_that_fits()
-        row = guard.judge(state, loss, norm, cfg.train)
+        self.begun.append((state.step, self.update_that_fits()))
+        row = self.read_losses(track) if self.must_know() else {}
         self.spent.append(time.perf_counter() - start)
         if self.budget.seconds:  # then the rates depend on it: one clock for all processes
             self.spent[-1] = distributed.largest(self.spent[-1])[0]
@@ -184,7 +187,7 @@ class Training:
         if state.step % cfg.train.log_every == 0:
             speed = len(self.spent) * self.batches.tokens / sum(self.spent)
             row |= _points(state, self.batches) | rates
-            row |= {"optim/grad_norm": norm, "speed/tokens_per_s": round(speed, 1)}
+            row |= {"optim/grad_norm": self.norm, "speed/tokens_per_s": round(speed, 1)}
             if self.peak:
                 row["speed/mfu"] = speed * self.model.flops_per_token() / self.peak
             state.losses.clear()
@@ -194,7 +197,32 @@ class Training:
         state.step += 1
         state.tokens += self.batches.tokens
 
-    def update_that_fits(self) -> tuple[float, float]:
+    def must_know(self) -> bool:
+        """Whether the losses have to be read after this step. On a CPU that costs nothing; a GPU
+        works on while the CPU begins further steps, until something is to be logged or saved."""
+        cfg, step = self.cfg.train, self.state.step
+        if not self.update.ahead or self.budget.seconds or step % cfg.log_every == 0:
+            return True
+        pauses = cfg.eval_every, cfg.sample_every, cfg.save_every, self.budget.steps
+        return any(every and (step + 1) % every == 0 for every in pauses)
+
+    def read_losses(self, track: Tracker) -> dict[str, float]:
+        """Judge the steps that were begun; what is to be logged of this one, if among them."""
+        begun, self.begun = self.begun, []
+        numbers = torch.stack([both for _, both in begun]).tolist() if begun else []
+        row: dict[str, float] = {}
+        for (step, _), (loss, norm) in zip(begun, numbers, strict=True):
+            row = guard.judge(self.state, step, loss, norm, self.cfg.train)
+            if row and step < self.state.step:
+                then = copy.copy(self.state)
+                then.step = step
+                then.tokens -= (self.state.step - step) * self.batches.tokens
+                track.log(then, row)
+                row = {}
+        self.norm = numbers[-1][1] if numbers else self.norm
+        return row
+
+    def update_that_fits(self) -> torch.Tensor:
         """The update of this step, in smaller parts where train.micro_batch=auto and all is not
         possible: the same batch and, but for the rounding of sums, the same gradient."""
         state = self.state
@@ -240,6 +268,7 @@ class Training:
         state = self.state
         if state.bad_in_a_row and self.budget.progress(state) < 1:
             return False
+        self.read_losses(track)  # a signal came while steps were begun
         good, state.good_step = state.good_step, state.step if scheduled else state.good_step
         track.sync()
         try:
@@ -272,6 +301,7 @@ class Training:
         good.micro_batch = state.micro_batch
         vars(state).update(vars(good))
         self.spent.clear()
+        self.begun.clear()
         track.cut_back(state)
         track.log(state, {"train/rollbacks": state.rollbacks, "train/skipped": state.skipped})
 

@@ -1,7 +1,7 @@
 """One update of the weights: forward, backward, clip, optimizer.
 
 update = Update(model, optimizers, batches, cfg, where, number)
-loss, norm = update(step)
+loss, norm = update(step).tolist()
 """
 
 import logging
@@ -45,7 +45,10 @@ class Loss(nn.Module):
 
 class Update:
     """`update(step)` trains on batch number `step`. It returns the batch's loss in nats a token
-    and the gradient's norm before clipping; where either is not finite, nothing has changed."""
+    and the gradient's norm before clipping, (2,); if either is not finite, nothing has changed.
+
+    On a GPU it only starts all that (`ahead`): whoever reads the two numbers waits for them.
+    """
 
     def __init__(
         self,
@@ -60,10 +63,11 @@ class Update:
         self.cfg, self.where = cfg, where
         self.loss: nn.Module = Loss(model, number)
         self.ranks: nn.Module | None = None  # `loss`, with the gradients of all processes
+        self.ahead = where.type == "cuda"
         self.micro_batch = 0  # windows that go through the model at a time; 0: all
         self.changed = False  # whether the weights of this step are no longer those of the last
 
-    def __call__(self, step: int) -> tuple[float, float]:
+    def __call__(self, step: int) -> Tensor:
         # Dropout draws from PyTorch's own generator: seeded by step, it needs no saving.
         torch.manual_seed(runtime.seed(self.cfg.seed, f"dropout{distributed.rank() or ''}", step))
         self.changed = False
@@ -74,33 +78,36 @@ class Update:
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.cfg.train.clip or math.inf)
         norm = distributed.whole(norm)
         # Each process then knows of a bad number of any of them.
-        loss, norm = distributed.mean(torch.stack([loss, norm]))
-        finite = math.isfinite(loss.item() + norm.item())
+        numbers = distributed.mean(torch.stack([loss, norm]))
+        finite = numbers.sum().isfinite()
         failpoint.hit("train.before_step")
         for optimizer in self.optimizers:
-            if finite:
+            if self.ahead:
+                optimizer.found_inf = (~finite).float()  # it leaves the step out, on the GPU
+            if self.ahead or finite:
                 self.changed = True
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         failpoint.hit("train.after_step")
-        return loss.item(), norm.item()
+        return numbers
 
     def compile(self) -> str:
         """Compile the loss and its gradient, now rather than in the first step; what to tell of it.
 
-        Without a C++ compiler train.compile=auto goes on uncompiled, `on` raises ValueError.
+        Without a C++ compiler train.compile=auto goes on uncompiled, others raise ValueError.
         """
         start, plain = time.perf_counter(), self.loss
         exact = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(exact, warn_only=True)  # the compiler's own switch too
         torch.compiler.reset()  # of the jobs before: above eight it would silently stop compiling
         try:
-            self.loss = torch.compile(plain, dynamic=False)  # each batch has the same shape
+            mode = "reduce-overhead" if self.cfg.train.compile == "graphs" else None
+            self.loss = torch.compile(plain, dynamic=False, mode=mode)  # all batches are alike
             self.gradients(*self.batches[0])
         except Exception as error:  # the compiler's own, and whatever its tools raise
             self.loss, self.ranks = plain, None
-            if self.cfg.train.compile == "on":
-                raise ValueError(f"train.compile=on: {_first_line(error)}") from None
+            if (word := self.cfg.train.compile) != "auto":
+                raise ValueError(f"train.compile={word}: {_first_line(error)}") from None
             return f"not compiled ({_first_line(error)})"
         finally:
             for p in self.model.parameters():
@@ -117,7 +124,6 @@ class Update:
         for i, (x, y) in enumerate(parts):
             signals.poll()  # the weights are those of before: the step can be done again
             failpoint.hit("train.forward")
-            x, y = (t.to(self.where, non_blocking=True) for t in (x, y))
             with distributed.exchange(self.ranks, now=i + 1 == len(parts)):
                 part = self.ranks(x, y) * (len(x) / len(inputs))
                 part.backward()
@@ -129,7 +135,7 @@ def compiles(word: str, where: torch.device, flops: float) -> bool:
     """Whether a run of so many operations is to be compiled. Depends on settings and machine alone,
     never on the clock, so that a resumed run decides alike: compiled sums round differently."""
     if word != "auto":
-        return word == "on"
+        return word != "off"
     return where.type == "cuda" or (where.type == "cpu" and flops >= WORTH_COMPILING)
 
 

@@ -73,6 +73,7 @@ BAD = {
     "train.steps=0": "train.steps=0: must be at least 1",
     "train.steps=1e3": "could not be converted to Integer",
     "train.steps=": "train.steps",
+    "train.micro_batch=4 train.compile=graphs": "whole batches, and train.micro_batch=4",
     "train.micro_batch=5": "train.batch_size=16 is not a multiple of train.micro_batch=5",
     "train.device=tpu": "train.device=tpu: choose auto or cpu or cuda or mps",
     "train.dtype=fp8": "train.dtype=fp8: choose auto or float32 or bfloat16",
@@ -106,7 +107,7 @@ BAD = {
 @pytest.mark.parametrize("word", BAD)
 def test_a_mistake_is_named_in_one_line_and_makes_nothing(word, tmp_path):
     with pytest.raises(config.ConfigError) as caught:
-        launch.check([word])
+        launch.check(word.split())
     assert BAD[word] in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())

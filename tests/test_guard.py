@@ -15,7 +15,7 @@ def judged(losses, **settings):
     """The rows of a run with these losses, a gradient norm of 1, and its last state."""
     state, cfg, found = TrainState(), TrainConfig(**settings), []
     for loss in losses:
-        found.append(guard.judge(state, loss, 1.0, cfg))
+        found.append(guard.judge(state, state.step, loss, 1.0, cfg))
         state.step += 1
     return found, state
 

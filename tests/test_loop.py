@@ -115,6 +115,32 @@ def test_a_bad_loss_stops_before_the_update_and_saves_nothing_bad(trained, tmp_p
     assert not (tmp_path / "bad" / "summary.json").exists()
 
 
+def test_losses_that_are_read_later_end_in_the_same_files(trained, monkeypatch):
+    """As on a GPU, where the CPU begins steps before it knows the losses of the last ones."""
+    bad = {"train.loss": ("nan", range(11, 13)), "train.grad": ("inf", range(17, 18))}
+    monkeypatch.setattr(failpoint, "_active", bad)
+    words = *TINY_TRANSFORMER, "train.log_every=7", "train.save_every=5"
+    at_once, read = trained("at once", *words), []
+    plain, init = loop.guard.judge, loop.Update.__init__
+
+    def ahead(self, *parts):
+        init(self, *parts)
+        self.ahead = True
+
+    def judge(state, step, *numbers):
+        read.append((step, state.step))
+        return plain(state, step, *numbers)
+
+    monkeypatch.setattr(loop.Update, "__init__", ahead)
+    monkeypatch.setattr(loop.guard, "judge", judge)
+    later = trained("later", *words)
+    assert [step for step, _ in read] == list(range(20)) and sum(a < b for a, b in read) > 10
+    assert rows(later) == rows(at_once) and any("train/skipped" in row for row in rows(later))
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        a, b = (checkpoint.folder(out, 20) / name for out in (later, at_once))
+        assert a.read_bytes() == b.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("words", "steps"),
     [(("train.steps=7",), 7), (("train.tokens=500",), 8), (("train.tokens=64",), 1)],

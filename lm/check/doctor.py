@@ -36,9 +36,7 @@ class Finding:
     advice: str = ""
 
 
-def examine(
-    path: Path, which: str = "last", model: LanguageModel | None = None
-) -> list[Finding]:
+def examine(path: Path, which: str = "last", model: LanguageModel | None = None) -> list[Finding]:
     """All findings about a run that has a checkpoint; `model` is what that holds, if it is at hand.
     Raises ValueError where there is none."""
     run = Run.open(str(path))

@@ -39,7 +39,11 @@ class Muon(torch.optim.Optimizer):
     ones get sqrt(rows / columns) of it. A group's `parts` are row counts: the matrices of that
     group are stacks of independent ones (queries, keys, values) and each counts by itself.
     `number` is the type in which updates are orthogonalized: bfloat16 is enough (Jordan).
+    Where the attribute `found_inf`, a tensor, is 1, a step changes nothing; PyTorch's fused
+    optimizers have it too. The number is not read back from the device.
     """
+
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
+        found, done = self.found_inf, 1.0 if self.found_inf is None else 1.0 - self.found_inf
         alike: dict[tuple, list[tuple[Tensor, Tensor, float]]] = defaultdict(list)
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
@@ -64,12 +69,14 @@ class Muon(torch.optim.Optimizer):
                     self.state[p]["momentum"] = torch.zeros_like(p)
             grads = [p.grad for p in params]
             momenta = [self.state[p]["momentum"] for p in params]
+            if found is not None:  # a gradient that is the momentum leaves it as it was
+                grads = [g.where(found == 0, m) for g, m in zip(grads, momenta, strict=True)]
             torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
             updates = torch._foreach_lerp(
                 grads, momenta, group["momentum"]
             )  # Nesterov: looks ahead
             if group["weight_decay"]:
-                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_mul_(params, 1 - done * group["lr"] * group["weight_decay"])
             for p, update in zip(params, updates, strict=True):
                 rows = group["parts"] or (len(p),)
                 for part, u in zip(p.split(rows), update.split(rows), strict=True):
@@ -80,5 +87,6 @@ class Muon(torch.optim.Optimizer):
         for matrices in alike.values():
             # One batched product for all matrices of a shape: small ones cost mostly their calls.
             turned = orthogonalize(torch.stack([u for _, u, _ in matrices]).to(self.number))
+            turned = turned if found is None else turned * done
             for (part, _, size), update in zip(matrices, turned.unbind(), strict=True):
                 part.add_(update, alpha=-size)
