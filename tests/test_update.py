@@ -1,5 +1,7 @@
 """The update's fast paths against the plain one: bfloat16, compiled, attention written out."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -99,6 +101,24 @@ def test_a_step_that_a_gpu_would_leave_out_by_itself_changes_no_bit(make, words,
     assert all(map(torch.equal, before, bits(ahead)))
     assert torch.equal(plain(4), ahead(4))
     assert all(map(torch.equal, bits(plain), bits(ahead)))
+
+
+@pytest.mark.faults
+def test_the_benchmark_of_a_gpu_checks_its_steps_as_it_does_here(monkeypatch):
+    """No machine with a GPU runs these tests: its script is at least sound."""
+    monkeypatch.syspath_prepend(
+        Path(update.__file__).parents[1] / "experiments/benchmarks/training"
+    )
+    import bench
+
+    said = bench.check("cpu")
+    assert [line.split(",")[0] for line in said] == [
+        f"train.compile={word}" for word in ("off", "off", "on", "graphs")
+    ]
+    assert said[0].endswith("within 0.0e+00 of the CPU's") and "0.0e+00" not in said[1]
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
+    rows = [{"side": "lm gpt2", "tokens_per_s": 500_000}]
+    assert bench.mfu(rows, bench.CASES["cuda"][0]) == "MFU: lm gpt2 43%."
 
 
 def test_without_a_compiler_auto_goes_on_and_on_is_refused(make, monkeypatch):
