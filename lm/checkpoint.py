@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from lm import config, distributed, failpoint, store
 from lm.models.base import CountModel, LanguageModel
@@ -208,12 +209,22 @@ def _fill(model: LanguageModel, weights: dict[str, torch.Tensor], path: Path) ->
             raise ValueError(f"{path} is damaged: {name} has values that are not finite")
 
 
+class _Unfilled(TorchFunctionMode):
+    """Leave out torch.nn.init: to draw on the meta device takes a second, for PyTorch's compiler
+    is imported to do it."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def foresee(path: Path, build: Callable[[], LanguageModel]) -> None:
     """Raise ValueError before any memory is taken, if the model that `build` makes is not that of
     the checkpoint: a stranger's configuration may ask for more than the machine has."""
     file = path / "model.safetensors"
     try:
-        with torch.device("meta"):  # shapes alone
+        with torch.device("meta"), _Unfilled():  # shapes alone
             model = build()
     except Exception:  # it computes with values as it is made, in whatever way
         return

@@ -146,10 +146,12 @@ def test_help_and_configuration_errors_load_neither_torch_nor_wandb(words, tmp_p
     assert not loaded & {"torch", "wandb", "matplotlib"}
 
 
-def test_steps_that_are_not_compiled_do_not_load_the_compiler():
+def test_neither_opening_a_run_nor_steps_that_are_not_compiled_load_the_compiler(tmp_path):
     code = """
 import sys, torch
-from lm import config, loop, runtime
+from pathlib import Path
+from safetensors.torch import save_file
+from lm import checkpoint, config, loop, runtime
 runtime.configure(1, deterministic=True)
 model = config.TransformerConfig(n_layer=1, n_embd=8, context_len=4).build(9)
 for kind in config.options("optimizer").values():
@@ -159,10 +161,20 @@ for kind in config.options("optimizer").values():
         optimizer.step()
         optimizer.zero_grad()
         optimizer.load_state_dict(optimizer.state_dict())
+folder = Path(sys.argv[1])
+for name in ("transformer", "gru", "mlp", "bigram"):
+    build = config.options("model")[name]().build
+    save_file(build(9).state_dict(), folder / "model.safetensors")
+    checkpoint.foresee(folder, lambda: build(9))
+    try:
+        checkpoint.foresee(folder, lambda: build(8))
+        sys.exit(f"another {name} was not seen")
+    except ValueError:
+        pass
 sys.exit("torch._dynamo" in sys.modules)
 """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=env, check=True)
 
 
 def test_no_module_is_called_like_one_of_the_standard_library():

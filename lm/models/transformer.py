@@ -183,9 +183,9 @@ class Transformer(LanguageModel):
         if cfg.positions == "learned":
             self.wpe = nn.Embedding(cfg.context_len, cfg.n_embd)
         else:
-            cos, sin = rope_table(cfg.context_len, cfg.n_embd // cfg.n_head, cfg.rope_base)
-            self.register_buffer("cos", cos, persistent=False)
-            self.register_buffer("sin", sin, persistent=False)
+            shape = cfg.context_len, 1, cfg.n_embd // cfg.n_head // 2
+            for name in ("cos", "sin"):
+                self.register_buffer(name, torch.empty(shape), persistent=False)
         self.dropout = nn.Dropout(cfg.dropout)
         self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layer))
         self.norm = make_norm(cfg)
@@ -194,7 +194,11 @@ class Transformer(LanguageModel):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Small matrices, so that the first loss is near ln V."""
+        """Small matrices, so that the first loss is near ln V; and the angles of RoPE."""
+        cfg = self.cfg
+        if cfg.positions == "rope" and not self.cos.is_meta:  # on meta there are shapes alone
+            angles = rope_table(cfg.context_len, cfg.n_embd // cfg.n_head, cfg.rope_base)
+            self.cos[:], self.sin[:] = angles
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=0.02)  # GPT-2's
@@ -203,7 +207,7 @@ class Transformer(LanguageModel):
         for block in self.blocks:
             # 2 n_layer outputs add up in the stream: their sum then starts with the size of one.
             for proj in (block.attn.proj, block.mlp.down):
-                nn.init.normal_(proj.weight, std=0.02 / math.sqrt(2 * self.cfg.n_layer))
+                nn.init.normal_(proj.weight, std=0.02 / math.sqrt(2 * cfg.n_layer))
 
     def forward(self, ids: Tensor) -> Tensor:
         T = ids.shape[1]
