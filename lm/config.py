@@ -674,7 +674,7 @@ def _load_group(group: str, values: Any) -> Settings:
         raise ConfigError(f"{group}={values} is not a group of settings")
     if group in PARTS:
         name, known = values.get("name"), options(group)
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             own = ", or give import=MODULE of your own" if group == "model" else ""
             raise ConfigError(f"{group}.name={name}: choose {', '.join(known)}{own}")
         cls: type = known[name]

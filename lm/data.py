@@ -80,11 +80,11 @@ def load(folder: Path, split: str) -> np.ndarray:
     path, n = folder / f"{split}.bin", record["splits"][split]["n_tokens"]
     if record["dtype"] not in ("uint16", "uint32") or n < 0:
         raise store.DamagedError(f"{path} holds {n} ids of {record['dtype'][:20]!a}, says {RECORD}")
-    if n == 0:
-        return np.zeros(0, dtype=record["dtype"])
     number = np.dtype(record["dtype"]).newbyteorder("<")
     if path.stat().st_size != n * number.itemsize:
         raise store.DamagedError(f"{path} has {path.stat().st_size} bytes, not {n} ids")
+    if n == 0:  # what cannot be mapped
+        return np.zeros(0, dtype=number)
     return np.memmap(path, dtype=number, mode="r", shape=(n,))
 
 

@@ -120,6 +120,14 @@ def test_a_name_that_is_not_one_short_line_is_refused(name, cfg):
         config.load(values)
 
 
+def test_a_file_whose_name_of_a_part_is_no_word_is_refused(cfg):
+    """A mapping raised TypeError; found by fuzzing."""
+    values = dataclasses.asdict(cfg())
+    values["optimizer"]["name"] = {"a": 1}
+    with pytest.raises(config.ConfigError, match=r"optimizer.name=\{'a': 1\}: choose adamw, muon"):
+        config.load(values)
+
+
 def test_two_budgets_are_one_too_many():
     with pytest.raises(config.ConfigError, match="choose one budget"):
         config.TrainConfig(tokens=5, seconds=5.0)

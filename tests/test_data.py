@@ -1,5 +1,7 @@
 """Packing loses nothing; a batch is a function of (seed, step); each target is scored once."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,16 @@ def test_a_cut_file_is_refused(tmp_path, tokenizer):
     path = tmp_path / "train.bin"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match="bytes, not 8 ids"):
+        data.load(tmp_path, "train")
+
+
+def test_a_split_that_is_said_to_be_empty_and_is_not_is_damaged(tmp_path, tokenizer):
+    """It was taken for a text without validation split; found by fuzzing."""
+    packed(tmp_path, ["abcdef"], tokenizer, ends=True)
+    record = json.loads((tmp_path / data.RECORD).read_text())
+    record["splits"]["train"]["n_tokens"] = 0
+    (tmp_path / data.RECORD).write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="bytes, not 0 ids"):
         data.load(tmp_path, "train")
 
 

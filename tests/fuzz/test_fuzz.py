@@ -3,7 +3,7 @@ line may come out, in bounded time.
 
     LM_FUZZ_SECONDS=600 python -m pytest -m faults tests/fuzz      # ten minutes for each target
 
-What was found stands in test_found.py.
+What was found stands as a test of its own beside those of the part that was at fault.
 """
 
 import contextlib
