@@ -318,7 +318,8 @@ class Training:
 
     def look_back(self, track: Tracker) -> None:
         """What rank 0 has to say about a run that is complete."""
-        doctor.after_run(self.out, self.model)
+        # A divided model is not whole on any process.
+        doctor.after_run(self.out, None if self.cfg.train.shard else self.model)
         if self.cfg.track.lens and (made := page.after_run(self.out)):
             track.page("lens", made)
         best = f"{self.state.best_val_bpb:.4f} at step {self.state.best_step}"
