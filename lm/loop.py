@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from lm import checkpoint, data, distributed, guard, origin, pipeline, runtime, signals
+from lm import checkpoint, data, distributed, floors, guard, origin, pipeline, runtime, signals
 from lm.check import doctor
 from lm.checkpoint import NonFiniteError, StorageError, TrainState
 from lm.config import Config
@@ -104,6 +104,7 @@ class Training:
         where = runtime.device(cfg.train.device)
         with distributed.rank_0_first():
             self.prepared = pipeline.prepare(cfg)
+            self.levels = _levels(self.prepared)
         self.tokenizer = self.prepared.tokenizer
         distributed.on_rank_0(origin.same_data, out, self.prepared)
         checkpoint.foresee_any(out, lambda: cfg.model.build(self.tokenizer.vocab_size))
@@ -158,7 +159,7 @@ class Training:
                 if improved:
                     state.best_val_bpb, state.best_step = val["bpb"], state.step
                 points = {f"val/{k}": val[k] for k in ("loss", "ppl", "bpb")}
-                track.log(state, points | _corpus_facts(self.prepared))
+                track.log(state, points | self.levels)
                 if report is not None and not last:
                     distributed.on_rank_0(report, state.step, val["bpb"])
             if self.budget.due(state, cfg.sample_every):
@@ -309,7 +310,7 @@ class Training:
         """Close the books of a run that is done."""
         if self.unsaved is not None:
             raise self.unsaved
-        summary = _summary(self.state, val, self.model, self.prepared)
+        summary = _summary(self.state, val, self.model) | self.levels
         distributed.on_rank_0(track.finish, summary)
         if distributed.rank() == 0:
             with distributed.alone():
@@ -340,13 +341,15 @@ def _points(state: TrainState, batches: data.Batches) -> dict[str, float]:
     return loss | {"epoch": round(seen, 4)}
 
 
-def _corpus_facts(prepared: pipeline.Prepared) -> dict[str, float]:
-    return {f"corpus/{key}": value for key, value in prepared.facts.items() if key == "floor_bpb"}
+def _levels(prepared: pipeline.Prepared) -> dict[str, float]:
+    """What to hold val/bpb against: what counting reaches, and the entropy where it is known."""
+    levels = floors.points(Path(prepared.record["folder"]), prepared.tokenizer)
+    if "floor_bpb" in prepared.facts:
+        levels["corpus/floor_bpb"] = prepared.facts["floor_bpb"]
+    return levels
 
 
-def _summary(
-    state: TrainState, val: dict[str, float], model: LanguageModel, prepared: pipeline.Prepared
-) -> dict[str, Any]:
+def _summary(state: TrainState, val: dict[str, float], model: LanguageModel) -> dict[str, Any]:
     return {
         **{f"val/{k}": val[k] for k in ("loss", "ppl", "bpb")},
         "best_val_bpb": state.best_val_bpb,
@@ -356,7 +359,6 @@ def _summary(
         "seconds": round(state.seconds, 3),
         "n_params": model.n_params(),
         "flops": state.tokens * model.flops_per_token(),
-        **_corpus_facts(prepared),
     }
 
 

@@ -31,7 +31,7 @@ LAYERS = [
     }
     | {"models.mlp", "models.gru", "models.transformer", "lens.probe"},
     # L3: wiring
-    {"pipeline", "generate", "checkpoint"},
+    {"pipeline", "generate", "checkpoint", "floors"},
     {"mirror", "display"},
     {"artifact", "track", "lens.views", "check.conformance", "export.hf_weights"},
     # L4

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import torch
 
-from lm import checkpoint, failpoint, loop, metrics, runtime
+from lm import checkpoint, failpoint, floors, loop, metrics, runtime
 from tests.conftest import TINY_TRANSFORMER
 
 MODELS = {
@@ -201,6 +201,16 @@ def test_the_grammars_floor_is_logged_and_not_beaten(cfg, tmp_path):
     summary = loop.train(cfg(*words, "train=smoke", "model=bigram"), out)
     assert summary["val/bpb"] > summary["corpus/floor_bpb"] > 0
     assert all(r["corpus/floor_bpb"] > 0 for r in rows(out) if "val/bpb" in r)
+
+
+def test_every_evaluation_has_what_counting_reaches_beside_it(trained, monkeypatch):
+    """The trained 5-gram is that level itself, so the two are one number."""
+    out = trained("a", "model=ngram", "model.order=5", f"model.context_len={floors.CONTEXT}")
+    (row,) = rows(out)
+    assert row["floor/ngram_bpb"] == pytest.approx(row["val/bpb"], abs=2e-6)
+    assert row["floor/unigram_bpb"] > row["floor/bigram_bpb"] > row["floor/ngram_bpb"]
+    monkeypatch.setattr(floors, "AT_START", 1000)  # tokens: counting more would keep a run waiting
+    assert not [key for key in rows(trained("b", "model=bigram_counts"))[0] if "floor" in key]
 
 
 def test_the_uncommitted_changes_of_the_code_are_kept_as_a_patch(tmp_path, monkeypatch):

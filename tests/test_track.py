@@ -221,6 +221,9 @@ def test_an_offline_run_has_the_numbers_of_metrics_jsonl(train, fresh_client):
     records = inspected(folder)
     items = [r["history"]["item"] for r in records if r["type"] == "history"]
     assert mirrored(items) == points(out)
+    assert ["floor/ngram_bpb" in row for row in points(out)] == [
+        "val/bpb" in row for row in points(out)
+    ]
     assert sum("samples._type" in row for row in items) == 2
     (run,) = [r["run"] for r in records if r["type"] == "run"][:1]
     assert run["config"]["update"]["model.n_layer"] == 2

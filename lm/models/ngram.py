@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lm import metrics
 from lm.models.base import CountModel
 
 
@@ -136,6 +137,24 @@ class Ngram(CountModel):
         if places:
             probs.view(-1).index_add_(0, torch.cat(places), torch.cat(values))
         return probs.log().view(*ids.shape, V)  # (B, T, V)
+
+    def nats(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """-ln p(target) as (B, T), without the other V - 1 probabilities that forward computes;
+        0 where the target is metrics.IGNORE."""
+        last = targets.clamp(min=0).flatten()  # (N,), N = B T
+        probs = self.unigram[last]
+        for n, context in list(zip(self.orders, self.contexts(ids), strict=True))[1:]:
+            keys = self.get_buffer(f"keys_{n}")
+            if len(keys) == 0:
+                continue
+            seen, context = context >= 0, context.clamp(min=0)
+            wanted = context * self.vocab_size + last
+            row = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+            own = torch.where(keys[row] == wanted, self.get_buffer(f"probs_{n}")[row], 0.0)
+            longer = own + self.get_buffer(f"backoff_{n}")[context] * probs
+            probs = torch.where(seen, longer, probs)
+        nats = -probs.log().view(targets.shape)
+        return torch.where(targets == metrics.IGNORE, 0.0, nats)
 
     def contexts(self, ids: Tensor) -> list[Tensor]:
         """For each order n the row (B T,) of the n - 1 tokens up to a position, -1 if unknown."""

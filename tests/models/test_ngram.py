@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lm import metrics
 from lm.config import AdamWConfig, BigramConfig, BigramCountsConfig, NgramConfig
 from tests import reference
 
@@ -48,6 +49,16 @@ def test_probabilities_sum_to_1_after_contexts_seen_and_never_seen(order):
     probs = ngram(ids, order)(windows).double().exp()  # (B, T, V)
     torch.testing.assert_close(probs.sum(-1), torch.ones(3, 8).double(), atol=1e-5, rtol=0)
     assert (probs > 0).all()
+
+
+@pytest.mark.parametrize("order", [1, 2, 5])
+def test_the_loss_of_targets_alone_is_that_of_the_whole_distribution(order):
+    ids = text()[text() != 3]
+    model = ngram(ids, order)
+    windows = torch.tensor([ids[:9].tolist(), [3] * 9, [0, 3, 0, 1, 3, 3, 1, 0, 3]])
+    x, y = windows[:, :-1], windows[:, 1:].clone()
+    y[0, -2:] = metrics.IGNORE
+    torch.testing.assert_close(model.nats(x, y), metrics.nats(model(x), y), atol=1e-5, rtol=1e-5)
 
 
 def test_a_position_depends_on_order_minus_1_tokens():
