@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lm import config
-from lm.report import board, effects, experiment, figures, paired, records, scaling
+from lm.report import board, effects, experiment, figures, floors, paired, records, scaling
 from lm.report import page as report_page
 from lm.report.__main__ import words
 from tests.browser import Browser, needs_browser
@@ -90,6 +90,38 @@ def test_arms_made_without_a_sweep_are_named_by_their_settings(fake_run):
         (path / ".hydra/overrides.yaml").unlink()
     labels = {a.label for a in records.arms(records.find([Path("outputs")]))}
     assert labels == {"lr=0.001", "lr=0.01"}
+
+
+def test_arms_of_several_experiments_say_which_one_they_are_of(fake_run):
+    """Beside `n_embd=32`, an arm called `muon` said nothing of its size; 800_000 read 8e+05."""
+    for i, n in enumerate((100_000, 800_000)):
+        fake_run(f"outputs/sweeps/a/s/{i}", "name=003_law", f"train.tokens={n}")
+    fake_run("outputs/sweeps/b/s/0", "name=003_law_held_out", "train.tokens=1_600_000")
+    fake_run("outputs/sweeps/c/s/0", "name=004_optimizers", "optimizer=muon")
+    fake_run("outputs/runs/d/r", "model=gru")
+    found = {a.label for a in records.arms(records.find([Path("outputs")]))}
+    assert found == {
+        "003 tokens=100000",
+        "003 tokens=800000",
+        "003 tokens=1600000",
+        "004 transformer",
+        "gru",
+    }
+
+
+def test_runs_evaluated_at_their_end_alone_are_points_and_not_levels():
+    assert figures.Line("counted", [([0], [2.0])]).is_level
+    assert not figures.Line("trained", [([4000], [2.0])]).is_level
+
+
+def test_the_floor_of_several_tokenizers_is_the_lowest_and_names_its_own(fake_run, monkeypatch):
+    fake_run("outputs/runs/d/a", tokenizer="t1")
+    fake_run("outputs/runs/d/b", "tokenizer=byte", tokenizer="t2")
+    reached = {"t1": {"5-gram counts": 2.0}, "t2": {"5-gram counts": 1.5}}
+    monkeypatch.setattr(floors, "ladder", lambda run: reached[run.tokenizer])
+    runs = records.find([Path("outputs")])
+    assert floors.lowest(runs) == {"5-gram counts, byte 10": 1.5}
+    assert floors.lowest(runs[:1]) == {"5-gram counts": 2.0}
 
 
 def test_a_run_repeated_with_the_same_seed_counts_once(fake_run):

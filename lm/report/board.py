@@ -60,10 +60,7 @@ def corpus_view(
     tokenizers = {run.tokenizer for run in members}
     levels = dict(floors.exact(first))
     if counts:
-        for number, run in enumerate({r.tokenizer: r for r in members if r.data}.values()):
-            name = f", {run.settings.get('tokenizer.name')}" if len(tokenizers) > 1 else ""
-            if number < 3:
-                levels |= {f"{k}{name}": v for k, v in floors.ladder(run).items()}
+        levels |= floors.lowest(members)
     splits = first.data.get("tokens", {}).get("splits", {})
     scored = [run for arm in arms for run in arm.done]
     return {
@@ -158,7 +155,7 @@ def varied(runs: Sequence[Record]) -> list[dict[str, Any]]:
     """The settings in which these runs differ, each with its share in the spread of the score."""
     if len(runs) < 3:
         return []
-    keys = {k for run in runs for k in records.trained_by(run.settings)}
+    keys = {k for run in runs for k in records.trained_by(run.settings)} - {"train.eval_every"}
     found = []
     for key in sorted(keys):
         values = [run.settings.get(key) for run in runs]

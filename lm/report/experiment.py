@@ -142,9 +142,9 @@ def panels(arms: Sequence[Arm], x: str = "tokens") -> list[figures.Panel]:
         if not lines:
             continue
         levels = floors.exact(first)
-        one = len({run.tokenizer for arm in group for run in arm.done}) == 1
-        if one and not any(line.is_level for line in lines):
-            levels |= {k: v for k, v in floors.ladder(first).items() if "unigram" not in k}
+        if not any(line.is_level for line in lines):
+            runs = [run for arm in group for run in arm.done]
+            levels |= {k: v for k, v in floors.lowest(runs).items() if "unigram" not in k}
         found.append(figures.Panel(first.corpus_name, lines, levels))
     return found
 

@@ -39,7 +39,8 @@ class Line:
 
     @property
     def is_level(self) -> bool:
-        return all(len(xs) < 2 for xs, _ in self.seeds)
+        """Counted, not trained: its one value is there before the first token."""
+        return all(len(xs) < 2 and not any(xs) for xs, _ in self.seeds)
 
     def band(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """x, mean, lowest and highest over the seeds, where all of them have values."""
@@ -136,6 +137,9 @@ def _panel(axis: Axes, panel: Panel, styles: dict, x: str, y: str) -> None:
         grid, mean, low, high = line.band()
         axis.fill_between(grid, low, high, color=colour, alpha=0.18, linewidth=0)
         axis.plot(grid, mean, color=colour, linestyle=dash, linewidth=1.8)
+        if len(grid) == 1:  # evaluated at the end alone
+            axis.plot(grid, mean, "o", color=colour, markersize=4, clip_on=False)
+            axis.vlines(grid, low, high, color=colour, linewidth=1.2)
         ends.append((mean[-1], f"{cut(line.label)}  {mean[-1]:.3f}", colour))
         drawn.append((grid, mean))
     levels = [

@@ -1,5 +1,8 @@
 """The lines that a run's score is measured against: the exact entropy, and counts of its tokens."""
 
+import math
+from collections.abc import Sequence
+
 from lm import floors, tokenizers
 from lm.report.records import Record
 
@@ -12,8 +15,19 @@ def exact(run: Record) -> dict[str, float]:
     return {} if floor is None else {"entropy, exact": floor}
 
 
+def lowest(runs: Sequence[Record]) -> dict[str, float]:
+    """Of each order of counts the lowest val/bpb, over the tokenizers of these runs on one text."""
+    kinds = {r.tokenizer: r for r in runs if r.data}
+    best: dict[str, tuple[float, str]] = {}
+    for run in kinds.values():
+        which = f"{run.settings.get('tokenizer.name')} {run.data['tokens']['vocab_size']}"
+        for name, value in ladder(run).items():
+            best[name] = min(best.get(name, (math.inf, "")), (value, which))
+    return {f"{k}, {w}" if len(kinds) > 1 else k: v for k, (v, w) in best.items()}
+
+
 def ladder(run: Record) -> dict[str, float]:
-    """val/bpb of counted n-grams on the run's own tokens; empty if its data is gone or too large."""
+    """val/bpb of counted n-grams on the run's own tokens; empty if these are gone or too many."""
     path = run.path / "tokenizer.json"
     if run.tokens is None or not path.exists():
         return {}

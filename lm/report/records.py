@@ -267,13 +267,31 @@ def labels(groups: Sequence[Sequence[Record]], by: Sequence[str] = ()) -> list[s
     firsts = [group[0] for group in groups]
     if by:
         return [" ".join(short(k, r.settings.get(k)) for k in by) for r in firsts]
+    parts: dict[str, list[Record]] = {}
+    for run in firsts:
+        parts.setdefault(experiment_number(run), []).append(run)
+    found = {id(run): name for part in parts.values() for run, name in _named(part)}
+    if len(parts) > 1:  # the arms of one experiment say nothing of what another one set
+        for number, part in parts.items():
+            for run in part:
+                found[id(run)] = f"{number} {found[id(run)]}".strip()
+    return [found[id(run)] for run in firsts]
+
+
+def experiment_number(run: Record) -> str:
+    """004 of 004_adamw_vs_muon, or the name itself; empty for a run that has none."""
+    name = run.settings.get("name") or ""
+    number = name.partition("_")[0]
+    return number if number.isdecimal() else name
+
+
+def _named(firsts: Sequence[Record]) -> Iterator[tuple[Record, str]]:
+    """Names by the words of the command line if these tell all apart, else by the settings."""
     named = _apart([dict(words(r.overrides)) for r in firsts], every=True)
-    if all(named) and len(set(named)) == len(named):
-        return named
-    named = _apart([trained_by(r.settings) for r in firsts])
-    return [
-        name or r.settings.get("model.name", "?") for name, r in zip(named, firsts, strict=True)
-    ]
+    if not all(named) or len(set(named)) < len(named):
+        named = _apart([trained_by(r.settings) for r in firsts])
+    for run, name in zip(firsts, named, strict=True):
+        yield run, name or run.settings.get("model.name", "?")
 
 
 def _apart(rows: Sequence[dict[str, Any]], every: bool = False) -> list[str]:
@@ -299,7 +317,9 @@ def short(key: str, value: Any) -> str:
     if isinstance(value, (bool, int)):
         return f"{name}{value}"
     try:
-        return f"{name}{float(value):.4g}"
+        number = float(value)
+        whole = number.is_integer() and abs(number) < 1e12  # of 800_000 every digit is wanted
+        return f"{name}{int(number)}" if whole else f"{name}{number:.4g}"
     except (TypeError, ValueError):
         value = str(value)
     if key == "arm":

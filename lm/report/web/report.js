@@ -152,10 +152,12 @@ function curves() {
   choice("metric", [["val", "val/bpb"], ["train", "train/loss"]], "metric");
   choice("zoom", [["late", "the foot"], ["all", "everything"], ["log", "both logarithmic"]], "zoom");
   const box = $("chart"), width = Math.max(320, box.clientWidth || 1080), narrow = width < 620;
-  const height = narrow ? 340 : 430, left = 46, right = narrow ? 12 : 270, top = 12, bottom = 44;
+  const height = narrow ? 340 : 430, left = 46, right = narrow ? 12 : 290, top = 12, bottom = 44;
   const lines = drawn().map(([arm, i]) => ({ arm, i, points: band(arm) })).filter((l) => l.points.length);
   const levels = at.metric === "val" ? Object.entries(C().floors) : [];
-  const moving = lines.filter((l) => l.points.length > 1), still = lines.filter((l) => l.points.length === 1);
+  // What is counted has its one value before the first token; what is trained may have one at the end.
+  const counted = (l) => l.points.length === 1 && l.points[0][0] === 0;
+  const moving = lines.filter((l) => !counted(l)), still = lines.filter(counted);
   const xs = moving.flatMap((l) => l.points.map((p) => p[0]));
   const log = at.zoom === "log";
   const xlow = log ? Math.min(...xs.filter((x) => x > 0), Infinity) : 0, xhigh = Math.max(...xs, 1);
@@ -196,10 +198,12 @@ function curves() {
   const path = (points, k) => points.map((p, i) => `${i ? "L" : "M"}${X(p[0]).toFixed(1)} ${Y(p[k]).toFixed(1)}`).join("");
   for (const l of [...still, ...moving]) {
     const color = shade(l.i), last = l.points[l.points.length - 1];
-    if (l.points.length === 1) svg.append(el("line", { x1: left, x2: width - right, y1: Y(last[1]), y2: Y(last[1]), style: `stroke:${color};stroke-width:1.6`, "stroke-dasharray": "8 4" }));
+    if (counted(l)) svg.append(el("line", { x1: left, x2: width - right, y1: Y(last[1]), y2: Y(last[1]), style: `stroke:${color};stroke-width:1.6`, "stroke-dasharray": "8 4" }));
+    else if (l.points.length === 1) svg.append(el("line", { x1: X(last[0]), x2: X(last[0]), y1: Y(last[2]), y2: Y(last[3]), style: `stroke:${color};stroke-width:1.6` }),
+      el("circle", { cx: X(last[0]), cy: Y(last[1]), r: 4.5, style: `fill:${color}` }));
     else svg.append(el("path", { d: path(l.points, 2) + path([...l.points].reverse(), 3).replace("M", "L") + "Z", "clip-path": "url(#inside)", style: `fill:${color};fill-opacity:.16` }),
       el("path", { d: path(l.points, 1), "clip-path": "url(#inside)", style: `stroke:${color};fill:none;stroke-width:2.2;stroke-linejoin:round`, "stroke-dasharray": dash(l.i) || null }));
-    labels.push({ y: clamp(Y(last[1])), text: brief(l.arm.label), value: last[1], color, x: l.points.length === 1 ? null : X(last[0]) });
+    labels.push({ y: clamp(Y(last[1])), text: brief(l.arm.label), value: last[1], color, x: counted(l) ? null : X(last[0]) });
   }
   if (!narrow) {
     spreadOut(labels, top + 4, height - bottom - 2, 17);
@@ -225,7 +229,7 @@ function curves() {
   function read(x) {
     cursor = x;
     rule.setAttribute("x1", X(x)); rule.setAttribute("x2", X(x)); rule.setAttribute("visibility", "visible");
-    const rows = moving.filter((l) => x <= l.points[l.points.length - 1][0] * 1.0001).map((l) => [l, interpolate(l.points, x)]).sort((a, b) => a[1] - b[1]);
+    const rows = moving.filter((l) => (l.points.length > 1 ? x <= l.points[l.points.length - 1][0] * 1.0001 : x === l.points[0][0])).map((l) => [l, interpolate(l.points, x)]).sort((a, b) => a[1] - b[1]);
     tip.replaceChildren(el("div", { class: "quiet" }, `${short(x)} ${AXES[at.axis]}`),
       ...rows.map(([l, y]) => el("div", { style: `color:${shade(l.i)}` }, el("span", {}, brief(l.arm.label)), el("b", {}, y.toFixed(4)))));
     tip.style.display = "";
@@ -276,7 +280,7 @@ function scale(key, runs) {  // value -> 0..1, with its marks
   const f = log ? Math.log10 : (v) => v, span = (f(high) - f(low)) || 1;
   let marks = log ? Array.from({ length: 40 }, (_, k) => 10 ** (k - 20)).filter((v) => v >= low * 0.99 && v <= high * 1.01) : ticks(low, high, 4);
   if (distinct.length <= 5 || marks.length < 2) marks = distinct.length <= 5 ? distinct : [low, high];
-  return { at: (v) => 0.05 + 0.9 * (f(v) - f(low)) / span, marks: marks.map((v) => [0.05 + 0.9 * (f(v) - f(low)) / span, +v.toPrecision(3)]), jitter: 0 };
+  return { at: (v) => 0.05 + 0.9 * (f(v) - f(low)) / span, marks: marks.map((v) => [0.05 + 0.9 * (f(v) - f(low)) / span, short(v)]), jitter: 0 };
 }
 function scatter(key, runs) {
   const W = 320, H = 220, left = 44, bottom = 30, top = 8, s = scale(key, runs);
@@ -284,7 +288,13 @@ function scatter(key, runs) {
   const X = (u) => left + (W - left - 8) * u, Y = (v) => top + (H - top - bottom) * (1 - (v - low + pad) / (high - low + 2 * pad));
   const svg = el("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `val/bpb against ${key}` });
   for (const v of ticks(low, high, 4)) svg.append(el("line", { class: "grid", x1: left, x2: W - 8, y1: Y(v), y2: Y(v) }), el("text", { x: left - 6, y: Y(v) + 4, "text-anchor": "end" }, +v.toPrecision(4)));
-  for (const [u, text] of s.marks) svg.append(el("text", { x: X(u), y: H - 10, "text-anchor": "middle" }, String(text).slice(0, 14)));
+  let free = 0;  // a mark that would lie on the one before is left out
+  for (const [u, text] of [...s.marks].sort((a, b) => a[0] - b[0])) {
+    const name = String(text).slice(0, 14), half = 4 * name.length;
+    if (X(u) - half < free) continue;
+    free = X(u) + half;
+    svg.append(el("text", { x: X(u), y: H - 10, "text-anchor": "middle" }, name));
+  }
   const best = runs.reduce((a, b) => (a[0].score <= b[0].score ? a : b))[0];
   runs.forEach(([r], i) => svg.append(el("circle", { cx: X(s.at(setting(r, key)) + s.jitter * 0.7 * (((i * 0.618) % 1) - 0.5)), cy: Y(r.score), r: r === best ? 6 : 4,
     style: `fill:var(--accent);fill-opacity:${r === best ? 1 : 0.45}` }, el("title", {}, `${r.name}: ${key}=${say(setting(r, key))}, ${r.score.toFixed(4)}`))));
