@@ -6,6 +6,9 @@ import math
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -479,6 +482,57 @@ def test_five_hundred_runs_are_reported_in_ten_seconds_of_computing(fake_run, tm
     start = time.process_time()
     runs = report_page.write(config.ReportConfig(out=str(tmp_path / "p.html")), [Path("outputs")])
     assert len(runs) == 500 and time.process_time() - start < 10
+
+
+@pytest.mark.slow
+def test_a_watched_page_shows_new_points_and_new_runs_until_it_is_stopped(tiny, tmp_path):
+    """Real processes: one run trains all the time, a second one starts while the page is watched."""
+    root = Path(report_page.__file__).parent.parent.parent
+
+    def start(module, *words):
+        env = {**os.environ, "PYTHONPATH": str(root)}
+        with open(tmp_path / "said", "a") as said:
+            words = [sys.executable, "-m", module, *words]
+            return subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=said)
+
+    def until(condition):
+        deadline = time.monotonic() + 120
+        while not (found := condition()):
+            assert time.monotonic() < deadline, (tmp_path / "said").read_text()
+            time.sleep(0.1)
+        return found
+
+    def shown():
+        """The state and the tokens of each run on the page, and when that was written."""
+        if not (tmp_path / "page.html").exists():
+            return {}, ""
+        text = (tmp_path / "page.html").read_text()
+        data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+        runs = {r["path"]: (r["status"], r["val"][-1][0] if r["val"] else 0) for r in data["runs"]}
+        return runs, data["about"]["when"]
+
+    long = (*tiny, "model=bigram", "train.steps=1000000", "train.eval_every=500")
+    running = start("lm.train", *long, "hydra.run.dir=outputs/a", "train.sample_every=0")
+    others = []
+    try:
+        until((tmp_path / "outputs/a/metrics.jsonl").exists)
+        watch = start("lm.report", "watch=true", "out=page.html")
+        others.append(watch)
+        (runs, first) = until(lambda: shown() if shown()[0] else None)
+        assert list(runs) == ["outputs/a"] and runs["outputs/a"][0] == "running"
+        before = runs["outputs/a"][1]
+        others.append(start("lm.train", *tiny, "model=bigram_counts", "hydra.run.dir=outputs/b"))
+        until(lambda: shown()[0].get("outputs/b", [""])[0] == "done")
+        runs, last = shown()
+        assert runs["outputs/a"][0] == "running" and runs["outputs/a"][1] > before and last > first
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(30) == 130
+        said = (tmp_path / "said").read_text()
+        assert "until Ctrl-C" in said and "Traceback" not in said
+    finally:
+        for process in (running, *others):
+            process.kill()
+            process.wait()
 
 
 def test_a_report_of_nothing_says_how_to_make_runs(tmp_path):

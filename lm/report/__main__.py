@@ -35,6 +35,8 @@ def command(cfg: config.ReportConfig) -> None:
         print(paired.told(*names, paired.compare(*names)))
         return
     runs = page.write(cfg, roots)
+    if cfg.watch:
+        log.info(f"watching: written anew every {EVERY:g} s, until Ctrl-C")
     while cfg.watch:
         time.sleep(EVERY)
         again = page.write(cfg, roots, quiet=True)
