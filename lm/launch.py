@@ -25,6 +25,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -208,7 +209,8 @@ def load(composed: DictConfig) -> Config:
 
 def _arms(overrides: list[str], extra: list[str]) -> list[list[str]]:
     """The overrides of every job that Hydra's own sweeper would start."""
-    parser = OverridesParser.create()
+    # The loader knows the options of a group, which glob(*) asks for.
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     fixed = [o for o in overrides if not parser.parse_override(o).is_sweep_override()]
     composed = compose("config", overrides=[*fixed, *extra], return_hydra_config=True)
     sweeper = composed.hydra.sweeper

@@ -486,7 +486,7 @@ def test_five_hundred_runs_are_reported_in_ten_seconds_of_computing(fake_run, tm
 
 @pytest.mark.slow
 def test_a_watched_page_shows_new_points_and_new_runs_until_it_is_stopped(tiny, tmp_path):
-    """Real processes: one run trains all the time, a second one starts while the page is watched."""
+    """Real processes: one run trains all the time, and a second one starts meanwhile."""
     root = Path(report_page.__file__).parent.parent.parent
 
     def start(module, *words):

@@ -373,6 +373,35 @@ def test_a_resumed_online_run_goes_on_with_the_same_curve(cfg, tiny, tmp_path, s
     assert [row["step"] for row in mirrored(run.rows)][-1] == 40
 
 
+@pytest.mark.slow
+def test_sigterm_fails_an_online_run_and_resume_goes_on_with_its_curve(
+    tiny, tmp_path, server, command
+):
+    """SIGTERM leaves a run of W&B unfinished, or, outside of a `with`, marks it finished."""
+    words = [w for w in tiny if w != "track=off"] + ["track=online", "track.artifacts=none"]
+    words += ["model=bigram", "train.steps=8000", "train.log_every=200", "train.sample_every=0"]
+    words += ["train.eval_every=0", "train.save_every=0", "hydra.run.dir=r"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lm.train", *words],
+        env={**os.environ, "PYTHONPATH": str(Path(track.__file__).parent.parent)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    out, deadline = tmp_path / "r", time.monotonic() + 120
+    while not (out / "metrics.jsonl").exists() or len(points(out)) < 3:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    ((uid, run),) = server.runs.items()
+    assert run.exit_code == 143
+    assert mirrored(run.rows) == points(out) and points(out)[-1]["step"] < 8000
+    done = command("lm.train", "resume=r")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(server.runs) == [uid] and run.exit_code == 0
+    assert mirrored(run.rows) == points(out) and points(out)[-1]["step"] == 8000
+
+
 @pytest.mark.parametrize("mode", ["error", "forbidden", "hang"])
 def test_a_broken_server_means_offline_and_the_run_has_its_numbers(train, server, mode, caplog):
     server.mode = mode
@@ -469,20 +498,29 @@ def test_a_broken_installation_of_wandb_is_named_once(train, monkeypatch, caplog
 def test_offline_runs_reach_the_server_and_a_broken_one_stops_none(
     train, fresh_client, monkeypatch, command
 ):
-    """`wandb sync DIR` uploads nothing at all if one run in DIR was killed at its start."""
+    """`wandb sync DIR` uploads nothing at all if one run in DIR was killed at its start. The parts
+    of a run that was resumed become one curve."""
     outs = [train(name, "track=offline", f"seed={name}") for name in "01"]
+    (outs[1] / "summary.json").unlink()
+    train("1", "track=offline", "seed=1", "train.steps=40")
     broken = Path("outputs/wandb/offline-run-20200101_000000-broken00")
     broken.mkdir()
     (broken / "run-broken00.wandb").write_bytes(b":W&B\xec\x88\x01")
     with WandbServer() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", server.key)
+        whole = command("wandb", "sync", "outputs/wandb")
+        assert not server.runs and "Failed to read" in whole.stdout + whole.stderr
         done = command("lm.sync")
         assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.count("synced ") == 2 and done.stdout.count("skipped ") == 1
-        for out in outs:
-            uid = json.loads((out / "wandb.json").read_text())["id"]
-            assert mirrored(server.runs[uid].rows) == points(out)
+        assert done.stdout.count("synced ") == 3 and done.stdout.count("skipped ") == 1
+        first, second = (
+            server.runs[json.loads((o / "wandb.json").read_text())["id"]] for o in outs
+        )
+        assert mirrored(first.rows) == points(outs[0])
+        counters = [row["_step"] for row in second.rows]
+        assert counters == sorted(set(counters))
+        assert all(row in mirrored(second.rows) for row in points(outs[1]))
         # The run's edge in the graph of artifacts survives the way through the file.
         assert {name.split("-")[0] for name in server.used} == {"tokenizer"}
         again = command("lm.sync")
@@ -522,7 +560,7 @@ def test_a_run_of_an_agent_of_w_and_b_takes_its_id_and_no_group(train, fresh_cli
 
 
 @pytest.mark.faults
-def test_an_offline_run_that_is_killed_keeps_all_but_its_last_seconds(tiny, tmp_path):
+def test_an_offline_run_that_is_killed_keeps_all_but_its_last_seconds(tiny, tmp_path, command):
     """The client flushes every 15 s by itself: a kill before that left a file of 7 bytes."""
     words = [*tiny, *TINY_TRANSFORMER, "track=offline", "hydra.run.dir=out", "train.log_every=1"]
     words += ["train.steps=100000", "train.eval_every=0", "train.sample_every=0"]
@@ -543,6 +581,11 @@ def test_an_offline_run_that_is_killed_keeps_all_but_its_last_seconds(tiny, tmp_
     process.wait()
     time.sleep(1)  # the client's own process notices and ends
     assert history(offline_runs()[0])[-1]["step"] >= seen > 0
+    with WandbServer() as server:  # its last record is torn
+        done = command("lm.sync", WANDB_BASE_URL=server.url, WANDB_API_KEY=server.key)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (run,) = server.runs.values()
+        assert mirrored(run.rows)[-1]["step"] >= seen
 
 
 def test_the_stand_in_does_not_outlive_its_test():

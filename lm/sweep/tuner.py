@@ -97,7 +97,7 @@ class Tuner(Sweeper):
                     break
                 # A seed of its own for every trial: a process that starts anew, or a second one,
                 # would otherwise draw the first trials again.
-                study.sampler = _sampler(optuna, self.settings, len(there) + len(batch))
+                study.sampler = _sampler(optuna, self.settings, len(there))
                 batch.append(study.ask(space))
             for trial in batch:
                 trial.set_user_attr("worker", [socket.gethostname(), os.getpid()])
