@@ -44,6 +44,31 @@ def test_every_experiment_and_every_arm_of_it_composes(cfg):
         assert all(a != b for a, b in itertools.combinations(found, 2))
 
 
+def test_an_experiment_beats_the_defaults_and_the_command_line_beats_both(cfg):
+    for words in itertools.permutations(["experiment=003_scaling_law", "train.threads=3"]):
+        found = cfg(*words)
+        assert (found.tokenizer.name, found.optimizer.lr) == ("byte", 6e-3)
+        assert found.train.threads == 3
+
+
+def test_no_preset_names_code():
+    """Hydra would call whatever a `_target_` names; its own block list lets most of it through."""
+    files = [*launch.folder("conf").rglob("*.yaml")]
+    files += launch.folder("experiments").glob("*/run.yaml")
+    assert len(files) > 20
+    for path in files:
+        assert "_target_" not in path.read_text(encoding="utf-8"), path
+
+
+def test_a_typo_in_a_preset_of_one_s_own_is_named(tmp_path):
+    (tmp_path / "my/model").mkdir(parents=True)
+    text = "defaults: [{/schema/model@_here_: gru}, _self_]\nn_hiden: 3\n"
+    (tmp_path / "my/model/mine.yaml").write_text(text)
+    with pytest.raises(config.ConfigError, match="n_hiden") as caught:
+        launch.check(["--config-dir", "my", "model=mine"])
+    assert "\n" not in str(caught.value)
+
+
 BAD = {
     "model.n_layr=3": "unknown setting model.n_layr (did you mean model.n_layer?)",
     "+model.n_layr=3": "unknown setting model.n_layr (did you mean model.n_layer?)",

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm import config, store
+from lm import config, launch, store
 from lm.sweep import arms, tuner
 from tests.conftest import TINY_TRANSFORMER
 from tests.test_track import inspected, offline_runs
@@ -317,6 +317,28 @@ def test_a_search_without_a_complete_trial_says_so_and_names_no_best_one(tmp_pat
     tuner._conclude(optuna, there, tmp_path)
     assert "no trial of 1 is complete" in caplog.text
     assert config.read_yaml(tmp_path / "optimization_results.yaml") == {"fail": 1}
+
+
+def test_a_search_without_optuna_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(config.ConfigError, match=r"pip install 'lm\[sweep\]'"):
+        launch.check(["-m", "hydra/sweeper=lm", "optimizer.lr=interval(0,1)"])
+
+
+def test_the_sweeper_needs_no_other_plugin_of_hydra():
+    """Hydra 1.3 takes plugins from the package hydra_plugins alone, which only plugins bring."""
+    code = """
+import sys
+sys.modules["hydra_plugins"] = None  # importing it fails
+from hydra.utils import get_class
+from lm import launch
+from lm.sweep import tuner
+launch.register()
+launch.check(["-m", "hydra/sweeper=lm", "optimizer.lr=interval(0,1)"])
+assert get_class("hydra_plugins.lm.Tuner") is tuner.Tuner
+"""
+    env = {**os.environ, "PYTHONPATH": str(launch.folder("conf").parent)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
 
 
 def test_outside_a_study_nothing_is_reported(tmp_path):

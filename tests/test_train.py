@@ -3,10 +3,12 @@
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -164,6 +166,35 @@ def test_runs_started_in_one_second_have_directories_of_their_own(n, tiny, tmp_p
     assert [child.wait() for child in children] == [0] * n
     assert len(list(Path("outputs/runs").glob("*/*/summary.json"))) == n
     assert len(list(Path("outputs/cache").glob("tokens-*"))) == 1
+
+
+@pytest.mark.slow
+def test_an_installed_package_brings_its_settings_and_shows_them_without_a_run(tmp_path):
+    """A relative config_path finds conf/ in the repository and nothing in an installed wheel."""
+    root = Path(launch.__file__).parent.parent
+    wheel = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    (target,) = wheel["targets"].values()
+    for source, place in {
+        **dict.fromkeys(target["packages"], "lm"),
+        **target["force-include"],
+    }.items():
+        shutil.copytree(root / source, tmp_path / "site" / place)
+    site = str(tmp_path / "site")
+    for words, part in {
+        "--cfg job --resolve experiment=003_scaling_law": "name: 003_scaling_law",
+        "--cfg job -p model model=gpt2": "n_embd: 768",
+        "--info searchpath": f"file://{site}/lm/conf",
+        "--info plugins": "Installed Hydra Plugins",
+    }.items():
+        done = subprocess.run(
+            [sys.executable, "-m", "lm.train", *words.split()],
+            env={**os.environ, "PYTHONPATH": site},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert part in done.stdout
+    assert os.listdir() == ["site"]
 
 
 def test_latest_is_the_run_started_last(tmp_path):

@@ -147,8 +147,7 @@ def search_space(
 
 def distribution(override: Override) -> Any:
     """What Optuna draws the value of this setting from."""
-    from optuna import distributions as d
-
+    d = _optuna().distributions
     value = override.value()
     if isinstance(value, IntervalSweep):
         log_scale = "log" in value.tags
@@ -164,8 +163,7 @@ def distribution(override: Override) -> Any:
 
 def _enqueue_grid(study: Any, space: dict[str, Any]) -> int:
     """Put every point of the grid into the queue, once; return how many there are."""
-    from optuna import distributions as d
-
+    d = _optuna().distributions
     axes = []
     for key, spread in space.items():
         if isinstance(spread, d.CategoricalDistribution):
