@@ -1,14 +1,17 @@
 """W&B mirrors the run's own files, and nothing that happens to it changes a weight or a number."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from pathlib import Path
@@ -185,30 +188,41 @@ def test_a_malformed_key_means_offline(monkeypatch, fresh_client):
     assert mirror.wandb_mode("auto") == "offline"
 
 
-@pytest.mark.slow
-def test_a_terminal_without_a_key_is_never_asked(tiny, tmp_path):
-    """wandb.init in online mode would wait for an answer for ever."""
-    words = [*tiny[:2], *tiny[3:], *TINY_TRANSFORMER, *QUICK, "track=online"]
+def on_a_terminal(words: list[str], until: bytes = b"") -> tuple[int | None, bytes]:
+    """The exit code and the output of a command in a terminal; it is ended once `until` is seen."""
     main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 45, 150, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-m", "lm.train", *words],
+        [sys.executable, "-m", *words],
         stdin=side,
         stdout=side,
         stderr=side,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(track.__file__).parent.parent)},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(track.__file__).parent.parent),
+            "TERM": "xterm-256color",
+        },
         close_fds=True,
     )
     os.close(side)
     seen, deadline = b"", time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
+    while process.poll() is None and time.monotonic() < deadline and not (until and until in seen):
         if select.select([main], [], [], 0.2)[0]:
             with contextlib.suppress(OSError):
                 seen += os.read(main, 65536)
+    code = process.poll()
+    process.kill()
+    process.wait()
     os.close(main)
-    if process.poll() is None:
-        process.kill()
-    assert process.wait() == 0, seen.decode(errors="replace")
+    return code, seen
+
+
+@pytest.mark.slow
+def test_a_terminal_without_a_key_is_never_asked(tiny):
+    """wandb.init in online mode would wait for an answer for ever."""
+    words = [*tiny[:2], *tiny[3:], *TINY_TRANSFORMER, *QUICK, "track=online"]
+    code, seen = on_a_terminal(["lm.train", *words])
+    assert code == 0, seen.decode(errors="replace")
     assert b"no API key here, so offline" in seen and b"Enter your choice" not in seen
 
 
@@ -232,6 +246,14 @@ def test_an_offline_run_has_the_numbers_of_metrics_jsonl(train, fresh_client):
     assert metrics["val/bpb"]["step_metric"] == "tokens" and metrics["val/bpb"]["summary"]["min"]
     saved = {f["path"] for r in records if r["type"] == "files" for f in r["files"]["files"]}
     assert {"config.resolved.yaml", "code.json"} <= saved
+
+
+@pytest.mark.slow
+def test_the_review_in_the_terminal_draws_a_run_and_the_level_of_counting(train, fresh_client):
+    """What `make review` starts."""
+    train("a", "track=offline")
+    code, seen = on_a_terminal(["wandb", "leet", "outputs/wandb"], until=b"floor/ngram_bpb")
+    assert b"floor/ngram_bpb" in seen and b"transformer-a" in seen, (code, seen[-3000:])
 
 
 def test_of_points_too_fast_for_w_and_b_the_newest_are_sent_and_every_evaluation(
