@@ -469,6 +469,23 @@ def test_what_was_chosen_survives_a_reload(page):
         assert browser.text("#axis [aria-checked=true]") == "FLOPs"
 
 
+@needs_browser
+@pytest.mark.slow
+def test_an_open_page_that_is_watched_shows_what_was_written_since(fake_run, tmp_path):
+    watched = config.ReportConfig(watch=True, out=str(tmp_path / "page.html"))
+    fake_run("outputs/runs/d/a")
+    report_page.write(watched, [Path("outputs")])
+    with Browser() as browser:
+        browser.open(tmp_path / "page.html")
+        assert browser.text("#title") == "1 run, 1 text"
+        fake_run("outputs/runs/d/b", "model=gru")
+        report_page.write(watched, [Path("outputs")], quiet=True)
+        deadline = time.monotonic() + 20
+        while browser.script("return document.title") != "lm report: 2 runs, 1 text":
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
 @pytest.mark.slow
 def test_five_hundred_runs_are_reported_in_ten_seconds_of_computing(fake_run, tmp_path):
     """Processor time, as other work on the machine must not decide; measured 3 s."""
