@@ -396,7 +396,7 @@ def test_failed_and_pruned_trials_are_recorded_and_tolerated(command, tiny, tmp_
 @pytest.mark.slow
 def test_three_processes_share_one_study_and_none_does_a_trial_twice(tiny, tmp_path):
     words = [*TUNE, *tiny, *COUNTS, "hydra.sweeper.n_trials=12"]
-    repository = str(Path(tuner.__file__).parent.parent)
+    repository = str(launch.folder("conf").parent)
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "lm.train", *words],
@@ -431,7 +431,7 @@ def test_a_killed_search_goes_on_and_finishes_the_trial_it_was_in(command, tiny,
     process = subprocess.Popen(
         [sys.executable, "-m", "lm.train", *words],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(tuner.__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(launch.folder("conf").parent)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -518,7 +518,7 @@ def test_a_preempted_job_is_queued_again_and_goes_on_in_its_own_directory(comman
     process = subprocess.Popen(
         [sys.executable, "-m", "lm.train", *words],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(tuner.__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(launch.folder("conf").parent)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -587,8 +587,6 @@ def test_the_slurm_preset_asks_to_be_queued_again(cfg):
 
 def test_the_command_of_the_wandb_sweep_is_one_that_lm_train_takes(cfg):
     from wandb.sdk.launch.sweeps import utils
-
-    from lm import launch
 
     sweep = config.read_yaml(launch.folder("experiments") / "wandb_sweep.yaml")
     chosen = {}
