@@ -598,7 +598,8 @@ def load(source: Mapping | str | Path) -> Config:
             return Config(**{**values, **{key: checked[key] for key in plain}})
         except ConfigError as error:
             problems.append(str(error))
-    raise ConfigError("; ".join(problems))
+    # A value is repeated in what is wrong with it, and a stranger's may have any length.
+    raise ConfigError("; ".join(p if len(p) < 500 else f"{p[:400]}..." for p in problems))
 
 
 def save(cfg: Config, path: Path) -> None:

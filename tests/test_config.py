@@ -153,6 +153,15 @@ def test_a_file_whose_name_of_a_part_is_no_word_is_refused(cfg):
         config.load(values)
 
 
+def test_a_file_with_an_endless_value_is_refused_in_a_short_line(cfg):
+    """All 5,000 characters were repeated; found by fuzzing."""
+    values = dataclasses.asdict(cfg())
+    values["model"]["n_head"] = "a" * 5000
+    with pytest.raises(config.ConfigError, match="model.n_head: Value 'aaa") as caught:
+        config.load(values)
+    assert len(str(caught.value)) < 500
+
+
 def test_two_budgets_are_one_too_many():
     with pytest.raises(config.ConfigError, match="choose one budget"):
         config.TrainConfig(tokens=5, seconds=5.0)
