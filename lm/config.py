@@ -511,7 +511,7 @@ class CheckConfig(Settings):
     """
 
     run: str = ""  # a run directory, for the training doctor
-    checkpoint: str = "best"
+    checkpoint: str = "last"  # what training ended with; best, or a step
     steps: int = within(600, 1)  # updates of the training on the grammar corpus
     grammar: bool = True  # do that training: the only slow part
     device: str = one_of("auto", "cpu", "cuda", "mps")

@@ -136,11 +136,38 @@ def test_the_longest_copy_is_found():
         ([3.0, 2.0, 1.9, 2.4], "look", "best at step 20 (1.9000) and rose to 2.4000"),
         ([3.0, 2.5, 2.2, 2.0], "note", "still fell by 9.1% from step 20 to 30"),
         ([3.0, 2.0, 1.9, 1.895], "ok", "level at the end, 1.8950"),
+        ([3.0, 50.0, 6.0, 2.5], "look", "jumped to 50.0000 at step 10, from 3.0000"),
+        ([3.0, 3.1, 4.0], "look", "jumped to 4.0000 at step 20, from 3.0000"),
+        ([3.0, 2.0, 4.0], "look", "best at step 10 (2.0000) and rose to 4.0000"),
+        ([3.0, 2.999, 2.998], "look", "is 2.9980 at the end and was 3.0000 before training"),
     ],
 )
 def test_the_doctor_reads_the_end_of_the_validation_curve(values, verdict, text):
     (found,) = doctor._curve([(10.0 * i, v) for i, v in enumerate(values)])
     assert (found.verdict, text in found.detail) == (verdict, True)
+
+
+@pytest.mark.parametrize(
+    ("model", "advice", "left"),
+    [
+        (
+            config.TransformerConfig(),
+            "lower optimizer.lr, set model.qk_norm=true",
+            "lower optimizer.lr",
+        ),
+        (
+            config.TransformerConfig(qk_norm=False),
+            "set model.qk_norm=true",
+            "set model.qk_norm=true",
+        ),
+        (config.BigramConfig(), "more text or model.dropout=0.1, as it is", "more text, as it is"),
+        (config.GRUConfig(), "more text, model.dropout=0.1", "more text, model.dropout=0.1"),
+        (config.GRUConfig(dropout=0.2), "more text, model.dropout=0.1", "more text"),
+        (config.GRUConfig(), "dead: smaller, or try model.activation=gelu", "dead: smaller"),
+    ],
+)
+def test_the_doctor_never_advises_a_setting_that_the_model_lacks_or_has_so(model, advice, left):
+    assert doctor._possible(advice, model) == left
 
 
 def by_name(findings):

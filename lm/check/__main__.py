@@ -45,7 +45,7 @@ def line(console: Console, name: str, verdict: str, detail: str) -> None:
 
 def check_run(cfg: CheckConfig, console: Console) -> bool:
     run_path = cli.find_run(cfg.run or "latest")
-    console.print(f"run {escape(str(run_path))}\n")
+    console.print(f"run {escape(str(run_path))}, checkpoint {escape(cfg.checkpoint)}\n")
     findings = doctor.examine(run_path, cfg.checkpoint)
     for finding in findings:
         line(console, finding.name, finding.verdict, finding.detail)

@@ -7,6 +7,7 @@ for finding in doctor.examine(Path("outputs/runs/...")):
 import json
 import logging
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lm import checkpoint, data, metrics, pipeline, store
+from lm.config import ModelConfig
 from lm.evaluate import evaluate
 from lm.lens import probe
 from lm.models.base import LanguageModel
@@ -59,7 +61,21 @@ def examine(path: Path, which: str = "last", model: LanguageModel | None = None)
         found += _gradients(model, x, y)
         found += _updates(run, which, x, y)
     found += _copies(run)
+    for finding in found:
+        finding.advice = _possible(finding.advice, run.cfg.model)
     return found
+
+
+def _possible(advice: str, model: ModelConfig) -> str:
+    """The advice without settings that this model does not have, or has so already."""
+
+    def keep(found: re.Match) -> str:
+        now = getattr(model, found["name"], None)
+        done = str(now).lower() == found["value"] or (found["name"] == "dropout" and now)
+        return "" if now is None or done else found[0]
+
+    setting = r"(,? (or )?(try |set )?)?model\.(?P<name>\w+)(=(?P<value>[\w.]+))?"
+    return re.sub(setting, keep, advice)
 
 
 def after_run(out: Path, model: LanguageModel | None = None) -> None:
@@ -80,11 +96,22 @@ def _curve(points: list[tuple[float, float]]) -> Iterator[Finding]:
     """Where the evaluations (step, val/bpb) stand at the end: falling, level, or past the best."""
     if len(points) < 3:
         return
-    (before, earlier), (end, last) = points[-2:]
+    first, (before, earlier), (end, last) = points[0][1], *points[-2:]
     step, best = min(points, key=lambda point: point[1])
-    if last > 1.01 * best:
+    top, peak = max(points[1:], key=lambda point: point[1])
+    if peak > 1.1 * first and (top < end or best > 0.98 * first):
+        text = f"val/bpb jumped to {peak:.4f} at step {top:,.0f}, from {first:.4f} before training"
+        text += f"; it ended at {last:.4f}"
+        advice = "the steps are too long: lower optimizer.lr, or more schedule.warmup"
+        yield Finding("curve", "look", text, advice)
+    elif last > 1.01 * best:
         text = f"val/bpb was best at step {step:,.0f} ({best:.4f}) and rose to {last:.4f}"
-        advice = "checkpoint=best holds that step; train.steps to there, more text, model.dropout"
+        advice = f"checkpoint=best holds that step; try train.steps={step:.0f}, more text, "
+        advice += "model.dropout=0.1"
+        yield Finding("curve", "look", text, advice)
+    elif last > 0.98 * first:
+        text = f"val/bpb is {last:.4f} at the end and was {first:.4f} before training"
+        advice = "it learned next to nothing: raise optimizer.lr or train.steps"
         yield Finding("curve", "look", text, advice)
     elif last < 0.99 * earlier:
         text = (
@@ -105,10 +132,14 @@ def _clipping(record: records.Record) -> Iterator[Finding]:
     clipped = sum(norm > clip for norm in sizes) / max(1, len(sizes))
     peak, middle = max(sizes, default=0.0), sorted(sizes)[len(sizes) // 2] if sizes else 0.0
     text = f"gradient norm {middle:.3g} in the middle, {peak:.3g} at most, {clipped:.0%} clipped"
-    if clipped > 0.5:
-        advice = "most steps had the length of train.clip: lower optimizer.lr if the loss jumps, "
-        advice += "raise train.clip if it creeps"
+    if clipped > 0.5 and middle > 5 * clip:
+        advice = "gradients this large come with too high a rate: lower optimizer.lr"
         yield Finding("clipping", "look", text, advice)
+    elif clipped > 0.5:
+        advice = (
+            "most steps kept their direction alone: usual in a short run, else raise train.clip"
+        )
+        yield Finding("clipping", "note", text, advice)
     elif middle and peak > 30 * middle:
         advice = "a spike: try more schedule.warmup or a lower optimizer.lr"
         yield Finding("clipping", "look", text, advice)
@@ -123,7 +154,9 @@ def _against_counts(record: records.Record, tokenizer: Any) -> Iterator[Finding]
     if score is None or not lines:
         return
     uniform = math.log2(tokenizer.vocab_size)
-    text = f"{score:.4f} bits a byte; " + ", ".join(f"{k} {v:.4f}" for k, v in lines.items())
+    text = f"{score:.4f} bits a byte at best; " + ", ".join(
+        f"{k} {v:.4f}" for k, v in lines.items()
+    )
     beaten = [name for name, value in lines.items() if score < value]
     exact = floors.exact(record)
     for name, value in exact.items():
@@ -142,7 +175,7 @@ def _against_counts(record: records.Record, tokenizer: Any) -> Iterator[Finding]
         advice = f"has not learned what {missed} hold: "
         values = [value for _, value in record.curve("val/bpb", "step")]
         if values and values[-1] > 1.01 * min(values):
-            advice += "more text or model.dropout, as more steps only fit this text closer"
+            advice += "more text or model.dropout=0.1, as more steps only fit this text closer"
         else:
             advice += "raise train.steps, then try optimizer.lr and a larger model"
         yield Finding("counts", "note", text, advice)
@@ -310,6 +343,10 @@ def _copies(run: Run) -> Iterator[Finding]:
     if not rows:
         return
     last = [row["text"] for row in rows if row["step"] == rows[-1]["step"]]
+    if not any(last):
+        advice = "train.prompts: give a beginning as it stands in the text"
+        yield Finding("copies", "note", "the samples are empty: they ended at once", advice)
+        return
     try:
         with pipeline.quietly():
             corpus = pipeline.prepare_corpus(run.cfg.corpus)
