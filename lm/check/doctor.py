@@ -136,9 +136,7 @@ def _clipping(record: records.Record) -> Iterator[Finding]:
         advice = "gradients this large come with too high a rate: lower optimizer.lr"
         yield Finding("clipping", "look", text, advice)
     elif clipped > 0.5:
-        advice = (
-            "most steps kept their direction alone: usual in a short run, else raise train.clip"
-        )
+        advice = "most gradients were shortened to train.clip: usual in a short run, else raise it"
         yield Finding("clipping", "note", text, advice)
     elif middle and peak > 30 * middle:
         advice = "a spike: try more schedule.warmup or a lower optimizer.lr"
@@ -248,7 +246,7 @@ def _units(model: LanguageModel, x: Tensor) -> Iterator[Finding]:
         advice = "saturated units pass no gradient: lower optimizer.lr, or start smaller"
         yield Finding("dead units", "look", text, advice)
     else:
-        yield Finding("dead units", "ok", text + " at most")
+        yield Finding("dead units", "ok", f"at most {text}")
 
 
 def _sizes(model: LanguageModel, x: Tensor) -> Iterator[Finding]:
@@ -358,7 +356,7 @@ def _copies(run: Run) -> Iterator[Finding]:
     usual = longest_copy(new[: max(map(len, last), default=0)], text)
     shown = copied if len(copied) <= 50 else copied[:47] + "..."
     detail = f"longest copy in the samples: {len(copied)} characters, {shown!r}; "
-    detail += f"new text has {len(usual)}"
+    detail += f"new text of that length has {len(usual)}"
     if len(copied) > 50 and len(copied) > 2 * len(usual):
         advice = "it recites: stop earlier, more text, model.dropout=0.1 or a smaller model"
         yield Finding("copies", "look", detail, advice)

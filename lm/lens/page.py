@@ -114,6 +114,7 @@ def _about(subject: Subject, trace: probe.Trace, cfg: LensConfig) -> dict[str, A
         "n_params": model.n_params(),
         "flops": trace.flops,
         "T": T,
+        "memory": min(model.memory, model.context_len - 1),
         "vocab_size": model.vocab_size,
         "context_len": model.context_len,
         "layer": cfg.layer,

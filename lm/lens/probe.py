@@ -30,6 +30,7 @@ SHOWN = {
     *("rms_norm", "layer_norm", "square"),
 }
 PAIRED = {"add", "mul"}  # shown where two of what stands for all positions meet
+ACROSS = {"cat", "cumsum", "unfold"}  # shown where positions or their widths are put together
 SILENT = (nn.Dropout, nn.Identity)  # they do nothing when a model is read
 
 
@@ -149,6 +150,8 @@ class _Watch(TorchFunctionMode):
             return func(*args, **kwargs)
         if name.strip("_") in PAIRED:
             return self._pair(name.strip("_"), func(*args, **kwargs), args)
+        if name in ACROSS:
+            return self._across(name, func(*args, **kwargs), args)
         if name not in SHOWN:
             return func(*args, **kwargs)
         before = self.counter.get_total_flops()
@@ -182,6 +185,15 @@ class _Watch(TorchFunctionMode):
             self.trace.steps.append(Step(path, kind, inputs, tuple(out.shape), note=text))
         return out
 
+    def _across(self, kind: str, out: Tensor, args: Any) -> Tensor:
+        """Note a sum over positions, or neighbours laid side by side, in what has a width."""
+        if out.is_floating_point() and out.ndim >= 3 and self.T in out.shape[1:]:
+            tensors = args[0] if isinstance(args[0], (tuple, list)) else args[:1]
+            inputs = [tuple(a.shape) for a in tensors]
+            path = self.open[-1] if self.open else ""
+            self.trace.steps.append(Step(path, kind, inputs, tuple(out.shape)))
+        return out
+
     def _attention(
         self, path: str, out: Tensor, flops: int, q: Tensor, k: Tensor, v: Tensor,
         attn_mask: Tensor | None = None, dropout_p: float = 0.0, is_causal: bool = False,
@@ -202,16 +214,24 @@ class _Watch(TorchFunctionMode):
         attention = Attention(path, weights, values, error)
         self.trace.attention.append(attention)
         shapes = [tuple(t.shape) for t in (q, k, v)]
-        note = "causal: later positions are masked" if is_causal else ""
         scores = tuple(weights.shape)
+        (H, D), G = (q.shape[-3], q.shape[-1]), k.shape[-3]
+        rows = [H * D, G * D, G * D]
+        inside = [s for s in self.trace.steps if s.path.startswith(f"{path}.")]
+        if inside and inside[-1].output[-1] == sum(rows):  # one matrix for the three of them
+            text = "{:,} numbers for the query, {:,} for the key, {:,} for the value"
+            inside[-1].note = text.format(*rows)
+        cut = "the {:,} numbers of a position, as {} heads of {:,}"
+        masked = "; a later one is masked" if is_causal else ""
         for kind, inputs, shape, cost, text in (
-            ("query", [], shapes[0], 0, ""),
-            ("key", [], shapes[1], 0, ""),
-            ("value", [], shapes[2], 0, ""),
-            ("scores", shapes[:2], scores, flops // 2, note),
+            ("query", [], shapes[0], 0, cut.format(H * D, H, D)),
+            ("key", [], shapes[1], 0, cut.format(G * D, G, D)),
+            ("value", [], shapes[2], 0, cut.format(G * D, G, D)),
+            ("scores", shapes[:2], scores, flops // 2,
+             f"a row for each position that looks, a column for each it looks at{masked}"),
             ("softmax", [scores], scores, 0, "each row becomes shares that sum to 1"),
             ("weighted sum", [scores, shapes[2]], tuple(out.shape), flops - flops // 2, ""),
-        ):
+        ):  # fmt: skip
             self.trace.steps.append(Step(path, kind, inputs, shape, {}, cost, text))
 
 
@@ -246,6 +266,10 @@ def _module_hooks(model: nn.Module, watch: _Watch) -> Iterator[None]:
             params = {".".join(filter(None, [path, n])): tuple(p.shape) for n, p in tensors}
             parts = getattr(module, "parts", ())
             note = " + ".join(f"{n:,}" for n in parts) + " outputs" if len(parts) > 1 else ""
+            if trace.steps and trace.steps[-1].kind == "weighted sum" and inputs:
+                H, D = trace.steps[-1].output[1::2]
+                if inputs[0][-1] == H * D:
+                    note = f"reads the heads side by side: {H} x {D} = {H * D:,} numbers"
             flops = watch.counter.get_total_flops() - flops_before
             kind = type(module).__name__
             trace.steps.append(Step(path, kind, inputs, tuple(first.shape), params, flops, note))
@@ -324,6 +348,8 @@ def _name(model: LanguageModel, step: Step, row: list[Axis], T: int, heads: dict
         if axis.per_batch or axis.per_position:
             more = f"+{axis.size - T}" if axis.per_position and axis.size > T else ""
             axis.letter = "B" * axis.per_batch + "T" * axis.per_position + more
+        elif step.kind == "unfold":  # (B, T, C, W)
+            axis.letter = "W" if last else widths.get(axis.size, "")
         elif heads and len(row) == 4:
             pairs = "/2" if step.kind == "rotate" else ""
             axis.letter = "D" + pairs if last else heads.get(axis.size, "")
@@ -337,11 +363,12 @@ def _name(model: LanguageModel, step: Step, row: list[Axis], T: int, heads: dict
 WIDTHS = {"n_hidden": "M", "n_embd": "C"}
 AXES = {
     "B": "rows: texts read side by side, which never see each other",
-    "T": "positions: tokens of one text",
+    "T": "positions: tokens of one text (T+7: with 7 places before it)",
     "C": "width: numbers that stand for one position (3C: three times as many)",
     "M": "hidden width: numbers of one position inside a layer",
     "H": "heads: attention done several times, each its own way",
     "G": "heads of keys and values: several query heads may share one",
     "D": "head size: numbers of one position in one head (D/2: in pairs)",
+    "W": "window: a position and those before it, laid side by side",
     "V": "vocabulary: one number for every token that could come next",
 }

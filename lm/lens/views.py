@@ -65,10 +65,13 @@ def shapes(
                 "note": step.note,
             }
         )
+    meanings = dict(probe.AXES)
+    if not any("+" in a.letter and a.per_position for row in axes for a in row):
+        meanings["T"] = meanings["T"].partition(" (")[0]
     letters = {c for row in axes for a in row for c in a.letter} | {"B", "T", "V"}
     return {
         "steps": rows,
-        "axes": {k: v for k, v in probe.AXES.items() if k in letters},
+        "axes": {k: v for k, v in meanings.items() if k in letters},
         "n_layer": len(layers),
         "layer_flops": sum(s["flops"] for s in rows if s["layer"] == 0),
         "layer_params": sum(s["n_params"] for s in rows if s["layer"] == 0),

@@ -75,6 +75,7 @@ const SAYS = {
   scores: "query times key, scaled", softmax: "shares that sum to 1", "weighted sum": "shares times values",
   relu: "negative to 0", gelu: "smooth step", silu: "smooth gate", tanh: "squeeze to -1..1", GRU: "gates, token by token",
   square: "each number squared", add: "number by number", mul: "number by number", rotate: "rotary positions",
+  cat: "side by side", cumsum: "the sum up to each position", unfold: "each position with those before it",
 };
 function shape(axes) {
   const S = D.shapes.training;
@@ -97,10 +98,10 @@ function stepRow(title, says, axes, params = "", flops = 0, note = "") {
 function modelStep(s) {
   const inside = s.layer === null ? s.path : s.path.replace(/^[a-z_]+\.\d+\.?/, "");
   const isFunction = /^[a-z]/.test(s.kind);  // a class is a module, which has a name of its own
-  const shapes = Object.entries(s.params).map(([k, v]) => `${k.split(".").slice(-2).join(".")} ${v.join("\u00d7")}`);
+  const shapes = Object.entries(s.params).map(([k, v]) => `${k.split(".").slice(-2).filter((part) => !/^\d+$/.test(part)).join(".")} ${v.join("\u00d7")}`);
   const where = isFunction ? (inside ? `in ${inside}` : "") : s.kind, title = isFunction ? s.kind : inside || s.kind;
   const isLast = s === D.shapes.steps[D.shapes.steps.length - 1];
-  return stepRow(isLast ? "logits" : title, [isLast ? title : where, SAYS[s.kind]].filter(Boolean).join(": "), s.axes,
+  return stepRow(isLast ? "logits" : title, [isLast ? title : where === title ? "" : where, SAYS[s.kind]].filter(Boolean).join(": "), s.axes,
     s.n_params ? `${count(s.n_params)} par.` : "", s.flops, [s.note, shapes.slice(0, 2).join(", ")].filter(Boolean).join("; "));
 }
 views.push(() => {
@@ -117,16 +118,26 @@ views.push(() => {
     const part = D.shapes.steps.filter((x) => x.layer === s.layer);
     const total = part.reduce((sum, x) => sum + x.n_params, 0);
     flow.push(el("details", { "data-layer": s.layer, ...(s.layer === 0 && !at.drawn || open.has(s.layer) ? { open: "" } : {}) },
-      el("summary", {}, `layer ${s.layer} `, el("span", { class: "quiet" }, `${part.length} steps, ${count(total)} parameters`)),
+      el("summary", {}, `layer ${s.layer} `, el("span", { class: "quiet" }, `${part.length} step${part.length > 1 ? "s" : ""}, ${count(total)} parameters`)),
       el("div", {}, ...part.map(modelStep))));
     i += part.length;
   }
   at.drawn = true;
   const V = ["V", A.vocab_size, 0, 0];
   flow.push(stepRow("probabilities", "softmax: one distribution per position", [...ids, V]));
+  const asked = at.batch === "text" ? ["T\u22121", T - 1, 0, 0] : ["T", T, 0, 1];  // here nothing follows the last
+  flow.push(stepRow("loss", "minus log of what came next", [ids[0], asked], "", 0,
+    at.batch === "text" ? "in bits: section 2" : "the answers are the ids, one further on; training lowers the mean of these"));
   fill("flow", ...flow);
   $("flops").textContent = `${short(A.flops * scaleFlops())}FLOP forward, ${short(A.flops / T)}FLOP a token`;
 });
+const meet = [["scores", "in attention, from the scores to the weighted sum"], ["GRU", "in the GRU, which reads them one after the other"],
+  ["unfold", "where each is laid beside those before it"], ["cumsum", "in the sum up to each position"]]
+  .filter(([kind]) => D.shapes.steps.some((s) => s.kind === kind)).map((pair) => pair[1]).join(" and ");
+$("story").textContent = `The text becomes T ids, and all T positions of all B rows go down this list at once. Rows never meet` +
+  (A.memory && meet ? `; positions meet only ${meet}` : "") + ". What stands at a position depends on its own token" +
+  (A.memory === 0 ? " alone" : A.memory >= A.context_len - 1 ? " and all before it, never on a later one" : ` and the ${A.memory} before it, never on a later one`) +
+  ". So one pass asks T questions: at each position, which token comes next?";
 choice("batch", [["text", "this text"], ["training", `a training batch of ${D.shapes.training.B}`]], "batch");
 fill("axes", ...Object.entries(D.shapes.axes).map(([k, v]) => el("div", {}, el("dt", {}, k), el("dd", {}, v))));
 

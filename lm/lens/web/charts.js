@@ -39,7 +39,7 @@ function paint(canvas, layer, head, large) {
 }
 const labels = 82;  // pixels on the left, for the tokens that look
 if (!layers.length) fill("attention", el("h2", {}, el("i", {}, "4"), " Attention"),
-  el("p", { class: "lead" }, `${A.class} has no attention: nothing in it looks back at single positions.`));
+  el("p", { class: "lead" }, `${A.class} has no attention: there are no shares to show.`));
 else {
   const wanted = A.layer < 0 ? D.attention.n_all + A.layer : A.layer;
   const nearest = layers.reduce((best, l) => (Math.abs(l.layer - wanted) < Math.abs(best.layer - wanted) ? l : best));
@@ -94,8 +94,10 @@ function weightedSum(layer, row, order) {
 
 // ------------------------------------------------------------------------------ 5 prediction
 const L = D.layers;
-if (!L) fill("grid", el("p", { class: "quiet" }, `${A.class} has no row of layers to read one by one.`));
-else {
+if (!L) {
+  document.querySelector("#prediction .lead").textContent = "How the model's answer becomes one drawn token.";
+  fill("grid", el("p", { class: "quiet" }, `${A.class} has no row of layers to read one by one.`));
+} else {
   choice("lensmode", [["p", "probability of the top token"], ...(L.rows.some((r) => r.to_last) ? [["to_first", "likeness to the embedding"], ["to_last", "likeness to the end"]] : [])], "shade");
   views.push(() => {
     const line = (title, text) => el("tr", {}, el("th", {}, title), ...D.tokens.map((_, t) => el("th", { title: `position ${t + 1}` }, text(t))));
@@ -182,7 +184,7 @@ else views.push(() => {
   const totals = [["counts of pairs", sum(B.bits.counts)], ["neural bigram", sum(B.bits.neural)], [A.model, sum(D.bits)]];
   const most = Math.max(...totals.map((x) => x[1]), 1e-9);
   fill("compare", el("div", { class: "three" },
-    column("Counts", `after ${name(id)}, seen ${count(row.total)} times`, row.ids.length ? list(row.ids, row.p, (k) => `${count(row.counts[k])}: ${percent(row.p[k])}`) : [el("p", { class: "quiet" }, "never seen in training: every token equally likely")]),
+    column("Counts", `after ${name(id)}, seen ${count(row.total)} times; share: (count + 1) / (${count(row.total)} + ${count(A.vocab_size)} tokens)`, row.ids.length ? list(row.ids, row.p, (k) => `${count(row.counts[k])}: ${percent(row.p[k])}`) : [el("p", { class: "quiet" }, "never seen in training: every token equally likely")]),
     column("Neural bigram", `the same row learned by gradient, ${B.steps} steps, not smoothed`, list(row.neural_ids.filter((_, k) => row.neural_p[k] >= 0.0005), row.neural_p, (k) => percent(row.neural_p[k]))),
     column(A.model, `after all ${at.t + 1} tokens`, list(n.ids, n.p, (k) => percent(n.p[k])))),
     T < 2 ? null : el("div", { class: "ladder" }, el("h3", {}, "Bits for the whole text"), ...totals.map(([label, bits]) => bar(label, bits / most, `${bits.toFixed(1)} bits`, label === A.model ? "chosen" : "")),
