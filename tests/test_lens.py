@@ -191,6 +191,17 @@ def test_the_page_works_in_a_browser(subject, tmp_path, width, dark):
 
 
 @needs_browser
+@pytest.mark.parametrize(("name", "prompt"), [("bigram_counts", "the cat"), ("gru", "t")])
+def test_no_page_shows_a_value_that_is_not_there(name, prompt, cfg, tiny, tmp_path):
+    path = tmp_path / "lens.html"
+    page.write(look(Subject.untrained(cfg(*tiny, f"model={name}")), prompt), path)
+    with Browser() as browser:
+        browser.open(path)
+        assert not re.search("null|undefined|NaN|Infinity", browser.text("main"))
+        assert browser.errors() == []
+
+
+@needs_browser
 def test_the_page_draws_the_token_that_the_sample_command_draws(subject, tmp_path):
     path = tmp_path / "lens.html"
     ids = subject.tokenizer.encode_ordinary(TEXT)

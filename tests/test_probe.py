@@ -113,6 +113,30 @@ def test_every_axis_has_a_letter_and_the_residual_sums_are_seen(settings):
     assert len(turned) == (0 if settings.get("positions") == "learned" else 2)
 
 
+def test_what_happens_to_the_heads_is_told_in_numbers():
+    steps = probe.record(make("transformer", n_kv_head=2), IDS).steps
+    notes = {(s.path, s.kind): s.note for s in steps}
+    assert notes["blocks.0.attn.qkv", "Linear"] == (
+        "32 numbers for the query, 16 for the key, 16 for the value"
+    )
+    assert notes["blocks.0.attn", "key"] == "the 16 numbers of a position, as 2 heads of 8"
+    assert notes["blocks.0.attn.proj", "Linear"].endswith("4 x 8 = 32 numbers")
+
+
+def test_a_window_of_positions_and_a_sum_over_them_are_steps():
+    trace, axes = probe.with_axes(make("mlp"), IDS)
+    (i,) = [i for i, s in enumerate(trace.steps) if s.kind == "unfold"]
+    assert [a.letter for a in axes[i]] == ["B", "T", "C", "W"]
+
+    class Mean(make("bigram").__class__):
+        def forward(self, ids):
+            x = super().forward(ids)
+            return torch.cat((x.cumsum(1), x), dim=-1)[..., :V]
+
+    kinds = [s.kind for s in probe.record(Mean(config.BigramConfig(context_len=16), V), IDS).steps]
+    assert kinds[-2:] == ["cumsum", "cat"]
+
+
 def test_a_tied_head_is_said_to_use_the_embeddings_matrix():
     last = probe.record(make("transformer", tie=True), IDS).steps[-1]
     assert last.params == {"wte.weight": (V, 32)} and last.note.startswith("tied")

@@ -17,12 +17,12 @@ function el(tag, attributes = {}, ...children) {
   node.append(...children.filter((c) => c !== null).map((c) => (typeof c === "number" ? String(c) : c)));
   return node;
 }
-const fill = (id, ...children) => $(id).replaceChildren(...children);
+const fill = (id, ...children) => $(id).replaceChildren(...children.filter((c) => c !== null));
 const count = (n) => n.toLocaleString("en-US");
 function short(n) {  // 1234567 -> 1.23 M
   for (const [size, name] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]])
     if (n >= size) return (n / size).toPrecision(3) + " " + name;
-  return String(Math.round(n));
+  return Math.round(n) + " ";
 }
 const percent = (p) => (p >= 0.9995 ? "100" : (100 * p).toPrecision(p < 0.1 ? 2 : 3)) + " %";
 const tint = (x) => `background: color-mix(in srgb, var(--accent) ${(100 * Math.min(1, Math.max(0, x))).toFixed(1)}%, transparent)` +
