@@ -26,13 +26,15 @@ class Good(LanguageModel):
         nn.init.zeros_(self.head.bias)
         self.spare = nn.Parameter(torch.ones(3)) if self.trouble == "spare" else None
         self.secret = 1.0 + torch.rand(()).item() if self.trouble == "secret" else 1.0
+        self.gain = torch.rand(32) if self.trouble == "plain tensor" else torch.ones(())
+        self.hidden = ("gru", "layerz") if self.trouble == "group" else ("gru",)
         if self.trouble == "sure":
             nn.init.normal_(self.head.weight, std=3.0)
         if self.trouble == "stuck":
             self.gru.requires_grad_(False)
 
     def forward(self, ids):
-        x = self.wte(ids)
+        x = self.wte(ids) * self.gain
         if self.trouble == "future":
             x = x + 0.1 * x.mean(dim=1, keepdim=True)
         if self.trouble == "deaf":
@@ -83,6 +85,7 @@ def test_a_good_model_passes_every_check(monkeypatch):
         ("constant", "one batch", "it does not learn"),
         ("cache", "cache", "step() and forward() differ by 0.5"),
         ("secret", "save, load", "the loaded model answers differently"),
+        ("plain tensor", "save, load", "answers differently: gain is not saved"),
         ("spare", "gradients", "no gradient reaches spare"),
         ("stuck", "gradients", "no gradient reaches gru.weight_ih_l0"),
     ],
@@ -92,6 +95,11 @@ def test_a_broken_promise_is_found_and_named(trouble, check, message, monkeypatc
     with pytest.raises(conformance.Broken) as broken:
         function(bench(trouble, monkeypatch))
     assert message in str(broken.value)
+
+
+def test_a_hidden_part_that_is_not_there_is_named_with_those_that_are(monkeypatch):
+    found = {n: detail for n, _, detail in conformance.examine(bench("group", monkeypatch))}
+    assert "names layerz: it has ['wte', 'gru', 'head']" in found["optimizers"]
 
 
 def test_an_error_in_the_model_is_a_finding_and_the_rest_goes_on(monkeypatch):

@@ -137,7 +137,7 @@ def memory(bench: Bench) -> str:
             f"position {far[0]} changes position {T - 1}, which is further than "
             f"memory={model.memory}: raise self.memory"
         )
-    return f"all {reach + 1} tokens that may matter to position {T - 1} do"
+    return f"{reach + 1} of {T} tokens may matter to position {T - 1}: so it is"
 
 
 def first_loss(bench: Bench) -> str:
@@ -242,7 +242,12 @@ def saved(bench: Bench) -> str:
         again = bench.cfg.model.build(bench.vocab_size).to(bench.device).eval()
         checkpoint.load_weights(checkpoint.folder(Path(folder), 0), again)
     if not torch.equal(model(ids), again(ids)):
-        raise Broken("the loaded model answers differently: something it needs is no parameter")
+        lost = [f"{path}.{key}".lstrip(".") for path, module in model.named_modules()
+                for key, value in vars(module).items() if isinstance(value, Tensor)]  # fmt: skip
+        raise Broken(
+            f"the loaded model answers differently: {', '.join(lost) or 'something it needs'} is "
+            "not saved: make it an nn.Parameter, or a buffer by self.register_buffer"
+        )
     return "a loaded checkpoint gives the same logits, bit for bit"
 
 

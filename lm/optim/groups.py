@@ -48,7 +48,12 @@ def muon_and_adamw(
     """
     by_parts: dict[tuple | None, list] = defaultdict(list)
     taken = set()
+    known = [name for name, _ in model.named_children()]
     for name in model.hidden:
+        if name not in known:
+            raise ValueError(
+                f"hidden={model.hidden} of {type(model).__name__} names {name}: it has {known}"
+            )
         for module in model.get_submodule(name).modules():
             for p in module.parameters(recurse=False):
                 if p.ndim == 2 and not isinstance(module, nn.Embedding):
