@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lm import config, loop, tokenizers
 from lm.export import files, hf_config, hf_weights
 from lm.export.__main__ import command as export_command
+from lm.export.card import card
 from lm.generate import generate
 from lm.run import Run
 from lm.tokenizers import formats
@@ -63,7 +64,16 @@ def test_transformers_computes_the_same_logits_and_text(trained, tmp_path, overr
     assert text.tolist() == mine
     assert tokenizer.decode(text) == run.tokenizer.decode(mine)
     card = (out / "README.md").read_text()
-    assert "val/bpb" in card and "model.n_layer: 2" in card and "torch:" in card
+    assert "model.n_layer: 2" in card and "torch:" in card
+
+
+def test_the_card_gives_the_results_of_the_checkpoint_that_is_exported(trained):
+    run = Run.open(str(trained(*BPE)))
+    points = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    for step in (10, 20):
+        (bpb,) = [p["val/bpb"] for p in points if p["step"] == step and "val/bpb" in p]
+        text = card(run, config.ExportConfig(checkpoint=str(step)), "out")
+        assert f"| val/bpb | {bpb:.4f} |" in text and f"which is step {step}." in text
 
 
 GPT2_OPTIONS = {

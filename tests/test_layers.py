@@ -36,9 +36,10 @@ LAYERS = [
     {"artifact", "track", "lens.views", "check.conformance", "export.hf_weights"},
     # L4
     {"run", "lens.terminal", "guard", "origin"},
+    {"report.records"},
     # L5: verbs
     {"evaluate", "mix", "sample", "tokenizer", "lens.subject", "update"}
-    | {"export.files", "export.card", "report.records"},
+    | {"export.files", "export.card"},
     {
         "lens.page",
         "export.__main__",

@@ -2,6 +2,7 @@
 
 from lm import config, pipeline
 from lm.config import ExportConfig
+from lm.report import records
 from lm.run import Run, read_part
 
 USES = {
@@ -28,11 +29,13 @@ def card(run: Run, cfg: ExportConfig, name: str) -> str:
     """README.md of an export: how to load it, how good it is, what it was made of."""
     summary, data, code = (read_part(run.path, name) for name in ("summary", "data", "code"))
     corpus = data.get("corpus", {})
-    rows = [
-        (key, summary[key])
-        for key in ("val/loss", "val/ppl", "val/bpb", "best_val_bpb", "best_step", "step", "tokens")
-        if key in summary
-    ]
+    step = int(run.checkpoint(cfg.checkpoint).name.removeprefix("step_"))
+    points = [p for p in records.lines(run.path / "metrics.jsonl") if p.get("step") == step]
+    found = {k: v for point in points for k, v in point.items()} | {"step": step}
+    if (n_params := summary.get("n_params")) is not None:
+        found["parameters"] = n_params
+    shown = ("val/loss", "val/ppl", "val/bpb", "step", "tokens", "parameters")
+    rows = [(key, found[key]) for key in shown if key in found]
     results = "\n".join(f"| {k} | {v:.4f} |" if isinstance(v, float) else f"| {k} | {v:,} |"
                         for k, v in rows)  # fmt: skip
     splits = {s: n for s, n in corpus.get("splits", {}).items() if s in pipeline.SPLITS}
@@ -41,7 +44,7 @@ def card(run: Run, cfg: ExportConfig, name: str) -> str:
     code = "\n".join(f"{k}: {v}" for k, v in code.items())
     return f"""# {run.cfg.name or run.cfg.model.name} on {run.cfg.corpus.name}
 
-Exported from the run `{run.path.name}`, checkpoint {cfg.checkpoint}.
+Exported from the run `{run.path.name}`, checkpoint {cfg.checkpoint}, which is step {step:,}.
 
 ```python
 {USES[cfg.format].format(name=name)}
@@ -49,7 +52,8 @@ Exported from the run `{run.path.name}`, checkpoint {cfg.checkpoint}.
 
 ## Results
 
-On the validation split; bits per byte compare across tokenizers, loss and perplexity do not.
+Of this checkpoint on the validation split; bits per byte compare across tokenizers, loss and
+perplexity do not.
 
 | | |
 |---|---|
