@@ -12,6 +12,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 import sys
 import traceback
 import warnings
@@ -42,6 +43,9 @@ SECRET = re.compile(r"oc\.env:\s*([^,}]*(?:KEY|TOKEN|SECRET|PASSW)[^,}]*)", re.I
 BUDGETS = ("train.steps", "train.tokens", "train.flops", "train.seconds")
 # When a run is continued.
 MAY_CHANGE = (*BUDGETS, "train.micro_batch", "train.n_proc", "train.shard", "train.dist_timeout")
+# What a run writes before its first step.
+STARTED = (config.RESOLVED, "train.log", ".running", "tokenizer.json")
+STARTED = (*STARTED, "data.json", "code.json", "code.diff")
 MUTE = ("hydra.run.dir=.", "hydra.output_subdir=null")  # what ranks above 0 tell Hydra
 MUTE = (*MUTE, "hydra/job_logging=none", "hydra/hydra_logging=none")
 
@@ -171,7 +175,10 @@ def check(words: list[str]) -> None:
         for overrides in arms:
             lenient = [_accepting_unknown_keys(word) for word in overrides]
             load(compose("config", overrides=[*lenient, *extra]))
-    _writable(Path("outputs"))
+    _writable(Path("outputs"), "start in another directory")
+    for key, _, value in (word.partition("=") for word in args.overrides):
+        if key in ("hydra.run.dir", "hydra.sweep.dir") and "$" not in value:
+            _writable(Path(value), f"choose another {key}=")
 
 
 def compose_run(words: list[str]) -> Config:
@@ -242,16 +249,15 @@ def _one_line(error: Exception) -> str:
     return text + quote * text.startswith("mismatched input '='")
 
 
-def _writable(path: Path) -> None:
+def _writable(path: Path, way_out: str) -> None:
+    """Write into the folder, or into the nearest above that is there; ConfigError if that fails."""
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if os.path.lexists(p))
     try:
-        path.mkdir(exist_ok=True)
-        probe = path / f".probe-{secrets.token_hex(4)}"
+        probe = there / f".probe-{secrets.token_hex(4)}"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ConfigError(
-            f"cannot write to {path.absolute()} ({error.strerror}): start in another directory"
-        ) from None
+        raise ConfigError(f"cannot write to {there} ({error.strerror}): {way_out}") from None
 
 
 def resumed(words: list[str]) -> Job:
@@ -303,6 +309,25 @@ def claim(job: Job) -> None:
         if set(changed) & set(BUDGETS):
             (job.out / "summary.json").unlink(missing_ok=True)  # there is more to do
     config.save(job.cfg, path)
+
+
+@contextlib.contextmanager
+def whole_or_absent(job: Job) -> Iterator[None]:
+    """Take a new run's directory away again where its settings or text keep it from starting.
+
+    `latest` then still means the run before. An arm of a sweep stays, with its error.
+    """
+    fresh = not (job.out / config.RESOLVED).exists()
+    try:
+        yield
+    except (ValueError, FileNotFoundError):
+        if fresh and not job.sweep and not (job.out / "metrics.jsonl").exists():
+            for name in STARTED:
+                (job.out / name).unlink(missing_ok=True)
+            shutil.rmtree(job.out / ".hydra", ignore_errors=True)
+            with contextlib.suppress(OSError):  # whatever else lies there is somebody's
+                job.out.rmdir()
+        raise
 
 
 def finished(job: Job) -> float | None:

@@ -154,8 +154,8 @@ def pack(corpus: Path, tokenizer: Any) -> Prepared:
     ids = {s: data.load(folder, s) for s in SPLITS}
     if len(ids["val"]) < 2:
         raise ValueError(
-            f"the validation split has {len(ids['val'])} tokens: give more text, or raise "
-            f"corpus.val_fraction={about['source']['val_fraction']}"
+            f"the validation split is too short ({len(ids['val'])} tokens): give more text, or "
+            f"raise corpus.val_fraction={about['source']['val_fraction']}"
         )
     return Prepared(tokenizer, ids["train"], ids["val"], record, about["facts"])
 

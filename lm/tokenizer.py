@@ -97,6 +97,8 @@ def train(cfg: TrainTokenizer) -> None:
             for document in read_documents(cfg.path):
                 yield document
                 bar.advance(counting, len(document))
+            if not bar.tasks[counting].completed:
+                raise ValueError(f"path={cfg.path} holds no text to train on: give some")
 
         def progress(done: int, total: int) -> None:
             bar.update(merging, completed=done, total=total)

@@ -17,7 +17,7 @@ def run(job: launch.Job) -> float:
     try:
         if cli.rank() > 0:
             return _with_others(job, None)
-        with store.alone(job.out):
+        with store.alone(job.out), launch.whole_or_absent(job):
             launch.claim(job)
             score = launch.finished(job)  # such as an arm of a sweep named again
             if cli.torchrun():

@@ -31,6 +31,7 @@ def tokenizer(*words: str, stdin: bytes = b"", cwd: Path, code: int = 0) -> tupl
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("command")
     (folder / "a.txt").write_bytes(TEXT.encode())
+    (folder / "empty.txt").touch()
     (folder / "latin-1.txt").write_bytes(b"ol\xe9")
     tokenizers.train("bpe", [TEXT], vocab_size=280).save(folder / "tokenizer.json")
     return folder
@@ -88,6 +89,7 @@ def test_compare_puts_tokenizers_side_by_side(folder):
         (["train", "path=none.txt"], "none.txt"),
         (["train", "vocab_size=5", "path=a.txt"], "below 257"),
         (["train", "nmae=bpe"], "nmae"),
+        (["train", "path=empty.txt", "out=b.txt"], "holds no text to train on"),
         (["encode", "tokenizer=none.json"], "none.json"),
         (["encode", "tokenizer=a.txt"], "not JSON"),
         (["decode", "path=a.txt", "out=b.txt"], "is not an id"),

@@ -109,6 +109,8 @@ BAD = {
     "lm.train TINY train.device=cuda": "train.device=cuda is not available",
     "lm.train TINY model.context_len=100000": "one window needs 100001: lower model.context_len",
     "lm.train TINY tokenizer=bpe tokenizer.pattern=( ": "tokenizer",
+    "lm.train TINY hydra.run.dir=/dev/null/run": "choose another hydra.run.dir=",
+    "lm.train -m TINY hydra.sweep.dir=/dev/null/s": "choose another hydra.sweep.dir=",
     "lm.sample run=nowhere": "is not a run directory",
     "lm.sample promt=x": "did you mean prompt?",
     "lm.sample hello": "hello is not key=value",
@@ -134,7 +136,7 @@ def test_what_cannot_be_is_told_in_one_line_with_exit_code_2(
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert BAD[words] in error
-    assert not list(tmp_path.glob("outputs/runs/*/*/checkpoints"))
+    assert not list(tmp_path.glob("outputs/runs/*/*"))  # nothing half-written, and no new `latest`
 
 
 def test_a_directory_that_holds_another_run_is_refused(cfg, tmp_path):

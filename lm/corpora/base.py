@@ -11,7 +11,7 @@ from itertools import chain, islice
 from typing import Any
 
 MANY = 100  # documents from which on whole documents are dealt out; fewer: one text is cut
-EMPTY = "corpus {name} holds no text: its documents are empty, or there are none"
+EMPTY = "corpus {name} holds no text: its documents are empty, or there are none; give some text"
 
 
 class Corpus:
