@@ -263,11 +263,11 @@ class Tokenizer:
         """The bytes of the tokens; specials give their text. Raises ValueError for an id out of
         range.
         """
-        if not isinstance(ids, np.ndarray | list | tuple):
+        if type(ids) is not list and not isinstance(ids, np.ndarray | list | tuple):
             ids = list(ids)
         try:
             if len(ids) < _FEW:
-                return b"".join([self._decoder[i] for i in ids])
+                return b"".join(map(self._decoder.__getitem__, ids))
             if isinstance(ids, np.ndarray):
                 if ids.dtype.kind not in "ui" or ids.min() < 0:
                     raise self._no_id(ids)

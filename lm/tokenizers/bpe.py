@@ -25,6 +25,7 @@ _COUNT_BITS = (
     28  # of a table value: how many ids a chunk has; the rest is where they start in the pool
 )
 _MAX_ENTRY, _MAX_POOL = 1 << 20, 1 << 23  # of the chunks remembered; past that they are forgotten
+_MAX_PIECE = 64  # characters of a remembered piece: a longer one hardly comes again
 _NOT_UTF8 = re.compile("([\udc80-\udcff]+)")
 _SHORT_TEXT = 1800  # characters below which plain Python is faster than numpy
 
@@ -125,13 +126,24 @@ class BPETokenizer(Tokenizer):
         if errors != "strict" or not isinstance(text, str) or len(text) > _SHORT_TEXT:
             return self.encode_to_numpy(text, errors).tolist()
         ids: list[int] = []
+        known = self._by_piece
+        for piece in self.splitter.pieces(text):
+            if (found := known.get(piece)) is None:
+                if not piece.isascii():
+                    encode_texts([text])  # names a lone surrogate by its offset in the whole text
+                found = self._encode_piece(piece)
+                if len(known) >= _MAX_ENTRY:
+                    known.clear()
+                if len(piece) <= _MAX_PIECE:
+                    known[piece] = found
+            ids += found
+        return ids
+
+    def _encode_piece(self, piece: str) -> list[int]:
+        ids: list[int] = []
         known = self._by_chunk
-        for chunk in self.splitter.chunks(text):
+        for chunk in self.splitter.chunks(piece):
             if (found := known.get(chunk)) is None:
-                if not chunk.isascii():
-                    encode_texts(
-                        [text]
-                    )  # a lone surrogate is named with its offset in the whole text
                 found = self._merger.encode(chunk.encode())
                 if len(known) >= _MAX_ENTRY:
                     known.clear()
@@ -218,6 +230,7 @@ class BPETokenizer(Tokenizer):
         """Start over with an empty memory of chunks; ids never depend on it."""
         self._table = Table()
         self._long: dict[bytes, int] = {}
+        self._by_piece: dict[str, list[int]] = {}  # between safe cuts, of one or more chunks
         self._by_chunk: dict[str, list[int]] = {}
         self._pool = np.zeros(1 << 12, self.dtype)
         self._pool_len = 0

@@ -1,6 +1,7 @@
 """Boundaries found by numpy equal plain findall with the published patterns."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -99,11 +100,37 @@ def test_no_short_string_changes_where_it_is_cut(name, alphabet):
         assert splitter.chunks(text[:cut]) + splitter.chunks(text[cut:]) == whole
 
 
+@pytest.mark.parametrize("name", [*PATTERNS, *OTHERS])
+@settings(deadline=None, max_examples=300)
+@given(text=TEXT)
+def test_pieces_join_to_the_text_and_split_by_themselves(name, text):
+    splitter = Splitter(name)
+    pieces = splitter.pieces(text)
+    assert "".join(pieces) == text
+    assert [c for piece in pieces for c in splitter.chunks(piece)] == splitter.chunks(text)
+
+
+@pytest.mark.parametrize("name", [*PATTERNS, *OTHERS])
+@pytest.mark.parametrize("alphabet", ALPHABETS)
+def test_no_short_string_changes_where_it_falls_into_pieces(name, alphabet):
+    splitter = Splitter(name)
+    for text in map("".join, itertools.product(alphabet[:6] + "/", repeat=4)):
+        pieces = splitter.pieces(text)
+        assert "".join(pieces) == text
+        assert [c for piece in pieces for c in splitter.chunks(piece)] == splitter.chunks(text)
+
+
+def test_what_regex_takes_for_white_space_re_does_too():
+    """Or a piece could end before a space that follows one."""
+    assert all(re.match(r"\s", c) for c in regex.findall(r"\s", "".join(map(chr, range(0x110000)))))
+
+
 def test_a_pattern_of_other_parts_is_never_cut():
     for pattern in (r"\S+|\s+", r"(?s:.)", PATTERNS["gpt4"] + "|x", r"[^ ]+\n\S|\S|\s"):
         splitter = Splitter(pattern)
         assert splitter.safe_cut("a b\nc", 0) == 5
         assert splitter.last_safe_cut("a b\nc") == 0
+        assert splitter.pieces("a b\nc") == ["a b\nc"]
 
 
 @pytest.mark.slow

@@ -269,6 +269,9 @@ def test_forgetting_the_known_chunks_changes_nothing(trained, library_text, monk
         joined = [i for d in documents for i in trained.encode_to_numpy(d).tolist()]
     assert joined == [i for d in documents for i in plain(trained, d)]
     assert trained.encode_ordinary(library_text[0]) == expected
+    monkeypatch.setattr(bpe, "_MAX_PIECE", 8)
+    for short in [library_text[0][k : k + 300] for k in range(0, 9000, 300)] * 2:
+        assert trained.encode_ordinary(short) == plain(trained, short)
 
 
 # --- the three ways to merge
