@@ -198,6 +198,8 @@ def test_no_page_shows_a_value_that_is_not_there(name, prompt, cfg, tiny, tmp_pa
     with Browser() as browser:
         browser.open(path)
         assert not re.search("null|undefined|NaN|Infinity", browser.text("main"))
+        slider = "document.querySelector('#stepper')?.offsetHeight"
+        assert not browser.script(f"return {slider}")  # one table: nothing to slide through
         assert browser.errors() == []
 
 

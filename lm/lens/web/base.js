@@ -195,7 +195,7 @@ else {
   $("frame").oninput = (event) => go({ frame: +event.target.value });
   $("stepper").hidden = E.frames.length < 2;
   $("mapaxes").textContent = `The two directions of largest variance of ${E.width} (PCA): across ${percent(E.share[0])} of it, up ${percent(E.share[1] || 0)}. ` +
-    `${count(E.ids.length)} of ${count(E.n_all)} tokens` + (E.ids.some((_, i) => unseen(i)) ? "; rings: never seen in training." : ".") + " Click a dot.";
+    `${count(E.ids.length)} of ${count(E.n_all)} tokens` + (E.ids.some((_, i) => unseen(i)) ? "; rings: not in the training text." : ".") + " Click a dot.";
   let lastT = at.t;
   views.push(() => {
     if (at.t !== lastT) { at.token = null; lastT = at.t; }
