@@ -218,6 +218,18 @@ def test_the_doctor_finds_text_learned_by_heart(trained, toy_text):
     assert "longest copy in the samples: 300 characters" in found.detail
 
 
+def test_the_doctor_asks_for_no_more_steps_on_a_text_read_too_often(trained):
+    import json
+
+    out = trained(*TINY_TRANSFORMER)
+    summary = json.loads((out / "summary.json").read_text())
+    summary |= {"tokens": 10**9, "best_val_bpb": 3.0}  # between unigram and bigram counts
+    (out / "summary.json").write_text(json.dumps(summary))
+    found = by_name(doctor.examine(out))
+    assert found["epochs"].verdict == "look"
+    assert "more steps only fit this text closer" in found["counts"].advice
+
+
 def test_the_doctor_finds_a_score_below_the_entropy_of_the_source(trained, cfg):
     import json
 

@@ -27,6 +27,7 @@ from lm.run import Run
 
 log = logging.getLogger(__name__)
 MAX_TEXT = 5_000_000  # characters of training text that are searched for copies
+MAX_EPOCHS = 20  # after which more steps on the same text teach little
 MAX_TOKENS = 10_000  # of each split that are scored for the gap: it is then known to 0.04 nats
 
 
@@ -50,7 +51,7 @@ def examine(path: Path, which: str = "last", model: LanguageModel | None = None)
         return [*found, Finding("data", "note", f"{here}: the rest was not looked at")]
     data.check(folder, run.tokenizer)
     train, val = data.load(folder, "train"), data.load(folder, "val")
-    found += _against_counts(record, run.tokenizer)
+    found += _against_counts(record, run.tokenizer, len(train))
     found += _gap(run, model, train, val)
     found += _epochs(record, len(train))
     if model.trainable:
@@ -145,7 +146,7 @@ def _clipping(record: records.Record) -> Iterator[Finding]:
         yield Finding("clipping", "ok", text)
 
 
-def _against_counts(record: records.Record, tokenizer: Any) -> Iterator[Finding]:
+def _against_counts(record: records.Record, tokenizer: Any, n_train: int) -> Iterator[Finding]:
     """Bits per byte beside what counting alone reaches on the same text."""
     score = record.score
     lines = floors.ladder(record)
@@ -172,7 +173,8 @@ def _against_counts(record: records.Record, tokenizer: Any) -> Iterator[Finding]
         missed = next(name for name in lines if name not in beaten)
         advice = f"has not learned what {missed} hold: "
         values = [value for _, value in record.curve("val/bpb", "step")]
-        if values and values[-1] > 1.01 * min(values):
+        worn = _tokens(record) > MAX_EPOCHS * n_train
+        if worn or (values and values[-1] > 1.01 * min(values)):
             advice += "more text or model.dropout=0.1, as more steps only fit this text closer"
         else:
             advice += "raise train.steps, then try optimizer.lr and a larger model"
@@ -194,14 +196,20 @@ def _gap(run: Run, model: LanguageModel, train: np.ndarray, val: np.ndarray) -> 
         yield Finding("train, val", "ok", text)
 
 
+def _tokens(record: records.Record) -> float:
+    """How many the run was trained on; 0 if that is not known."""
+    curve = record.curve("val/bpb")
+    return record.summary.get("tokens") or max((x for x, _ in curve), default=0)
+
+
 def _epochs(record: records.Record, n_train: int) -> Iterator[Finding]:
-    tokens = record.summary.get("tokens") or max((x for x, _ in record.curve("val/bpb")), default=0)
+    tokens = _tokens(record)
     if not tokens:
         return
     epochs, n_params = tokens / n_train, record.summary.get("n_params", 0)
     text = f"{epochs:.2f} times the {n_train:,} training tokens"
     text += f", {tokens / n_params:.2g} tokens a parameter" if n_params else ""
-    if epochs > 20:
+    if epochs > MAX_EPOCHS:
         advice = "after so many repeats more steps teach little: more text or a smaller model"
         yield Finding("epochs", "look", text, advice)
     elif epochs < 1:
