@@ -157,7 +157,7 @@ def test_a_file_with_an_endless_value_is_refused_in_a_short_line(cfg):
     """All 5,000 characters were repeated; found by fuzzing."""
     values = dataclasses.asdict(cfg())
     values["model"]["n_head"] = "a" * 5000
-    with pytest.raises(config.ConfigError, match="model.n_head: Value 'aaa") as caught:
+    with pytest.raises(config.ConfigError, match=r"model\.n_head: Value 'aaa") as caught:
         config.load(values)
     assert len(str(caught.value)) < 500
 
