@@ -37,6 +37,9 @@ MAX_TEXT = 1 << 30  # bytes of any other text that is read at once
 class DamagedError(ValueError):
     """A folder whose files are not those its manifest lists."""
 
+    def __init__(self, text: str) -> None:  # which may repeat what a stranger wrote
+        super().__init__(text if len(text) < 2000 else f"{text[:1900]}...")
+
 
 def cache_dir() -> Path:
     """Where built stages live: outputs/cache under the current directory, or $LM_CACHE_DIR."""

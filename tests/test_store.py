@@ -21,6 +21,12 @@ def whole(tmp_path):
     return tmp_path / "x"
 
 
+def test_what_a_damaged_file_says_of_itself_is_cut():
+    """All of a header was repeated; found by fuzzing."""
+    assert str(store.DamagedError("short")) == "short"
+    assert len(str(store.DamagedError("a" * 9999))) < 2000
+
+
 def test_a_new_folder_appears_whole_and_leaves_nothing_else(whole, tmp_path):
     store.verify(whole)
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
