@@ -25,14 +25,23 @@ S = TypeVar("S", bound=Settings)
 
 def main(cls: type[S], command: Callable[[S], Any]) -> None:
     """Run `command` with the settings of the command line; an error is one line and exit code 2."""
+    prepare_streams()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    warnings.showwarning = plain_warning
     words = sys.argv[1:]
     if {"-h", "--help"} & set(words):
         print(usage(cls))
         return
     with errors_in_one_line():
         command(parse(cls, without_imports(words)))
+
+
+def prepare_streams() -> None:
+    """What cannot be told, as the terminal is gone or the disk full, costs that line and no run."""
+    warnings.showwarning = plain_warning
+    logging.raiseExceptions = False  # or each such line would be a page of tracebacks
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: a file of the run could get its number
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
 
 
 def without_imports(words: list[str]) -> list[str]:
@@ -153,8 +162,11 @@ class errors_in_one_line:
         if issubclass(kind, (ValueError, OSError)) or hasattr(error, "exit_code"):
             sys.stdout.flush()
             where = f"rank {rank()}: " * (rank() > 0)
+            text = " ".join(str(error).split())
+            if full and not error.filename:
+                text += ": make room, or set LM_CACHE_DIR to a folder on another disk"
             if not where or not isinstance(error, ConfigError):  # rank 0 has told that one too
-                print(f"error: {where}{' '.join(str(error).split())}", file=sys.stderr)
+                print(f"error: {where}{text}", file=sys.stderr)
             sys.exit(code)
 
 

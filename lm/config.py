@@ -10,6 +10,7 @@ configuration error is told before anything slow starts.
 import difflib
 import importlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -582,7 +583,7 @@ def load(source: Mapping | str | Path) -> Config:
     """
     if isinstance(source, (str, Path)):
         source = read_yaml(Path(source))
-    problems = unknown(Config, source, "") + _interpolations(source, "")
+    problems = unknown(Config, source, "") + _unfit_text(source, "")
     values: dict[str, Any] = {
         k: v for k, v in source.items() if k not in (*PARTS, "train", "track")
     }
@@ -604,7 +605,7 @@ def load(source: Mapping | str | Path) -> Config:
 
 def save(cfg: Config, path: Path) -> None:
     """Write every setting as YAML that `load` reads back to an equal Config."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))), encoding="utf-8")
+    store.atomic_write(path, OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -689,13 +690,18 @@ def _load_group(group: str, values: Any) -> Settings:
     )
 
 
-def _interpolations(node: Any, key: str) -> list[str]:
-    """One sentence for each `${...}`: a file from elsewhere could read the environment with it."""
+def _unfit_text(node: Any, key: str) -> list[str]:
+    """One sentence for each text that no file can hold, or should not: with `${...}` a file from
+    elsewhere could read the environment."""
     if isinstance(node, Mapping):
-        return [p for k, v in node.items() for p in _interpolations(v, f"{key}.{k}".lstrip("."))]
+        return [p for k, v in node.items() for p in _unfit_text(v, f"{key}.{k}".lstrip("."))]
     if isinstance(node, list):
-        return [p for v in node for p in _interpolations(v, key)]
-    return [f"{key}={node}: write the value itself"] * (isinstance(node, str) and "${" in node)
+        return [p for v in node for p in _unfit_text(v, key)]
+    if not isinstance(node, str):
+        return []
+    if re.search("[\ud800-\udfff]", node):  # of a word whose bytes are none
+        return [f"{key}={node!a}: this is not UTF-8"]
+    return [f"{key}={node}: write the value itself"] * ("${" in node)
 
 
 def _finite(value: float) -> bool:

@@ -44,7 +44,8 @@ def pack(folder: Path, split: str, documents: Iterable[str], tokenizer: Any, end
             nonlocal n_tokens, n_bytes, size
             ids = np.concatenate(pending) if pending else eot[:0]
             n_tokens, n_bytes, size = n_tokens + len(ids), n_bytes + int(lengths[ids].sum()), 0
-            ids.astype(ids.dtype.newbyteorder("<"), copy=False).tofile(file)
+            # Not tofile, whose error does not say that the disk is full.
+            file.write(ids.astype(ids.dtype.newbyteorder("<"), copy=False).data)
             pending.clear()
 
         for ids in tokenizer.encode_documents(documents):

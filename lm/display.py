@@ -4,6 +4,7 @@ seconds.
 display = Display(budget.progress); display.show(state, row)
 """
 
+import contextlib
 import logging
 import sys
 import time
@@ -72,4 +73,5 @@ class Display:
 
     def close(self) -> None:
         if self.bar is not None:
-            self.bar.stop()
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                self.bar.stop()

@@ -15,7 +15,6 @@ import secrets
 import shutil
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +79,7 @@ def main(run: Callable[[Job], float]) -> None:
     """Read the command line and run what it asks for; exit 2 on a mistake in it."""
     os.environ.setdefault("LM_UID", secrets.token_hex(2))
     words = sys.argv[1:]
-    warnings.showwarning = cli.plain_warning
+    cli.prepare_streams()
     if {"-h", "--help"} & set(words):
         print(usage())  # Hydra's own page takes 2 s to list the same groups
         return

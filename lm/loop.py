@@ -271,8 +271,8 @@ class Training:
             return False
         self.read_losses(track)  # a signal came while steps were begun
         good, state.good_step = state.good_step, state.step if scheduled else state.good_step
-        track.sync()
         try:
+            distributed.on_rank_0(track.sync)
             checkpoint.save(self.out, self.model, self.optimizers, state, self.cfg.train.keep_last)
             self.unsaved = None
         except StorageError as error:

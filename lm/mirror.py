@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -137,6 +138,7 @@ class Mirror:
             silent=True,
             init_timeout=track.init_timeout,
             finish_timeout=track.finish_timeout,
+            stop_fn=lambda: os.kill(os.getpid(), signal.SIGTERM),  # the button: save, and stop
             x_transaction_log_flush_interval=2,  # 15 s of points would be lost to a kill
         )
         for attempt in dict.fromkeys([mode, "offline"]):

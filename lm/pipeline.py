@@ -22,7 +22,7 @@ import numpy as np
 import regex
 from rich.progress import Progress
 
-from lm import data, store, tokenizers
+from lm import data, failpoint, store, tokenizers
 from lm.config import Config, CorpusConfig, TokenizerConfig
 from lm.corpora import base
 from lm.tokenizers import formats
@@ -111,6 +111,7 @@ def prepare_tokenizer(cfg: TokenizerConfig, corpus: Path) -> Any:
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
                 **settings,
             )
+        failpoint.hit("cache.mid")
         trained.save(tmp / "tokenizer.json")
 
     seconds = store.build_once(folder, make, lambda f: tokenizers.load(f / "tokenizer.json"))

@@ -1,4 +1,4 @@
-"""Signals: SIGTERM and SIGINT stop a run, SIGUSR1 saves it.
+"""Signals: SIGTERM, SIGINT and the end of its terminal stop a run, SIGUSR1 saves it.
 
     with signals.handled():                 # the handlers of before come back at the end
         prepare()                           # here a signal stops at once, by raising Stopped
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 
 STOP = (signal.SIGTERM, signal.SIGINT)
 SAVE = getattr(signal, "SIGUSR1", None)  # not on Windows
+HANGUP = getattr(signal, "SIGHUP", None)  # the terminal is gone; nor that
 
 ECHO = 0.5  # seconds in which a launcher of processes repeats a signal that they have already
 
@@ -31,7 +32,8 @@ _save_agreed = False  # whether it came to any of the processes
 
 
 class Stopped(SystemExit):
-    """Ends the process with 128 and the signal's number: 130 for SIGINT, 143 for SIGTERM."""
+    """Ends the process with 128 and the signal's number: 130 for SIGINT, 143 for SIGTERM, 129 for
+    SIGHUP."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -50,7 +52,10 @@ def handled() -> Iterator[None]:
         yield
         return
     outer = signal.getsignal(STOP[0]) is _handle
-    before = {n: signal.signal(n, _handle) for n in (*STOP, SAVE) if n is not None}
+    taken = {*STOP, SAVE, HANGUP} - {None}
+    if HANGUP and signal.getsignal(HANGUP) == signal.SIG_IGN:
+        taken.remove(HANGUP)  # nohup: the run is to outlive its terminal
+    before = {n: signal.signal(n, _handle) for n in taken}
     try:
         yield
     finally:
@@ -102,6 +107,8 @@ def _handle(number: int, _: object) -> None:
     if number == SAVE:
         _save = True
     elif _received and together and time.monotonic() - _since < ECHO:
+        pass
+    elif _received and number == HANGUP:  # the shell sends one too
         pass
     elif _received:  # the second one: no clean-up may hold it up
         if sys.stdout.isatty():

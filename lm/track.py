@@ -8,7 +8,6 @@ The files are the truth. W&B gets the same numbers; whatever goes wrong there co
 and never a step.
 """
 
-import contextlib
 import json
 import logging
 import math
@@ -78,13 +77,8 @@ class Tracker:
         self.wandb.samples(state, rows)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write summary.json, whose presence means that the run is complete.
-
-        Raises StorageError if the disk still refuses a line.
-        """
+        """Write summary.json, whose presence means that the run is complete."""
         self.sync()
-        if self.metrics.pending or self.texts.pending:
-            raise StorageError(f"{self.out} lacks its last lines: the disk refused them")
         plain = {k: number(v) for k, v in summary.items()}
         store.atomic_write(self.out / "summary.json", json.dumps(plain, indent=1) + "\n")
         self.wandb.finish(plain)
@@ -94,15 +88,18 @@ class Tracker:
         self.wandb.page(name, path)
 
     def sync(self) -> None:
-        """Make all lines durable: before a checkpoint is, which says that they are there."""
+        """Make all lines durable: before a checkpoint is, which says that they are there.
+
+        Raises StorageError if the disk still refuses one.
+        """
         self.metrics.sync()
         self.texts.sync()
 
     def cut_back(self, state: TrainState) -> None:
         """Drop the lines of state.step and later: the run goes back to that step."""
         for lines in (self.metrics, self.texts):
-            lines.sync()
             lines.close()
+            lines.pending = b""  # the checkpoint of that step has all lines before it
             cut_back(lines.path, state.step)
             lines.open()
 
@@ -131,7 +128,8 @@ class Lines:
     """A file of JSON lines. What a full disk refuses is kept, and tried again with the next."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.pending, self.refused = path, b"", False
+        self.path, self.pending = path, b""
+        self.refused: OSError | None = None
         self.open()
 
     def open(self) -> None:
@@ -147,16 +145,20 @@ class Lines:
             while self.pending:
                 failpoint.hit("track.write")
                 self.pending = self.pending[self.file.write(self.pending) :]
-            self.refused = False
+            self.refused = None
         except OSError as error:
             if not self.refused:
                 log.warning(f"{self.path}: {error}; its lines are kept and tried again")
-            self.refused = True
+            self.refused = error
 
     def sync(self) -> None:
         self.write()
-        with contextlib.suppress(OSError):  # said by the checkpoint that is written next
+        try:
+            if self.refused:
+                raise self.refused
             os.fsync(self.file.fileno())
+        except OSError as error:
+            raise StorageError(f"{self.path} lacks its last lines: {error}") from None
 
     def close(self) -> None:
         self.write()

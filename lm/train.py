@@ -6,6 +6,7 @@ python -m lm.train resume=latest train.steps=3000
 torchrun --nproc-per-node 2 -m lm.train         # or train.n_proc=2: a process for each GPU
 """
 
+import contextlib
 import sys
 
 from lm import cli, launch, signals, store
@@ -30,7 +31,8 @@ def run(job: launch.Job) -> float:
         if job.sweep:
             how = f"the same command with hydra.sweep.dir={job.sweep} goes on"
         if cli.rank() == 0:
-            print(f"stopped by {stop.name}: {how}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                print(f"stopped by {stop.name}: {how}", file=sys.stderr)
         raise
 
 

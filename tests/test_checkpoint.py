@@ -2,11 +2,15 @@
 
 import copy
 import json
+import multiprocessing
+import os
+import random
+import signal
 
 import pytest
 import torch
 
-from lm import checkpoint, store
+from lm import checkpoint, failpoint, store
 from lm.checkpoint import TrainState
 
 
@@ -78,37 +82,52 @@ def test_the_last_ones_and_the_best_are_kept(parts, tmp_path):
     assert checkpoint.steps(tmp_path) == [2, 5, 6]
 
 
-DAMAGE = {
-    "weights cut": lambda p: (p / "model.safetensors").write_bytes(b"123"),
-    "a bit of a weight": lambda p: flip(p / "model.safetensors"),
-    "a bit of the optimizer": lambda p: flip(p / "optimizer.safetensors"),
-    "state missing": lambda p: (p / "state.json").unlink(),
-    "manifest empty": lambda p: (p / "manifest.json").write_text(""),
-    "a file added": lambda p: (p / "x").touch(),
-}
-
-
 def flip(path):
     data = bytearray(path.read_bytes())
-    data[-1] ^= 1
+    data[len(data) // 2] ^= 1
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_newest_one_is_named_and_the_one_before_used(parts, tmp_path, damage, caplog):
-    saved_at(parts, tmp_path, 10, 20)
-    DAMAGE[damage](checkpoint.folder(tmp_path, 20))
-    assert checkpoint.resume(tmp_path, *parts(*SMALL)).step == 10
-    assert "step_000020 is damaged and set aside" in caplog.text
-    assert checkpoint.steps(tmp_path) == [10]
+def cut(share):
+    return lambda path: os.truncate(path, int(path.stat().st_size * share))
+
+
+FILES = ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
+HARM = {
+    "empty": cut(0),
+    "cut at 1 %": cut(0.01),
+    "cut at 50 %": cut(0.5),
+    "cut at 99.9 %": cut(0.999),
+    "zeros": lambda p: p.write_bytes(bytes(p.stat().st_size)),
+    "one bit": flip,
+    "missing": lambda p: p.unlink(),
+    "a file beside it": lambda p: p.with_name("x").touch(),
+    "a link": lambda p: (p.rename(p.parents[2] / "moved"), p.symlink_to(p.parents[2] / "moved")),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_newest_one_is_named_and_the_one_before_used(parts, tmp_path, name, caplog):
+    model, optimizers = parts(*SMALL)
+    for kind, harm in HARM.items():
+        out = tmp_path / kind
+        for step in (10, 20):
+            checkpoint.save(out, model, optimizers, TrainState(step), keep_last=9)
+        harm(checkpoint.folder(out, 20) / name)
+        caplog.clear()
+        assert checkpoint.resume(out, model, optimizers).step == 10, kind
+        assert "step_000020 is damaged and set aside" in caplog.text
+        assert checkpoint.steps(out) == [10]
 
 
 def test_if_all_are_damaged_it_does_not_start_again_in_silence(parts, tmp_path):
     saved_at(parts, tmp_path, 10, 20)
     for step in (10, 20):
         flip(checkpoint.folder(tmp_path, step) / "model.safetensors")
-    with pytest.raises(ValueError, match=r"every checkpoint .* is damaged"):
-        checkpoint.resume(tmp_path, *parts(*SMALL))
+    for _ in range(2):  # nor the next time
+        with pytest.raises(ValueError, match=r"every .* is damaged: start a new run, or") as caught:
+            checkpoint.resume(tmp_path, *parts(*SMALL))
+        assert caught.value.exit_code == 5
 
 
 def test_a_crash_while_saving_leaves_the_one_before(parts, tmp_path, monkeypatch):
@@ -146,3 +165,37 @@ def test_nothing_in_a_checkpoint_is_pickled(parts, tmp_path):
     state = json.loads((checkpoint.folder(tmp_path, 10) / "state.json").read_text())
     assert copy.deepcopy(state["state"])["step"] == 10
     store.verify(checkpoint.folder(tmp_path, 10))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("keep_last", [1, 2, 3])
+def test_whatever_a_kill_interrupts_the_last_ones_and_the_best_are_intact(
+    parts, tmp_path, keep_last, record_property
+):
+    """Random histories of saves, of which most are killed at one of their points."""
+    model, optimizers = parts(*SMALL)
+    points = [p for p in failpoint.POINTS if p.startswith("ckpt.")]
+    draws, saved, best, kills = random.Random(keep_last), [], -1, 0
+    for step in range(1, 61):
+        failpoints = f"{draws.choice(points)}=kill" if draws.random() < 0.7 else ""
+
+        def save(step=step, best=best, failpoints=failpoints):
+            failpoint._active, failpoint._visits = failpoint._parse(failpoints), {}
+            state = TrainState(step=step, best_step=best)
+            checkpoint.save(tmp_path, model, optimizers, state, keep_last)
+
+        job = multiprocessing.get_context("fork").Process(target=save)
+        job.start()
+        job.join()
+        assert job.exitcode == (-signal.SIGKILL if failpoints else 0) or "prune" in failpoints
+        kills += job.exitcode != 0
+        there = checkpoint.steps(tmp_path)
+        saved += [step] * (step in there)
+        for one in there:
+            store.verify(checkpoint.folder(tmp_path, one))
+        assert there[-keep_last:] == saved[-keep_last:]
+        assert best in (-1, *there)
+        if there and draws.random() < 0.2:
+            best = there[-1]
+    record_property("processes killed", kills)
+    assert kills > 30
