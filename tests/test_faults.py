@@ -2,6 +2,8 @@
 
 import collections
 import contextlib
+import dataclasses
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -16,6 +18,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from lm import checkpoint, config, failpoint, launch, loop, signals, store
 from tests.conftest import TINY_TRANSFORMER
@@ -56,6 +59,7 @@ def child(made: config.Config, out: Path, points: str = "") -> multiprocessing.P
     """The same run in a fork of this process, which saves the seconds that imports take."""
 
     def work() -> None:
+        faulthandler.disable()  # pytest's, which would print a page for a SIGBUS
         failpoint._active, failpoint._visits = failpoint._parse(points), {}
         with signals.handled(), store.alone(out):
             try:
@@ -170,6 +174,119 @@ def test_a_cache_whose_builder_dies_is_built_again(point, action, cfg, tiny, tmp
     same(tmp_path / "a", tmp_path / "b", 40)
     assert len(list(Path("outputs/cache").glob("tokens-*"))) == 1
     assert not list(Path("outputs/cache").rglob("*.tmp"))
+
+
+def zeros(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_run_whose_newest_checkpoint_is_damaged_ends_like_one_that_was_not(name, whole, tmp_path):
+    made, unharmed = whole
+    out = tmp_path / "damaged"
+    assert run(made, out, "train.after_step=kill@33") == -signal.SIGKILL
+    newest = checkpoint.folder(out, checkpoint.steps(out)[-1])
+    zeros(newest / name)
+    assert run(made, out) == 0
+    assert (out / "checkpoints" / f"damaged_{newest.name}").is_dir()
+    same(out, unharmed, 40)
+
+
+def test_a_run_without_an_intact_checkpoint_is_exit_code_5_and_does_not_begin_again(
+    whole, tmp_path, capfd
+):
+    made, _ = whole
+    out = tmp_path / "damaged"
+    assert run(made, out, "train.after_step=kill@33") == -signal.SIGKILL
+    for step in checkpoint.steps(out):
+        zeros(checkpoint.folder(out, step) / "model.safetensors")
+    logged = (out / "metrics.jsonl").read_bytes()
+    for _ in range(2):
+        assert run(made, out) == 5
+        assert f"start a new run, or delete {out / 'checkpoints'}" in capfd.readouterr().err
+    assert (out / "metrics.jsonl").read_bytes() == logged
+
+
+def test_tokens_cut_while_a_run_reads_them_end_it_and_the_next_start_mends_both(whole, tmp_path):
+    """The system ends a process whose mapped file is cut (SIGBUS); nothing in Python can."""
+    made, unharmed = whole
+    process = child(made, tmp_path / "cut", "train.before_step=sleep:0.02")
+    wait_for("cut/checkpoints/step_000007")
+    (tokens,) = Path("outputs/cache").glob("tokens-*/train.bin")
+    os.truncate(tokens, 0)
+    process.join()
+    assert process.exitcode == -signal.SIGBUS
+    assert run(made, tmp_path / "cut") == 0
+    same(tmp_path / "cut", unharmed, 40)
+
+
+# What a checkpoint holds of a run, and another value for each: 1000 for the clock, else nothing.
+STATE = {f.name: f for f in dataclasses.fields(checkpoint.TrainState)}
+LOST = [*STATE, "weights", "optimizer"]
+HARD = (*TINY_TRANSFORMER, "train.steps=40", "train.save_every=7", "train.eval_every=10")
+HARD = (*HARD, "train.log_every=4", "train.micro_batch=auto", "train.rollbacks=2")
+HARD = (*HARD, "schedule=constant", "optimizer.lr=3.0")  # the first one is the best
+# What happened before the checkpoint, what happens after it, and steps: a step is left out, a loss
+# jumps; but some parts matter only in a rollback, or behind a run's end. The numbers are batches'.
+BEFORE = "train.grad=nan@9,train.loss=nan@17-20,train.forward=memory@5,train.after_step=term@37"
+STORM = (BEFORE, "train.grad=nan@40-43", 40)
+MATTERS = {"rollbacks": STORM, "good_step": STORM}
+MATTERS["bad_in_a_row"] = ("train.loss=nan@38-39", "train.loss=nan@40-41", 45)
+CALM = (BEFORE, "train.grad=nan@41,train.loss=x100@39", 40)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A folder for the runs that the following go on with, and what they come to."""
+    return tmp_path_factory.mktemp("stopped")
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_nothing_is_in_a_checkpoint_that_its_run_can_do_without(what, cfg, tiny, stopped, tmp_path):
+    """Each part lost in turn: the run ends otherwise, or is refused."""
+    before, after, steps = MATTERS.get(what, CALM)
+    first, whole = stopped / after, stopped / f"{after} whole"
+    made = cfg(*tiny, *HARD, f"train.steps={steps}")
+    if not whole.exists():
+        assert run(cfg(*tiny, *HARD), first, before) in (0, 143)
+        (first / "summary.json").unlink(missing_ok=True)
+        shutil.copytree(first, whole)
+        assert run(made, whole, after) == 0
+    out = tmp_path / "run"
+    shutil.copytree(first, out)
+    lost(what, checkpoint.folder(out, checkpoint.steps(out)[-1]))
+    code = run(made, out, after)
+    assert code in (0, 1, 3) and (code or outcome(out) != outcome(whole))
+
+
+def lost(what: str, folder: Path) -> None:
+    """Seal a checkpoint again without a part of it."""
+    if what in STATE:
+        saved = json.loads((folder / "state.json").read_text())
+        fresh = {"seconds": 1000.0}.get(what, getattr(checkpoint.TrainState(), what))
+        assert saved["state"][what] != fresh, f"{what} is {fresh} in this test: it shows nothing"
+        saved["state"][what] = fresh
+        (folder / "state.json").write_text(json.dumps(saved))
+    else:
+        path = folder / f"{'model' if what == 'weights' else what}.safetensors"
+        tensors = checkpoint.load_tensors(path)
+        name = next(iter(tensors))
+        tensors = {k: t for k, t in tensors.items() if what == "weights" or k[:4] != name[:4]}
+        if what == "weights":
+            tensors[name].zero_()
+        save_file(tensors, path)
+    (folder / store.MANIFEST).unlink()
+    store._seal(folder)
+
+
+def outcome(out: Path) -> list:
+    """All that a run left behind, but the clock to the second."""
+    weights = checkpoint.folder(out, checkpoint.steps(out)[-1]) / "model.safetensors"
+    summary = out / "summary.json"
+    told = json.loads(summary.read_text()) if summary.exists() else {"seconds": 0}
+    damaged = [p.name for p in (out / "checkpoints").glob("damaged_*")]
+    told["seconds"] //= 500
+    return [rows(out), rows(out, "samples.jsonl"), told, damaged, store.sha256(weights)]
 
 
 # ------------------------------------------------------------------------------------- signals
