@@ -7,13 +7,16 @@ import faulthandler
 import json
 import multiprocessing
 import os
+import pty
 import random
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -349,7 +352,7 @@ def test_a_command_stops_at_a_signal_to_its_group_in_one_line_and_goes_on(
 
 
 def test_a_second_signal_ends_it_then_and_there(tiny):
-    words = (*tiny, *LONG, "hydra.run.dir=run")
+    words = (*tiny, *LONG, "train.steps=200", "hydra.run.dir=run")
     process = start(*words, LM_FAILPOINTS="ckpt.mid_write=sleep:30@3")
     wait_for("run/checkpoints/.step*.tmp/model.safetensors")
     while len(checkpoint.steps(Path("run"))) < 2:
@@ -364,6 +367,37 @@ def test_a_second_signal_ends_it_then_and_there(tiny):
     assert time.monotonic() - began < 2
     store.verify(checkpoint.folder(Path("run"), checkpoint.steps(Path("run"))[-1]))
     assert start(*words).wait() == 0
+    assert start(*words, "hydra.run.dir=whole").wait() == 0
+    same(Path("run"), Path("whole"), 200)
+
+
+@pytest.mark.parametrize("how", ["closed", "closed under nohup"])
+def test_a_run_whose_terminal_is_closed_saves_its_exact_step_or_goes_on_under_nohup(how, tiny):
+    """Closing a window, or losing an ssh connection, sends SIGHUP and makes each print an error."""
+    nohup = how != "closed"
+    words = (*tiny, *LONG, "train.save_every=0", "train.steps=100000", "hydra.run.dir=run")
+    words = (*words, "train.steps=600") if nohup else words
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ["PYTHONPATH"] = str(ROOT)
+        nice = ["nohup"] * nohup
+        os.execvp((nice + [sys.executable])[0], [*nice, sys.executable, "-m", "lm.train", *words])
+    reader = threading.Thread(target=read_to_the_end, args=(terminal,), daemon=True)
+    reader.start()
+    wait_for("run/metrics.jsonl")
+    os.close(terminal)
+    os.kill(pid, signal.SIGHUP)  # a shell sends a second one
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    COUNTS["runs stopped by a signal"] += code == 129
+    assert code == (0 if nohup else 129)
+    last = checkpoint.steps(Path("run"))[-1]
+    assert last == 600 if nohup else last >= rows(Path("run"))[-1]["step"]
+
+
+def read_to_the_end(terminal: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 65536):
+            pass
 
 
 def test_sigusr1_saves_and_changes_nothing_else(whole, tmp_path):
@@ -382,21 +416,31 @@ def test_sigusr1_saves_and_changes_nothing_else(whole, tmp_path):
     same(out, unharmed, 40)
 
 
-@pytest.mark.parametrize("phase", ["start-up", "tokenizing"])
+PHASES = {  # what is there when it has begun, and where it then waits for the signal
+    "start-up": ("run", ""),
+    "training the tokenizer": ("outputs/cache/.tokenizers-*.tmp", "cache.mid=sleep:60@1"),
+    "tokenizing": ("outputs/cache/.tokens-*.tmp", "cache.mid=sleep:60@2"),
+    "compiling": ("run/code.json", ""),  # which takes ten seconds by itself
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
 def test_a_stop_before_training_leaves_nothing_half_made(phase, tiny):
-    points = "cache.mid=sleep:60" if phase == "tokenizing" else ""
-    process = start(*tiny, *LONG, "hydra.run.dir=run", LM_FAILPOINTS=points)
-    if phase == "tokenizing":
-        wait_for("outputs/cache/.tokens-*.tmp")
-    else:
-        wait_for("run")
+    sign, points = PHASES[phase]
+    words = (*tiny, *LONG, "train.steps=20", "hydra.run.dir=run")
+    words = (*words, "train.compile=on") if phase == "compiling" else words
+    process = start(*words, LM_FAILPOINTS=points)
+    wait_for(sign)
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGTERM)
     began = time.monotonic()
     assert process.wait() == 143
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert "Traceback" not in Path("stdout.txt").read_text()
     assert not list(Path("outputs/cache").rglob("*.tmp"))
+    assert not Path("run/metrics.jsonl").exists()
+    if phase != "start-up":
+        assert start(*words, "train.compile=off").wait() in (0, 2)
 
 
 def test_a_sweep_stops_after_saving_its_job_and_the_same_command_completes_it(tiny):
@@ -438,6 +482,57 @@ def test_a_last_save_that_fails_is_exit_code_4_and_the_next_start_mends_it(whole
     store.verify(checkpoint.folder(tmp_path / "full", checkpoint.steps(tmp_path / "full")[-1]))
     assert run(made, tmp_path / "full") == 0
     same(tmp_path / "full", unharmed, 40)
+
+
+def test_lines_that_the_disk_refused_are_not_lost_with_the_process(whole, tmp_path):
+    """A checkpoint was written while lines before it were in memory alone: a kill lost them."""
+    made, unharmed = whole
+    points = "track.write=enospc@4-99,train.after_step=kill@33"
+    assert run(made, tmp_path / "full", points) == -signal.SIGKILL
+    assert checkpoint.steps(tmp_path / "full") == [0]
+    assert run(made, tmp_path / "full") == 0
+    same(tmp_path / "full", unharmed, 40)
+
+
+def test_a_disk_that_is_full_while_tokens_are_packed_is_told_and_leaves_nothing_half_made(tiny):
+    words = (*tiny, *SHORT, "hydra.run.dir=run")
+    limit = f"ulimit -f 50 && exec {sys.executable} -m lm.train " + " ".join(words)  # kilobytes
+    done = subprocess.run(
+        ["bash", "-c", limit], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert done.stderr == "error: [Errno 27] File too large: make room, or set LM_CACHE_DIR to a " \
+        "folder on another disk\n"  # fmt: skip
+    assert not list(Path("outputs/cache").rglob("*.tmp"))
+    assert start(*words).wait() == 0
+
+
+def test_an_unlucky_place_costs_a_run_nothing(tiny, tmp_path, monkeypatch):
+    """A folder of odd name behind a link, no home, no locale, and nowhere to print to."""
+    place = tmp_path / "d\u00e9j\u00e0 [1] *'\n="
+    place.mkdir()
+    (tmp_path / "link").symlink_to(place)
+    monkeypatch.chdir(tmp_path / "link")
+    (tmp_path / "file").touch()
+    for name in ("HOME", "XDG_CACHE_HOME", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "file"))  # no folder can be made in it
+    monkeypatch.delenv("WANDB_DIR")
+    words = (*tiny, *SHORT, "track=offline", 'train.prompts=["\u00e9"]', "hydra.run.dir='a b%j'")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C"}
+    told = {}
+    for where, redirect in {"full": ">/dev/full", "closed": ">&-"}.items():
+        quoted = " ".join(map(shlex.quote, (*words, f"name={where}", f"hydra.run.dir={where}")))
+        command = f"exec {sys.executable} -m lm.train {quoted} {redirect}"
+        done = subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        told[where] = done.stderr
+        assert Path(where, "summary.json").exists()
+    assert "Traceback" not in told["full"] + told["closed"]
+    assert rows(Path("full")) == rows(Path("closed"))
+    words = [sys.executable, "-m", "lm.sample", "run=closed", "prompt=\u00e9", "max_tokens=3"]
+    done = subprocess.run(words, env=env, capture_output=True)
+    assert done.returncode == 0 and done.stdout.startswith("\u00e9".encode())
 
 
 def test_a_quota_keeps_the_last_good_checkpoint(tiny):
