@@ -125,6 +125,7 @@ BAD = {
     "model=../../../etc/passwd": "model",
     "seed=0,1": "add --multirun",
     "+corpus._target_=os.system": "unknown setting corpus._target_",
+    "track.notes='\udcff'": "track.notes='\\udcff': this is not UTF-8",  # the byte 0xff in a shell
     "+model.builds=os:system": "unknown setting model.builds",
 }
 

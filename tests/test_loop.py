@@ -177,6 +177,14 @@ def test_a_resumed_run_refuses_another_tokenizer(trained):
         trained("run", "model=bigram", "tokenizer=char")
 
 
+def test_a_resumed_run_refuses_another_text_with_both_checksums(trained, tmp_path):
+    trained("run", "model=bigram")
+    (tmp_path / "other.txt").write_text("another text, " * 500)
+    there = json.loads((tmp_path / "run" / "data.json").read_text())["tokens"]["corpus"][:12]
+    with pytest.raises(ValueError, match=rf"another corpus \({there}, now [0-9a-f]{{12}}\)"):
+        trained("run", "model=bigram", f"corpus.path={tmp_path}/other.txt")
+
+
 def test_a_finished_run_has_every_file_of_the_architecture(trained):
     out = trained("run", *TINY_TRANSFORMER)
     names = {p.name for p in out.iterdir()} - {"code.diff"}  # only if there are changes

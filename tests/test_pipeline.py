@@ -7,10 +7,11 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 
 import pytest
 
-from lm import data, pipeline, store, tokenizers
+from lm import data, launch, pipeline, store, tokenizers
 
 
 @pytest.fixture
@@ -161,6 +162,38 @@ def test_eight_jobs_on_an_empty_cache_build_what_one_builds(
     assert digest() == alone
     built = (tmp_path / "log").read_text().count("built in")
     assert built == 3 if locks else 3 <= built <= 24
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_jobs_that_find_every_stage_damaged_build_it_again(cfg, tiny, tmp_path, locks, monkeypatch):
+    made = cfg(*tiny)
+    pipeline.prepare(made)
+    before = digest()
+    for path in store.cache_dir().glob("*/t*.*"):
+        os.truncate(path, 9)
+    if not locks:
+        monkeypatch.setattr(store, "fcntl", None)
+    assert prepare_at_once(4, made, tmp_path / "log") == [0] * 4
+    assert digest() == before
+    built = (tmp_path / "log").read_text().count("built in")
+    assert built == 3 if locks else 3 <= built <= 12
+
+
+def test_make_tells_the_size_of_the_cache_and_empties_it(cfg, tiny):
+    pipeline.prepare(cfg(*tiny))
+    for name in ("floors-0", "wandb-0", "downloads", "wandb"):  # the last is not ours
+        (store.cache_dir() / name).mkdir()
+    makefile = launch.folder("conf").parent / "Makefile"
+
+    def make(target):
+        done = subprocess.run(["make", "-f", makefile, target], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    listed = {line.split("\t")[1].split("-")[0] for line in make("cache").splitlines()}
+    assert {"corpora", "tokenizers", "tokens", "total"} <= listed
+    make("clean-cache")
+    assert os.listdir(store.cache_dir()) == ["wandb"]
 
 
 def test_a_job_killed_while_it_builds_costs_the_others_nothing(cfg, tiny, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm import checkpoint, cli, config, launch, tokenizers
+from lm import checkpoint, cli, config, launch, store, tokenizers
 from lm.run import Run
 from tests.conftest import TINY_TRANSFORMER
 from tests.test_loop import rows
@@ -88,8 +88,11 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(command, tiny, tmp_path
     assert rows(run) == rows(Path("whole"))
     a, b = (checkpoint.folder(out, 200) / "model.safetensors" for out in (run, Path("whole")))
     assert a.read_bytes() == b.read_bytes()
-    again = command("lm.train", "resume=latest")
-    assert "already complete at step 200" in again.stdout, again.stderr
+    before = {p: store.sha256(p) for p in Path("whole").rglob("*") if p.is_file()}
+    again = command("lm.train", *words, "hydra.run.dir=whole")
+    assert again.returncode == 0 and "already complete at step 200" in again.stdout, again.stderr
+    told = {"train.log", ".running", "hydra.yaml"}
+    assert {p.name for p in before if store.sha256(p) != before[p]} <= told
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """The update's fast paths against the plain one: bfloat16, compiled, attention written out."""
 
+import copy
+import math
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,39 @@ def test_in_bfloat16_weights_and_gradients_stay_float32_and_near_the_exact_ones(
     assert {p.dtype for p in low.model.parameters()} == {torch.float32} == {rounded.dtype}
     assert F.cosine_similarity(exact, rounded, dim=0) > 0.999
     assert not torch.equal(exact, rounded)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("fault", ["train.loss=nan", "train.grad=inf", "train.grad=nan"])
+def test_a_step_that_is_not_finite_leaves_weights_and_optimizer_as_they_were(
+    optimizer, fault, make, monkeypatch
+):
+    """Clipping one infinite gradient makes all others zero: the step must not be taken at all."""
+    step = make(torch.float32, f"optimizer={optimizer}")
+    step(0)
+    before = copy.deepcopy([step.model.state_dict(), *(o.state_dict() for o in step.optimizers)])
+    monkeypatch.setattr(failpoint, "_active", failpoint._parse(f"{fault}@1"))
+    assert not math.isfinite(sum(step(1)))
+    after = [step.model.state_dict(), *(o.state_dict() for o in step.optimizers)]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    assert all(p.grad is None for p in step.model.parameters())
+
+
+def test_clipping_shortens_the_gradient_as_a_whole_and_tells_its_length_before(make, monkeypatch):
+    plain = gradient(exact := make())
+    clipped = make(torch.float32, "train.clip=0.01")
+    seen = []
+    for optimizer in clipped.optimizers:
+        monkeypatch.setattr(
+            optimizer,
+            "step",
+            lambda: seen.extend(p.grad.flatten() for p in clipped.model.parameters()),
+        )
+    _, norm = clipped(0)
+    assert norm == pytest.approx(plain.norm().item(), rel=1e-5)
+    expected = plain * 0.01 / plain.norm()
+    torch.testing.assert_close(torch.cat(seen), expected, rtol=1e-4, atol=1e-8)
+    assert exact.cfg.train.clip == 1.0
 
 
 @pytest.mark.parametrize("name", ["gru", "mlp", "bigram"])

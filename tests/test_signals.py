@@ -1,0 +1,42 @@
+"""Signals are taken over and given back; the tests of whole runs are in test_faults.py."""
+
+import os
+import signal
+
+import pytest
+
+from lm import signals
+
+ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def _as_before():
+    before = {number: signal.getsignal(number) for number in ALL}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_the_handlers_of_before_come_back_and_nohup_stays():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = [signal.getsignal(number) for number in ALL]
+    with signals.handled():
+        inside = [signal.getsignal(number) for number in ALL]
+        assert [a == b for a, b in zip(inside, before, strict=True)] == [False] * 3 + [True]
+    assert [signal.getsignal(number) for number in ALL] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_waits_where_it_is_held_and_stops_elsewhere(number):
+    seen = []
+    with pytest.raises(signals.Stopped) as caught, signals.handled(), signals.held():
+        os.kill(os.getpid(), number)
+        if number == signal.SIGHUP:
+            os.kill(os.getpid(), number)  # the kernel sends one and the shell another
+        seen.append("the work in hand is done")
+        signals.poll()
+        seen.append("and no more")
+    assert caught.value.code == 128 + number and len(seen) == 1
+    with pytest.raises(signals.Stopped), signals.handled():
+        os.kill(os.getpid(), number)
