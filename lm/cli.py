@@ -41,7 +41,7 @@ def prepare_streams() -> None:
     logging.raiseExceptions = False  # or each such line would be a page of tracebacks
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: a file of the run could get its number
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def without_imports(words: list[str]) -> list[str]:

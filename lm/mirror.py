@@ -86,7 +86,10 @@ class Mirror:
         # One folder for all runs, as `wandb sync` and `wandb leet` read a single one.
         home = Path("outputs").absolute()
         home.mkdir(exist_ok=True)
-        self.run = self._start(mode, known.get("id") or secrets.token_hex(4), group, home)
+        uid = known.get("id") or secrets.token_hex(4)
+        if not known:  # before W&B hears of it: a start that is cut short leaves no second run
+            store.atomic_write(saved, json.dumps({"id": uid}) + "\n")
+        self.run = self._start(mode, uid, group, home)
         if self.run is None:
             return
         if known:

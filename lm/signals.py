@@ -106,10 +106,8 @@ def _handle(number: int, _: object) -> None:
     global _received, _save, _since
     if number == SAVE:
         _save = True
-    elif _received and together and time.monotonic() - _since < ECHO:
-        pass
-    elif _received and number == HANGUP:  # the shell sends one too
-        pass
+    elif _received and (number == HANGUP or (together and time.monotonic() - _since < ECHO)):
+        pass  # the same again: when a terminal is closed, its shell sends a signal too
     elif _received:  # the second one: no clean-up may hold it up
         if sys.stdout.isatty():
             os.write(1, b"\x1b[?25h\n")  # the cursor, which a progress bar hides

@@ -518,6 +518,26 @@ def test_a_broken_installation_of_wandb_is_named_once(train, monkeypatch, caplog
     assert "W&B" not in caplog.text
 
 
+@pytest.mark.faults
+def test_the_stop_button_of_w_and_b_saves_and_the_run_goes_on_to_the_same_end(
+    server, command, tiny
+):
+    words = [word for word in (*tiny, *TINY_TRANSFORMER) if word != "track=off"]
+    server.stop_requested = True
+    stopped = command("lm.train", *words, *QUICK, "track=auto", "hydra.run.dir=run")
+    assert stopped.returncode == 143, stopped.stdout + stopped.stderr
+    assert "stopped by SIGTERM: python -m lm.train resume=run goes on" in stopped.stderr
+    assert not Path("run/summary.json").exists()
+    server.stop_requested = False
+    assert command("lm.train", "resume=run").returncode == 0
+    assert command("lm.train", *words, "track=off", "hydra.run.dir=whole").returncode == 0
+    assert digest(Path("run")) == digest(Path("whole"))
+    assert numbers(points(Path("run"))) == numbers(points(Path("whole")))
+    (run,) = server.runs.values()
+    steps = [row["step"] for row in mirrored(run.rows)]
+    assert steps == sorted(steps) and steps[-1] == 20
+
+
 # ------------------------------------------------------------------------------------------ sync
 
 

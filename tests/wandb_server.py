@@ -73,7 +73,7 @@ class WandbServer:
                 there.rows += [json.loads(line) for line in file["content"]]
         if body.get("exitcode") is not None:
             there.exit_code = body["exitcode"]
-        return {"exitcode": None, "limits": {}}
+        return {"exitcode": None, "limits": {}, "stopped": self.stop_requested}
 
     def answer(self, name: str, variables: dict[str, Any]) -> dict[str, Any]:
         """The data of one GraphQL operation."""
@@ -131,9 +131,6 @@ class WandbServer:
     def on_CreateRunFiles(self, variables: dict) -> dict:
         files = [{"name": n, "uploadUrl": f"{self.url}/put/{n}"} for n in variables["files"]]
         return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
-
-    def on_RunStoppedStatus(self, _: dict) -> dict:
-        return {"project": {"run": {"stopped": self.stop_requested}}}
 
     def on_NotifyScriptableRunAlert(self, variables: dict) -> dict:
         self.alerts.append(variables["title"])

@@ -34,13 +34,13 @@ QUIET = settings(max_examples=100, deadline=None, database=None, phases=[Phase.g
 QUIET = settings(QUIET, suppress_health_check=list(HealthCheck))
 
 
-def fuzz(check, *strategies):
+def fuzz(record_property, check, *strategies):
     """Run `check` on drawn values until the time is up; the number of rounds is the seed."""
     until, n = time.monotonic() + SECONDS, FIRST
     while time.monotonic() < until:
         n += 1
         seed(n)(QUIET(given(*strategies)(check)))()
-    print(f"{(n - FIRST) * QUIET.max_examples} inputs")
+    record_property("inputs tried at random", (n - FIRST) * QUIET.max_examples)
 
 
 def one_line(action):
@@ -154,7 +154,7 @@ FILES = [
 ]
 
 
-def test_tokenizer_files():
+def test_tokenizer_files(record_property):
     def check(data):
         text = data.draw(st.sampled_from(FILES))
         if data.draw(st.booleans()):
@@ -171,7 +171,7 @@ def test_tokenizer_files():
 
         one_line(load)
 
-    fuzz(check, st.data())
+    fuzz(record_property, check, st.data())
 
 
 PEERS = [
@@ -191,7 +191,7 @@ TEXT = st.lists(
 ).map("".join)
 
 
-def test_encode_and_decode():
+def test_encode_and_decode(record_property):
     def check(data):
         tokenizer = data.draw(st.sampled_from(PEERS))
         text = data.draw(TEXT | st.text(st.characters(), max_size=20))
@@ -217,7 +217,7 @@ def test_encode_and_decode():
         ids = data.draw(st.lists(st.integers(-2, 1 << 33) | NASTY, max_size=50))
         one_line(lambda: tokenizer.decode(ids))
 
-    fuzz(check, st.data())
+    fuzz(record_property, check, st.data())
 
 
 # ------------------------------------------------------------------------------- command lines
@@ -232,7 +232,7 @@ WORDS += ["'", '"', "${oc.env:HOME}", "${x}", "${", "???", "_target_", "os.syste
 WORDS += ["a,b", "range(1,3)", "choice(a,b)", "glob(*)", "\\", "\u00e9", "\t", " ", "#", "!!int 3"]
 
 
-def test_configuration_words(tmp_path, monkeypatch):
+def test_configuration_words(tmp_path, monkeypatch, record_property):
     monkeypatch.chdir(tmp_path)
     value = st.sampled_from(WORDS) | st.text(max_size=12) | st.integers().map(str)
     value |= st.floats().map(str) | st.sampled_from(sorted(config.options("model")))
@@ -247,7 +247,7 @@ def test_configuration_words(tmp_path, monkeypatch):
 
         one_line(compose)
 
-    fuzz(check, st.lists(word, min_size=1, max_size=3))
+    fuzz(record_property, check, st.lists(word, min_size=1, max_size=3))
 
 
 # ------------------------------------------------------------------------------ run directories
@@ -298,7 +298,7 @@ def mutated(draw, path):
     return damaged(draw, raw)
 
 
-def test_run_directories(whole, tmp_path, monkeypatch):
+def test_run_directories(whole, tmp_path, monkeypatch, record_property):
     monkeypatch.setenv("LM_CACHE_DIR", str(whole / "cache"))
     folder = checkpoint.folder(whole / "run", 2).relative_to(whole / "run")
     out = tmp_path / "run"
@@ -339,10 +339,10 @@ def test_run_directories(whole, tmp_path, monkeypatch):
         for action in (read, report, resume):
             one_line(action)
 
-    fuzz(check, st.data())
+    fuzz(record_property, check, st.data())
 
 
-def test_token_files(whole, tmp_path, monkeypatch):
+def test_token_files(whole, tmp_path, monkeypatch, record_property):
     tokenizer = tokenizers.ByteTokenizer()
     (source,) = (whole / "cache").glob("tokens-*")
     (corpus,) = (whole / "cache").glob("corpora-*")
@@ -361,4 +361,4 @@ def test_token_files(whole, tmp_path, monkeypatch):
         assert int(prepared.train.max()) < 257 and int(prepared.val.max()) < 257
         assert len(prepared.val) > 1
 
-    fuzz(check, st.data())
+    fuzz(record_property, check, st.data())
