@@ -717,13 +717,9 @@ STEPS = int(os.environ.get("LM_SOAK_STEPS", 100_000))
 
 def test_a_hundred_thousand_steps_keep_memory_and_open_files_flat(tiny, record_property):
     """Of the run's process and of those of W&B, which it starts."""
-    words = (
-        "model=bigram",
-        f"train.steps={STEPS}",
-        "track=offline",
-        f"train.save_every={STEPS // 200}",
-    )
-    words = (*tiny, *words, f"train.sample_every={STEPS // 100}", f"train.eval_every={STEPS // 20}")
+    every = {"save": 200, "sample": 100, "eval": 20}
+    words = [f"train.{what}_every={STEPS // times}" for what, times in every.items()]
+    words = (*tiny, "model=bigram", f"train.steps={STEPS}", "track=offline", *words)
     process = start(*words, "hydra.run.dir=run")
     seen = []
     while process.poll() is None:
@@ -739,10 +735,11 @@ def test_a_hundred_thousand_steps_keep_memory_and_open_files_flat(tiny, record_p
     early = [row[1:] for row in seen if 0.1 < row[0] < 0.3]
     late = [row[1:] for row in seen if 0.8 < row[0] < 1]  # at the end the doctor looks at it
     first, last = (list(map(max, zip(*part, strict=True))) for part in (early, late))
-    told = [
-        f"{mb} MB ({all_mb} with W&B) and {files} open files" for mb, all_mb, files in (first, last)
-    ]
-    record_property("soak", f"{told[0]} up to step {0.3 * STEPS:,.0f}, {told[1]} up to {STEPS:,}")
-    for a, b in zip(first[:2], last[:2], strict=True):
-        assert b < 1.02 * a + 4
+    told = "{} MB ({} with W&B's process) and {} open files"
+    record_property(
+        "soak", f"{told.format(*first)} up to step {0.3 * STEPS:,.0f}, "
+        f"{told.format(*last)} up to step {STEPS:,}"
+    )  # fmt: skip
+    assert last[0] < 1.02 * first[0] + 4
+    assert last[1] < 1.1 * first[1]  # W&B's is not ours to keep flat, but to bound
     assert last[2] <= first[2]
