@@ -384,7 +384,7 @@ def test_a_run_whose_terminal_is_closed_saves_its_exact_step_or_goes_on_under_no
         os.execvp(line[0], line)
     reader = threading.Thread(target=read_to_the_end, args=(terminal,), daemon=True)
     reader.start()
-    wait_for("run/metrics.jsonl")
+    wait_for("run/checkpoints/step_000000")
     os.close(terminal)
     os.kill(pid, signal.SIGHUP)  # a shell sends a second one
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
