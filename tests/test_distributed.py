@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm import checkpoint, config, distributed, launch, loop, metrics
+from lm import checkpoint, config, distributed, launch, loop, metrics, runtime
 from tests.conftest import TINY_TRANSFORMER
 from tests.test_loop import Killed, rows
 
@@ -70,16 +70,23 @@ def all_claims(cfgs: dict[str, config.Config], folder: Path) -> dict:
 
 
 def dropout_seeds(cfg: config.Config, out: Path) -> tuple[int, int]:
-    """How many generators the processes seeded, and how many of them are different."""
-    real, mine = torch.manual_seed, []
-    torch.manual_seed = lambda seed: real(mine.append(seed) or seed)
+    """How many seeds dropout had in three steps of two processes, and how many are different."""
+    real, mine = runtime.seed, []
+
+    def spied(run_seed: int, purpose: str, step: int = 0) -> int:
+        seed = real(run_seed, purpose, step)
+        mine.extend([seed] * purpose.startswith("dropout"))
+        return seed
+
+    runtime.seed = spied
     try:
         until(cfg, out, 3)
     finally:
-        torch.manual_seed = real
+        runtime.seed = real
     everybodys = [None, None]
     torch.distributed.all_gather_object(everybodys, mine[-3:])
-    return 6, len(set(everybodys[0] + everybodys[1]))
+    both = everybodys[0] + everybodys[1]
+    return len(both), len(set(both))
 
 
 def bad_loss_on_rank_1(cfg: config.Config, out: Path) -> float:

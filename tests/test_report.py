@@ -1,5 +1,6 @@
 """Reports: runs are read as they lie, folded by seed, and never ranked where it would be wrong."""
 
+import functools
 import itertools
 import json
 import math
@@ -511,7 +512,11 @@ def test_a_watched_page_shows_new_points_and_new_runs_until_it_is_stopped(tiny, 
         env = {**os.environ, "PYTHONPATH": str(root)}
         with open(tmp_path / "said", "a") as said:
             words = [sys.executable, "-m", module, *words]
-            return subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=said)
+            # A shell lets what it starts in the background ignore SIGINT, these tests too.
+            heeds = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+            return subprocess.Popen(
+                words, env=env, stdout=subprocess.DEVNULL, stderr=said, preexec_fn=heeds
+            )
 
     def until(condition):
         deadline = time.monotonic() + 120

@@ -355,7 +355,7 @@ DAMAGE = {
     ),
     "metrics: a terabyte": (
         lambda r: os.truncate(r / "metrics.jsonl", 1 << 40),
-        {"check", "report", "resume"},
+        {"check", "report", "export", "resume"},  # a model card has the results of its checkpoint
         "bytes",
     ),
     # And what must disturb nobody.
