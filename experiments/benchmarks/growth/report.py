@@ -11,7 +11,7 @@ HEADS = {
     "context": ("size", "context", "tokens/s", "GFLOP/s", "peak MB"),
     "size": ("size", "context", "tokens/s", "GFLOP/s", "peak MB"),
     "start": ("run", "seconds to the first step"),
-    "logging": ("run", "seconds to close", "% of a step of 1 ms"),
+    "logging": ("run", "seconds of the first point, before the first step", "% of a step of 1 ms"),
 }
 
 
