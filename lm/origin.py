@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from lm import distributed, pipeline, runtime, store
+from lm import distributed, pipeline, runtime, store, tokenizers
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,17 @@ def same_data(out: Path, prepared: pipeline.Prepared) -> None:
                     f"{out} was trained with another {what} ({old[:12]}, now {new[:12]}): "
                     "restore it, or start a new run"
                 )
+    if record.exists() and _fingerprint(path) != prepared.tokenizer.fingerprint:
+        log.warning(f"{path} is not the tokenizer of this run: it is written anew")
     prepared.tokenizer.save(path)
     store.atomic_write(record, json.dumps(prepared.record, indent=1) + "\n")
+
+
+def _fingerprint(path: Path) -> str:
+    try:
+        return tokenizers.load(path).fingerprint
+    except (ValueError, OSError) as error:
+        return str(error)
 
 
 def same_code(out: Path, where: torch.device, number: torch.dtype, shard: bool) -> None:

@@ -177,6 +177,17 @@ def test_a_resumed_run_refuses_another_tokenizer(trained):
         trained("run", "model=bigram", "tokenizer=char")
 
 
+@pytest.mark.parametrize("text", [None, "{}"])
+def test_a_tokenizer_file_that_is_not_the_run_s_is_told_and_written_anew(trained, caplog, text):
+    path = trained("run", "model=bigram") / "tokenizer.json"
+    right = path.read_bytes()
+    assert not [r for r in caplog.records if "written anew" in r.message]
+    path.unlink() if text is None else path.write_text(text)
+    trained("run", "model=bigram", "train.steps=21")
+    assert [r for r in caplog.records if "not the tokenizer of this run" in r.message]
+    assert path.read_bytes() == right
+
+
 def test_a_resumed_run_refuses_another_text_with_both_checksums(trained, tmp_path):
     trained("run", "model=bigram")
     (tmp_path / "other.txt").write_text("another text, " * 500)
