@@ -405,7 +405,7 @@ def test_sigterm_fails_an_online_run_and_resume_goes_on_with_its_curve(
 ):
     """SIGTERM leaves a run of W&B unfinished, or, outside of a `with`, marks it finished."""
     words = [w for w in tiny if w != "track=off"] + ["track=online", "track.artifacts=none"]
-    words += ["model=bigram", "train.steps=2000", "train.log_every=50", "train.sample_every=0"]
+    words += ["model=bigram", "train.steps=2000", "train.log_every=100", "train.sample_every=0"]
     words += ["train.eval_every=0", "train.save_every=0", "hydra.run.dir=r"]
     process = subprocess.Popen(
         [sys.executable, "-m", "lm.train", *words],
