@@ -72,6 +72,7 @@ def joined(
 
     `tell` hears of an error while the others still wait, so before what they make of it.
     """
+    global _patient
     try:
         _join(cfg)
         yield
@@ -84,6 +85,7 @@ def joined(
         signals.together = False
         if dist.is_initialized():
             dist.destroy_process_group()
+        _patient = None  # its threads end here, and not at random while the interpreter ends
 
 
 @contextlib.contextmanager
