@@ -166,14 +166,11 @@ def check(words: list[str]) -> None:
         return
     if args.shell_completion or args.config_path or args.config_name:
         return  # a configuration of somebody's own is checked when it is loaded
-    extra = []
-    if args.config_dir:
-        extra = [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"]
+    extra = _extra(args.config_dir)
     with _errors(words), initialize_config_dir(str(folder("conf")), **compat.VERSION):
         arms = _arms(args.overrides, extra) if args.multirun else [args.overrides]
         for overrides in arms:
-            lenient = [_accepting_unknown_keys(word) for word in overrides]
-            load(compose("config", overrides=[*lenient, *extra]))
+            _composed(overrides, extra)
     _writable(Path("outputs"), "start in another directory")
     for key, _, value in (word.partition("=") for word in args.overrides):
         if key in ("hydra.run.dir", "hydra.sweep.dir") and "$" not in value:
@@ -184,12 +181,18 @@ def compose_run(words: list[str]) -> Config:
     """The checked configuration that `python -m lm.train WORDS` would train; raises ConfigError."""
     register()
     args = get_args_parser().parse_args(words)
-    extra = []
-    if args.config_dir:
-        extra = [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"]
     with _errors(words), initialize_config_dir(str(folder("conf")), **compat.VERSION):
-        lenient = [_accepting_unknown_keys(word) for word in args.overrides]
-        return load(compose("config", overrides=[*lenient, *extra]))
+        return _composed(args.overrides, _extra(args.config_dir))
+
+
+def _extra(config_dir: str | None) -> list[str]:
+    """The override that lets presets of the user's own be found."""
+    return [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
+
+
+def _composed(overrides: list[str], extra: list[str]) -> Config:
+    lenient = [_accepting_unknown_keys(word) for word in overrides]
+    return load(compose("config", overrides=[*lenient, *extra]))
 
 
 @contextlib.contextmanager
