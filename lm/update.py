@@ -103,8 +103,11 @@ class Update:
         torch.use_deterministic_algorithms(exact, warn_only=True)  # the compiler's own switch too
         torch.compiler.reset()  # of the jobs before: above eight it would silently stop compiling
         try:
-            mode = "reduce-overhead" if self.cfg.train.compile == "graphs" else None
-            self.loss = torch.compile(plain, dynamic=False, mode=mode)  # all batches are alike
+            options = {"triton.cudagraphs": self.cfg.train.compile == "graphs"}
+            # The plain generator: the compiler's own draws number by number, slower than all else.
+            options["fallback_random"] = self.where.type == "cpu"
+            # Not dynamic, as all batches are alike.
+            self.loss = torch.compile(plain, dynamic=False, options=options)
             self.gradients(*self.batches[0])
         except Exception as error:  # the compiler's own, and whatever its tools raise
             self.loss, self.ranks = plain, None

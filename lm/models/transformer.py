@@ -18,7 +18,7 @@ from lm.models.base import LanguageModel
 from lm.models.kv_cache import KVCache
 
 Rope = tuple[Tensor, Tensor] | Tensor  # cos and sin of the positions at hand, or both in one
-WRITTEN_OUT = 512  # positions up to which `attention` beats the fused CPU kernel in bfloat16
+WRITTEN_OUT = 512  # positions up to which `attention` beats a CPU's slow kernels
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
@@ -26,11 +26,11 @@ def dropout(x: Tensor, p: float) -> Tensor:
     drawing them one by one took more than half of a step."""
     if x.device.type != "cpu":
         return F.dropout(x, p)
-    low = -(1 << 63)  # from there to the largest: all bits of an int64
-    bits = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(low, None)
+    bits = torch.randint(-(1 << 63), (1 << 63) - 1, (-(-x.numel() // 8),))  # int64
     n_out = round(256 * p)
-    kept = bits.view(torch.uint8)[: x.numel()].view(x.shape) >= n_out
-    return x * (kept.to(x.dtype) * (256 / (256 - n_out)))
+    drawn = bits.view(torch.uint8)[: x.numel()].view(x.shape).to(x.dtype)  # 0 to 255
+    kept = (drawn - (n_out - 1)).clamp(0, 1)  # a comparison is no vector code when compiled
+    return x * (kept * (256 / (256 - n_out)))
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, p_drop: float = 0.0) -> Tensor:
@@ -38,7 +38,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, p_drop: float = 0.0) -> Tensor:
 
     For q, k and v (B, H, T, D). F.scaled_dot_product_attention computes the same without storing
     the (T, T) weights; a test holds the two together. The model calls that one where it is the
-    faster: its CPU kernel is slow in bfloat16, so there this one trains.
+    faster: its CPU kernels are slow in bfloat16 and with dropout, so there this one trains.
     """
     T, D = q.shape[-2:]
     scores = (q / math.sqrt(D)) @ k.mT  # (B, H, T, T): how well query t matches key s
@@ -54,10 +54,11 @@ def fused_attention(
 ) -> Tensor:
     """Attention of q (B, H, T, D) to k and v (B, G, S, D), by the fastest kernel for it."""
     H, G, T = q.shape[1], k.shape[1], q.shape[2]
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        if causal and mask is None and T <= WRITTEN_OUT:
-            k, v = (t.repeat_interleave(H // G, dim=1) if G < H else t for t in (k, v))
-            return attention(q, k, v, p_drop)
+    slow = q.device.type == "cpu" and (q.dtype == torch.bfloat16 or p_drop > 0)
+    if slow and causal and mask is None and T <= WRITTEN_OUT:
+        k, v = (t.repeat_interleave(H // G, dim=1) if G < H else t for t in (k, v))
+        return attention(q, k, v, p_drop)
+    if slow and q.dtype == torch.bfloat16:
         wide = fused_attention(q.float(), k.float(), v.float(), mask, p_drop, causal)
         return wide.type_as(q)
     return F.scaled_dot_product_attention(q, k, v, mask, p_drop, causal, enable_gqa=G < H)
@@ -94,6 +95,11 @@ def make_norm(cfg) -> nn.Module:
     if cfg.norm == "layernorm":
         return nn.LayerNorm(cfg.n_embd, eps=cfg.norm_eps, bias=cfg.bias)
     return nn.RMSNorm(cfg.n_embd, eps=cfg.norm_eps)
+
+
+class Dropout(nn.Dropout):
+    def forward(self, x: Tensor) -> Tensor:
+        return dropout(x, self.p) if self.training and self.p else x
 
 
 class Attention(nn.Module):
@@ -161,14 +167,11 @@ class Block(nn.Module):
         super().__init__()
         self.norm_attn, self.attn = make_norm(cfg), Attention(cfg, layer)
         self.norm_mlp, self.mlp = make_norm(cfg), MLP(cfg)
-        self.p_drop = cfg.dropout
+        self.dropout = Dropout(cfg.dropout)
 
     def forward(self, x: Tensor, rope: Rope | None, cache: KVCache | None) -> Tensor:
         x = x + self.dropout(self.attn(self.norm_attn(x), rope, cache))  # (B, T, C)
         return x + self.dropout(self.mlp(self.norm_mlp(x)))  # (B, T, C)
-
-    def dropout(self, x: Tensor) -> Tensor:
-        return dropout(x, self.p_drop) if self.training and self.p_drop else x
 
 
 class Transformer(LanguageModel):
@@ -186,7 +189,7 @@ class Transformer(LanguageModel):
             shape = cfg.context_len, 1, cfg.n_embd // cfg.n_head // 2
             for name in ("cos", "sin"):
                 self.register_buffer(name, torch.empty(shape), persistent=False)
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.dropout = Dropout(cfg.dropout)
         self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layer))
         self.norm = make_norm(cfg)
         # A tied head is the embedding's own matrix, used by `unembed`: stored and counted once.
