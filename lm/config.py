@@ -462,6 +462,7 @@ class SampleConfig(Settings):
     seed: int = within(0, 0)
     stop: str = ""  # end at this text; the end-of-document token always ends a sample
     interactive: bool = False  # a prompt line that remembers
+    compile: bool = False  # a transformer's step, on a GPU: pays from some thousand tokens on
     device: str = one_of("auto", "cpu", "cuda", "mps")
 
 

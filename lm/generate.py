@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lm import failpoint, signals
 from lm.models.base import LanguageModel
+from lm.models.kv_cache import KVCache
 
 
 @torch.inference_mode()
@@ -29,11 +30,13 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     stop_ids: tuple[int, ...] = (),
+    compiled: bool = False,
 ) -> Iterator[list[int | None]]:
     """One list a step: each row's new token, None from the step on where it met a stop token.
 
     Rows end one by one; the iterator ends with the last or after `max_tokens` steps. The draws of
     row i depend on (seed, i) alone, so no row changes with its neighbours but for rounding.
+    `compiled` is for a transformer on a GPU, until the first row ends: see lm/models/slots.py.
     Raises ValueError for an empty prompt or a token the model does not know.
     """
     windows = [_window(model, prompt, row) for row, prompt in enumerate(prompts)]
@@ -46,6 +49,8 @@ def generate(
     try:
         rows = list(range(len(prompts)))  # those still being written
         state = model.start(len(rows))
+        if compiled and isinstance(state, KVCache):
+            state.compile()
         logits = _read(model, state, windows)  # (B, V)
         for i in range(max_tokens):
             signals.poll()
@@ -84,6 +89,7 @@ def generate_text(
     top_p: float = 1.0,
     seed: int = 0,
     stop: str = "",
+    compiled: bool = False,
 ) -> Iterator[str]:
     """What follows the prompt, in pieces of whole characters; ends at the end-of-document token.
 
@@ -93,7 +99,7 @@ def generate_text(
     ids = tokenizer.encode_ordinary(prompt) or [tokenizer.eot_id]
     steps = generate(
         model, [ids], max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
-        seed=seed, stop_ids=(tokenizer.eot_id,),
+        seed=seed, stop_ids=(tokenizer.eot_id,), compiled=compiled,
     )  # fmt: skip
     pieces = tokenizer.decode_stream(step[0] for step in steps)
     yield from _until(pieces, stop) if stop else pieces

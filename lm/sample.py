@@ -38,6 +38,7 @@ def write(run: Run, model: object, cfg: SampleConfig, prompt: str, seed: int) ->
         top_p=cfg.top_p,
         seed=seed,
         stop=cfg.stop,
+        compiled=cfg.compile,
     )
     first = next(pieces, "")  # a prompt that cannot be read fails here, before anything is printed
     print(cli.printable(prompt + first), end="", flush=True)

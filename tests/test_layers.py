@@ -13,7 +13,7 @@ LAYERS = [
     # L0: leaves
     {"sweep.arms", "sync", "failpoint", "signals"},
     {"store"},
-    {"config", "runtime", "metrics", "compat", "corpora.base", "models.kv_cache"}
+    {"config", "runtime", "metrics", "compat", "corpora.base", "models.kv_cache", "models.slots"}
     | {"optim.schedule", "optim.muon"},
     # L1: parts
     {"sweep.tuner"},

@@ -1,13 +1,14 @@
 """One more token a row, on a CPU: what Transformer.step computes, in few large operations.
 
     decoder = Decoder(model, batch_size)
-    logits = decoder(ids, cache)                # (B, V), for ids (B,)
+    logits = decoder(ids, cache.open(1), cache)     # (B, V), for ids (B,)
 
 At such sizes a step costs what calling its operations costs, and reading the weights once. So this
 path calls no modules, takes the cache of all layers apart at once, and lets oneDNN order the
 weights as it likes them. A test holds it together with the plain path, for every option.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -21,6 +22,7 @@ Function = Callable[[Tensor], Tensor]
 # Multiplications from which on oneDNN's product pays: its call costs 10 us more than MKL's, and
 # on weights in its own order it is up to twice as fast.
 REORDER = 700_000
+OUTGROWN = 8_000_000  # weights that no cache holds: read from memory, that order is the faster too
 
 
 def serves(model: nn.Module) -> bool:
@@ -32,11 +34,10 @@ def serves(model: nn.Module) -> bool:
 class Layer:
     """The parts of one block as functions of x (B, C)."""
 
-    def __init__(self, block: nn.Module, batch_size: int):
+    def __init__(self, block: nn.Module, linear: Callable):
         self.norm_attn, self.norm_mlp = norm(block.norm_attn), norm(block.norm_mlp)
-        self.qkv = linear(block.attn.qkv, batch_size)
-        self.proj = linear(block.attn.proj, batch_size)
-        self.mlp = mlp(block.mlp, batch_size)
+        self.qkv, self.proj = linear(block.attn.qkv), linear(block.attn.proj)
+        self.mlp = mlp(block.mlp, linear)
 
 
 class Decoder:
@@ -50,13 +51,14 @@ class Decoder:
         self.wte = model.wte.weight
         self.wpe = model.wpe.weight if cfg.positions == "learned" else None
         self.turns = None if self.wpe is not None else torch.complex(model.cos, model.sin)
-        self.layers = [Layer(block, batch_size) for block in model.blocks]
+        reorder = 0 if model.n_params() >= OUTGROWN else REORDER
+        linear = functools.partial(ordered_linear, batch_size=batch_size, reorder=reorder)
+        self.layers = [Layer(block, linear) for block in model.blocks]
         self.norm = norm(model.norm)
-        self.head = linear(model.wte if model.head is None else model.head, batch_size)
+        self.head = linear(model.wte if model.head is None else model.head)
 
-    def __call__(self, ids: Tensor, cache: KVCache) -> Tensor:
+    def __call__(self, ids: Tensor, positions: Tensor, cache: KVCache) -> Tensor:
         B, H, G, D = len(ids), self.n_head, self.n_kv_head, self.head_dim
-        positions = cache.open(1)  # (1,) or (B, 1)
         x = self.wte[ids]  # (B, C)
         if self.wpe is not None:
             x = x + self.wpe[positions.flatten()]
@@ -103,10 +105,9 @@ def rms_norm(n: int, eps: float | None, gain: Tensor) -> Function:
     return normed
 
 
-def mlp(module: nn.Module, batch_size: int) -> Function:
+def mlp(module: nn.Module, linear: Callable) -> Function:
     kind = module.activation
-    up = linear(module.up, batch_size, gelu=kind == "gelu")
-    down = linear(module.down, batch_size)
+    up, down = linear(module.up, gelu=kind == "gelu"), linear(module.down)
     if kind == "gelu":
         return lambda x: down(up(x))
     if kind == "relu2":
@@ -119,10 +120,12 @@ def mlp(module: nn.Module, batch_size: int) -> Function:
     return swiglu
 
 
-def linear(module: nn.Module, batch_size: int, gelu: bool = False) -> Function:
+def ordered_linear(
+    module: nn.Module, batch_size: int, reorder: int, gelu: bool = False
+) -> Function:
     """x (B, in) -> (B, out) on a copy of the weights in the order that is read fastest."""
     weight, bias = module.weight.detach(), getattr(module, "bias", None)
-    if batch_size * weight.numel() >= REORDER and torch.backends.mkldnn.is_available():
+    if batch_size * weight.numel() >= reorder and torch.backends.mkldnn.is_available():
         ordered = torch.ops.mkldnn._reorder_linear_weight(weight, batch_size)
         product, after = torch.ops.mkldnn._linear_pointwise, ("none", [], "")
         after = ("gelu", [], "tanh") if gelu else after

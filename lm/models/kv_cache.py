@@ -53,10 +53,15 @@ class KVCache(State):
         self.kv = like.new_zeros(2, n_layer, batch_size, n_head, context_len, head_dim)
         self.context_len = context_len
         self.decoder: Any = None  # what Transformer.step prepares at the first single token
+        self.compiled = False  # whether it is to take a compiled step, which is for one size
+
+    def compile(self) -> None:
+        torch._dynamo.mark_static_address(self.kv)  # a CUDA graph writes where it wrote before
+        self.compiled = True
 
     def keep(self, rows: list[int]) -> None:
         super().keep(rows)
-        self.kv = self.kv[:, :, rows]
+        self.kv, self.compiled = self.kv[:, :, rows], False
 
     def put(self, rows: list[int], other: "KVCache") -> None:
         super().put(rows, other)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lm.models import decode
+from lm.models import decode, slots
 from lm.models.base import LanguageModel
 from lm.models.kv_cache import KVCache
 
@@ -256,11 +256,16 @@ class Transformer(LanguageModel):
     @torch.no_grad()
     def step(self, ids: Tensor, state: KVCache, lengths: list[int] | None = None) -> Tensor:
         B, T = ids.shape
+        positions = state.open(T)  # (T,), or (B, T) where rows differ
         # A subclass may compute something else: it takes the plain path.
-        if T == 1 and lengths is None and type(self) is Transformer and decode.serves(self):
+        single = T == 1 and lengths is None and type(self) is Transformer
+        if single and state.compiled:
+            state.close(None)
+            return slots.compiled()(self, ids, positions.flatten().expand(B).clone(), state.kv)
+        if single and decode.serves(self):
             state.decoder = state.decoder or decode.Decoder(self, B)
-            return state.decoder(ids[:, 0], state)
-        x, rope = self.embed(ids, state.open(T))  # (B, T, C)
+            return state.decoder(ids[:, 0], positions, state)
+        x, rope = self.embed(ids, positions)  # (B, T, C)
         for block in self.blocks:
             x = block(x, rope, state)
         state.close(lengths)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lm.models import decode
+from lm.generate import generate
+from lm.models import decode, slots
 from tests.models import test_contract as contract
 
 KINDS = [n for n, cfg in contract.SETTINGS.items() if hasattr(cfg, "n_head")]
@@ -46,3 +47,32 @@ def test_weights_changed_between_two_texts_are_those_that_are_read():
     after = model.step(ids[:, :1], model.start(1))
     torch.testing.assert_close(after, model(ids[:, :1])[:, 0], atol=1e-5, rtol=1e-5)
     assert not torch.allclose(before, after)
+
+
+def compiled_logits(model, ids: torch.Tensor) -> list[torch.Tensor]:
+    state = model.start(3)
+    state.compile()
+    found = [model.step(ids[:, :6], state, [6, 4, 5])]
+    return found + [model.step(ids[:, t : t + 1], state) for t in (6, 7, 8)]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_step_of_fixed_shapes_equals_the_plain_path(name, monkeypatch):
+    model, ids = contract.build(name), contract.batch()
+    monkeypatch.setattr(slots, "compiled", lambda: slots.step)
+    fixed = compiled_logits(model, ids)
+    plain = logits(model, ids)
+    for a, b in zip(fixed, plain, strict=False):  # the plain one goes on with fewer rows
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ["transformer", "gpt2"])
+def test_compiled_it_writes_the_same_text_beyond_the_context_and_when_rows_end(name):
+    model = contract.build(name)
+    torch.compiler.reset()
+    prompts, how = [[1, 2], [3], [4, 5, 6]], {"max_tokens": 40, "seed": 3}
+    for stop_ids in ((), (7,)):
+        plain = list(generate(model, prompts, stop_ids=stop_ids, **how))
+        assert plain == list(generate(model, prompts, stop_ids=stop_ids, compiled=True, **how))
+    assert len(plain) < 40 or None in plain[-1]

@@ -4,7 +4,7 @@
 
 The same random weights on both sides, sampled text, no end-of-text token, alternating runs in one
 process, medians. First both write the same greedy text, or the script stops. Fills results.csv and
-the README's table.
+the README's table. On a GPU, where there is one: a table of its own, with our compiled step.
 """
 
 import csv
@@ -21,8 +21,12 @@ from lm.export import hf_config, hf_weights
 from lm.generate import generate
 
 HERE = Path(__file__).parent
-START, END = "<!-- results -->", "<!-- /results -->"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+TABLE = "gpu" if DEVICE == "cuda" else "results"
+START, END = f"<!-- {TABLE} -->", f"<!-- /{TABLE} -->"
 SIZES = {"0.9M": (4, 4, 128), "4.8M": (6, 4, 256), "11M": (6, 6, 384)}  # layers, heads, width
+if DEVICE == "cuda":
+    SIZES["85M"] = 12, 12, 768
 FAMILIES = {
     "gpt2": {"positions": "learned", "norm": "layernorm", "activation": "gelu", "bias": True},
     "llama": {"positions": "rope", "norm": "rmsnorm", "activation": "swiglu", "tie": False},
@@ -43,16 +47,17 @@ def pair(family: str, size: str):
     theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
     theirs.load_state_dict(hf_weights.to_hf(ours), strict=False)
     theirs.tie_weights()
-    return ours, theirs
+    return ours.to(DEVICE), theirs.to(DEVICE)
 
 
 def write_ours(model, batch_size: int, **how) -> list[int]:
-    return [step[0] for step in generate(model, [PROMPT] * batch_size, max_tokens=N, **how)]
+    prompts, compiled = [PROMPT] * batch_size, DEVICE == "cuda"
+    return [s[0] for s in generate(model, prompts, max_tokens=N, compiled=compiled, **how)]
 
 
 @torch.inference_mode()
 def write_theirs(model, batch_size: int, sample: bool = True) -> list[int]:
-    ids = torch.tensor([PROMPT] * batch_size)
+    ids = torch.tensor([PROMPT] * batch_size, device=DEVICE)
     out = model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=N, do_sample=sample,
         top_k=0 if sample else None, use_cache=True, pad_token_id=0,
@@ -82,7 +87,9 @@ def measure(family: str, size: str, batch_size: int) -> dict:
     }  # fmt: skip
 
 
-def cpu() -> str:
+def machine() -> str:
+    if DEVICE == "cuda":
+        return torch.cuda.get_device_name()
     found = platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -92,13 +99,13 @@ def cpu() -> str:
 
 def report(rows: list[dict]) -> None:
     """Write results.csv, and the README's block between the marks."""
-    with open(HERE / "results.csv", "w", newline="", encoding="utf-8") as file:
+    with open(HERE / f"{TABLE}.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
     lines = [
         f"torch {torch.__version__}, transformers {transformers.__version__}, "
-        f"{torch.get_num_threads()} threads, {cpu()}; prompt of "
+        f"{torch.get_num_threads()} threads, {machine()}; prompt of "
         f"{len(PROMPT)} tokens, {N} written, vocabulary {V}. Tokens/s, medians of {REPEATS}.",
         "",
         "| model | size | batch | lm | transformers | ratio (lowest, highest) |",
