@@ -2,8 +2,12 @@
 
 python -m lm.mix runs=outputs/runs/A,outputs/runs/B stride=64
 
-The weights are chosen on the first half of the text, so the second half says what they are worth.
+Each model takes part at the temperature that suits it: one that was trained for many epochs is too
+sure of itself (Guo et al. 2017, https://arxiv.org/abs/1706.04599). Temperatures and weights are
+chosen on the first half of the text, so the second half says what they are worth.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,18 +17,28 @@ from lm.models.base import LanguageModel
 from lm.run import Run
 
 BATCH = 1 << 13  # tokens in one forward pass
+TEMPERATURES = [t / 20 for t in range(14, 41)]  # 0.7 to 2
 ROUNDS = 100  # of expectation maximisation: weights then stand still to four digits
 
 
 @torch.inference_mode()
-def token_nats(model: LanguageModel, ids: np.ndarray, stride: int = 0) -> np.ndarray:
-    """-ln p of every token but the first (n - 1,), in the windows of `data.windows`."""
+def token_nats(
+    model: LanguageModel, ids: np.ndarray, stride: int = 0, temperatures: Sequence[float] = (1.0,)
+) -> np.ndarray:
+    """-ln p of every token but the first, at each temperature (k, n - 1), in `data.windows`."""
     rows = max(1, BATCH // model.context_len)
     parts = []
     for x, y in data.windows(ids, rows, model.context_len, stride):
-        nats = metrics.nats(model(x), y).flatten()
-        parts.append(nats[y.flatten() != metrics.IGNORE].double().numpy())
-    return np.concatenate(parts)
+        logits, scored = model(x), y.flatten() != metrics.IGNORE
+        nats = [metrics.nats(logits / t, y).flatten()[scored] for t in temperatures]
+        parts.append(torch.stack(nats).double().numpy())
+    return np.concatenate(parts, axis=1)
+
+
+def temperature(model: LanguageModel, ids: np.ndarray, stride: int, scored: np.ndarray) -> float:
+    """The one of TEMPERATURES at which the model spends the least on the `scored` (n - 1,)."""
+    spent = token_nats(model, ids, stride, TEMPERATURES)[:, scored].sum(axis=1)
+    return TEMPERATURES[spent.argmin()]
 
 
 def weights(nats: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
@@ -58,20 +72,33 @@ def command(cfg: config.MixConfig) -> None:
     longest = max(run.cfg.model.context_len for run in runs)
     if not 0 <= cfg.stride <= min(run.cfg.model.context_len for run in runs):
         raise ValueError(f"stride={cfg.stride} is not from 0 to the context_len of every run")
-    nats = np.stack([token_nats(run.model(cfg.checkpoint), ids, cfg.stride) for run in runs])
     size = runs[0].tokenizer.token_lengths()[np.asarray(ids[1:])]  # (n,) bytes; 0: special
     half = len(size) // 2
-    w = weights(nats[:, :half][:, size[:half] > 0])
-    rows = [*zip(cfg.runs.split(","), nats, w, strict=True), ("mixture", mixed(nats, w), 1.0)]
+    first = size[:half] > 0
+    temperatures, plain, nats = [], [], []
+    for run in runs:
+        model = run.model(cfg.checkpoint)
+        temperatures.append(temperature(model, ids[: half + 1], cfg.stride, first))
+        both = token_nats(model, ids, cfg.stride, (1.0, temperatures[-1]))
+        plain.append(both[0])
+        nats.append(both[1])
+    w = weights(np.stack(nats)[:, :half][:, first])
     how = f"windows of {longest}" + (f", {cfg.stride} scored in each" if cfg.stride else "")
-    print(f"bits per byte of {size.sum():,} bytes, {how}; weights chosen on the first half")
-    print(f"{'weight':>8} {'1st half':>9} {'2nd half':>9} {'whole':>9}")
-    for name, spent, weight in rows:
+    print(f"bits per byte of {size.sum():,} bytes, {how}")
+    print("temperatures and weights chosen on the first half")
+    print(f"{'temp':>5} {'weight':>7} {'1st half':>9} {'2nd half':>9} {'whole':>9}")
+
+    def row(about: str, spent: np.ndarray, name: str) -> None:
         bits = [
             metrics.bits_per_byte(float(spent[part][size[part] > 0].sum()), int(size[part].sum()))
             for part in (slice(half), slice(half, None), slice(None))
         ]
-        print(f"{weight:8.3f} " + " ".join(f"{b:9.4f}" for b in bits) + f"  {name}")
+        print(about + "".join(f" {b:9.4f}" for b in bits) + f"  {name}")
+
+    for i, name in enumerate(cfg.runs.split(",")):
+        row(f"{1:5.2f} {'':7}", plain[i], name)
+        row(f"{temperatures[i]:5.2f} {w[i]:7.3f}", nats[i], name)
+    row(f"{'':5} {1:7.3f}", mixed(np.stack(nats), w), "mixture")
 
 
 if __name__ == "__main__":

@@ -41,8 +41,22 @@ def test_a_mixture_is_no_worse_than_its_parts_where_its_weights_were_chosen(runs
     mix.command(config.MixConfig(runs=names, stride=4))
     told = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in told if re.match(r" +\d", line)]
-    first = [float(row[1]) for row in rows]
-    assert len(first) == 3 and first[2] <= min(first[:2]) + 1e-4
+    first = [float(row[-4]) for row in rows]  # each at temperature 1, and at its own
+    assert len(first) == 5 and first[4] <= min(first[:4]) + 1e-4
+    assert first[1] <= first[0] and first[3] <= first[2]
+
+
+def test_a_model_that_is_too_sure_by_half_gets_the_temperature_that_makes_up_for_it(cfg, tiny):
+    model = cfg(*tiny, "model=bigram_counts").model.build(5)
+    random, ids = np.random.default_rng(0), [0]
+    p = random.dirichlet(np.ones(5), size=5)  # of the token after each
+    while len(ids) < 20_000:
+        ids.append(random.choice(5, p=p[ids[-1]]))
+    model.fit(np.array(ids, np.uint16))
+    scored, plain = np.ones(19_999, bool), model.forward
+    assert mix.temperature(model, np.array(ids), 0, scored) == pytest.approx(1.0)
+    model.forward = lambda ids: 1.5 * plain(ids)
+    assert mix.temperature(model, np.array(ids), 0, scored) == pytest.approx(1.5)
 
 
 def test_runs_with_other_tokenizers_are_refused(runs):
