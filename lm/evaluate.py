@@ -6,7 +6,7 @@ python -m lm.evaluate run=latest corpus=my.txt
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,21 @@ def evaluate(
         "tokens": int(n_tokens),
         "bytes": int(n_bytes),
     }
+
+
+@torch.inference_mode()
+def token_nats(
+    model: LanguageModel, ids: np.ndarray, stride: int = 0, temperatures: Sequence[float] = (1.0,)
+) -> np.ndarray:
+    """-ln p of every token but the first, at each temperature (k, n - 1), in `data.windows`."""
+    rows = max(1, TOKENS // model.context_len)
+    parts = []
+    for x, y in data.windows(ids, rows, model.context_len, stride):
+        x, y = x.to(model.device), y.to(model.device)
+        logits, scored = model(x), y.flatten() != metrics.IGNORE
+        nats = [metrics.nats(logits / t, y).flatten()[scored] for t in temperatures]
+        parts.append(torch.stack(nats).double().cpu().numpy())
+    return np.concatenate(parts, axis=1)
 
 
 def _shares(passes: Iterator[Pass], rank: int, n_proc: int) -> Iterator[Pass]:

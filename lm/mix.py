@@ -7,38 +7,14 @@ sure of itself (Guo et al. 2017, https://arxiv.org/abs/1706.04599). Temperatures
 chosen on the first half of the text, so the second half says what they are worth.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-import torch
 
-from lm import cli, config, data, metrics, pipeline
-from lm.models.base import LanguageModel
+from lm import cli, config, metrics, pipeline
+from lm.evaluate import token_nats
 from lm.run import Run
 
-BATCH = 1 << 13  # tokens in one forward pass
 TEMPERATURES = [t / 20 for t in range(14, 41)]  # 0.7 to 2
 ROUNDS = 100  # of expectation maximisation: weights then stand still to four digits
-
-
-@torch.inference_mode()
-def token_nats(
-    model: LanguageModel, ids: np.ndarray, stride: int = 0, temperatures: Sequence[float] = (1.0,)
-) -> np.ndarray:
-    """-ln p of every token but the first, at each temperature (k, n - 1), in `data.windows`."""
-    rows = max(1, BATCH // model.context_len)
-    parts = []
-    for x, y in data.windows(ids, rows, model.context_len, stride):
-        logits, scored = model(x), y.flatten() != metrics.IGNORE
-        nats = [metrics.nats(logits / t, y).flatten()[scored] for t in temperatures]
-        parts.append(torch.stack(nats).double().numpy())
-    return np.concatenate(parts, axis=1)
-
-
-def temperature(model: LanguageModel, ids: np.ndarray, stride: int, scored: np.ndarray) -> float:
-    """The one of TEMPERATURES at which the model spends the least on the `scored` (n - 1,)."""
-    spent = token_nats(model, ids, stride, TEMPERATURES)[:, scored].sum(axis=1)
-    return TEMPERATURES[spent.argmin()]
 
 
 def weights(nats: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
@@ -78,7 +54,8 @@ def command(cfg: config.MixConfig) -> None:
     temperatures, plain, nats = [], [], []
     for run in runs:
         model = run.model(cfg.checkpoint)
-        temperatures.append(temperature(model, ids[: half + 1], cfg.stride, first))
+        spent = token_nats(model, ids[: half + 1], cfg.stride, TEMPERATURES)[:, first]
+        temperatures.append(TEMPERATURES[spent.sum(axis=1).argmin()])
         both = token_nats(model, ids, cfg.stride, (1.0, temperatures[-1]))
         plain.append(both[0])
         nats.append(both[1])

@@ -1,5 +1,6 @@
 """The check of a model finds each broken promise; the doctor finds what training did wrong."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -238,6 +239,22 @@ def test_the_doctor_finds_a_score_below_the_entropy_of_the_source(trained, cfg):
     summary |= {"corpus/floor_bpb": summary["best_val_bpb"] + 0.1}
     (out / "summary.json").write_text(json.dumps(summary))
     assert by_name(doctor.examine(out))["counts"].verdict == "failed"
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "ok"), (1.5, "look")])
+def test_the_doctor_finds_a_model_that_is_too_sure_of_itself(factor, verdict, cfg, tiny):
+    """Text drawn from a known table, and a model of that table that is `factor` times as sure."""
+    model = cfg(*tiny, "model=bigram_counts").model.build(5)
+    random, ids = np.random.default_rng(0), [0]
+    p = random.dirichlet(np.ones(5), size=5)  # of the token after each
+    while len(ids) < 20_000:
+        ids.append(random.choice(5, p=p[ids[-1]]))
+    model.fit(np.array(ids, np.uint16))
+    plain = model.forward
+    model.forward = lambda ids: factor * plain(ids)
+    (found,) = doctor._confidence(model, np.array(ids))
+    assert found.verdict == verdict
+    assert found.detail.endswith(f"at the best temperature, {factor:g}")
 
 
 @pytest.mark.parametrize("model", ["gru", "mlp", "bigram", "bigram_counts", "ngram"])

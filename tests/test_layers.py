@@ -38,9 +38,9 @@ LAYERS = [
     {"run", "lens.terminal", "guard", "origin"},
     {"report.records"},
     # L5: verbs
-    {"evaluate", "mix", "sample", "tokenizer", "lens.subject", "update"}
-    | {"export.files", "export.card"},
+    {"evaluate", "sample", "tokenizer", "lens.subject", "update"} | {"export.files", "export.card"},
     {
+        "mix",
         "lens.page",
         "export.__main__",
         "report.figures",

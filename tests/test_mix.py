@@ -46,19 +46,6 @@ def test_a_mixture_is_no_worse_than_its_parts_where_its_weights_were_chosen(runs
     assert first[1] <= first[0] and first[3] <= first[2]
 
 
-def test_a_model_that_is_too_sure_by_half_gets_the_temperature_that_makes_up_for_it(cfg, tiny):
-    model = cfg(*tiny, "model=bigram_counts").model.build(5)
-    random, ids = np.random.default_rng(0), [0]
-    p = random.dirichlet(np.ones(5), size=5)  # of the token after each
-    while len(ids) < 20_000:
-        ids.append(random.choice(5, p=p[ids[-1]]))
-    model.fit(np.array(ids, np.uint16))
-    scored, plain = np.ones(19_999, bool), model.forward
-    assert mix.temperature(model, np.array(ids), 0, scored) == pytest.approx(1.0)
-    model.forward = lambda ids: 1.5 * plain(ids)
-    assert mix.temperature(model, np.array(ids), 0, scored) == pytest.approx(1.5)
-
-
 def test_runs_with_other_tokenizers_are_refused(runs):
     names = runs("model=bigram_counts", "model=bigram_counts corpus.val_fraction=0.2 tokenizer=bpe")
     with pytest.raises(ValueError, match="give two runs or more, with one tokenizer"):

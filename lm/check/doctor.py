@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lm import checkpoint, data, metrics, pipeline, store
 from lm.config import ModelConfig
-from lm.evaluate import evaluate
+from lm.evaluate import evaluate, token_nats
 from lm.lens import probe
 from lm.models.base import LanguageModel
 from lm.report import floors, records
@@ -28,6 +28,7 @@ from lm.run import Run
 log = logging.getLogger(__name__)
 MAX_TEXT = 5_000_000  # characters of training text that are searched for copies
 MAX_EPOCHS = 20  # after which more steps on the same text teach little
+TEMPERATURES = [0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 2.0]  # that are tried
 MAX_TOKENS = 10_000  # of each split that are scored for the gap: it is then known to 0.04 nats
 
 
@@ -55,6 +56,7 @@ def examine(path: Path, which: str = "last", model: LanguageModel | None = None)
     found += _gap(run, model, train, val)
     found += _epochs(record, len(train))
     if model.trainable:
+        found += _confidence(model, val)
         some = next(data.windows(train, min(8, run.cfg.train.batch_size), model.context_len))
         x, y = (t.to(model.device) for t in some)
         found += _units(model, x)
@@ -194,6 +196,20 @@ def _gap(run: Run, model: LanguageModel, train: np.ndarray, val: np.ndarray) -> 
         yield Finding("train, val", "look", text, advice)
     else:
         yield Finding("train, val", "ok", text)
+
+
+def _confidence(model: LanguageModel, val: np.ndarray) -> Iterator[Finding]:
+    """The temperature at which the model would have spent the least on new text: above 1 it is too
+    sure of itself (Guo et al. 2017, https://arxiv.org/abs/1706.04599)."""
+    spent = token_nats(model, val[:MAX_TOKENS], 0, TEMPERATURES).mean(axis=1)
+    best = TEMPERATURES[spent.argmin()]
+    text = f"new text costs {spent[TEMPERATURES.index(1.0)]:.4f} nats a token as it is, "
+    text += f"{spent.min():.4f} at the best temperature, {best:g}"
+    if best >= 1.2:
+        advice = "it is too sure of itself: fewer train.steps, a higher optimizer.weight_decay"
+        yield Finding("confidence", "look", text, advice + ", model.dropout=0.1")
+    else:
+        yield Finding("confidence", "ok", text)
 
 
 def _tokens(record: records.Record) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lm import pipeline, store
-from lm.mix import token_nats
+from lm.evaluate import token_nats
 from lm.run import Run
 
 SPAN = 1000  # bytes, at least: long enough that neighbouring spans are nearly independent
@@ -54,7 +54,7 @@ def spent(run: Run) -> tuple[str, np.ndarray, np.ndarray]:
     about = store.read_json(corpus / "corpus.json")
     ids = pipeline.pack(corpus, run.tokenizer).val
     lengths = run.tokenizer.token_lengths()[np.asarray(ids)]  # (n,); 0 for special tokens
-    nats = token_nats(run.model("best"), ids)  # (n - 1,): the first token is not predicted
+    nats = token_nats(run.model("best"), ids)[0]  # (n - 1,): the first token is not predicted
     bits = np.where(lengths[1:] > 0, nats, 0.0) / np.log(2)
     return about["sha256"]["val"], np.cumsum(lengths), np.concatenate(([0.0], np.cumsum(bits)))
 
