@@ -39,7 +39,7 @@ def evaluate(
     model.eval()
     where = model.device
     n_bytes_of = torch.from_numpy(lengths).to(where)
-    rows = max(1, min(TOKENS, LOGITS // model.vocab_size) // model.context_len)
+    rows = _rows(model)
     # Nats of all, nats of text, tokens, bytes; of several processes each scores its share.
     sums = torch.zeros(4, dtype=torch.float64, device=where)
     passes = data.windows(ids, rows, model.context_len)
@@ -70,14 +70,19 @@ def token_nats(
     model: LanguageModel, ids: np.ndarray, stride: int = 0, temperatures: Sequence[float] = (1.0,)
 ) -> np.ndarray:
     """-ln p of every token but the first, at each temperature (k, n - 1), in `data.windows`."""
-    rows = max(1, TOKENS // model.context_len)
     parts = []
-    for x, y in data.windows(ids, rows, model.context_len, stride):
+    for x, y in data.windows(ids, _rows(model), model.context_len, stride):
+        signals.poll()
         x, y = x.to(model.device), y.to(model.device)
         logits, scored = model(x), y.flatten() != metrics.IGNORE
         nats = [metrics.nats(logits / t, y).flatten()[scored] for t in temperatures]
         parts.append(torch.stack(nats).double().cpu().numpy())
-    return np.concatenate(parts, axis=1)
+    return np.concatenate(parts, axis=1) if parts else np.empty((len(temperatures), 0))
+
+
+def _rows(model: LanguageModel) -> int:
+    """Windows in one forward pass."""
+    return max(1, min(TOKENS, LOGITS // model.vocab_size) // model.context_len)
 
 
 def _shares(passes: Iterator[Pass], rank: int, n_proc: int) -> Iterator[Pass]:

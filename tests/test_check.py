@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lm import config
+from lm import config, evaluate
 from lm.check import conformance, doctor
 from lm.models.base import LanguageModel
 from tests.conftest import TINY_TRANSFORMER
@@ -255,6 +255,16 @@ def test_the_doctor_finds_a_model_that_is_too_sure_of_itself(factor, verdict, cf
     (found,) = doctor._confidence(model, np.array(ids))
     assert found.verdict == verdict
     assert found.detail.endswith(f"at the best temperature, {factor:g}")
+    assert not [*doctor._confidence(model, np.array(ids[:1]))]  # a text of one token predicts none
+
+
+def test_scoring_tokens_makes_no_more_logits_at_once_than_evaluation_does(cfg, tiny, monkeypatch):
+    model = cfg(*tiny, "model=bigram").model.build(5)
+    seen, plain = [], model.forward
+    model.forward = lambda ids: seen.append(ids.numel()) or plain(ids)
+    monkeypatch.setattr(evaluate, "LOGITS", 5 * 3 * model.context_len)  # three windows
+    nats = evaluate.token_nats(model, np.arange(1000) % 5)
+    assert nats.shape == (1, 999) and max(seen) == 3 * model.context_len
 
 
 @pytest.mark.parametrize("model", ["gru", "mlp", "bigram", "bigram_counts", "ngram"])

@@ -201,6 +201,8 @@ def _gap(run: Run, model: LanguageModel, train: np.ndarray, val: np.ndarray) -> 
 def _confidence(model: LanguageModel, val: np.ndarray) -> Iterator[Finding]:
     """The temperature at which the model would have spent the least on new text: above 1 it is too
     sure of itself (Guo et al. 2017, https://arxiv.org/abs/1706.04599)."""
+    if len(val) < 2:
+        return
     spent = token_nats(model, val[:MAX_TOKENS], 0, TEMPERATURES).mean(axis=1)
     best = TEMPERATURES[spent.argmin()]
     text = f"new text costs {spent[TEMPERATURES.index(1.0)]:.4f} nats a token as it is, "

@@ -98,6 +98,8 @@ def make_norm(cfg) -> nn.Module:
 
 
 class Dropout(nn.Dropout):
+    """nn.Dropout by way of `dropout`."""
+
     def forward(self, x: Tensor) -> Tensor:
         return dropout(x, self.p) if self.training and self.p else x
 

@@ -61,8 +61,8 @@ def test_a_step_of_fixed_shapes_equals_the_plain_path(name, monkeypatch):
     model, ids = contract.build(name), contract.batch()
     monkeypatch.setattr(slots, "compiled", lambda: slots.step)
     fixed = compiled_logits(model, ids)
-    plain = logits(model, ids)
-    for a, b in zip(fixed, plain, strict=False):  # the plain one goes on with fewer rows
+    plain = logits(model, ids)[:4]  # it goes on with fewer rows
+    for a, b in zip(fixed, plain, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
