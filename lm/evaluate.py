@@ -13,7 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm import cli, config, data, distributed, failpoint, metrics, pipeline, runtime, signals
+from lm import (
+    cli,
+    config,
+    data,
+    distributed,
+    failpoint,
+    metrics,
+    onednn,
+    pipeline,
+    runtime,
+    signals,
+)
 from lm.models.base import LanguageModel
 from lm.run import Run
 
@@ -47,7 +58,7 @@ def evaluate(
         signals.poll()
         failpoint.hit("eval.mid")
         x, y = x.to(where), y.to(where)
-        with runtime.autocast(where, number):
+        with runtime.autocast(where, number), onednn.products(where, number):
             logits = model(x)
         nats = metrics.nats(logits, y).double()  # (B, T)
         size = n_bytes_of[y.clamp(min=0)] * (y != metrics.IGNORE)
@@ -74,7 +85,8 @@ def token_nats(
     for x, y in data.windows(ids, _rows(model), model.context_len, stride):
         signals.poll()
         x, y = x.to(model.device), y.to(model.device)
-        logits, scored = model(x), y.flatten() != metrics.IGNORE
+        with onednn.products(model.device, torch.float32):
+            logits, scored = model(x), y.flatten() != metrics.IGNORE
         nats = [metrics.nats(logits / t, y).flatten()[scored] for t in temperatures]
         parts.append(torch.stack(nats).double().cpu().numpy())
     return np.concatenate(parts, axis=1) if parts else np.empty((len(temperatures), 0))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lm import data, distributed, failpoint, metrics, runtime, signals
+from lm import data, distributed, failpoint, metrics, onednn, runtime, signals
 from lm.config import Config
 from lm.models.base import LanguageModel
 
@@ -31,7 +31,8 @@ class Loss(nn.Module):
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         if self.plain:
-            logits = self.model(inputs)
+            with onednn.products(inputs.device, self.number):
+                logits = self.model(inputs)
         elif self.model.low_precision:
             # The optimizer keeps float32 weights; a pass sees them rounded, once. The casts of
             # autocast, at every product and back, would cost more than the products save.

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     # L0: leaves
-    {"sweep.arms", "sync", "failpoint", "signals"},
+    {"sweep.arms", "sync", "failpoint", "signals", "onednn"},
     {"store"},
     {"config", "runtime", "metrics", "compat", "corpora.base", "models.kv_cache", "models.slots"}
     | {"optim.schedule", "optim.muon"},
