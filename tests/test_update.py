@@ -88,10 +88,11 @@ def test_every_other_model_trains_in_bfloat16_too(name, cfg, tiny):
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
 
 
-@pytest.mark.parametrize("length", [8, 40])
+@pytest.mark.parametrize("length", [8, 20, 40])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_bfloat16_attention_on_a_cpu_is_the_kernel_s(length, groups, monkeypatch):
-    monkeypatch.setattr(transformer, "WRITTEN_OUT", 20)  # one length each side of it
+    monkeypatch.setattr(transformer, "QUERIES", 8)  # in one go, in three, and by the kernel
+    monkeypatch.setattr(transformer, "WRITTEN_OUT", 20)
     generator = torch.Generator().manual_seed(1)
     q, k, v = (torch.randn(2, h, length, 8, generator=generator) for h in (4, groups, groups))
     exact = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)

@@ -18,7 +18,8 @@ from lm.models.base import LanguageModel
 from lm.models.kv_cache import KVCache
 
 Rope = tuple[Tensor, Tensor] | Tensor  # cos and sin of the positions at hand, or both in one
-WRITTEN_OUT = 512  # positions up to which `attention` beats a CPU's slow kernels
+WRITTEN_OUT = 2048  # positions up to which `attention` beats a CPU's slow kernels
+QUERIES = 256  # of them in one go: each is spared the keys behind it
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
@@ -36,13 +37,14 @@ def dropout(x: Tensor, p: float) -> Tensor:
 def attention(q: Tensor, k: Tensor, v: Tensor, p_drop: float = 0.0) -> Tensor:
     """Causal attention, written out: each position takes a weighted mean of the values up to it.
 
-    For q, k and v (B, H, T, D). F.scaled_dot_product_attention computes the same without storing
-    the (T, T) weights; a test holds the two together. The model calls that one where it is the
-    faster: its CPU kernels are slow in bfloat16 and with dropout, so there this one trains.
+    For q (B, H, T, D), and k and v (B, H, S, D) of the same last T positions and those before.
+    F.scaled_dot_product_attention computes the same without storing the (T, S) weights; a test
+    holds the two together. The model calls that one where it is the faster: its CPU kernels are
+    slow in bfloat16 and with dropout, so there this one trains.
     """
-    T, D = q.shape[-2:]
-    scores = (q / math.sqrt(D)) @ k.mT  # (B, H, T, T): how well query t matches key s
-    later = torch.full((T, T), -math.inf, dtype=q.dtype, device=q.device).triu(1)
+    (T, D), S = q.shape[-2:], k.shape[-2]
+    scores = (q / math.sqrt(D)) @ k.mT  # (B, H, T, S): how well query t matches key s
+    later = torch.full((T, S), -math.inf, dtype=q.dtype, device=q.device).triu(S - T + 1)
     weights = (scores + later).softmax(dim=-1)  # each row sums to 1, nothing from behind t
     if p_drop:
         weights = dropout(weights, p_drop)
@@ -57,7 +59,11 @@ def fused_attention(
     slow = q.device.type == "cpu" and (q.dtype == torch.bfloat16 or p_drop > 0)
     if slow and causal and mask is None and T <= WRITTEN_OUT:
         k, v = (t.repeat_interleave(H // G, dim=1) if G < H else t for t in (k, v))
-        return attention(q, k, v, p_drop)
+        parts, end = [], 0
+        for part in q.split(QUERIES, dim=2):
+            end += part.shape[2]
+            parts.append(attention(part, k[:, :, :end], v[:, :, :end], p_drop))
+        return parts[0] if T <= QUERIES else torch.cat(parts, dim=2)
     if slow and q.dtype == torch.bfloat16:
         wide = fused_attention(q.float(), k.float(), v.float(), mask, p_drop, causal)
         return wide.type_as(q)

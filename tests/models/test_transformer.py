@@ -38,6 +38,27 @@ def test_the_gradient_of_written_out_attention_equals_that_of_the_fused_kernel()
     torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("T", [5, 8, 19])
+def test_attention_a_few_queries_at_a_time_has_the_values_and_gradients_of_the_kernel(
+    T, monkeypatch
+):
+    monkeypatch.setattr(transformer, "QUERIES", 8)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, h, T, 8, requires_grad=True) for h in (6, 3, 3))
+    fused = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    n, plain = [], attention
+    monkeypatch.setattr(transformer, "attention", lambda *args: n.append(1) or plain(*args))
+    # Dropout that rounds to none: what float32 takes on a CPU when it drops out.
+    parts = transformer.fused_attention(q, k, v, None, 1e-9, causal=True)
+    assert len(n) == math.ceil(T / 8)
+    torch.testing.assert_close(parts, fused)
+    weights = torch.randn_like(fused)
+    for a, b in zip(
+        *(torch.autograd.grad(y, (q, k, v), weights) for y in (parts, fused)), strict=True
+    ):
+        torch.testing.assert_close(a, b)
+
+
 def test_rotate_equals_a_product_of_complex_numbers():
     x = torch.randn(9, 8)
     cos, sin = rope_table(9, 8, base=100.0)
