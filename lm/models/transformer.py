@@ -19,7 +19,7 @@ from lm.models.kv_cache import KVCache
 
 Rope = tuple[Tensor, Tensor] | Tensor  # cos and sin of the positions at hand, or both in one
 WRITTEN_OUT = 2048  # positions up to which `attention` beats a CPU's slow kernels
-QUERIES = 256  # of them in one go: each is spared the keys behind it
+QUERIES = 256  # of them at least in one go, in four at most: each is spared the keys behind it
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
@@ -60,10 +60,10 @@ def fused_attention(
     if slow and causal and mask is None and T <= WRITTEN_OUT:
         k, v = (t.repeat_interleave(H // G, dim=1) if G < H else t for t in (k, v))
         parts, end = [], 0
-        for part in q.split(QUERIES, dim=2):
+        for part in q.split(max(QUERIES, -(-T // 4)), dim=2):
             end += part.shape[2]
             parts.append(attention(part, k[:, :, :end], v[:, :, :end], p_drop))
-        return parts[0] if T <= QUERIES else torch.cat(parts, dim=2)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
     if slow and q.dtype == torch.bfloat16:
         wide = fused_attention(q.float(), k.float(), v.float(), mask, p_drop, causal)
         return wide.type_as(q)
