@@ -203,6 +203,7 @@ def on_a_terminal(words: list[str], until: bytes = b"") -> tuple[int | None, byt
             "TERM": "xterm-256color",
         },
         close_fds=True,
+        start_new_session=True,
     )
     os.close(side)
     seen, deadline = b"", time.monotonic() + 120
@@ -211,7 +212,8 @@ def on_a_terminal(words: list[str], until: bytes = b"") -> tuple[int | None, byt
             with contextlib.suppress(OSError):
                 seen += os.read(main, 65536)
     code = process.poll()
-    process.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # with its children: W&B draws in one of its own
     process.wait()
     os.close(main)
     return code, seen
