@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from lm import config, data, failpoint, runtime, update
 from lm.models import transformer
+from lm.optim import groups
 from tests.conftest import TINY_TRANSFORMER
 
 V, T = 64, 16
@@ -139,6 +140,39 @@ def test_a_step_that_a_gpu_would_leave_out_by_itself_changes_no_bit(make, words,
     assert all(map(torch.equal, before, bits(ahead)))
     assert torch.equal(plain(4), ahead(4))
     assert all(map(torch.equal, bits(plain), bits(ahead)))
+
+
+@pytest.mark.parametrize("number", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("optimizer=adamw", "model.dropout=0.1"),
+        ("optimizer=muon", "optimizer.weight_decay=0.1"),
+        ("model=gpt2",),
+        ("model=llama", "model.n_kv_head=2"),
+    ],
+    ids=" ".join,
+)
+def test_a_step_of_a_gpu_reads_no_number_back(words, number, cfg, tiny, monkeypatch):
+    """On the meta device there are no numbers: asking for one, or for one of the CPU's beside it,
+    is an error."""
+    meta, found = torch.device("meta"), []
+    # Meta has no fused kernel; PyTorch's own reads nothing back, as long as `found_inf` is there.
+    monkeypatch.setattr(groups.AdamW, "step", lambda self: found.append(self.found_inf))
+    plain = groups.AdamW.__init__
+    monkeypatch.setattr(
+        groups.AdamW, "__init__", lambda self, *args, fused: plain(self, *args, fused=False)
+    )
+    made = cfg(*tiny, *TINY_TRANSFORMER, *words)
+    model = made.model.build(V).to(meta)
+    batches = data.Batches(IDS, 8, T, 0).to(meta)
+    step = update.Update(model, made.optimizer.build(model, number), batches, made, meta, number)
+    step.ahead = True
+    for i in range(2):
+        assert step(i).is_meta
+    assert len(found) == 2 and all(flag.is_meta for flag in found)
+    with pytest.raises(RuntimeError, match="meta"):
+        step(2).sum().item()
 
 
 @pytest.mark.faults
