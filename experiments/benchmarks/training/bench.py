@@ -32,9 +32,10 @@ GPT2 = {"positions": "learned", "norm": "layernorm", "activation": "gelu", "qk_n
 LLAMA = {"activation": "swiglu", "qk_norm": False, "tie": False}
 PEERS = ("transformers GPT-2", "transformers Llama", "nanoGPT")
 SIDES = {
-    "cpu": ("lm default", "lm gpt2", "lm gpt2, not compiled", "lm llama", *PEERS),
+    "cpu": ("lm default", "lm gpt2", "lm gpt2, not compiled", "lm gpt2, not compiled, float32",
+            "lm llama", *PEERS),
     "cuda": ("lm default", "lm gpt2", "lm gpt2, CUDA graphs", "lm gpt2, not compiled", *PEERS),
-}
+}  # fmt: skip
 
 
 def ours(case: Case, options: dict, compiled: str, device: str, exact: bool = False):
@@ -162,7 +163,7 @@ def worker(side: str, case: Case, device: str, nanogpt: str) -> None:
     if side.startswith("lm"):
         options = {"lm default": {}, "lm llama": LLAMA}.get(side, GPT2)
         compiled = "off" if "not" in side else "graphs" if "graphs" in side else "on"
-        step = ours(case, options, compiled, device)
+        step = ours(case, options, compiled, device, exact="float32" in side)
     elif side == "nanoGPT":
         step = nanogpt_step(case, nanogpt, device)
     else:
