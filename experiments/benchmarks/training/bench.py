@@ -6,8 +6,9 @@ Every side is a process of its own that makes the same step: batch, forward, los
 norm 1, AdamW. lm runs as `python -m lm.train` would (bfloat16 where the device has it, compiled),
 the others as their own training loops do: on a CPU float32, eager, the loss read at each step; on a
 GPU bfloat16 by autocast, compiled, fused AdamW, and nothing read. Only one process computes at a
-time, in turns, and the median of its turns counts. On a GPU, lm's steps are first compared with
-those of the CPU. Writes its block of README.md: one for CPUs, one for GPUs.
+time, in turns, and the median of its turns counts; `ready` is with nothing compiled before. On a
+GPU, lm's steps are first compared with those of the CPU. Writes its block of README.md: one for
+CPUs, one for GPUs.
 """
 
 import csv
@@ -17,6 +18,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -184,12 +186,14 @@ def measure(case: Case, sides: list[str], device: str, nanogpt: str) -> list[dic
     command = [sys.executable, __file__, "worker", ",".join(map(str, case)), device, nanogpt]
     workers, ready, turns = {}, {}, {side: [] for side in sides}
     for side in sides:
-        workers[side] = subprocess.Popen(
-            [*command, side], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
-        # Its own prints may come first: nanoGPT's constructor tells the number of parameters.
-        ready[side] = next(float(x) for x in workers[side].stdout if re.match(r"[\d.]+$", x))
+        with tempfile.TemporaryDirectory() as cache:  # nothing compiled before
+            new = {"PYTHONUNBUFFERED": "1", "TORCHINDUCTOR_CACHE_DIR": cache}
+            workers[side] = subprocess.Popen(
+                [*command, side], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                stderr=subprocess.DEVNULL, env={**os.environ, **new},
+            )  # fmt: skip
+            # Its own prints may come first: nanoGPT's constructor tells the number of parameters.
+            ready[side] = next(float(x) for x in workers[side].stdout if re.match(r"[\d.]+$", x))
     for _ in range(TURNS):
         for side, process in workers.items():
             process.stdin.write("go\n")
