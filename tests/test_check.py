@@ -7,6 +7,7 @@ from torch import nn
 
 from lm import config, evaluate
 from lm.check import conformance, doctor
+from lm.lens import probe
 from lm.models.base import LanguageModel
 from tests.conftest import TINY_TRANSFORMER
 
@@ -252,10 +253,28 @@ def test_the_doctor_finds_a_model_that_is_too_sure_of_itself(factor, verdict, cf
     model.fit(np.array(ids, np.uint16))
     plain = model.forward
     model.forward = lambda ids: factor * plain(ids)
-    (found,) = doctor._confidence(model, np.array(ids))
+    spent = doctor._spent(model, np.array(ids), doctor.TEMPERATURES)
+    (found,) = doctor._confidence(spent)
     assert found.verdict == verdict
     assert found.detail.endswith(f"at the best temperature, {factor:g}")
-    assert not [*doctor._confidence(model, np.array(ids[:1]))]  # a text of one token predicts none
+
+
+def test_the_doctor_does_without_the_findings_of_a_text_of_one_token(trained, monkeypatch):
+    """One token predicts none."""
+    monkeypatch.setattr(doctor, "MAX_TOKENS", 1)
+    found = by_name(doctor.examine(trained(*TINY_TRANSFORMER)))
+    assert "epochs" in found and not {"train, val", "confidence"} & set(found)
+
+
+@pytest.mark.parametrize("name", ["transformer", "gru"])
+def test_the_sizes_of_the_doctor_are_those_that_the_lens_sees(name, cfg, tiny):
+    torch.manual_seed(0)
+    model = cfg(*tiny, f"model={name}").model.build(9)
+    ids = torch.randint(9, (2, 8))
+    (found,) = doctor._sizes(model, ids)
+    seen = [out.square().mean().sqrt() for _, out in probe.record(model, ids).layers]
+    assert len(seen) > 1
+    assert found.detail.endswith(" -> ".join(f"{size:.3g}" for size in seen))
 
 
 def test_scoring_tokens_makes_no_more_logits_at_once_than_evaluation_does(cfg, tiny, monkeypatch):

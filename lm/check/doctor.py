@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lm import checkpoint, data, metrics, pipeline, store
 from lm.config import ModelConfig
-from lm.evaluate import evaluate, token_nats
+from lm.evaluate import token_nats
 from lm.lens import probe
 from lm.models.base import LanguageModel
 from lm.report import floors, records
@@ -53,10 +53,13 @@ def examine(path: Path, which: str = "last", model: LanguageModel | None = None)
     data.check(folder, run.tokenizer)
     train, val = data.load(folder, "train"), data.load(folder, "val")
     found += _against_counts(record, run.tokenizer, len(train))
-    found += _gap(run, model, train, val)
+    n = min(len(train), len(val), MAX_TOKENS)
+    if n > 1:  # one token predicts none
+        new = _spent(model, val[:n], TEMPERATURES if model.trainable else [1.0])
+        found += _gap(_spent(model, train[:n], [1.0])[1.0], new[1.0])
+        found += _confidence(new) if model.trainable else []
     found += _epochs(record, len(train))
     if model.trainable:
-        found += _confidence(model, val)
         some = next(data.windows(train, min(8, run.cfg.train.batch_size), model.context_len))
         x, y = (t.to(model.device) for t in some)
         found += _units(model, x)
@@ -185,11 +188,14 @@ def _against_counts(record: records.Record, tokenizer: Any, n_train: int) -> Ite
         yield Finding("counts", "ok", text)
 
 
-def _gap(run: Run, model: LanguageModel, train: np.ndarray, val: np.ndarray) -> Iterator[Finding]:
-    """The same number of tokens of both splits, scored alike."""
-    n = min(len(train), len(val), MAX_TOKENS)
-    lengths = run.tokenizer.token_lengths()
-    seen, new = (evaluate(model, ids[:n], lengths)["loss"] for ids in (train, val))
+def _spent(model: LanguageModel, ids: np.ndarray, temperatures: list[float]) -> dict[float, float]:
+    """Nats a token at each temperature."""
+    nats = token_nats(model, ids, 0, temperatures).mean(axis=1)
+    return dict(zip(temperatures, nats.tolist(), strict=True))
+
+
+def _gap(seen: float, new: float) -> Iterator[Finding]:
+    """Nats a token of as much text of both splits, scored alike."""
     text = f"{seen:.4f} nats a token on text it trained on, {new:.4f} on new text"
     if new - seen > 0.25 * new:
         advice = "it learns the text by heart: more text, model.dropout=0.1, fewer train.steps"
@@ -198,15 +204,12 @@ def _gap(run: Run, model: LanguageModel, train: np.ndarray, val: np.ndarray) -> 
         yield Finding("train, val", "ok", text)
 
 
-def _confidence(model: LanguageModel, val: np.ndarray) -> Iterator[Finding]:
+def _confidence(spent: dict[float, float]) -> Iterator[Finding]:
     """The temperature at which the model would have spent the least on new text: above 1 it is too
     sure of itself (Guo et al. 2017, https://arxiv.org/abs/1706.04599)."""
-    if len(val) < 2:
-        return
-    spent = token_nats(model, val[:MAX_TOKENS], 0, TEMPERATURES).mean(axis=1)
-    best = TEMPERATURES[spent.argmin()]
-    text = f"new text costs {spent[TEMPERATURES.index(1.0)]:.4f} nats a token as it is, "
-    text += f"{spent.min():.4f} at the best temperature, {best:g}"
+    best = min(spent, key=spent.get)
+    text = f"new text costs {spent[1.0]:.4f} nats a token as it is, "
+    text += f"{spent[best]:.4f} at the best temperature, {best:g}"
     if best >= 1.2:
         advice = "it is too sure of itself: fewer train.steps, a higher optimizer.weight_decay"
         yield Finding("confidence", "look", text, advice + ", model.dropout=0.1")
@@ -276,12 +279,21 @@ def _units(model: LanguageModel, x: Tensor) -> Iterator[Finding]:
 
 
 def _sizes(model: LanguageModel, x: Tensor) -> Iterator[Finding]:
-    """How the numbers grow from layer to layer."""
+    """How the numbers grow from layer to layer: what goes into the first, and what each gives."""
+    sizes: list[float] = []
 
-    layers = probe.record(model, x).layers
-    if len(layers) < 2:
+    def look(module: nn.Module, args: tuple, out: Any) -> None:
+        out = out[0] if isinstance(out, tuple) else out
+        for seen in [out] if sizes else [args[0], out]:
+            sizes.append(float(seen.float().square().mean().sqrt()))
+
+    handles = [layer.register_forward_hook(look) for layer in probe.layers_of(model).values()]
+    with torch.no_grad():
+        model.eval()(x)
+    for handle in handles:
+        handle.remove()
+    if not sizes:
         return
-    sizes = [float(out.square().mean().sqrt()) for _, out in layers]
     text = "root mean square " + " -> ".join(f"{size:.3g}" for size in sizes)
     growth = sizes[-1] / max(sizes[0], 1e-12)
     if not math.isfinite(growth) or growth > 1000 or max(sizes) > 1e4:
