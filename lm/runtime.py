@@ -111,6 +111,13 @@ def seed(run_seed: int, purpose: str, step: int = 0) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
+def stay_plain(function: Any) -> None:
+    """Keep the compiler out of one of PyTorch's functions: its first call would import all of
+    torch._dynamo, 0.7 s long, only to have it leave the function alone. So it finds that told."""
+    if plain := getattr(function, "__wrapped__", None):
+        plain.__dynamo_disable = plain
+
+
 class OutOfMemoryError(RuntimeError):
     """Names what was asked of the memory, and what would be less."""
 

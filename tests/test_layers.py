@@ -147,12 +147,14 @@ def test_help_and_configuration_errors_load_neither_torch_nor_wandb(words, tmp_p
     assert not loaded & {"torch", "wandb", "matplotlib"}
 
 
-def test_neither_opening_a_run_nor_steps_that_are_not_compiled_load_the_compiler(tmp_path):
+def test_steps_and_looks_that_are_not_compiled_do_not_load_the_compiler(tmp_path):
     code = """
 import sys, torch
 from pathlib import Path
 from safetensors.torch import save_file
+import numpy as np
 from lm import checkpoint, config, loop, runtime
+from lm.lens import probe, views
 runtime.configure(1, deterministic=True)
 model = config.TransformerConfig(n_layer=1, n_embd=8, context_len=4).build(9)
 for kind in config.options("optimizer").values():
@@ -162,6 +164,8 @@ for kind in config.options("optimizer").values():
         optimizer.step()
         optimizer.zero_grad()
         optimizer.load_state_dict(optimizer.state_dict())
+probe.record(model, torch.zeros(1, 4, dtype=torch.long))
+views.bigram(np.arange(100, dtype=np.uint16) % 9, 9, torch.arange(4))
 folder = Path(sys.argv[1])
 for name in ("transformer", "gru", "mlp", "bigram"):
     build = config.options("model")[name]().build

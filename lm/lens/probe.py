@@ -18,9 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils import flop_counter
 from torch.utils.flop_counter import FlopCounterMode
 
+from lm import runtime
 from lm.models.base import LanguageModel
+
+runtime.stay_plain(flop_counter._FlopCounterMode.__torch_dispatch__)
 
 Shape = tuple[int, ...]
 # Functions that are steps of their own where a module calls them; all else is bookkeeping.

@@ -17,6 +17,7 @@ from lm.generate import _uniform, sample
 from lm.lens import probe
 from lm.models.base import LanguageModel
 from lm.models.bigram_counts import BigramCounts
+from lm.optim.groups import AdamW
 
 N_TOP = 10  # tokens listed at a position
 N_POINTS = 1500  # tokens drawn in the map of the embeddings
@@ -292,7 +293,7 @@ def neural_bigram(table: Tensor) -> Tensor:
     """
     with torch.enable_grad():
         logits = torch.zeros_like(table).requires_grad_()
-        optimizer = torch.optim.Adam([logits], lr=0.1)
+        optimizer = AdamW([logits], lr=0.1, weight_decay=0.0)
         share = table / table.sum(dim=1, keepdim=True).clamp(min=1)
         for _ in range(BIGRAM_STEPS):
             loss = -(share * logits.log_softmax(dim=-1)).sum()

@@ -8,14 +8,12 @@ from collections import defaultdict
 import torch
 from torch import nn
 
+from lm import runtime
 from lm.models.base import LanguageModel
 from lm.optim.muon import Muon
 
-# Each of these imports torch._dynamo at its first call, to tell the compiler to stay away: a second
-# of every start, for a compiler that never sees an optimizer here. So torch finds it told.
 for _name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
-    if _plain := getattr(getattr(torch.optim.Optimizer, _name), "__wrapped__", None):
-        _plain.__dynamo_disable = _plain
+    runtime.stay_plain(getattr(torch.optim.Optimizer, _name))
 
 
 class AdamW(torch.optim.AdamW):
