@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lm import runtime
 from lm.models.base import LanguageModel
 
-runtime.stay_plain(flop_counter._FlopCounterMode.__torch_dispatch__)
+runtime.stay_plain(getattr(flop_counter, "_FlopCounterMode", FlopCounterMode).__torch_dispatch__)
 
 Shape = tuple[int, ...]
 # Functions that are steps of their own where a module calls them; all else is bookkeeping.
