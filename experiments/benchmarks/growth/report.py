@@ -54,7 +54,7 @@ def machine() -> str:
 
 
 def plot(rows: list[dict], path: Path) -> None:
-    """Tokens a second against context and size; memory against size."""
+    """Tokens a second and memory, against context and size."""
     if not rows:
         return
     import matplotlib
@@ -62,19 +62,25 @@ def plot(rows: list[dict], path: Path) -> None:
     matplotlib.use("Agg")
     matplotlib.rcParams |= {"svg.hashsalt": "growth", "svg.fonttype": "none", "font.size": 9}
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    by_context = [r for r in rows if r["part"] == "context"]
-    by_size = [r for r in rows if r["part"] == "size"]
-    panels = (
-        ("context, tokens", "tokens/s", by_context, "context", "tokens_per_s"),
-        ("parameters, millions", "tokens/s", by_size, "what", "tokens_per_s"),
-        ("parameters, millions", "peak MB", by_size, "what", "peak_mb"),
+    columns = (
+        ("context", "context, tokens (0.8M)"),
+        ("size", "parameters, millions (context 256)"),
     )
-    figure, axes = plt.subplots(1, 3, figsize=(9, 2.6), layout="constrained")
-    for axis, (x, y, points, across, up) in zip(axes, panels, strict=True):
-        xs = [float(r[across].rstrip("M")) for r in points]
-        axis.loglog(xs, [float(r[up]) for r in points], "o-", color="#2a6fb0")
-        axis.set(xlabel=x, ylabel=y)
-        axis.grid(True, alpha=0.3)
+    lines = (("tokens_per_s", "tokens/s"), ("peak_mb", "peak MB"))
+    figure, axes = plt.subplots(2, 2, figsize=(8, 4.8), sharex="col", layout="constrained")
+    for row, (up, y) in zip(axes, lines, strict=True):
+        for axis, (part, x) in zip(row, columns, strict=True):
+            points = [r for r in rows if r["part"] == part]
+            across = [r["context"] if part == "context" else r["what"].rstrip("M") for r in points]
+            axis.loglog([float(a) for a in across], [float(r[up]) for r in points], "o-")
+            axis.set_xticks([float(a) for a in across], across)
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axis.minorticks_off()
+            axis.yaxis.set_minor_formatter(NullFormatter())
+            axis.set(xlabel=x if up == "peak_mb" else None, ylabel=y if part == "context" else None)
+            axis.grid(True, alpha=0.3)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
