@@ -38,7 +38,12 @@ class _Mode(TorchFunctionMode):
 
 
 def _pays(x: Tensor, weight: Tensor) -> bool:
-    return x.dtype == weight.dtype == torch.float32 and x.numel() * weight.shape[0] >= PAYS
+    return (
+        x.dtype == weight.dtype == torch.float32
+        and x.ndim > 1
+        and x.numel() * weight.shape[0] >= PAYS
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

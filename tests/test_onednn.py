@@ -59,6 +59,9 @@ def test_it_serves_large_products_of_float32_on_a_cpu_alone(monkeypatch):
         assert serves(x, weight)
         assert not serves(x[:8], weight)
         assert not serves(x.bfloat16(), weight.bfloat16())
+        assert not serves(x[0].repeat(64), torch.randn(1024, 128 * 64))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not serves(x, weight)
     for where, number in (("cpu", torch.bfloat16), ("cuda", torch.float32)):
         with onednn.products(torch.device(where), number):
             assert not serves(x, weight)
