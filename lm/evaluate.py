@@ -58,7 +58,7 @@ def evaluate(
         signals.poll()
         failpoint.hit("eval.mid")
         x, y = x.to(where), y.to(where)
-        with runtime.autocast(where, number), onednn.products(where, number):
+        with runtime.autocast(where, number), onednn.products(model, x, number):
             logits = model(x)
         nats = metrics.nats(logits, y).double()  # (B, T)
         size = n_bytes_of[y.clamp(min=0)] * (y != metrics.IGNORE)
@@ -85,7 +85,7 @@ def token_nats(
     for x, y in data.windows(ids, _rows(model), model.context_len, stride):
         signals.poll()
         x, y = x.to(model.device), y.to(model.device)
-        with onednn.products(model.device, torch.float32):
+        with onednn.products(model, x, torch.float32):
             logits, scored = model(x), y.flatten() != metrics.IGNORE
         nats = [metrics.nats(logits / t, y).flatten()[scored] for t in temperatures]
         parts.append(torch.stack(nats).double().cpu().numpy())

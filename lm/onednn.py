@@ -1,6 +1,6 @@
 """The float32 products of linear layers by oneDNN, on CPUs with AVX-512.
 
-    with onednn.products(where, number):
+    with onednn.products(model, ids, torch.float32):
         logits = model(ids)
 
 PyTorch gives them to MKL, which does without AVX-512 on AMD's processors: half the speed. Forward
@@ -12,20 +12,26 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 # Multiplications from which on it pays: a call of oneDNN takes 10 us longer than one of MKL.
 PAYS = 1 << 21
+# Of a model's largest product, from which on it pays to see each function that is called: 1 us.
+WORTH = 1 << 24
 HERE = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
-def products(where: torch.device, number: torch.dtype) -> contextlib.AbstractContextManager:
+def products(
+    model: nn.Module, inputs: Tensor, number: torch.dtype
+) -> contextlib.AbstractContextManager:
     """Where they pay; elsewhere, and in what is being compiled, nothing changes."""
-    if not HERE or where.type != "cpu" or number != torch.float32 or torch.compiler.is_compiling():
+    on_cpu = HERE and inputs.device.type == "cpu" and number == torch.float32
+    if not on_cpu or torch.compiler.is_compiling():
         return contextlib.nullcontext()
-    return _Mode()
+    largest = max((p.numel() for p in model.parameters() if p.ndim == 2), default=0)
+    return _Mode() if inputs.numel() * largest >= WORTH else contextlib.nullcontext()
 
 
 class _Mode(TorchFunctionMode):

@@ -31,7 +31,7 @@ class Loss(nn.Module):
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         if self.plain:
-            with onednn.products(inputs.device, self.number):
+            with onednn.products(self.model, inputs, self.number):
                 logits = self.model(inputs)
         elif self.model.low_precision:
             # The optimizer keeps float32 weights; a pass sees them rounded, once. The casts of

@@ -569,3 +569,8 @@ def test_a_key_that_no_run_has_is_named(fake_run):
     fake_run("outputs/runs/d/a")
     with pytest.raises(ValueError, match=r"no run has a setting model\.n_layr"):
         report_page.write(config.ReportConfig(by="model,model.n_layr"), [Path("outputs")])
+
+
+def test_the_index_of_the_experiments_says_what_their_own_pages_say():
+    root = Path(experiment.__file__).parents[2] / "experiments"
+    assert (root / "README.md").read_text() == experiment.index_text(root)

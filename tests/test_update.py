@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from lm import config, data, failpoint, runtime, update
 from lm.models import transformer
-from lm.optim import groups
+from lm.optim.groups import AdamW
 from tests.conftest import TINY_TRANSFORMER
 
 V, T = 64, 16
@@ -158,10 +158,10 @@ def test_a_step_of_a_gpu_reads_no_number_back(words, number, cfg, tiny, monkeypa
     is an error."""
     meta, found = torch.device("meta"), []
     # Meta has no fused kernel; PyTorch's own reads nothing back, as long as `found_inf` is there.
-    monkeypatch.setattr(groups.AdamW, "step", lambda self: found.append(self.found_inf))
-    plain = groups.AdamW.__init__
+    monkeypatch.setattr(AdamW, "step", lambda self: found.append(self.found_inf))
+    plain = AdamW.__init__
     monkeypatch.setattr(
-        groups.AdamW, "__init__", lambda self, *args, fused: plain(self, *args, fused=False)
+        AdamW, "__init__", lambda self, *args, fused: plain(self, *args, fused=False)
     )
     made = cfg(*tiny, *TINY_TRANSFORMER, *words)
     model = made.model.build(V).to(meta)

@@ -62,7 +62,7 @@ def plot(rows: list[dict], path: Path) -> None:
     matplotlib.use("Agg")
     matplotlib.rcParams |= {"svg.hashsalt": "growth", "svg.fonttype": "none", "font.size": 9}
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     columns = (
         ("context", "context, tokens (0.8M)"),
@@ -73,13 +73,13 @@ def plot(rows: list[dict], path: Path) -> None:
     for row, (up, y) in zip(axes, lines, strict=True):
         for axis, (part, x) in zip(row, columns, strict=True):
             points = [r for r in rows if r["part"] == part]
-            across = [r["context"] if part == "context" else r["what"].rstrip("M") for r in points]
-            axis.loglog([float(a) for a in across], [float(r[up]) for r in points], "o-")
-            axis.set_xticks([float(a) for a in across], across)
+            names = [r["context"] if part == "context" else r["what"].rstrip("M") for r in points]
+            across = [float(name) for name in names]
+            axis.loglog(across, [float(r[up]) for r in points], "o-")
+            axis.set_xticks(across, names)
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             axis.minorticks_off()
-            axis.yaxis.set_minor_formatter(NullFormatter())
             axis.set(xlabel=x if up == "peak_mb" else None, ylabel=y if part == "context" else None)
             axis.grid(True, alpha=0.3)
     figure.savefig(path, metadata={"Date": None})
