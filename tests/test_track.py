@@ -23,7 +23,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm import checkpoint, config, loop, mirror, track
+from lm import checkpoint, config, loop, mirror, store, track
 from lm.checkpoint import TrainState
 from tests.conftest import TINY_TRANSFORMER
 from tests.wandb_server import WandbServer
@@ -297,8 +297,8 @@ def test_nothing_is_copied_into_the_home_directory(train, fresh_client, tmp_path
 
 def test_two_jobs_in_one_process_are_two_runs_in_one_group(train, fresh_client):
     outs = [train(name, "track=offline", f"seed={name}", group="day-sweep") for name in "01"]
-    folders = offline_runs()
-    assert len(folders) == 2
+    folders = [Path(store.read_json(out / "wandb.json")["path"]).parent for out in outs]
+    assert sorted(folders) == [path.absolute() for path in offline_runs()]
     for out, folder in zip(outs, folders, strict=True):
         (run,) = [r["run"] for r in inspected(folder) if r["type"] == "run"][:1]
         assert (run["run_group"], run["job_type"]) == ("day-sweep", "sweep")
