@@ -92,7 +92,7 @@ def parse(cls: type[S], words: list[str]) -> S:
             raise ConfigError(f"{word} is not key=value (known: {', '.join(types)})")
         if problems := unknown(cls, [key], ""):
             raise ConfigError(problems[0])
-        values[key] = text if types[key] in (str, "str") else _plain(text)
+        values[key] = text if types[key] in (str, str | None) else _plain(text)
     return cls(**typed(cls, values, ""))
 
 

@@ -85,6 +85,8 @@ class Part(Settings):
 @dataclass
 class CorpusConfig(Part):
     group: ClassVar[str] = "corpus"
+    prompt: ClassVar[str] = "The"  # what samples continue unless told; "": the start of a document
+    example: ClassVar[str] = "The king said"  # what the lens looks at unless told
     val_fraction: float = within(0.1, 0.001, 0.9)  # of the documents, or of one text's characters
 
 
@@ -103,6 +105,8 @@ class ShakespeareConfig(CorpusConfig):
 @dataclass
 class NamesConfig(CorpusConfig):
     builds: ClassVar[str] = "lm.corpora.download:Names"
+    prompt: ClassVar[str] = ""
+    example: ClassVar[str] = "emma"
     name: str = "names"
 
 
@@ -124,6 +128,8 @@ class FilesConfig(CorpusConfig):
 @dataclass
 class GrammarConfig(CorpusConfig):
     builds: ClassVar[str] = "lm.corpora.grammar:Grammar"
+    prompt: ClassVar[str] = ""
+    example: ClassVar[str] = "some farmers follow the student."
     name: str = "grammar"
     n_documents: int = within(20_000, 100)  # one sentence each
     seed: int = within(0, 0)  # of the text; the rules are fixed
@@ -275,7 +281,7 @@ class MuonConfig(OptimizerConfig):
     builds: ClassVar[str] = "lm.optim.groups:muon_and_adamw"
     name: str = "muon"
     lr: float = within(0.02, 0.0)  # spectral norm of one hidden matrix's update
-    momentum: float = within(0.95, 0.0, 1.0)  # of the gradient average, Nesterov
+    momentum: float = within(0.95, 0.0, 0.9999)  # of the gradient average, Nesterov
     weight_decay: float = within(0.0, 0.0)
     adamw_lr: float = within(3e-3, 0.0)  # embeddings, head, gains: all but hidden matrices
     beta1: float = within(0.9, 0.0, 1.0)
@@ -353,7 +359,7 @@ class TrainConfig(Settings):
     sample_every: int = within(500, 0)
     save_every: int = within(200, 0)
     keep_last: int = within(2, 1)  # checkpoints; the best one is kept besides
-    prompts: list[str] = field(default_factory=lambda: ["The "])  # one sample each
+    prompts: list[str] = field(default_factory=list)  # one sample each; none: what suits the text
     sample_len: int = within(128, 1)  # tokens
     temperature: float = within(0.8, 0.0)  # of the samples; 0: the likeliest token
     device: str = one_of("auto", "cpu", "cuda", "mps")
@@ -453,7 +459,7 @@ class SampleConfig(Settings):
 
     run: str = "latest"  # a run directory, the newest, or wandb:ENTITY/PROJECT/ARTIFACT:ALIAS
     checkpoint: str = "best"  # best, last or a step
-    prompt: str = "The "  # empty on a terminal with interactive=true: a prompt line
+    prompt: str | None = None  # None: what suits the run's text; "": the start of a document
     n: int = within(1, 1)  # samples
     max_tokens: int = within(256, 1)
     temperature: float = within(0.8, 0.0)  # 0: always the likeliest token
@@ -495,7 +501,7 @@ class LensConfig(Settings):
 
     run: str = ""  # a run directory; empty: the newest, unless settings describe a model
     checkpoint: str = "best"
-    prompt: str = "The king said"
+    prompt: str | None = None  # None: an example that suits the text
     layer: int = -1  # the one to begin with; -1 is the last
     out: str = ""  # the page; empty: lens.html in the run, or here
     seed: int = within(0, 0)  # of the draws that the page shows: lm.sample's

@@ -161,9 +161,9 @@ class Batches(torch.utils.data.Dataset):
 
     def _send(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)
-        if self.where.type == "cuda":  # from pinned memory a copy need not wait for the GPU
-            tensor = tensor.pin_memory()
-        return tensor.to(self.where, non_blocking=True)
+        if self.where.type != "cuda":
+            return tensor.to(self.where)
+        return tensor.pin_memory().to(self.where, non_blocking=True)  # it need not wait for the GPU
 
     def starts(self, step: int) -> np.ndarray:
         """Where this process's windows of a step begin, (B,)."""

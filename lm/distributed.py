@@ -116,8 +116,7 @@ def _join(cfg: TrainConfig) -> None:
 
 def wrap(model: nn.Module, where: torch.device) -> nn.Module:
     """The model whose backward pass leaves the mean gradient of all processes (DDP)."""
-    learns = any(p.requires_grad for p in model.parameters())
-    if n_proc() == 1 or not learns or is_sharded(model):
+    if n_proc() == 1 or is_sharded(model):
         return model
     devices = [torch.cuda.current_device()] if where.type == "cuda" else None
     with warnings.catch_warnings():

@@ -49,10 +49,11 @@ def evaluate(
     was_training = model.training
     model.eval()
     where = model.device
-    n_bytes_of = torch.from_numpy(lengths).to(where)
+    home = torch.device("cpu") if where.type == "mps" else where  # which knows no float64
+    n_bytes_of = torch.from_numpy(lengths).to(home)
     rows = _rows(model)
     # Nats of all, nats of text, tokens, bytes; of several processes each scores its share.
-    sums = torch.zeros(4, dtype=torch.float64, device=where)
+    sums = torch.zeros(4, dtype=torch.float64, device=home)
     passes = data.windows(ids, rows, model.context_len)
     for x, y in _shares(passes, distributed.rank(), distributed.n_proc()):
         signals.poll()
@@ -60,10 +61,11 @@ def evaluate(
         x, y = x.to(where), y.to(where)
         with runtime.autocast(where, number), onednn.products(model, x, number):
             logits = model(x)
-        nats = metrics.nats(logits, y).double()  # (B, T)
+        nats, y = metrics.nats(logits, y).to(home).double(), y.to(home)  # (B, T)
         size = n_bytes_of[y.clamp(min=0)] * (y != metrics.IGNORE)
         counts = (y != metrics.IGNORE).sum(), size.sum()
-        sums += torch.stack([nats.sum(), nats[size > 0].sum(), *counts])
+        # Not nats[size > 0]: a GPU would be waited for, to know how many these are.
+        sums += torch.stack([nats.sum(), torch.where(size > 0, nats, 0.0).sum(), *counts])
     model.train(was_training)
     total, of_text, n_tokens, n_bytes = distributed.total(sums).tolist()
     loss = total / max(1, n_tokens)
@@ -88,7 +90,7 @@ def token_nats(
         with onednn.products(model, x, torch.float32):
             logits, scored = model(x), y.flatten() != metrics.IGNORE
         nats = [metrics.nats(logits / t, y).flatten()[scored] for t in temperatures]
-        parts.append(torch.stack(nats).double().cpu().numpy())
+        parts.append(torch.stack(nats).cpu().double().numpy())
     return np.concatenate(parts, axis=1) if parts else np.empty((len(temperatures), 0))
 
 

@@ -105,6 +105,18 @@ def generate_text(
     yield from _until(pieces, stop) if stop else pieces
 
 
+def readable(prompt: str, tokenizer) -> str:
+    """The prompt, or "", the start of a document, where the tokenizer lacks one of its characters.
+
+    For prompts that nobody asked for; one that was is refused by `generate_text`.
+    """
+    try:
+        tokenizer.encode_ordinary(prompt)
+    except ValueError:
+        return ""
+    return prompt
+
+
 @torch.inference_mode()
 def next_token_probs(model: LanguageModel, ids: list[int]) -> Tensor:
     """Probabilities (V,) of the token after `ids`."""
@@ -140,6 +152,7 @@ def sample(
     # the last sum and no token of probability 0 is ever chosen.
     targets = (draws * (1 - 1e-6))[:, None] * sums[:, -1:]
     chosen = torch.searchsorted(sums, targets, right=True)  # (B, 1)
+    chosen = chosen.clamp(max=sums.shape[-1] - 1)  # behind the last where a sum is no number
     return (chosen if tokens is None else tokens.gather(1, chosen)).squeeze(1)
 
 

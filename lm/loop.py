@@ -17,10 +17,10 @@ import torch
 from lm import checkpoint, data, distributed, floors, guard, origin, pipeline, runtime, signals
 from lm.check import doctor
 from lm.checkpoint import NonFiniteError, StorageError, TrainState
-from lm.config import Config
+from lm.config import Config, ConfigError
 from lm.evaluate import evaluate
 from lm.export import hf_weights
-from lm.generate import generate_text
+from lm.generate import generate_text, readable
 from lm.lens import page
 from lm.models.base import LanguageModel
 from lm.track import Tracker, tracker
@@ -106,6 +106,7 @@ class Training:
             self.prepared = pipeline.prepare(cfg)
             self.levels = _levels(self.prepared)
         self.tokenizer = self.prepared.tokenizer
+        self.prompts = _prompts(cfg, self.tokenizer)
         distributed.on_rank_0(origin.same_data, out, self.prepared)
         checkpoint.foresee_any(out, lambda: cfg.model.build(self.tokenizer.vocab_size))
         torch.manual_seed(runtime.seed(cfg.seed, "init"))
@@ -163,7 +164,8 @@ class Training:
                 if report is not None and not last:
                     distributed.on_rank_0(report, state.step, val["bpb"])
             if self.budget.due(state, cfg.sample_every):
-                texts = [write_sample(self.model, self.tokenizer, p, self.cfg) for p in cfg.prompts]
+                model, tokenizer = self.model, self.tokenizer
+                texts = [write_sample(model, tokenizer, p, self.cfg) for p in self.prompts]
                 track.samples(state, texts)
             if improved or self.budget.due(state, cfg.save_every):
                 if not self.save(track) and improved:
@@ -190,7 +192,8 @@ class Training:
             row |= _points(state, self.batches) | rates
             row |= {"optim/grad_norm": self.norm, "speed/tokens_per_s": round(speed, 1)}
             if self.peak:
-                row["speed/mfu"] = speed * self.model.flops_per_token() / self.peak
+                most = self.peak * distributed.n_proc()
+                row["speed/mfu"] = speed * self.model.flops_per_token() / most
             state.losses.clear()
             self.spent.clear()
         if row:
@@ -275,6 +278,9 @@ class Training:
             distributed.on_rank_0(track.sync)
             checkpoint.save(self.out, self.model, self.optimizers, state, self.cfg.train.keep_last)
             self.unsaved = None
+        except NonFiniteError:  # it goes back to the one before
+            state.good_step = good
+            raise
         except StorageError as error:
             state.good_step, self.unsaved = good, error
             kept = checkpoint.steps(self.out)
@@ -325,6 +331,16 @@ class Training:
             track.page("lens", made)
         best = f"{self.state.best_val_bpb:.4f} at step {self.state.best_step}"
         log.info(f"done: best val/bpb {best}; python -m lm.sample run={self.out}")
+
+
+def _prompts(cfg: Config, tokenizer: Any) -> list[str]:
+    """What the samples continue; ConfigError where the tokenizer cannot read what the user gave."""
+    for prompt in cfg.train.prompts:
+        try:
+            tokenizer.encode_ordinary(prompt)
+        except ValueError as error:
+            raise ConfigError(f"train.prompts: of {prompt!r}, {error}") from None
+    return cfg.train.prompts or [readable(cfg.corpus.prompt, tokenizer)]
 
 
 def write_sample(model: LanguageModel, tokenizer: Any, prompt: str, cfg: Config) -> dict[str, Any]:

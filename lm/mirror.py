@@ -194,32 +194,36 @@ class Mirror:
             self._guard(lambda: self.run.log(row, step=first, commit=True))
 
     def watch(self, model: LanguageModel, state: TrainState) -> None:
-        """Histograms of weights and gradients, every `track.histograms` steps; only read."""
+        """Histograms of weights and their gradients, every `track.histograms` steps; only read."""
         every = self.cfg.track.histograms
         if self.run is None or not every:
             return
-        self.model = model
 
         def seen(name: str, parameter: Tensor) -> None:  # after each micro-batch; the last counts
             if state.step % every == 0:
-                self._guard(lambda: self.seen.update({f"gradients/{name}": bins(parameter.grad)}))
+                self._guard(lambda: gather(name, parameter))
+
+        def gather(name: str, parameter: Tensor) -> None:
+            if self.seen and self.seen_at["step"] != state.step:
+                self.histograms()  # no point was sent in between
+            self.seen_at = {"step": state.step, "tokens": state.tokens}
+            self.seen[f"gradients/{name}"] = bins(parameter.grad)
+            self.seen[f"weights/{name}"] = bins(parameter)
 
         for name, parameter in model.named_parameters():
             parameter.register_post_accumulate_grad_hook(functools.partial(seen, name))
 
-    def histograms(self, state: TrainState) -> None:
-        """Send what was gathered in this step, if it was one of those."""
+    def histograms(self) -> None:
+        """Send what was gathered since the last point, under its own step."""
         if self.run is None or not self.seen:
             return
         found, self.seen = self.seen, {}
-        for name, parameter in self.model.named_parameters():
-            found[f"weights/{name}"] = bins(parameter)
 
         def send() -> None:
             import wandb
 
             drawn = {key: wandb.Histogram(np_histogram=value) for key, value in found.items()}
-            self.log({**drawn, "step": state.step, "tokens": state.tokens})
+            self.log(drawn | self.seen_at)
 
         self._guard(send)
 

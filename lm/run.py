@@ -73,8 +73,11 @@ class Run:
         step = found[-1]
         if which == "best":
             path = checkpoint.folder(self.path, step) / "state.json"
-            state = store.read_json(path, {"state": {"best_step": int}})["state"]
-            step = state["best_step"] if state["best_step"] in found else step
+            best = store.read_json(path, {"state": {"best_step": int}})["state"]["best_step"]
+            end = read_part(self.path, "summary")
+            if end.get("step") == step:  # a stop may have saved it before it was scored
+                best = end.get("best_step", best)
+            step = best if best in found else step
         elif which != "last":
             if not which.isdecimal() or int(which) not in found:
                 steps = ", ".join(map(str, found))

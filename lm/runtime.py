@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,8 +63,9 @@ def peak_flops(where: torch.device) -> float | None:
     """What the device can do at most, for the share of it that is used (MFU); None: not known."""
     if where.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(where)
-    return next((flops for known, flops in PEAK.items() if known in name), None)
+    name = torch.cuda.get_device_name(where)  # NVIDIA A100-SXM4-80GB
+    whole = (flops for known, flops in PEAK.items() if re.search(rf"\b{known}\b", name))
+    return next(whole, None)
 
 
 def autocast(where: torch.device, number: torch.dtype) -> contextlib.AbstractContextManager:

@@ -8,7 +8,7 @@ import sys
 
 from lm import cli, config, runtime
 from lm.config import SampleConfig
-from lm.generate import generate_text
+from lm.generate import generate_text, readable
 from lm.run import Run
 
 HELP = ":temp 0.8   :top_k 40   :top_p 0.9   :seed 1   :len 200   :quit, or any text to continue"
@@ -20,10 +20,13 @@ def command(cfg: SampleConfig) -> None:
     if cfg.interactive:
         prompt_line(run, model, cfg)
         return
+    prompt = cfg.prompt
+    if prompt is None:
+        prompt = readable(run.cfg.corpus.prompt, run.tokenizer)
     for i in range(cfg.n):
         if cfg.n > 1:
             print(f"--- {i + 1} of {cfg.n}")
-        write(run, model, cfg, cfg.prompt, cfg.seed + i)
+        write(run, model, cfg, prompt, cfg.seed + i)
 
 
 def write(run: Run, model: object, cfg: SampleConfig, prompt: str, seed: int) -> None:

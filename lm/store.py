@@ -223,7 +223,7 @@ def clear_leftovers(folder: Path) -> None:
     """Delete what processes of this machine that are dead by now were writing in `folder`."""
     for path in folder.glob(".*.tmp"):
         _, host, pid, *_ = f"....{path.name}".rsplit(".", 4)
-        if host == HOST and pid.isdigit() and not _alive(int(pid)):
+        if host == HOST and pid.isdigit() and not alive(int(pid)):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -234,12 +234,8 @@ def clear_leftovers(folder: Path) -> None:
 def alone(folder: Path) -> Iterator[None]:
     """Hold a run directory; ValueError names the process that holds it already.
 
-    The lock ends with its process, however that dies. Where locks do not work, all may enter;
-    the other ranks of a distributed run always do.
+    The lock ends with its process, however that dies. Where locks do not work, all may enter.
     """
-    if int(os.environ.get("RANK") or 0) > 0:
-        yield
-        return
     folder.mkdir(parents=True, exist_ok=True)
     no_links(folder)
     with open(folder / ".running", "a+", encoding="utf-8") as file:
@@ -288,7 +284,8 @@ def _temporary(final: Path) -> Path:
     return final.with_name(f".{final.name}.{mark}.tmp")
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process of this machine runs."""
     if os.name != "posix":  # there is no harmless signal elsewhere
         return True
     try:

@@ -1,8 +1,8 @@
 """The record of a run: metrics.jsonl, samples.jsonl, summary.json; W&B as their mirror; progress.
 
-    with Tracker(out, cfg, state, group=None) as track:
+    with Tracker(out, cfg, state, progress) as track:
         track.log(state, {"train/loss": 4.2})
-        track.finish(state, summary)
+        track.finish(summary)
 
 The files are the truth. W&B gets the same numbers; whatever goes wrong there costs one warning
 and never a step.
@@ -65,7 +65,7 @@ class Tracker:
         row |= {key: number(value) for key, value in values.items()}
         self.metrics.add(row)
         self.wandb.log(row)
-        self.wandb.histograms(state)
+        self.wandb.histograms()
         self.display.show(state, row)
 
     def samples(self, state: TrainState, rows: list[dict[str, Any]]) -> None:

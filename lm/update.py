@@ -111,6 +111,8 @@ class Update:
             self.loss = torch.compile(plain, dynamic=False, options=options)
             self.gradients(*self.batches[0])
         except Exception as error:  # the compiler's own, and whatever its tools raise
+            if runtime.out_of_memory(error):  # the first step tells of it, or goes on in parts
+                return "compiled in the first step, in parts that fit"
             self.loss, self.ranks = plain, None
             if (word := self.cfg.train.compile) != "auto":
                 raise ValueError(f"train.compile={word}: {_first_line(error)}") from None

@@ -153,8 +153,24 @@ def test_the_longest_copy_is_found():
     ],
 )
 def test_the_doctor_reads_the_end_of_the_validation_curve(values, verdict, text):
-    (found,) = doctor._curve([(10.0 * i, v) for i, v in enumerate(values)])
+    falling = [(float(step), 3.0 - step / 20) for step in range(1, 10 * len(values))]
+    (found,) = doctor._curve([(10.0 * i, v) for i, v in enumerate(values)], falling)
     assert (found.verdict, text in found.detail) == (verdict, True)
+
+
+def test_the_doctor_calls_no_training_that_came_apart_learning_by_heart():
+    points = [(0.0, 6.0), (10.0, 4.0), (20.0, 3.5), (30.0, 5.0)]
+    rising = [(step, 4.0 + abs(step - 20.0) / 10) for step in range(1, 30)]
+    (found,) = doctor._curve(points, rising)
+    assert found.advice.startswith("training came apart: lower optimizer.lr")
+    falling = [(step, 4.0 - step / 10) for step in range(1, 30)]
+    (found,) = doctor._curve(points, falling)
+    assert found.advice.startswith("checkpoint=best holds that step; try train.steps=20")
+
+
+def test_the_doctor_expects_a_range_test_to_come_apart(trained):
+    (found,) = doctor.examine(trained(*TINY_TRANSFORMER, "schedule=range"))
+    assert (found.name, found.verdict) == ("schedule", "note")
 
 
 @pytest.mark.parametrize(
@@ -288,10 +304,10 @@ def test_scoring_tokens_makes_no_more_logits_at_once_than_evaluation_does(cfg, t
 
 @pytest.mark.parametrize("model", ["gru", "mlp", "bigram", "bigram_counts", "ngram"])
 def test_the_doctor_reads_a_run_of_every_model(trained, model):
-    assert by_name(doctor.examine(trained(f"model={model}")))["train, val"].verdict in (
-        "ok",
-        "look",
-    )
+    found = by_name(doctor.examine(trained(f"model={model}")))
+    trains = "counts" not in model and model != "ngram"
+    assert (found["counts"].verdict == "ok") == (not trains)  # 20 steps teach too little
+    assert ("train, val" in found) == ("updates" in found) == trains
 
 
 def test_a_check_that_fails_exits_with_1(command, tmp_path):

@@ -93,6 +93,7 @@ BAD = {
     "optimizer.lr=inf": "optimizer.lr=inf: must be at least 0",
     "optimizer.lr=-1e-3": "optimizer.lr=-0.001: must be at least 0",
     "optimizer.beta1=1.1": "optimizer.beta1=1.1: must be from 0.0 to 1.0",
+    "optimizer=muon optimizer.momentum=1": "optimizer.momentum=1.0: must be from 0.0 to 0.9999",
     "optimizer=sgd": "Available options in 'optimizer': adamw muon",
     "schedule.warmup=2": "schedule.warmup=2.0: must be from 0.0 to 1.0",
     "train.steps=0": "train.steps=0: must be at least 1",

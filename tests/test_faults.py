@@ -24,6 +24,7 @@ import pytest
 from safetensors.torch import save_file
 
 from lm import checkpoint, config, failpoint, launch, loop, signals, store
+from lm.run import Run
 from tests.conftest import TINY_TRANSFORMER
 from tests.test_loop import MODELS, rows
 
@@ -610,6 +611,14 @@ def test_what_fails_in_wandb_changes_no_bit(points, whole, cfg, tiny, tmp_path):
     made = cfg(*tiny, *SHORT, "track=offline")
     assert run(made, tmp_path / "run", points) == 0
     same(tmp_path / "run", whole[1], 40)
+
+
+def test_a_run_stopped_before_its_last_evaluation_knows_its_best_checkpoint(cfg, tiny, tmp_path):
+    made, out = cfg(*tiny, *SHORT), tmp_path / "run"
+    assert run(made, out, "train.after_step=term@40") == 143
+    assert run(made, out) == 0
+    best = store.read_json(out / "summary.json")["best_step"]
+    assert best == 40 and Run.open(str(out)).checkpoint("best") == checkpoint.folder(out, best)
 
 
 @pytest.mark.parametrize("point", ["wandb.init", "wandb.log", "wandb.finish"])

@@ -289,3 +289,17 @@ def test_a_resumed_run_is_told_what_may_change_its_bits(trained, caplog):
         trained("run", "model=bigram", f"train.steps={steps}")
         assert not json.loads((out / "code.json").read_text())["exact_resume"]
     assert caplog.text.count("threads was 7 and is 1") == 1
+
+
+def test_weights_that_are_not_finite_are_followed_by_a_return_to_finite_ones(trained, caplog):
+    words = "model=mlp", "optimizer.lr=1e38", "schedule=constant", "schedule.warmup=0"
+    with pytest.raises(loop.NonFiniteError, match="1 rollbacks did not help"):
+        trained("run", *words, "train.save_every=1")
+    assert "back to the checkpoint of step 0" in caplog.text
+
+
+@pytest.mark.parametrize("model", ["mlp", "gru"])
+def test_a_model_that_came_apart_is_told_so_by_its_loss_and_not_by_its_sample(trained, model):
+    words = "optimizer.lr=1e30", "schedule=constant", "schedule.warmup=0"
+    with pytest.raises(loop.NonFiniteError):
+        trained("run", f"model={model}", *words, "train.sample_every=1", "train.save_every=5")

@@ -230,3 +230,10 @@ def test_fingerprints_depend_on_values_and_not_on_their_order():
     assert store.fingerprint({"a": 1, "b": 2}) == store.fingerprint({"b": 2, "a": 1})
     assert store.fingerprint({"a": 1}) != store.fingerprint({"a": 1.5})
     assert store.fingerprint([1, 2]) != store.fingerprint([2, 1])
+
+
+def test_a_rank_left_in_the_environment_opens_no_held_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    refused = pytest.raises(ValueError, match="is being written")
+    with store.alone(tmp_path), refused, store.alone(tmp_path):
+        pass

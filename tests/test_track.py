@@ -277,12 +277,14 @@ def test_of_points_too_fast_for_w_and_b_the_newest_are_sent_and_every_evaluation
 
 
 def test_histograms_on_request_are_sent_and_change_no_weight(train, fresh_client):
-    good = train("plain", "track=off")
-    out = train("a", "track=offline", "track.histograms=10")
+    """Under the step of the gradients, though the points come at others."""
+    good = train("plain", "track=off", "train.log_every=7")
+    out = train("a", "track=offline", "track.histograms=4", "train.log_every=7")
     assert digest(out) == digest(good)
     items = [r["history"]["item"] for r in inspected(offline_runs()[0]) if r["type"] == "history"]
     drawn = [row for row in items if any(k.startswith("gradients/") for k in row)]
-    assert [row["step"] for row in drawn] == [0, 10]
+    assert [row["step"] for row in drawn] == [0, 4, 8, 12, 16]
+    assert [row["tokens"] for row in drawn] == [64 * row["step"] for row in drawn]
     assert any(k.startswith("weights/") for k in drawn[0])
     assert numbers(points(out)) == numbers(points(good))
 

@@ -213,7 +213,20 @@ def test_auto_compiles_long_runs_alone():
 
 def test_the_share_of_a_gpu_that_is_used_needs_its_name(monkeypatch):
     names = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H100 PCIe": 756e12, "GeForce 256": None}
+    names |= {"NVIDIA A100-SXM4-80GB": 312e12, "NVIDIA L40": None, "NVIDIA RTX A1000": None}
     for name, flops in names.items():
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=name: name)
         assert runtime.peak_flops(torch.device("cuda")) == flops
     assert runtime.peak_flops(torch.device("cpu")) is None
+
+
+def test_a_batch_too_large_to_compile_is_left_to_the_first_step(make, monkeypatch):
+    """Which halves it under train.micro_batch=auto, and otherwise says what did not fit."""
+    monkeypatch.setattr(torch, "compile", lambda loss, **_: copy.copy(loss))
+    made = make(torch.float32, "train.compile=on", "train.micro_batch=auto")
+    plain = made.loss
+    monkeypatch.setattr(failpoint, "_active", failpoint._parse("train.forward=memory@1"))
+    assert made.compile().startswith("compiled in the first step")
+    assert made.loss is not plain and all(p.grad is None for p in made.model.parameters())
+    made.micro_batch = 4
+    assert torch.isfinite(made(0)).all()

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import re
+import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,7 +47,13 @@ def examine(path: Path, which: str = "last", model: LanguageModel | None = None)
     run = Run.open(str(path))
     record = records.read(path)
     model = run.model(which) if model is None else model.eval()
-    found = [*_curve(record.curve("val/bpb", "step")), *_clipping(record)]
+    if record.settings.get("schedule.name") == "range":
+        detail = (
+            "a range test: its rate rises until training fails, so its curve alone says something"
+        )
+        return [Finding("schedule", "note", detail)]
+    points, losses = record.curve("val/bpb", "step"), record.curve("train/loss", "step")
+    found = [*_curve(points, losses), *_clipping(record)]
     if (folder := record.tokens) is None:
         here = "its tokens are no longer in the cache"
         return [*found, Finding("data", "note", f"{here}: the rest was not looked at")]
@@ -54,10 +61,10 @@ def examine(path: Path, which: str = "last", model: LanguageModel | None = None)
     train, val = data.load(folder, "train"), data.load(folder, "val")
     found += _against_counts(record, run.tokenizer, len(train))
     n = min(len(train), len(val), MAX_TOKENS)
-    if n > 1:  # one token predicts none
-        new = _spent(model, val[:n], TEMPERATURES if model.trainable else [1.0])
+    if n > 1 and model.trainable:  # one token predicts none
+        new = _spent(model, val[:n], TEMPERATURES)
         found += _gap(_spent(model, train[:n], [1.0])[1.0], new[1.0])
-        found += _confidence(new) if model.trainable else []
+        found += _confidence(new)
     found += _epochs(record, len(train))
     if model.trainable:
         some = next(data.windows(train, min(8, run.cfg.train.batch_size), model.context_len))
@@ -98,8 +105,12 @@ def after_run(out: Path, model: LanguageModel | None = None) -> None:
             log.info(f"doctor     {finding.name}: {finding.detail}; {finding.advice}")
 
 
-def _curve(points: list[tuple[float, float]]) -> Iterator[Finding]:
-    """Where the evaluations (step, val/bpb) stand at the end: falling, level, or past the best."""
+Curve = list[tuple[float, float]]  # (step, value)
+
+
+def _curve(points: Curve, losses: Curve) -> Iterator[Finding]:
+    """Where the evaluations (step, val/bpb) stand at the end: falling, level, or past the best;
+    `losses` are those of training."""
     if len(points) < 3:
         return
     first, (before, earlier), (end, last) = points[0][1], *points[-2:]
@@ -109,6 +120,11 @@ def _curve(points: list[tuple[float, float]]) -> Iterator[Finding]:
         text = f"val/bpb jumped to {peak:.4f} at step {top:,.0f}, from {first:.4f} before training"
         text += f"; it ended at {last:.4f}"
         advice = "the steps are too long: lower optimizer.lr, or more schedule.warmup"
+        yield Finding("curve", "look", text, advice)
+    elif last > 1.01 * best and _rose(losses, step):
+        text = f"val/bpb was best at step {step:,.0f} ({best:.4f}) and rose to {last:.4f}"
+        text += ", and with it the training loss"
+        advice = "training came apart: lower optimizer.lr, or more schedule.warmup"
         yield Finding("curve", "look", text, advice)
     elif last > 1.01 * best:
         text = f"val/bpb was best at step {step:,.0f} ({best:.4f}) and rose to {last:.4f}"
@@ -126,6 +142,13 @@ def _curve(points: list[tuple[float, float]]) -> Iterator[Finding]:
         yield Finding("curve", "note", text, "not done learning: raise train.steps")
     else:
         yield Finding("curve", "ok", f"val/bpb is level at the end, {last:.4f}")
+
+
+def _rose(losses: Curve, step: float) -> bool:
+    """Whether the training loss ended above what it was at a step: nothing was learned by heart."""
+    before = [loss for at, loss in losses if at <= step][-5:]
+    after = [loss for at, loss in losses if at > step][-5:]
+    return bool(after) and (not before or statistics.median(after) > statistics.median(before))
 
 
 def _clipping(record: records.Record) -> Iterator[Finding]:
@@ -177,9 +200,11 @@ def _against_counts(record: records.Record, tokenizer: Any, n_train: int) -> Ite
     elif len(beaten) < len(lines):
         missed = next(name for name in lines if name not in beaten)
         advice = f"has not learned what {missed} hold: "
-        values = [value for _, value in record.curve("val/bpb", "step")]
+        points = record.curve("val/bpb", "step")
+        step, best = min(points, key=lambda point: point[1], default=(0.0, math.inf))
+        rose = points and points[-1][1] > 1.01 * best
         worn = _tokens(record) > MAX_EPOCHS * n_train
-        if worn or (values and values[-1] > 1.01 * min(values)):
+        if worn or (rose and not _rose(record.curve("train/loss", "step"), step)):
             advice += "more text or model.dropout=0.1, as more steps only fit this text closer"
         else:
             advice += "raise train.steps, then try optimizer.lr and a larger model"

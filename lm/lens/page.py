@@ -46,7 +46,8 @@ def look(subject: Subject, cfg: LensConfig) -> dict[str, Any]:
     """All that the page and the terminal show, as JSON could hold it. Raises ValueError where the
     prompt is empty, too long or has unknown tokens, and for a layer that is not there."""
     model, tokenizer = subject.model, subject.tokenizer
-    ids = _ids(model, tokenizer, cfg.prompt)
+    prompt = subject.cfg.corpus.example if cfg.prompt is None else cfg.prompt
+    ids = _ids(model, tokenizer, prompt)
     trace, axes = probe.with_axes(model, ids)
     layers = [path for path, _ in trace.layers[1:]]
     if layers and not -len(layers) <= cfg.layer < len(layers):
@@ -56,7 +57,7 @@ def look(subject: Subject, cfg: LensConfig) -> dict[str, Any]:
     text = [_token(tokenizer, i) for i in ids[0].tolist()]
     logp = trace.logits[0].float().log_softmax(dim=-1)  # (T, V)
     return {
-        "about": _about(subject, trace, cfg),
+        "about": _about(subject, trace, prompt, cfg.layer),
         "vocab": [tokenizer.show(i) for i in range(tokenizer.vocab_size)],
         "tokens": text,
         "bits": _bits(logp, ids[0]),
@@ -76,7 +77,10 @@ def look(subject: Subject, cfg: LensConfig) -> dict[str, Any]:
 
 def _ids(model: LanguageModel, tokenizer: Any, prompt: str) -> Tensor:
     """The prompt as ids (1, T)."""
-    ids = tokenizer.encode_ordinary(prompt)
+    try:
+        ids = tokenizer.encode_ordinary(prompt)
+    except ValueError as error:
+        raise ConfigError(f"prompt={prompt}: {error}") from None
     if not ids:
         raise ConfigError("prompt is empty: give some text, such as prompt='The king said'")
     if len(ids) > model.context_len:
@@ -100,7 +104,7 @@ def _bits(logp: Tensor, ids: Tensor) -> list[float | None]:
     return [None, *(round(x, 4) for x in (nats / math.log(2)).tolist())]
 
 
-def _about(subject: Subject, trace: probe.Trace, cfg: LensConfig) -> dict[str, Any]:
+def _about(subject: Subject, trace: probe.Trace, prompt: str, layer: int) -> dict[str, Any]:
     model, run = subject.model, subject.cfg
     T = trace.logits.shape[1]
     return {
@@ -117,8 +121,8 @@ def _about(subject: Subject, trace: probe.Trace, cfg: LensConfig) -> dict[str, A
         "memory": min(model.memory, model.context_len - 1),
         "vocab_size": model.vocab_size,
         "context_len": model.context_len,
-        "layer": cfg.layer,
-        "prompt": cfg.prompt,
+        "layer": layer,
+        "prompt": prompt,
     }
 
 
@@ -133,7 +137,7 @@ def after_run(out: Path) -> Path | None:
     cfg = LensConfig()
     try:
         subject = Subject.of_run(str(out), cfg.checkpoint)
-        cfg.prompt = next(filter(None, subject.cfg.train.prompts), cfg.prompt)
+        cfg.prompt = next(filter(None, subject.cfg.train.prompts), None)
         write(look(subject, cfg), out / "lens.html")
     except Exception as error:  # the run is good whatever goes wrong in looking at it
         log.warning(f"no lens of {out}: {' '.join(str(error).split())}")

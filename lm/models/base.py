@@ -96,8 +96,10 @@ class CountModel(LanguageModel):
 
     def set_tables(self, tables: Mapping[str, np.ndarray | Tensor]) -> None:
         """Take over counted tables, on the device where the model is."""
+        there = next(self.buffers(), None)  # none yet as the model is made
         for name, dtype in self.tables.items():
-            self.register_buffer(name, torch.as_tensor(tables[name]).to(dtype))
+            table = torch.as_tensor(tables[name]).to(dtype)
+            self.register_buffer(name, table if there is None else table.to(there.device))
         self.prepare()
 
     def check(self) -> None:

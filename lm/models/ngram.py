@@ -65,21 +65,23 @@ class Ngram(CountModel):
         self.set_tables(tables)
 
     def prepare(self) -> None:
-        """Probabilities less discount, and what each context leaves to the shorter one."""
-        V, n_contexts = self.vocab_size, 1  # before single tokens: the one empty context
+        """Probabilities less discount, and what each context leaves to the shorter one. Computed
+        on the CPU: of the others one, MPS, knows no float64."""
+        V, n_contexts, where = self.vocab_size, 1, self.device  # one: the empty context
         for n in self.orders:
-            keys, counts = self.get_buffer(f"keys_{n}"), self.get_buffer(f"counts_{n}").double()
+            keys = self.get_buffer(f"keys_{n}").cpu()
+            counts = self.get_buffer(f"counts_{n}").cpu().double()
             contexts = keys // V
             discounts = self.discounts(n)[counts.clamp(max=3).long() - 1]
             totals = counts.new_zeros(n_contexts).index_add_(0, contexts, counts)
             left = counts.new_zeros(n_contexts).index_add_(0, contexts, discounts)
             probs = (counts - discounts) / totals[contexts]
             backoff = torch.where(totals > 0, left / totals, 1.0)
-            firsts = torch.arange(n_contexts + 1, device=keys.device) * V
-            self.register_buffer(f"starts_{n}", torch.searchsorted(keys, firsts), persistent=False)
-            self.register_buffer(f"tokens_{n}", keys % V, persistent=False)
-            self.register_buffer(f"probs_{n}", probs.float(), persistent=False)
-            self.register_buffer(f"backoff_{n}", backoff.float(), persistent=False)
+            firsts = torch.arange(n_contexts + 1) * V
+            made = {"starts": torch.searchsorted(keys, firsts), "tokens": keys % V}
+            made |= {"probs": probs.float(), "backoff": backoff.float()}
+            for name, table in made.items():
+                self.register_buffer(f"{name}_{n}", table.to(where), persistent=False)
             n_contexts = len(keys)
         unigram = (self.backoff_1 / V).repeat(V)
         unigram[self.tokens_1] += self.probs_1
@@ -95,7 +97,7 @@ class Ngram(CountModel):
             d = c - (c + 1) * y * above / here if here else 0.0
             # Half, where such small counts are too rare to tell: characters occur by thousands.
             found.append(d if 0 < d < c else c / 2)
-        return torch.tensor(found, dtype=torch.float64, device=counts.device)
+        return torch.tensor(found, dtype=torch.float64)
 
     def check(self) -> None:
         n_contexts = 1

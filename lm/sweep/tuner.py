@@ -236,21 +236,10 @@ def _abandoned(trial: Any, root: Path) -> bool:
     """Whether the process that ran this trial is gone."""
     host, pid = trial.user_attrs.get("worker", ["?", 0])
     if host == socket.gethostname():
-        return not _alive(pid)
+        # We ask only when we run none: an older process had our number.
+        return pid == os.getpid() or not store.alive(pid)
     signs = [p.stat().st_mtime for p in (root / str(trial.number)).glob("*.json*")]
     return time.time() - max(signs, default=trial.datetime_start.timestamp()) > SILENT
-
-
-def _alive(pid: int) -> bool:
-    if pid == os.getpid():
-        return False  # we ask only when we run none: an older process had our number
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @contextlib.contextmanager

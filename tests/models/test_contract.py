@@ -4,7 +4,6 @@ A new model is tested by being listed there.
 """
 
 import dataclasses
-import inspect
 import math
 from pathlib import Path
 
@@ -218,7 +217,6 @@ def test_a_window_above_the_context_is_refused_or_read_whole(name):
 def test_counting_costs_no_flops_and_training_some(name):
     model = build(name)
     assert (model.flops_per_token() > 0) == (model.trainable and name != "bigram")
-    assert inspect.getdoc(type(model).flops_per_token)
 
 
 @pytest.mark.parametrize("name", ["bigram_counts", "ngram"])
@@ -277,3 +275,10 @@ def test_damaged_tables_are_refused_in_one_line(name, how):
     with pytest.raises(ValueError, match=f"tables of model {name} are damaged") as error:
         SETTINGS[name].build(V).load_state_dict(tables)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["bigram_counts"])
+def test_counts_stay_on_the_device_of_their_model(name):
+    model = build(name).to("meta")
+    model.fit(np.array([1, 2, 1], np.uint16))
+    assert model.device.type == "meta" and model.n_params() == 2

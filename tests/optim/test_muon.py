@@ -33,6 +33,7 @@ def test_orthogonalize_of_zeros_is_zeros():
     assert torch.equal(orthogonalize(torch.zeros(4, 6)), torch.zeros(4, 6))
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="needs PyTorch 2.9 to compare with")
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_muon_equals_torchs(weight_decay):
     """torch's rounds to bfloat16 inside, ours does not: the updates agree to about 1 %."""
