@@ -3,21 +3,23 @@
 cli.main(config.SampleConfig, command)
 """
 
+import contextlib
 import dataclasses
 import errno
 import importlib
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
-from lm.config import RESOLVED, ConfigError, Settings, typed, unknown
+from lm.config import RESOLVED, Config, ConfigError, Settings, typed, unknown
 
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 S = TypeVar("S", bound=Settings)
@@ -31,8 +33,21 @@ def main(cls: type[S], command: Callable[[S], Any]) -> None:
     if {"-h", "--help"} & set(words):
         print(usage(cls))
         return
-    with errors_in_one_line():
+    with interruptible(), errors_in_one_line():
         command(parse(cls, without_imports(words)))
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt inside; around it ends the process: see lm/__init__.py."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def prepare_streams() -> None:
@@ -75,6 +90,12 @@ def without_imports(words: list[str]) -> list[str]:
     return kept
 
 
+def own_model(cfg: Config) -> str:
+    """The word that finds a model from outside the package again, `import=MODULE `, or nothing."""
+    module = type(cfg.model).__module__
+    return "" if module.startswith("lm.") else f"import={module} "
+
+
 def parse(cls: type[S], words: list[str]) -> S:
     """The dataclass `cls` with the fields that the words set; raises ConfigError.
 
@@ -112,6 +133,13 @@ def usage(cls: type[Settings]) -> str:
 def find_run(name: str) -> Path:
     """The run directory called `name`; "latest" is the one started last under outputs/."""
     if name != "latest":
+        if not Path(name).is_dir():
+            raise ValueError(f"there is no run directory {name!r}")
+        if arms := sorted(path.parent.name for path in Path(name).glob(f"*/{RESOLVED}")):
+            raise ValueError(
+                f"{name} is a sweep: choose one of its arms, such as run={Path(name) / arms[0]}; "
+                f"python -m lm.report {name} ranks them"
+            )
         if not (Path(name) / RESOLVED).is_file():
             raise ValueError(f"{name} is not a run directory: it has no {RESOLVED}")
         return Path(name)

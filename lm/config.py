@@ -725,9 +725,21 @@ def unknown(cls: type, values: Mapping, prefix: str) -> list[str]:
     problems = []
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
-            hint = (
-                f" (did you mean {prefix}{near[0]}?)" if near else f" (known: {', '.join(known)})"
-            )
+            inside = _groups_with(key) if cls is Config else []
+            near = inside or difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
+            hint = f" (known: {', '.join(known)})"
+            if near:
+                hint = f" (did you mean {' or '.join(prefix + name for name in near)}?)"
             problems.append(f"unknown setting {prefix}{key}{hint}")
     return problems
+
+
+def _groups_with(key: str) -> list[str]:
+    """GROUP.KEY for each group that has such a setting: what `lr=0.1` may have meant."""
+    classes = {group: [*options(group).values()] for group in PARTS}
+    classes |= {"train": [TrainConfig], "track": [TrackConfig]}
+    return [
+        f"{group}.{key}"
+        for group, some in classes.items()
+        if any(key == f.name and key != "name" for cls in some for f in fields(cls))
+    ]

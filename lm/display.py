@@ -54,7 +54,9 @@ class Display:
 
     def show(self, state: TrainState, row: Mapping[str, Any]) -> None:
         self.seen |= row
-        # On a line of its own only what was measured then; in the bar the last of each.
+        if "val/bpb" in row and state.losses:  # of the steps just before, as the log has none yet
+            self.seen["train/loss"] = sum(state.losses) / len(state.losses)
+        # In the bar and at an evaluation the last of each, elsewhere what was measured then.
         shown = self.seen if self.bar is not None or "val/bpb" in row else row
         text = "  ".join(
             f"{label} {shown[key]:{form}}"

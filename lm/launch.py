@@ -161,13 +161,20 @@ def check(words: list[str]) -> None:
 
     Hydra would make the run directory first, take unknown keys given with `+`, and exit with 1.
     """
-    args = get_args_parser().parse_args(words)
+    args, strange = get_args_parser().parse_known_args(words)
+    if strange:
+        raise ConfigError(f"{strange[0]} is no option: settings are key=value, without dashes")
+    if plain := [w for w in args.overrides if "=" not in w and not w.startswith("~")]:
+        own = f"; for a text of your own corpus=files corpus.path={plain[0]}"
+        raise ConfigError(f"{plain[0]} is not key=value" + own * os.path.exists(plain[0]))
     if args.hydra_help or args.cfg or args.info is not None:
         return
     if args.shell_completion or args.config_path or args.config_name:
         return  # a configuration of somebody's own is checked when it is loaded
     extra = _extra(args.config_dir)
     with _errors(words), initialize_config_dir(str(folder("conf")), **compat.VERSION):
+        if not args.multirun:
+            _whole_experiment(args.overrides, extra)
         arms = _arms(args.overrides, extra) if args.multirun else [args.overrides]
         for overrides in arms:
             _composed(overrides, extra)
@@ -175,6 +182,20 @@ def check(words: list[str]) -> None:
     for key, _, value in (word.partition("=") for word in args.overrides):
         if key in ("hydra.run.dir", "hydra.sweep.dir") and "$" not in value:
             _writable(Path(value), f"choose another {key}=")
+
+
+def _whole_experiment(overrides: list[str], extra: list[str]) -> None:
+    """ConfigError for an experiment without -m, unless all that it sweeps is given: one run under
+    its name would pass for its result."""
+    keys = [word.partition("=")[0].lstrip("+") for word in overrides]
+    if "experiment" not in keys:
+        return
+    composed = compose("config", overrides=[*overrides, *extra], return_hydra_config=True)
+    if missing := [key for key in composed.hydra.sweeper.params or {} if key not in keys]:
+        words = " ".join(overrides)
+        raise ConfigError(
+            f"this experiment is a sweep of {', '.join(missing)}: python -m lm.train -m {words}"
+        )
 
 
 def compose_run(words: list[str]) -> Config:
@@ -191,6 +212,15 @@ def _extra(config_dir: str | None) -> list[str]:
 
 
 def _composed(overrides: list[str], extra: list[str]) -> Config:
+    keys = {word: word.partition("=")[0].lstrip("+") for word in overrides}
+    if "init_from" in keys.values():  # which brings model and tokenizer
+        free = ("model.context_len", "model.dropout")
+        theirs = [w for w, k in keys.items()
+                  if k.split(".")[0] in ("model", "tokenizer") and k not in free]  # fmt: skip
+        if theirs:
+            raise ConfigError(
+                f"init_from= brings its model and tokenizer: leave out {', '.join(theirs)}"
+            )
     lenient = [_accepting_unknown_keys(word) for word in overrides]
     return load(compose("config", overrides=[*lenient, *extra]))
 
@@ -247,6 +277,10 @@ def _one_line(error: Exception) -> str:
     lines = [line.strip().removeprefix("In 'config': ") for line in text.splitlines()]
     lines = [line for line in lines if line and "hydra.cc/docs" not in line]
     text = "; ".join(dict.fromkeys(lines)).replace("++", "")
+    if number := re.search(r"Value '(\d+)\.0' of type 'float' could not be .* to Integer", text):
+        text += f": write {number[1]}"
+    if "schema/model/" in text:
+        text += "; a model of your own takes import=MODULE too"
     quote = "; a value that holds = needs two pairs of quotes: 'key=\"a=b\"'"
     return text + quote * text.startswith("mismatched input '='")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from lm import checkpoint, data, distributed, floors, guard, origin, pipeline, runtime, signals
+from lm import checkpoint, cli, data, distributed, floors, guard, origin, pipeline, runtime, signals
 from lm.check import doctor
 from lm.checkpoint import NonFiniteError, StorageError, TrainState
 from lm.config import Config, ConfigError
@@ -330,7 +330,8 @@ class Training:
         if self.cfg.track.lens and (made := page.after_run(self.out)):
             track.page("lens", made)
         best = f"{self.state.best_val_bpb:.4f} at step {self.state.best_step}"
-        log.info(f"done: best val/bpb {best}; python -m lm.sample run={self.out}")
+        words = f"{cli.own_model(self.cfg)}run={self.out}"
+        log.info(f"done: best val/bpb {best}; python -m lm.sample {words}")
 
 
 def _prompts(cfg: Config, tokenizer: Any) -> list[str]:

@@ -37,10 +37,12 @@ def mixed(nats: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 
 def command(cfg: config.MixConfig) -> None:
-    runs = [Run.open(name) for name in cfg.runs.split(",")]
-    prints = {run.tokenizer.fingerprint for run in runs}
-    if len(runs) < 2 or len(prints) > 1:
-        raise ValueError(f"runs={cfg.runs}: give two runs or more, with one tokenizer")
+    names = cfg.runs.split(",")
+    if len(names) < 2:
+        raise ValueError(f"runs={cfg.runs}: give two runs or more, as runs=A,B")
+    runs = [Run.open(name) for name in names]
+    if len({run.tokenizer.fingerprint for run in runs}) > 1:
+        raise ValueError(f"runs={cfg.runs}: the runs have different tokenizers")
     corpora = {str(pipeline.prepare_corpus(run.cfg.corpus)) for run in runs}
     if len(corpora) > 1:
         raise ValueError(f"runs={cfg.runs}: the runs have different texts")
@@ -72,7 +74,7 @@ def command(cfg: config.MixConfig) -> None:
         ]
         print(about + "".join(f" {b:9.4f}" for b in bits) + f"  {name}")
 
-    for i, name in enumerate(cfg.runs.split(",")):
+    for i, name in enumerate(names):
         row(f"{1:5.2f} {'':7}", plain[i], name)
         row(f"{temperatures[i]:5.2f} {w[i]:7.3f}", nats[i], name)
     row(f"{'':5} {1:7.3f}", mixed(np.stack(nats), w), "mixture")

@@ -27,7 +27,7 @@ def run(job: launch.Job) -> float:
                 return score
             return train(job) if job.cfg.train.n_proc == 1 else _in_processes(job)
     except signals.Stopped as stop:
-        how = f"python -m lm.train resume={job.out} goes on"
+        how = f"python -m lm.train {cli.own_model(job.cfg)}resume={job.out} goes on"
         if job.sweep:
             how = f"the same command with hydra.sweep.dir={job.sweep} goes on"
         if cli.rank() == 0:
@@ -52,7 +52,8 @@ def _in_processes(job: launch.Job) -> float:
     try:
         return distributed.spawn(_process, job.cfg.train, job)
     except distributed.LostRankError as error:
-        goes_on = f"python -m lm.train resume={job.out} goes on from the last checkpoint"
+        words = f"{cli.own_model(job.cfg)}resume={job.out}"
+        goes_on = f"python -m lm.train {words} goes on from the last checkpoint"
         raise distributed.LostRankError(f"{error}; {goes_on}") from None
 
 

@@ -111,7 +111,14 @@ BAD = {
     "track.mode=maybe": "track.mode=maybe: choose auto or online or offline or off",
     "seed=-1": "seed=-1: must be from 0",
     "seed=99999999999999": "must be from 0",
-    "seed": "missing EQUAL",
+    "seed": "seed is not key=value",
+    "--steps 30": "--steps is no option: settings are key=value",
+    "lr=1": "unknown setting lr (did you mean optimizer.lr?)",
+    "steps=1 seed=1": "unknown setting steps (did you mean train.steps?)",
+    "train.steps=1e4": "could not be converted to Integer: write 10000",
+    "init_from=x model=gru tokenizer=char model.dropout=0": "leave out model=gru, tokenizer=char",
+    "experiment=001_model_ladder": "a sweep of corpus, model, seed: python -m lm.train -m exper",
+    "experiment=001_model_ladder model=gru seed=0": "this experiment is a sweep of corpus:",
     "+=gru": "a word here is not key=value",  # Hydra fails an assertion of its own
     "name=a=b": "two pairs of quotes",
     "optimizer=adamw,muon": "add --multirun",
@@ -138,6 +145,25 @@ def test_a_mistake_is_named_in_one_line_and_makes_nothing(word, tmp_path):
     assert BAD[word] in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_one_s_own_without_import_is_told_what_is_missing(tmp_path):
+    (tmp_path / "my/model").mkdir(parents=True)
+    (tmp_path / "my/model/average.yaml").write_text(
+        "defaults: [{/schema/model@_here_: average}, _self_]\n"
+    )
+    with pytest.raises(config.ConfigError, match="a model of your own takes import=MODULE too"):
+        launch.check(["--config-dir", "my", "model=average"])
+
+
+def test_one_run_of_an_experiment_needs_all_that_it_sweeps():
+    launch.check(["experiment=001_model_ladder", "model=gru", "seed=0", "corpus=grammar"])
+
+
+def test_a_file_in_place_of_a_setting_is_told_how_to_be_trained_on(tmp_path):
+    (tmp_path / "my.txt").touch()
+    with pytest.raises(config.ConfigError, match=r"corpus=files corpus\.path=my\.txt"):
+        launch.check(["my.txt"])
 
 
 @pytest.mark.parametrize("name", ["a\nb", "x" * 300, "\x1b[2J", "\u202eabc"])

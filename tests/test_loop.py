@@ -303,3 +303,14 @@ def test_a_model_that_came_apart_is_told_so_by_its_loss_and_not_by_its_sample(tr
     words = "optimizer.lr=1e30", "schedule=constant", "schedule.warmup=0"
     with pytest.raises(loop.NonFiniteError):
         trained("run", f"model={model}", *words, "train.sample_every=1", "train.save_every=5")
+
+
+def test_the_loss_told_beside_an_evaluation_is_that_of_the_steps_just_before(trained, caplog):
+    words = *TINY_TRANSFORMER, "train.steps=10"
+    each = [
+        r["train/loss"] for r in rows(trained("a", *words, "train.log_every=1")) if "epoch" in r
+    ]
+    caplog.set_level("INFO")
+    trained("b", *words, "train.log_every=5")  # points at 0 and 5; the next is of 6 to 10
+    (line,) = [r.message for r in caplog.records if r.message.startswith("step     10  ")]
+    assert f"loss {sum(each[6:10]) / 4:.3f}  val loss" in line

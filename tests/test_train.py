@@ -107,14 +107,14 @@ BAD = {
     "lm.train +model.n_layr=3": "did you mean model.n_layer?",
     "lm.train resume=latest model=gru": "nothing else, not model",
     "lm.train resume=latest": "no run under outputs/",
-    "lm.train resume=nowhere": "nowhere is not a run directory",
+    "lm.train resume=nowhere": "there is no run directory 'nowhere'",
     "lm.train corpus=files corpus.path=nowhere.txt track=off": "nowhere.txt",
     "lm.train TINY train.device=cuda": "train.device=cuda is not available",
     "lm.train TINY model.context_len=100000": "one window needs 100001: lower model.context_len",
     "lm.train TINY tokenizer=bpe tokenizer.pattern=( ": "tokenizer",
     "lm.train TINY hydra.run.dir=/dev/null/run": "choose another hydra.run.dir=",
     "lm.train -m TINY hydra.sweep.dir=/dev/null/s": "choose another hydra.sweep.dir=",
-    "lm.sample run=nowhere": "is not a run directory",
+    "lm.sample run=nowhere": "there is no run directory",
     "lm.sample promt=x": "did you mean prompt?",
     "lm.sample hello": "hello is not key=value",
     "lm.sample temperature=-1": "temperature=-1.0: must be at least 0",
@@ -140,6 +140,30 @@ def test_what_cannot_be_is_told_in_one_line_with_exit_code_2(
     assert error.count("\n") == 1
     assert BAD[words] in error
     assert not list(tmp_path.glob("outputs/runs/*/*"))  # nothing half-written, and no new `latest`
+
+
+def test_a_sweep_in_place_of_a_run_is_told_apart(tmp_path):
+    (tmp_path / "s/3").mkdir(parents=True)
+    (tmp_path / "s/3" / config.RESOLVED).touch()
+    with pytest.raises(ValueError, match="s is a sweep: choose one of its arms, such as run=s/3"):
+        cli.find_run("s")
+    with pytest.raises(ValueError, match="tests is not a run directory"):
+        cli.find_run(str(Path(__file__).parent))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["lm.train", "lm.sample", "lm.lens", "lm.report"])
+@pytest.mark.parametrize("loaded", ["lm", "omegaconf"])
+def test_ctrl_c_while_a_command_loads_ends_it_without_a_word(module, loaded):
+    words = [sys.executable, "-X", "importtime", "-m", module]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:  # one for each import that is done
+        if line.split()[-1] == loaded:
+            break
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert all(line.startswith("import time:") for line in error.splitlines())
+    assert process.returncode == -signal.SIGINT
 
 
 def test_a_directory_that_holds_another_run_is_refused(cfg, tmp_path):

@@ -28,6 +28,9 @@ class Ranking(Callback):
         summary = json.dumps({"ranking": ranking, "arms": results}, indent=1)
         (root / "summary.json").write_text(summary + "\n", encoding="utf-8")
         log.info(f"\n{arms.table(ranking)}\n({root})")
+        if ranking and ranking[0]["n"]:
+            best = next(arm["arm"] for arm in results if arm["arm"] in ranking[0]["arms"])
+            log.info(f"python -m lm.report {root}; python -m lm.sample run={root / best}")
         failed = [arm for arm in results if arm["status"] == "failed"]
         for arm in failed:
             log.info(f"arm {arm['arm']} failed: {arm['error']} ({root / arm['arm']}/error.log)")
