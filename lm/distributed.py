@@ -331,7 +331,7 @@ def _cause(
 ) -> BaseException:
     """Why the processes ended. A lost one told nothing, and the others that they waited."""
     reports = {r: queue.get() for r, queue in enumerate(told) if not queue.empty()}
-    waited = {r: error for r, (_, error) in reports.items() if _is_loss(error)}
+    waited = {r: error for r, (_, error) in reports.items() if is_loss(error)}
     if own := [reports[r] for r in reports if r not in waited]:
         return min(own, key=lambda report: report[0])[1]
     if otherwise is not None:
@@ -348,7 +348,7 @@ def _cause(
     return LostRankError("; ".join(lines) or f"the processes lost each other: {waited}")
 
 
-def _is_loss(error: BaseException) -> bool:
+def is_loss(error: BaseException) -> bool:
     """Whether an error only says that another process is not there."""
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error))

@@ -27,7 +27,7 @@ def run(job: launch.Job) -> float:
                 return score
             return train(job) if job.cfg.train.n_proc == 1 else _in_processes(job)
     except signals.Stopped as stop:
-        how = f"python -m lm.train {cli.own_model(job.cfg)}resume={job.out} goes on"
+        how = _goes_on(job)
         if job.sweep:
             how = f"the same command with hydra.sweep.dir={job.sweep} goes on"
         if cli.rank() == 0:
@@ -52,9 +52,9 @@ def _in_processes(job: launch.Job) -> float:
     try:
         return distributed.spawn(_process, job.cfg.train, job)
     except distributed.LostRankError as error:
-        words = f"{cli.own_model(job.cfg)}resume={job.out}"
-        goes_on = f"python -m lm.train {words} goes on from the last checkpoint"
-        raise distributed.LostRankError(f"{error}; {goes_on}") from None
+        raise distributed.LostRankError(
+            f"{error}; {_goes_on(job)} from the last checkpoint"
+        ) from None
 
 
 def _process(job: launch.Job) -> float:
@@ -67,9 +67,21 @@ def _with_others(job: launch.Job, score: float | None) -> float:
     """The same as one of torchrun's processes: the others hear of the directory from rank 0."""
     from lm import distributed
 
-    with distributed.joined(job.cfg.train):
-        job.out, score = distributed.on_rank_0(lambda: (job.out, score))
-        return train(job) if score is None else score
+    try:
+        with distributed.joined(job.cfg.train):
+            job.out, score = distributed.on_rank_0(lambda: (job.out, score))
+            return train(job) if score is None else score
+    except RuntimeError as error:
+        if not distributed.is_loss(error):
+            raise
+        raise distributed.LostRankError(
+            f"another process of the run, maybe on another machine, was lost or did not answer; "
+            f"{_goes_on(job)} from the last checkpoint"
+        ) from None
+
+
+def _goes_on(job: launch.Job) -> str:
+    return f"python -m lm.train {cli.own_model(job.cfg)}resume={job.out} goes on"
 
 
 if __name__ == "__main__":

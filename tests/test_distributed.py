@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -336,3 +337,30 @@ def test_each_job_of_a_sweep_starts_its_processes(command, tiny):
     for arm in ("0", "1"):
         assert json.loads(Path("sweep", arm, "result.json").read_text())["status"] == "ok"
     assert rows(Path("sweep/0")) != rows(Path("sweep/1"))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("lost", [False, True])
+def test_two_machines_train_as_one_and_a_lost_one_is_told_by_the_other(lost, command, tiny):
+    """Two of torchrun's agents, which know each other by a port alone."""
+    words = [w for w in (*tiny, *WORDS) if not w.startswith("train.n_proc")]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    how = ("--nnodes", "2", "--master-addr", "localhost", "--master-port", str(port))
+    how = (*how, "--nproc-per-node", "1", "-m", "lm.train", *words)
+    other = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--node-rank", "1", *how],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}
+        | ({"LM_FAILPOINTS": "1:train.before_step=kill@13"} if lost else {}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    ran = command("torch.distributed.run", "--node-rank", "0", *how)
+    assert (other.wait() == 0) == (ran.returncode == 0) == (not lost), ran.stderr
+    if lost:
+        (line,) = [x for x in ran.stderr.splitlines() if x.startswith("error: ")]
+        assert "was lost or did not answer; python -m lm.train resume=run goes on" in line
+        assert command("lm.train", "resume=run").returncode == 0
+    assert command("lm.train", *tiny, *WORDS, "hydra.run.dir=whole").returncode == 0
+    assert rows(Path("run"))[-1]["val/bpb"] == pytest.approx(rows(Path("whole"))[-1]["val/bpb"])
