@@ -155,6 +155,14 @@ class BPETokenizer(Tokenizer):
         """The ids of one chunk: what the merges make of its bytes, wherever it may stand."""
         return self._merger.encode(chunk)
 
+    def unreached(self) -> list[int]:
+        """The ids of tokens that the merges do not make of their own bytes."""
+        length = self.token_lengths()
+        ids = np.flatnonzero(length)
+        start, data = np.cumsum(length) - length, b"".join(self._token_bytes)
+        _, count = self._merger.encode_many(data, start[ids], length[ids])
+        return ids[count > 1].tolist()
+
     def encode_bytes(self, data: bytes) -> list[int]:
         """Ids that decode to exactly these bytes: valid UTF-8 as text, each stretch of other bytes
         as a chunk.

@@ -24,6 +24,7 @@ _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _CHAR = {b: chr(b) for b in _PRINTABLE}
 _CHAR |= {b: chr(256 + k) for k, b in enumerate(b for b in range(256) if b not in _CHAR)}
 _BYTE = {c: b for b, c in _CHAR.items()}
+TIKTOKEN = "tiktoken takes a chunk that is a token whole"
 
 
 def from_tiktoken(
@@ -31,8 +32,9 @@ def from_tiktoken(
 ) -> BPETokenizer:
     """A tiktoken rank file: a line holds a token in base64 and its rank, which is its id.
 
-    tiktoken merges any two neighbours whose bytes together are a token, lowest rank first: every
-    way to cut a token in two becomes a merge.
+    tiktoken takes a chunk that is a token whole, and in any other merges two neighbours whose bytes
+    together are a token, lowest rank first: every way to cut a token in two becomes a merge. A file
+    with a token that these merges do not make of its bytes is refused.
     """
     tokens: dict[int, bytes] = {}
     for number, line in enumerate(read_text(Path(path)).splitlines(), 1):
@@ -51,19 +53,24 @@ def from_tiktoken(
     id_of = {token: i for i, token in tokens.items()}
     if len(id_of) < len(tokens):
         raise TokenizerFormatError(f"{path}: two ranks hold the same bytes")
-    merges = []
-    for i in sorted(tokens):
-        token = tokens[i]
-        cuts = [(token[:k], token[k:]) for k in range(1, len(token))]
-        merges += [(id_of[a], id_of[b], i) for a, b in cuts if a in id_of and b in id_of]
-    return _strict(path, lambda: BPETokenizer(tokens, merges, pattern, specials, priority="new-id"))
+    merges, known = [], id_of.get
+    for i, token in sorted(tokens.items()):
+        for k in range(1, len(token)):
+            if (a := known(token[:k])) is not None and (b := known(token[k:])) is not None:
+                merges.append((a, b, i))
+
+    def build() -> BPETokenizer:
+        tokenizer = BPETokenizer(tokens, merges, pattern, specials, priority="new-id")
+        return _all_reached(tokenizer, TIKTOKEN)
+
+    return _strict(path, build)
 
 
 def to_tiktoken(tokenizer: BPETokenizer, path: str | os.PathLike) -> None:
     """Write a rank file; pattern and specials go to tiktoken.Encoding by hand. ValueError if it
     cannot say it all.
     """
-    tokens = _unique_tokens(tokenizer)
+    tokens = _unique_tokens(_all_reached(tokenizer, TIKTOKEN))
     made = [new for _, _, new in tokenizer.merges]
     if tokenizer.priority == "order" and made != sorted(made):
         raise ValueError(
@@ -155,17 +162,35 @@ def _read_hf(path: str | os.PathLike, state: dict) -> BPETokenizer:
     pattern = _hf_pattern(state.get("pre_tokenizer"))
     added = {}
     for entry in state.get("added_tokens") or []:
-        added[field(entry, "content", str)] = field(entry, "id", int)
+        content = field(entry, "content", str)
+        if not entry.get("special", True):
+            raise TokenizerFormatError(
+                f"added token {short(content)} is not special, so it is cut out of ordinary text, "
+                "which is not supported"
+            )
+        for key in ("lstrip", "rstrip", "single_word"):
+            if entry.get(key):
+                raise TokenizerFormatError(
+                    f"added token {short(content)} has {key}, which is not supported"
+                )
+        added[content] = field(entry, "id", int)
     pairs = field(model, "merges", list)
     tokenizer = _from_strings(path, field(model, "vocab", dict), pairs, pattern, list(added), added)
     if model.get("ignore_merges"):  # a chunk that is a token is taken whole: mostly the same
-        tokens = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
-        for i, token in enumerate(tokens):
-            if token and tokenizer.merge(token) != [i]:
-                raise TokenizerFormatError(
-                    f"model.ignore_merges is true and token {i} {token!r} is not what the merges "
-                    "make of its bytes, which is not supported"
-                )
+        return _all_reached(tokenizer, "model.ignore_merges is true")
+    return tokenizer
+
+
+def _all_reached(tokenizer: BPETokenizer, rule: str) -> BPETokenizer:
+    """The tokenizer, if its merges make each token of its bytes; else ValueError: `rule` is not
+    ours.
+    """
+    if missed := tokenizer.unreached():
+        token = tokenizer.token_bytes(missed[0])
+        raise ValueError(
+            f"{rule}, and token {missed[0]} {token!r} is not what the merges make of its bytes, "
+            "which is not supported"
+        )
     return tokenizer
 
 

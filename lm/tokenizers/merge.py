@@ -102,10 +102,10 @@ class Merges:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Ids of the chunks data[start:start + length], end to end (n,), and how many each has.
 
-        Each round merges the pair of lowest rank in every short chunk, which is exact only where
-        ranks are `in_order`; all other chunks are encoded one by one.
+        Each round merges the leftmost pair of lowest rank in every short chunk; all other chunks
+        are encoded one by one.
         """
-        short = (length < _HEAP_FROM) & self.in_order
+        short = length < _HEAP_FROM
         if np.count_nonzero(short) < 16:
             short[:] = False
         apart = np.flatnonzero(~short)
@@ -124,8 +124,9 @@ class Merges:
             going = best != _NONE
             done_ids.append(ids[~going])
             done_owner.append(owner[~going])
-            hit = (found == best) & going
-            hit &= ~_odd_in_run(hit)
+            at = np.flatnonzero((found == best) & going)
+            hit = np.zeros(len(ids), bool)
+            hit[at[np.diff(owner[at], prepend=-1) > 0]] = True
             ids, owner, found = self._apply(ids, owner, found, hit, going)
         for chunk in dict.fromkeys(owner.tolist()):
             rest = self._scan(ids[owner == chunk].tolist())

@@ -25,7 +25,9 @@ GPT4 = (
 )
 PATTERNS = {"gpt2": GPT2, "gpt4": GPT4}
 
-# Other spellings of the same two languages, as tiktoken and GPT-2's own code publish them.
+# Other spellings of the same two languages, as tiktoken and GPT-2's own code publish them. Not
+# tiktoken 0.14's of cl100k: its \s++$ takes the white space that ends a text whole, with its line
+# breaks.
 _SAME = {
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": "gpt2",
@@ -55,11 +57,11 @@ _SAFE_PARTS = (
         for n in ("+", "++")
     ),
     *(f"{_NO_LETTER}?{_UPPER}{a}{_LOWER}{b}{_ENDINGS}?" for a, b in ("*+", "+*")),
-    *(r"\p{N}", r"\p{N}{1,2}", r"\p{N}{1,3}", r" ?\p{N}+", r" ?\p{N}++"),
+    *(r"\p{N}", r"\p{N}{1,2}", r"\p{N}{1,3}", r"\p{N}{1,3}+", r" ?\p{N}+", r" ?\p{N}++"),
     *(
         rf" ?[^\s\p{{L}}\p{{N}}]{n}{tail}"
         for n in ("+", "++")
-        for tail in ("", r"[\r\n]*", r"[\r\n/]*")
+        for tail in ("", r"[\r\n]*", r"[\r\n]*+", r"[\r\n/]*")
     ),
     *(r"\s*[\r\n]", r"\s*[\r\n]+", r"\s++$", r"\s+(?!\S)", r"\s+", r"\s"),
 )

@@ -21,7 +21,8 @@ ALPHABETS = [
     "'srerm .",
     "\x1c \u3000a!\n\x85",
 ]
-# Split patterns that are not ours, made of the same kinds of parts: Qwen, nanochat, o200k.
+# Split patterns that are not ours, made of the same kinds of parts: Qwen, nanochat, o200k, and
+# cl100k as tiktoken 0.14 spells it.
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 OTHERS = [
@@ -31,6 +32,8 @@ OTHERS = [
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
     rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+{ENDINGS}?|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*{ENDINGS}?"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"
+    r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
 ]
 TEXT = (
     st.text(st.sampled_from(" \n\t\r'aslvre19.!/\u00a0\u017f\u4e2d\u0301\U0001f600\x1c\u2028"))
@@ -123,6 +126,15 @@ def test_no_short_string_changes_where_it_falls_into_pieces(name, alphabet):
 def test_what_regex_takes_for_white_space_re_does_too():
     """Or a piece could end before a space that follows one."""
     assert all(re.match(r"\s", c) for c in regex.findall(r"\s", "".join(map(chr, range(0x110000)))))
+
+
+def test_other_patterns_of_published_parts_are_cut_but_are_not_ours():
+    for pattern in OTHERS:
+        splitter = Splitter(pattern)
+        assert splitter.safe and not splitter.known
+    # that of tiktoken 0.14 ends the text in one chunk of white space
+    assert splitter.chunks("a\n ") == ["a", "\n "]
+    assert Splitter("gpt4").chunks("a\n ") == ["a", "\n", " "]
 
 
 def test_a_pattern_of_other_parts_is_never_cut():

@@ -73,10 +73,11 @@ def test_long_text_is_the_same_after_each_trip(trips, library_text):
         ).all()
 
 
-def test_tiktoken_reads_the_rank_file(trained, tmp_path, library_text):
+def test_tiktoken_reads_the_rank_file(trained, tmp_path, library_text, monkeypatch):
     load = pytest.importorskip("tiktoken.load")
     import tiktoken
 
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")  # or it keeps the file in /tmp, by its path
     formats.to_tiktoken(trained, tmp_path / "ranks")
     ranks = load.load_tiktoken_bpe(str(tmp_path / "ranks"))
     encoding = tiktoken.Encoding(
@@ -163,7 +164,7 @@ def test_ignore_merges_is_read_where_it_changes_nothing(trained, tmp_path):
     assert formats.from_hf(tmp_path / "t.json").encode("the import") == trained.encode("the import")
     state["model"]["merges"].pop()  # now no merge makes the last token
     (tmp_path / "t.json").write_text(json.dumps(state))
-    with pytest.raises(tokenizers.TokenizerFormatError, match="ignore_merges is true and token"):
+    with pytest.raises(tokenizers.TokenizerFormatError, match="ignore_merges is true, and token"):
         formats.from_hf(tmp_path / "t.json")
 
 
@@ -186,6 +187,50 @@ def test_two_pairs_that_make_one_token_follow_tiktoken(tmp_path):
         for text in ("".join(letters), "".join(letters) * 12):
             assert ours.encode_ordinary(text) == theirs.encode_ordinary(text)
             assert ours.encode_to_numpy(text).tolist() == theirs.encode_ordinary(text)
+
+
+def test_a_token_that_merges_do_not_reach_is_refused(tmp_path):
+    """tiktoken gives [256] for abc, where ours gave [97, 98, 99]."""
+    import base64
+
+    tokens = {b: bytes([b]) for b in range(256)} | {256: b"abc"}
+    lines = [f"{base64.b64encode(t).decode()} {i}" for i, t in tokens.items()]
+    (tmp_path / "ranks").write_text("\n".join(lines))
+    with pytest.raises(tokenizers.TokenizerFormatError, match=r"ranks: tiktoken.*token 256 b'abc'"):
+        formats.from_tiktoken(tmp_path / "ranks", "gpt2")
+    with pytest.raises(ValueError, match="token 256 b'abc' is not what the merges make"):
+        formats.to_tiktoken(tokenizers.BPETokenizer(tokens, []), tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"special": False}, "added token '<|x|>' is not special"),
+        ({"lstrip": True}, "added token '<|x|>' has lstrip"),
+        ({"rstrip": True}, "added token '<|x|>' has rstrip"),
+        ({"single_word": True}, "added token '<|x|>' has single_word"),
+        ({"normalized": True}, None),
+    ],
+)
+def test_an_added_token_is_refused_where_it_is_not_found_like_ours(change, reason, tmp_path):
+    hf = pytest.importorskip("tokenizers")
+    ours = tokenizers.BPETokenizer.of_merges([(97, 98, 256)], specials=("<|x|>",))
+    formats.to_hf(ours, tmp_path / "t.json")
+    state = json.loads((tmp_path / "t.json").read_text())
+    state["added_tokens"][0] |= change
+    (tmp_path / "t.json").write_text(json.dumps(state))
+    theirs = hf.Tokenizer.from_file(str(tmp_path / "t.json"))
+    text = "ab <|x|> ab<|x|>ab"
+    allowed = theirs.encode(text).ids
+    theirs.encode_special_tokens = True  # specials are text
+    found = allowed, theirs.encode(text).ids
+    assert (found == (ours.encode(text, "all"), ours.encode_ordinary(text))) == (reason is None)
+    if reason is None:
+        assert formats.from_hf(tmp_path / "t.json").encode(text, "all") == allowed
+    else:
+        with pytest.raises(tokenizers.TokenizerFormatError) as refused:
+            formats.from_hf(tmp_path / "t.json")
+        assert reason in str(refused.value)
 
 
 def test_what_a_format_cannot_say_is_an_error_not_a_loss(shuffled, tmp_path):
