@@ -23,6 +23,7 @@ from rich.text import Text
 from lm import cli, config, tokenizers
 from lm.config import Settings, one_of, within
 from lm.tokenizers import Tokenizer, formats
+from lm.tokenizers.text import encode_utf8
 
 BLOCK_LEN = 1 << 16  # characters read at a time
 NEVER_SHOWN = 40  # of the tokens that never occur
@@ -161,7 +162,7 @@ def show(cfg: ShowTokens) -> None:
 
 def compare(cfg: CompareTokenizers) -> None:
     text = read_text(cfg)
-    n_byte = len(text.encode())
+    n_byte = len(encode_utf8(text))
     table = Table("tokenizer", "ids", "tokens", "bytes per token", "ids used", "MB/s")
     for name in cfg.tokenizers.split(","):
         tokenizer = open_tokenizer(name)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lm import tokenizers
+from lm import cli, tokenizers
+from lm.tokenizer import ACTIONS
 
 ROOT = Path(__file__).parent.parent
 TEXT = "The cat sat on the mat.\r\nThe  cats\tsat;\n\n\u4e2d\U0001f600 <|endoftext|> 12345\n" * 20
@@ -101,6 +102,15 @@ def test_a_mistake_is_one_line_and_exit_code_2(folder, words, reason):
     assert reason in errors
     assert len(errors.strip().splitlines()) == 1
     assert not list(folder.glob("b.txt*"))
+
+
+@pytest.mark.parametrize("action", ["show", "compare"])
+def test_an_argument_that_is_no_text_is_told_with_its_place(action):
+    """Bytes of an argument that are not UTF-8 are lone surrogates in Python."""
+    settings, command = ACTIONS[action]
+    cfg = cli.parse(settings, [f"tokenizer{'s' * (action == 'compare')}=byte", "text=ab\udcff"])
+    with pytest.raises(ValueError, match=r"U\+DCFF at offset 2, .*: repair the text"):
+        command(cfg)
 
 
 @pytest.mark.slow

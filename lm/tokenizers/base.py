@@ -15,7 +15,7 @@ import os
 import re
 import warnings
 from array import array
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -133,10 +133,10 @@ class Tokenizer:
         ids: list[int] = []
         done = 0
         for match in _alternatives(allowed).finditer(text):
-            ids += self.encode_ordinary(text[done : match.start()], errors)
+            ids += _at(done, self.encode_ordinary, text[done : match.start()], errors)
             ids.append(self.specials[match.group()])
             done = match.end()
-        return ids + self.encode_ordinary(text[done:], errors)
+        return ids + _at(done, self.encode_ordinary, text[done:], errors)
 
     def encode_ordinary(self, text: str, errors: str = "strict") -> list[int]:
         """Ids of the text, in which specials are text like any other."""
@@ -183,9 +183,7 @@ class Tokenizer:
         try:
             return self._encode_batch(texts)
         except TextError as error:  # tell the offset in the document, not in its part
-            raise ValueError(
-                str(TextError(error.what, 0, error.offset + marks[error.index][0]))
-            ) from None
+            raise error.moved(marks[error.index][0]) from None
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """Ids that decode to exactly these bytes; for valid UTF-8 those of `encode_ordinary`."""
@@ -206,6 +204,7 @@ class Tokenizer:
         watched = _alternatives(allowed | disallowed) if allowed | disallowed else None
         reach = max(map(len, allowed | disallowed), default=1)
         held, size, wait = [], 0, 1
+        done = 0  # characters before those held
         for chunk in chunks:
             held.append(chunk)
             size += len(chunk)
@@ -215,14 +214,14 @@ class Tokenizer:
             if watched:
                 limit = len(text) - reach + 1  # a special that starts later may not be complete
                 while (match := watched.search(text)) and match.start() < limit:
-                    yield from self.encode(text[: match.end()], allowed, disallowed)
-                    text = text[match.end() :]
+                    yield from _at(done, self.encode, text[: match.end()], allowed, disallowed)
+                    done, text = done + match.end(), text[match.end() :]
                     limit = len(text) - reach + 1
                 cut = self._last_safe_cut(text[: max(limit, 0)])
             else:
                 cut = self._last_safe_cut(text)
-            yield from self.encode_ordinary(text[:cut])
-            held, size = [text[cut:]], len(text) - cut
+            yield from _at(done, self.encode_ordinary, text[:cut])
+            done, held, size = done + cut, [text[cut:]], len(text) - cut
             if size > _MUCH_HELD:
                 warnings.warn(
                     f"{size:,} characters are in memory and go on growing: {self.name} knows no "
@@ -230,7 +229,7 @@ class Tokenizer:
                     stacklevel=2,
                 )
             wait = max(2 * size, 1 << 12)
-        yield from self.encode("".join(held), allowed, disallowed)
+        yield from _at(done, self.encode, "".join(held), allowed, disallowed)
 
     # --- special tokens
 
@@ -251,10 +250,12 @@ class Tokenizer:
         for special in disallowed:
             if special in text:
                 first = _alternatives(disallowed).search(text)
-                raise ValueError(
-                    f"the text holds the special token {first.group()!r} at offset "
-                    f"{first.start()}: pass it in allowed_special, or "
-                    "disallowed_special=() to encode it as plain text"
+                raise TextError(
+                    f"the text holds the special token {first.group()!r} at offset {{offset}}: "
+                    "pass it in allowed_special, or disallowed_special=() to encode it as plain "
+                    "text",
+                    0,
+                    first.start(),
                 )
 
     # --- decoding
@@ -269,7 +270,7 @@ class Tokenizer:
             if len(ids) < _FEW:
                 return b"".join(map(self._decoder.__getitem__, ids))
             if isinstance(ids, np.ndarray):
-                if ids.dtype.kind not in "ui" or ids.min() < 0:
+                if ids.dtype.kind not in "ui" or ids.min() < 0 or ids.max() >= self.vocab_size:
                     raise self._no_id(ids)
                 numbers = ids
             else:  # far faster than np.array, and it refuses what is no integer of 0..2^32 - 1
@@ -369,6 +370,14 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"<{self.name} tokenizer, {self.vocab_size} ids, {self.fingerprint[:12]}>"
+
+
+def _at(start: int, encode: Callable[..., list[int]], *args) -> list[int]:
+    """encode(*args), whose text begins at `start` of the caller's: errors tell offsets in that."""
+    try:
+        return encode(*args)
+    except TextError as error:
+        raise error.moved(start) from None
 
 
 def _is_id(i: object) -> bool:

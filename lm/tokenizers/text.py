@@ -15,13 +15,15 @@ Batch = tuple[list[str], list[Mark]]
 
 
 class TextError(ValueError):
-    """A character that has no ids: `what` with {offset}, which counts from the start of
-    texts[index].
-    """
+    """Text that gets no ids: `what` with {offset}, which counts from the start of texts[index]."""
 
     def __init__(self, what: str, index: int, offset: int):
         super().__init__(what.replace("{offset}", str(offset)))
         self.what, self.index, self.offset = what, index, offset
+
+    def moved(self, start: int) -> "TextError":
+        """The same error told of the text in which its own begins at `start`."""
+        return TextError(self.what, 0, self.offset + start)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -56,7 +58,8 @@ def encode_texts(texts: list[str], what: str = "the text") -> list[bytes]:
         except UnicodeEncodeError as error:
             message = (
                 f"{what} holds the lone surrogate U+{ord(text[error.start]):04X} at offset "
-                '{offset}: pass errors="replace", or clean it where it is read'
+                "{offset}, which UTF-8 cannot hold: repair the text, or, in Python, "
+                'encode(text, errors="replace")'
             )
             raise TextError(message, index, error.start) from None
     return raw

@@ -77,6 +77,8 @@ def test_decode_of_arrays_and_lists_is_the_same(trained, library_text):
     assert trained.decode(ids) == trained.decode(ids.tolist()) == library_text[0]
     with pytest.raises(ValueError, match="is not an id"):
         trained.decode(ids.astype(np.int64) - 300)
+    with pytest.raises(ValueError, match="18446744073709551615 is not an id"):  # it became -1
+        trained.decode(np.array([2**64 - 1] * 300, np.uint64))
 
 
 def test_broken_utf8_follows_errors(trained):
@@ -223,6 +225,22 @@ def test_a_pair_of_surrogates_is_one_character_when_replaced(trained):
     assert trained.decode(trained.encode("\ud83d\ude00", errors="replace")) == "\U0001f600"
 
 
+@pytest.mark.parametrize("bad", ["\ud800", "\u00e9", "<|b|>"])
+def test_an_offset_counts_from_the_start_of_the_text_that_was_given(bad):
+    """It once counted from the last special, or from where a stream was cut."""
+    if bad == "\u00e9":
+        tokenizer = tokenizers.CharTokenizer("a bx\n", ("<|a|>", "<|b|>"))
+    else:
+        tokenizer = tokenizers.BPETokenizer.of_merges([], "gpt2", ("<|a|>", "<|b|>"))
+    text = "a b " * 2000 + "<|a|>" + "a b " * 3000 + "<|a|>x" + bad
+    says = f"at offset {len(text) - len(bad)}\\b"
+    with pytest.raises(ValueError, match=says):
+        tokenizer.encode(text, {"<|a|>"})
+    pieces = [text[k : k + 7] for k in range(0, len(text), 7)]
+    with pytest.raises(ValueError, match=says):
+        list(tokenizer.encode_iterable(pieces, {"<|a|>"}))
+
+
 # --- documents and processes
 
 
@@ -296,6 +314,24 @@ def test_scan_heap_and_rounds_agree_with_the_reference(chunks, seed):
     assert [part.tolist() for part in np.split(ids, np.cumsum(count)[:-1])][
         : len(chunks)
     ] == expected
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    words=st.sets(st.text("abc", min_size=2, max_size=6).map(str.encode), max_size=30),
+    chunks=st.lists(st.text("abc", min_size=1, max_size=20).map(str.encode), min_size=40),
+)
+def test_rounds_need_no_order_of_the_merges(words, chunks):
+    """In rank files a token may rank before its parts do."""
+    ids = {word: 256 + k for k, word in enumerate(words)}
+    ids |= {bytes([b]): b for b in range(256)}
+    cuts = [(word[:k], word[k:], ids[word]) for word in words for k in range(1, len(word))]
+    merges = [(ids[a], ids[b], new) for a, b, new in cuts if a in ids and b in ids]
+    merger = Merges(merges, range(256), by_new_id=True)
+    expected = [merger._scan(list(chunk)) for chunk in chunks]
+    length = np.array([len(chunk) for chunk in chunks], np.int64)
+    found, count = merger.encode_many(b"".join(chunks), np.cumsum(length) - length, length)
+    assert [part.tolist() for part in np.split(found, np.cumsum(count)[:-1])] == expected
 
 
 # --- the peers
