@@ -76,10 +76,11 @@ def prepare_corpus(cfg: CorpusConfig) -> Path:
         (tmp / "corpus.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 
     seconds = store.build_once(folder, make, lambda f: store.read_json(f / "corpus.json", CORPUS))
-    splits = store.read_json(folder / "corpus.json")["splits"]
-    n_bytes = sum(s["n_bytes"] for s in splits.values())
-    n_documents = sum(s["n_documents"] for s in splits.values())
-    _say("corpus", cfg.name, seconds, f"{n_bytes / 1e6:.1f} MB in {n_documents:,} documents")
+    about = store.read_json(folder / "corpus.json")
+    n_bytes, n = (sum(s[k] for s in about["splits"].values()) for k in ("n_bytes", "n_documents"))
+    one = about["split_by"] == "position" and n == 2  # the two parts of a text that was cut
+    documents = "1 document" if one else f"{n:,} documents"
+    _say("corpus", cfg.name, seconds, f"{n_bytes / 1e6:.1f} MB in {documents}")
     return folder
 
 

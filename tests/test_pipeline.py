@@ -69,6 +69,14 @@ def test_one_changed_byte_of_the_text_rebuilds_everything(cfg, tmp_path, stages)
     assert stages(cfg(*words)) == BUILT
 
 
+@pytest.mark.parametrize(("n", "says"), [(1, "in 1 document"), (200, "in 200 documents")])
+def test_a_text_that_is_cut_in_two_is_told_as_one_document(n, says, cfg, tmp_path, caplog):
+    (tmp_path / "t.jsonl").write_text("".join(f'{{"text": "line {k}"}}\n' for k in range(n)))
+    with caplog.at_level(logging.INFO):
+        pipeline.prepare_corpus(cfg("corpus=files", f"corpus.path={tmp_path}/t.jsonl").corpus)
+    assert caplog.messages[-1].endswith(says)
+
+
 def test_another_version_of_regex_rebuilds_the_tokenizer(cfg, tiny, stages, monkeypatch):
     words = (*tiny, "tokenizer=bpe", "tokenizer.vocab_size=300")
     stages(cfg(*words))

@@ -159,4 +159,6 @@ def _check(file: Pinned, body: bytes) -> bytes:
 
 
 def _way_out(file: Pinned) -> str:
+    if local := os.environ.get("LM_DATA_DIR"):
+        return f"LM_DATA_DIR={local} holds no {file.name}: put the file there"
     return f"put the file into a folder as {file.name} and set LM_DATA_DIR to that folder"

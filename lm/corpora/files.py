@@ -28,6 +28,7 @@ SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")  # what is looked for in f
 # A .gz may unpack to MAX_RATIO times its size, or to MAX_SMALL bytes if that is more. Text packs
 # 3 to 10 times smaller; past 100 times it is a bomb, or has nothing to learn from.
 MAX_RATIO, MAX_SMALL = 100, 1 << 26
+REPLACE = "have lm.train put U+FFFD in such places with corpus.errors=replace"
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -76,7 +77,7 @@ class Files(Corpus):
         try:
             return data.decode("utf-8", self.cfg.errors)
         except UnicodeDecodeError as error:
-            way_out = "convert it, or put U+FFFD in such places with corpus.errors=replace"
+            way_out = f"convert it, or {REPLACE}"
             if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                 way_out = "it looks like UTF-16, so convert it: iconv -f UTF-16 -t UTF-8"
             raise ValueError(
@@ -96,11 +97,12 @@ class Files(Corpus):
             fields = record.items() if isinstance(record, dict) else ()
             known = ", ".join(key for key, value in fields if isinstance(value, str))
             hint = f"fields of text are {known}"[:200] if known else "there is none that does"
-            raise ValueError(f"{place}: no field {name} holds text; {hint} (corpus.field)")
+            way_out = f": rename one to {name}, or have lm.train read it with corpus.field"
+            raise ValueError(f"{place}: no field {name} holds text; {hint}{way_out * bool(known)}")
         if self.cfg.errors == "strict" and (bad := SURROGATE.search(text)):
             raise ValueError(
                 f"{place}: \\u{ord(bad[0]):x} is half a character, which UTF-8 cannot hold; "
-                "repair it, or put U+FFFD in such places with corpus.errors=replace"
+                f"repair it, or {REPLACE}"
             )
         return SURROGATE.sub("\ufffd", text)
 

@@ -15,12 +15,17 @@ print(tokenizer.decode(model.generate(ids, max_new_tokens=40)[0]))""",
     "tokenizers": """from tokenizers import Tokenizer
 
 print(Tokenizer.from_file("{name}/tokenizer.json").encode("The king").ids)""",
-    "tiktoken": """import json
-import tiktoken
-from tiktoken.load import load_tiktoken_bpe
+    # not tiktoken's own load_tiktoken_bpe: it keeps what it once read from a path, for good
+    "tiktoken": """import base64
+import json
+from pathlib import Path
 
-about = json.load(open("{name}/encoding.json"))
-encoding = tiktoken.Encoding(**about, mergeable_ranks=load_tiktoken_bpe("{name}/ranks.tiktoken"))
+import tiktoken
+
+about = json.loads(Path("{name}/encoding.json").read_bytes())
+lines = Path("{name}/ranks.tiktoken").read_bytes().splitlines()
+ranks = {{base64.b64decode(token): int(rank) for token, rank in map(bytes.split, lines)}}
+encoding = tiktoken.Encoding(**about, mergeable_ranks=ranks)
 print(encoding.encode("The king"))""",
 }
 

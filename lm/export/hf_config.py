@@ -39,7 +39,8 @@ def family(cfg: Any) -> str:
     if found[best]:
         raise ValueError(
             f"no class of transformers computes this model; {best}, the nearest, differs in "
-            f"{', '.join(found[best])}"
+            f"{', '.join(found[best])}; train with model=llama or model=gpt2 (format=tokenizers "
+            "exports the tokenizer of any run)"
         )
     return best
 

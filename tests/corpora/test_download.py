@@ -298,6 +298,13 @@ def test_lm_data_dir_without_the_file_falls_back_to_the_network(serve, tmp_path,
     assert download.find(file, tmp_path / "cache").read_bytes() == BODY
 
 
+def test_lm_data_dir_without_the_file_is_told_where_the_network_fails(serve, tmp_path, monkeypatch):
+    monkeypatch.setenv("LM_DATA_DIR", "/nowhere")
+    file, _ = serve(send(b"gone", 404))
+    with pytest.raises(FileNotFoundError, match=r"LM_DATA_DIR=/nowhere holds no text\.txt: put"):
+        download.find(file, tmp_path)
+
+
 @needs_data
 def test_names_are_one_document_a_line(monkeypatch):
     monkeypatch.setenv("LM_DATA_DIR", DATA_DIR)

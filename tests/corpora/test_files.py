@@ -214,11 +214,12 @@ def test_the_field_is_chosen_by_its_name():
         ("9" * 10_000, "is not JSON"),
         ("[1]", "no field text holds text"),
         ("null", "no field text holds text"),
-        ('{"title": "x", "body": "y", "n": 1}', "fields of text are title, body"),
+        ('{"title": "x", "body": "y", "n": 1}', "fields of text are title, body: rename one"),
+        ('{"body": "y"}', "or have lm.train read it with corpus.field"),
         ('{"text": 3}', "no field text holds text; there is none that does"),
         ('{"text": null}', "no field text holds text"),
         ('{"text": "\\ud800"}', r"\\ud800 is half a character.*corpus.errors=replace"),
-        (json.dumps({"k" * 10_000: "x"}), "fields of text are k+ "),
+        (json.dumps({"k" * 10_000: "x"}), "fields of text are k+: "),
     ],
 )
 def test_a_bad_line_is_named_by_its_number_in_one_short_line(line, says):
