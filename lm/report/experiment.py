@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from lm import store
-from lm.report import effects, figures, floors, lr_range, records, scaling
+from lm.report import effects, figures, floors, lr_range, paired, records, scaling
 from lm.report.records import Arm, Record
 from lm.sweep import arms as folding
 
 MARK = "<!-- results -->"
 COLUMNS = ("corpus", "arm", "seed", "status", "val_bpb", "best_step", "val_bpb_end", "val_loss_end")
 COLUMNS += ("steps", "tokens", "seconds", "n_params", "flops", "commit", "date")
-# Two-sided 95 % quantiles of Student's t for 1 to 10 degrees of freedom; then the normal's.
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 SKELETON = """# {name}
 
 ## Question
@@ -208,8 +206,7 @@ def behind(arm: Arm, best: Arm) -> str:
         return ""
     if spread is None:
         return f"{mean:+.4f}"
-    t = T95[len(pairs) - 2] if len(pairs) - 2 < len(T95) else 1.96
-    return f"{mean:+.4f} +- {t * spread / math.sqrt(len(pairs)):.4f}"
+    return f"{mean:+.4f} +- {paired.t95(len(pairs) - 1) * spread / math.sqrt(len(pairs)):.4f}"
 
 
 def footer(runs: Sequence[Record]) -> str:

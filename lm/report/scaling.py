@@ -17,6 +17,7 @@ from lm.report import figures
 from lm.report.records import Arm
 
 EXPONENTS = np.linspace(0.05, 1.5, 30)  # tried for alpha and for beta, then refined
+CELLS = 3  # of that grid, the best, each refined: the best law need not be by the best of them
 HELD_OUT = "_held_out"  # ends the name of runs that the fit does not see
 DRAWS = 200  # of the bootstrap
 ABOUT = (
@@ -45,15 +46,18 @@ def fit(n: np.ndarray, d: np.ndarray, bpb: np.ndarray) -> Law:
     """The law with the least squared error; its constants are not negative.
 
     For given exponents the law is linear in the rest, so the exponents alone are searched, on a
-    grid and then on finer ones around its best point. n, d and bpb are (points,) each.
+    grid and then on finer ones around its best cells. n, d and bpb are (points,) each.
     """
     if len(np.unique(n)) < 3 or len(np.unique(d)) < 3:
         raise ValueError("a scaling law needs at least three sizes and three budgets")
-    alphas = betas = EXPONENTS
-    for _ in range(3):
-        law, i, j = _best(n, d, bpb, alphas, betas)
-        alphas, betas = _around(alphas, i), _around(betas, j)
-    return law
+    found = []
+    for best in _best(n, d, bpb, EXPONENTS, EXPONENTS, CELLS):
+        alphas = betas = EXPONENTS
+        for _ in range(3):
+            alphas, betas = _around(alphas, best[2]), _around(betas, best[3])
+            (best,) = _best(n, d, bpb, alphas, betas, 1)
+        found.append(best)
+    return min(found, key=lambda best: best[0])[1]
 
 
 def _around(exponents: np.ndarray, k: int) -> np.ndarray:
@@ -61,9 +65,9 @@ def _around(exponents: np.ndarray, k: int) -> np.ndarray:
 
 
 def _best(
-    n: np.ndarray, d: np.ndarray, bpb: np.ndarray, alphas: np.ndarray, betas: np.ndarray
-) -> tuple[Law, int, int]:
-    """The best law on a grid of exponents, and where on the grid it lies."""
+    n: np.ndarray, d: np.ndarray, bpb: np.ndarray, alphas: np.ndarray, betas: np.ndarray, k: int
+) -> list[tuple[float, Law, int, int]]:
+    """The best k laws on a grid of exponents: the squared error, the law, its place on the grid."""
     # Sizes and budgets around 1, or the powers would differ by many orders of magnitude.
     n0, d0 = np.exp(np.log(n).mean()), np.exp(np.log(d).mean())
     p, q = np.meshgrid(alphas, betas, indexing="ij")  # (I, J)
@@ -76,10 +80,14 @@ def _best(
     error[(w < 0).any(-1)] = np.inf
     if not np.isfinite(error).any():
         raise ValueError("no law with positive constants fits: do larger models and budgets help?")
-    i, j = np.unravel_index(error.argmin(), error.shape)
-    floor, a, b = w[i, j]
-    alpha, beta = float(p[i, j]), float(q[i, j])
-    return Law(float(floor), float(a * n0**alpha), float(b * d0**beta), alpha, beta), i, j
+    found = []
+    for place in np.argsort(error, axis=None)[: min(k, np.isfinite(error).sum())]:
+        i, j = np.unravel_index(place, error.shape)
+        floor, a, b = map(float, w[i, j])
+        alpha, beta = float(p[i, j]), float(q[i, j])
+        law = Law(floor, float(a * n0**alpha), float(b * d0**beta), alpha, beta)
+        found.append((float(error[i, j]), law, int(i), int(j)))
+    return found
 
 
 def bootstrap(scores: Sequence[Sequence[float]], n: np.ndarray, d: np.ndarray) -> list[Law]:
