@@ -1,5 +1,6 @@
 """Reports: runs are read as they lie, folded by seed, and never ranked where it would be wrong."""
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -176,9 +177,42 @@ def test_an_experiment_gets_its_table_its_plot_and_its_line_in_the_index(fake_ru
     assert "transformer 1.5100 +- 0.0100, 0.5000 ahead" in index and "abcdef0" in index
 
 
+def test_fewer_complete_runs_than_were_written_are_refused(fake_run, tmp_path):
+    """One run of the experiment's name, on another text, took the place of 36 that were there."""
+    runs = three_arms(fake_run)
+    folder = tmp_path / "experiments/900_x"
+    folder.parent.mkdir()
+    experiment.write(folder, runs)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match="has 9 complete runs and would have 1: run the missing"):
+        experiment.write(folder, runs[:1])
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    (folder / "results.csv").unlink()
+    experiment.write(folder, runs[:1])
+
+
+def test_every_table_of_an_experiment_has_its_bars_replaced(fake_run):
+    for i, pattern in enumerate(("a|b", "c|d")):
+        for lr in ("0.1", "0.2"):
+            words = ("tokenizer=bpe", f"tokenizer.pattern={pattern}", f"optimizer.lr={lr}")
+            fake_run(f"outputs/sweeps/d/{lr}/{i}", *words)
+    arms = records.arms(records.find([Path("outputs")]))
+    assert "a|b" in arms[0].label
+    rows = [row for row in experiment.block(arms).splitlines() if row.startswith("| ")]
+    assert len(rows) == 10
+    assert {row.count("|") for row in rows} == {10, 8}  # of the arms, and of the settings
+
+
+def test_best_of_arms_that_tie_is_told_though_one_has_a_single_seed():
+    rows = [("a", "2.0"), ("b", "1.0"), ("b", "3.0")]
+    table = [{"corpus": "c", "arm": a, "status": "done", "val_bpb": v} for a, v in rows]
+    assert experiment.best_of(table) == "c: a 2.0000, 0.0000 ahead"
+
+
 def test_a_grid_s_settings_are_compared_where_all_else_is_equal(fake_run):
-    """Arms that are missing must not count: here the worse norm lacks the better activation."""
-    scores = {("rmsnorm", "gelu"): 2.0, ("rmsnorm", "relu2"): 1.0, ("layernorm", "gelu"): 2.1}
+    """Arms that are missing must not count: the better norm lacks the better activation, and by
+    the mean of all runs it was the worse one."""
+    scores = {("rmsnorm", "gelu"): 2.0, ("rmsnorm", "relu2"): 1.0, ("layernorm", "gelu"): 1.9}
     for i, ((norm, activation), score) in enumerate(scores.items()):
         for seed in (0, 1):
             words = [f"model.norm={norm}", f"model.activation={activation}", f"seed={seed}"]
@@ -186,10 +220,10 @@ def test_a_grid_s_settings_are_compared_where_all_else_is_equal(fake_run):
     runs = records.find([Path("outputs")])
     table = effects.table(records.arms(runs)).splitlines()
     assert table[2:4] == [
-        "| model.norm | rmsnorm | 1.5050 | 4 |  |  |  |",
-        "| model.norm | layernorm | 2.1050 | 2 | +0.1000 | +0.1000 | +0.1000 |",
+        "| model.norm | layernorm | 1.9050 | 2 |  |  |  |",
+        "| model.norm | rmsnorm | 2.0050 | 2 | +0.1000 | +0.1000 | +0.1000 |",
     ]
-    assert table[5] == "| model.activation | gelu | 2.0550 | 4 | +1.0000 | +1.0000 | +1.0000 |"
+    assert table[5] == "| model.activation | gelu | 2.0050 | 2 | +1.0000 | +1.0000 | +1.0000 |"
     assert effects.table(records.arms(runs[:4])) == ""  # one setting alone has its table already
 
 
@@ -219,6 +253,39 @@ def test_sizes_crossed_with_budgets_give_a_law_and_what_it_said_of_the_run_held_
     row = re.search(r"D = 1,600,000 \| (.*?) \| .*? \| (.*?) \|", text)
     predicted, measured = row.groups()
     assert float(predicted) == pytest.approx(float(measured), abs=1e-3)
+
+
+def test_each_text_has_a_law_of_its_own(fake_run, monkeypatch):
+    """One law was drawn through the points of all texts."""
+    runs = []
+    for i, (width, tokens) in enumerate(itertools.product((32, 48, 64), (200, 400, 800))):
+        run = records.read(fake_run(f"outputs/sweeps/d/s/{i}"))
+        run.settings |= {"model.n_embd": width, "train.tokens": tokens}
+        run.summary |= {"n_params": 24 * width**2 + 10 * width, "tokens": tokens}
+        run.summary["best_val_bpb"] = 0.9 + 20 / width + 30 / tokens**0.5
+        other = dataclasses.replace(
+            run,
+            settings=run.settings | {"corpus.name": "names"},
+            data={"tokens": run.data["tokens"] | {"corpus": "c2"}},
+            summary=run.summary | {"best_val_bpb": run.score / 2},
+        )
+        runs += [run, other]
+    drawn = []
+    monkeypatch.setattr(figures, "chart", lambda series, *_: drawn.extend(series))
+    experiment.draw(records.arms(runs), Path("curves.svg"))
+    lines = {s.label: s.y for s in drawn if not s.dots}
+    assert len(lines) == 6
+    hard, easy = (lines[f"{name}, N = 24,576"] for name in ("pydocs", "names"))
+    assert easy[0] == pytest.approx(hard[0] / 2, rel=1e-3)
+
+
+def test_widths_of_different_models_make_no_law(fake_run):
+    runs = [records.read(fake_run(f"outputs/sweeps/d/s/{i}")) for i in range(3)]
+    for run, width in zip(runs, (32, 64, 96), strict=True):
+        run.settings |= {"model.n_embd": width, "train.tokens": width}
+    assert scaling.is_one(records.arms(runs))
+    runs[0].settings["model.name"] = "gru"
+    assert not scaling.is_one(records.arms(runs))
 
 
 def test_a_range_test_is_told_by_its_rate_and_ranked_by_no_score(fake_run):

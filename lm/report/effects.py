@@ -11,9 +11,10 @@ from lm.report.records import Arm
 from lm.sweep import arms as folding
 
 ABOUT = (
-    "Each row averages over all that the grid combines with the value; behind: the mean difference "
-    "to the best value, where the other settings and the seed are the same, and its range over the "
-    "other settings."
+    "Each row averages over the runs whose other settings and seed are there with every value of "
+    "the setting, or over all of its value if there are none; behind: the mean difference to the "
+    "best value, where the other settings and the seed are the same, and its range over the other "
+    "settings."
 )
 
 
@@ -42,6 +43,12 @@ def rows(key: str, arms: Sequence[Arm], chosen: Sequence[dict[str, str]]) -> lis
         others = tuple(sorted((k, v) for k, v in words.items() if k != key))
         found = {run.seed: run.score for run in arm.done if run.score is not None}
         scores[words.get(key, "")][others] = found
+    shared = set.intersection(*({(place, seed) for place, runs in places.items() for seed in runs}
+                                for places in scores.values()))  # fmt: skip
+    if shared:  # what one value lacks must not count for another
+        for places in scores.values():
+            for place, runs in places.items():
+                places[place] = {s: x for s, x in runs.items() if (place, s) in shared}
     means = {v: mean([s for r in places.values() for s in r.values()])
              for v, places in scores.items()}  # fmt: skip
     ranked = sorted((v for v in scores if means[v] is not None), key=lambda v: means[v])
@@ -52,9 +59,8 @@ def rows(key: str, arms: Sequence[Arm], chosen: Sequence[dict[str, str]]) -> lis
         gaps = differences(scores[value], scores[ranked[0]])
         if value != ranked[0] and gaps:
             cells[2:] = [f"{g:+.4f}" for g in (mean(gaps), min(gaps), max(gaps))]
-        lines.append(
-            f"| {key} | {records.short(key if key == 'arm' else '', value)} | {' | '.join(cells)} |"
-        )
+        name = records.short(key if key == "arm" else "", value)
+        lines.append(records.table_row((key, name, *cells)))
     return lines
 
 

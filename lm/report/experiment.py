@@ -53,7 +53,10 @@ ABOUT = (
 
 
 def write(folder: Path, runs: Sequence[Record]) -> list[Path]:
-    """Fill the folder from the runs; return the files written. ValueError if none is complete."""
+    """Fill the folder from the runs; return the files written.
+
+    ValueError if none is complete, or fewer than the folder's results.csv has.
+    """
     arms = records.arms(runs)
     done = [arm for arm in arms if arm.n]
     if not done:
@@ -61,8 +64,15 @@ def write(folder: Path, runs: Sequence[Record]) -> list[Path]:
             f"no complete run is called {folder.name}: run "
             f"python -m lm.train -m experiment={folder.name}"
         )
-    folder.mkdir(exist_ok=True)
     table = rows(arms)
+    n, n_before = n_done(table), n_done(read_csv(folder / "results.csv"))
+    if n < n_before:
+        raise ValueError(
+            f"{folder / 'results.csv'} has {n_before} complete runs and would have {n}: run the "
+            f"missing arms with python -m lm.train -m experiment={folder.name}, or delete it to "
+            "begin anew"
+        )
+    folder.mkdir(exist_ok=True)
     store.atomic_write(folder / "results.csv", to_csv(table))
     draw(done, folder / "curves.svg")
     readme = folder / "README.md"
@@ -79,8 +89,10 @@ def draw(arms: Sequence[Arm], path: Path) -> None:
     if lr_range.is_one(arms):
         lr_range.draw(arms, path)
         return
-    if scaling.is_one(arms):
-        scaling.draw(arms, path)
+    corpora = dict.fromkeys(arm.runs[0].corpus for arm in arms)
+    groups = [[arm for arm in arms if arm.runs[0].corpus == corpus] for corpus in corpora]
+    if all(map(scaling.is_one, groups)):
+        scaling.draw(groups, path)
         return
     x = axis(arms)
     figures.curves(panels(arms, x), path, x)
@@ -193,7 +205,7 @@ def corpus_table(group: Sequence[Arm]) -> str:
             f"{summary['n_params']:,}",
             f"{statistics.fmean(r.summary['seconds'] for r in arm.done):.0f}",
         )
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(records.table_row(cells))
     return "\n".join(lines)
 
 
@@ -258,7 +270,7 @@ def index_text(root: Path) -> str:
             max((row["date"] for row in table), default=""),
             ", ".join(sorted({row["commit"] for row in table} - {""})),
         )
-        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+        lines.append(records.table_row(cells))
     return "\n".join(lines) + "\n"
 
 
@@ -270,9 +282,10 @@ def best_of(table: Sequence[dict[str, str]]) -> str:
         for row in table:
             if row["corpus"] == corpus and row["status"] == "done" and row["val_bpb"]:
                 values.setdefault(row["arm"], []).append(float(row["val_bpb"]))
-        ranked = sorted((*folding.mean_and_spread(v), arm) for arm, v in values.items())
+        ranked = sorted((folding.mean_and_spread(v)[0], arm) for arm, v in values.items())
         if ranked:
-            mean, spread, arm = ranked[0]
+            mean, arm = ranked[0]
+            spread = folding.mean_and_spread(values[arm])[1]
             line = f"{corpus}: {without(arm, corpus)} {mean:.4f}"
             line += "" if spread is None else f" +- {spread:.4f}"
             line += f", {ranked[1][0] - mean:.4f} ahead" if len(ranked) > 1 else ""
@@ -285,6 +298,10 @@ def section(text: str, title: str) -> str:
     match = re.search(rf"^#+ {title}\s*\n+(.*?)(?=\n\s*\n|\n#|\Z)", text, re.M | re.S)
     found = " ".join(match.group(1).split()) if match else ""
     return "" if found.startswith("#") else found
+
+
+def n_done(table: Sequence[dict[str, Any]]) -> int:
+    return sum(row["status"] == "done" for row in table)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lm.report import figures
+from lm.report import figures, records
 from lm.report.records import Arm, Record
 
 WIDTH = 0.5  # decades of the rate over which a slope is fitted
@@ -73,7 +73,7 @@ def block(arms: Sequence[Arm]) -> str:
         each = ", ".join(f"{suggested(rates, row):.1e}" for row in losses)
         best = f"{suggested(rates, losses.mean(0)):.1e}"
         lowest = f"{places[levels.argmin()]:.1e}"
-        lines.append(f"| {arm.label} | {best} | {each} | {lowest} | {arm.n} |")
+        lines.append(records.table_row((arm.label, best, each, lowest, str(arm.n))))
     return "\n".join(lines)
 
 

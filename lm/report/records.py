@@ -328,6 +328,11 @@ def short(key: str, value: Any) -> str:
     return value if says_it else f"{name}{value}"
 
 
+def table_row(cells: Sequence[str]) -> str:
+    """A row of a Markdown table; a | within a cell, which would end it, as a /."""
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
 def words(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
     """The keys and values of a command line that decide the score, the seed left out."""
     for word in overrides:

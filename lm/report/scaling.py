@@ -117,8 +117,9 @@ def held_out(arm: Arm) -> bool:
 def is_one(arms: Sequence[Arm]) -> bool:
     """Whether the arms cross at least three sizes of one model with three budgets of tokens."""
     settings = [arm.runs[0].settings for arm in arms if not held_out(arm)]
-    return all(len({s.get(key) for s in settings} - {None}) >= 3
-               for key in ("model.n_embd", "train.tokens"))  # fmt: skip
+    one_model = len({s.get("model.name") for s in settings}) == 1
+    return one_model and all(len({s.get(key) for s in settings} - {None}) >= 3
+                             for key in ("model.n_embd", "train.tokens"))  # fmt: skip
 
 
 def points(arms: Sequence[Arm]) -> tuple[np.ndarray, np.ndarray]:
@@ -169,17 +170,20 @@ def interval(values: Sequence[float], digits: int) -> str:
     return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
-def draw(arms: Sequence[Arm], path: Path) -> None:
-    """Measured points, one colour a size, and the law through them, over the tokens."""
-    n, d = points(arms)
-    seen = np.array([not held_out(arm) for arm in arms])
-    scores = np.array([arm.mean for arm in arms])
-    law = fit(n[seen], d[seen], scores[seen])
-    grid = np.geomspace(d.min(), d.max(), 60)
+def draw(groups: Sequence[Sequence[Arm]], path: Path) -> None:
+    """Measured points, one colour a corpus and size, and each corpus's law through its own, over
+    the tokens. A group holds the arms of one corpus."""
     series = []
-    for size in np.unique(n):
-        at = n == size
-        label = f"N = {size:,.0f}" + ("" if seen[at].any() else ", held out")
-        series.append(figures.Series(label, grid, law.predict(size, grid)))
-        series.append(figures.Series(label, d[at], scores[at], dots=True))
+    for arms in groups:
+        n, d = points(arms)
+        seen = np.array([not held_out(arm) for arm in arms])
+        scores = np.array([arm.mean for arm in arms])
+        law = fit(n[seen], d[seen], scores[seen])
+        grid = np.geomspace(d.min(), d.max(), 60)
+        where = f"{arms[0].runs[0].corpus_name}, " * (len(groups) > 1)
+        for size in np.unique(n):
+            at = n == size
+            label = f"{where}N = {size:,.0f}" + ("" if seen[at].any() else ", held out")
+            series.append(figures.Series(label, grid, law.predict(size, grid)))
+            series.append(figures.Series(label, d[at], scores[at], dots=True))
     figures.chart(series, path, "training tokens D", "val/bpb")
