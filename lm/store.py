@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import secrets
@@ -100,6 +101,15 @@ def read_json(path: Path, form: Any = object) -> Any:
     if wrong := misfit(value, form):
         raise DamagedError(f"{path} is not what was written: {wrong}")
     return value
+
+
+def finite(value: Any) -> Any:
+    """The value with None for each number in it that JSON has no word for: NaN and infinities."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def misfit(value: Any, form: Any, where: str = "it") -> str:

@@ -139,6 +139,17 @@ def test_the_page_holds_its_data_whatever_the_text(subject):
     assert not re.search(r"(?:src|href)=[\"'](?!#)", html)  # nothing to fetch
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_a_model_of_no_numbers_gives_a_page_that_can_be_read(cfg, tiny):
+    subject = Subject.untrained(cfg(*tiny, *TINY_TRANSFORMER))
+    with torch.no_grad():
+        subject.model.norm.weight[0] = torch.nan
+    html = page.html(look(subject, "the cat"))
+    data = re.search(r'<script id="data"[^>]*>(.*?)</script>', html, re.S).group(1)
+    bits = json.loads(data, parse_constant=pytest.fail)["bits"]
+    assert bits == [None] * 7
+
+
 @pytest.mark.slow
 def test_a_page_of_128_tokens_of_gpt2s_size_is_under_5_megabytes():
     """124M parameters are slow to make: what fills the page has the same size with random maps."""

@@ -374,6 +374,21 @@ def test_the_band_covers_what_all_seeds_have(tmp_path):
     assert low.tolist() == [4.0, 2.0, 1.0] and high.tolist() == [6.0, 4.5, 3.0]
 
 
+def test_seeds_that_end_at_different_places_alone_are_one_point():
+    line = figures.Line("a", [([1000], [2.0]), ([1200], [3.0])])
+    assert [v.tolist() for v in line.band()] == [[1100], [2.5], [2.0], [3.0]]
+
+
+def test_a_dollar_in_a_label_is_no_formula(tmp_path):
+    """`$^$` stopped matplotlib: a formula of nothing but a sign for a power."""
+    label = "a$^$b|x"
+    line = figures.Line(label, [([0, 10], [4.0, 2.0])])
+    figures.curves([figures.Panel(label, [line], {label: 1.0})], tmp_path / "a.svg")
+    figures.chart([figures.Series(label, [1, 10], [4.0, 2.0])], tmp_path / "b.svg", "x", "y")
+    for name in "ab":  # what is drawn stands in a comment
+        assert f"<!-- {label}" in (tmp_path / f"{name}.svg").read_text()
+
+
 # ------------------------------------------------------------------------------------- command
 
 
@@ -507,6 +522,29 @@ def test_perplexities_of_different_tokenizers_are_not_shown_and_the_reason_is(fa
     assert "Bits per byte" in corpus["note"]
 
 
+def test_what_strangers_wrote_reaches_neither_the_terminal_nor_the_page_raw(fake_run, tmp_path):
+    """A NaN in a list left the page blank, `ratio:NaN` in a sample became `ratio:null`, a value
+    that is no number was drawn as 0, and a file's name could clear the terminal."""
+    path = fake_run("outputs/runs/d/a", scores=(8.0, math.nan, math.inf, 2.0))
+    data = json.loads((path / "data.json").read_text())
+    data["corpus"] = {"source": {"files": [{"name": "\x1b[2Jtext"}]}}
+    (path / "data.json").write_text(json.dumps(data))
+    (path / "samples.jsonl").write_text('{"step": 0, "prompt": "T", "text": "ratio:NaN"}\n')
+    (run,) = records.find([Path("outputs")])
+    run.settings["corpus.name"] = "files"
+    run.settings["optimizer.betas"] = [math.nan, 0.9]
+    run.summary["corpus/floor_bpb"] = math.nan
+    assert floors.exact(run) == {}
+    view = board.view([run], [])
+    assert view["runs"][0]["val"] == [[0, 0.0, 8.0], [300, 3.0, 2.0]]
+    assert "\x1b" not in report_page.table(view["corpora"][0])
+    html = report_page.html(view, {"watch": False})
+    text = re.search(r'id="data">(.*?)</script>', html)[1]
+    (shown,) = json.loads(text, parse_constant=pytest.fail)["runs"]
+    assert shown["settings"]["optimizer.betas"] == [None, 0.9]
+    assert shown["samples"] == [[0, "T", "ratio:NaN"]]
+
+
 def test_by_folds_all_that_is_not_named(fake_run):
     for i, (model, lr) in enumerate([("gru", 0.1), ("gru", 0.2), ("mlp", 0.1)]):
         fake_run(f"outputs/runs/d/{i}", f"model={model}", f"optimizer.lr={lr}")
@@ -558,6 +596,31 @@ def test_the_page_works_in_a_browser(page, width, dark):
         assert "running" in browser.text("#all") and "<b>boom</b>" in browser.text("#all")
         assert browser.errors() == []
         assert len(browser.screenshot()) > 10_000
+
+
+@needs_browser
+def test_one_run_has_no_settings_or_differences_to_go_to(fake_run, tmp_path):
+    fake_run("outputs/runs/d/a")
+    one = config.ReportConfig(out=str(tmp_path / "page.html"))
+    report_page.write(one, [Path("outputs")], quiet=True)
+    with Browser() as browser:
+        browser.open(tmp_path / "page.html")
+        assert browser.text("nav").split() == ["Leaderboard", "Curves", "Samples", "Runs"]
+        assert "Choose two runs" not in browser.text("main")
+        assert browser.errors() == []
+
+
+@needs_browser
+def test_seeds_that_end_at_different_places_alone_are_drawn_on_the_page(fake_run, tmp_path):
+    for seed in (0, 1):
+        path = fake_run(f"outputs/runs/d/{seed}", f"seed={seed}")
+        row = {"step": 1, "tokens": 1000 + 200 * seed, "seconds": 1.0, "val/bpb": 2.0 + seed}
+        (path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    report_page.write(config.ReportConfig(out=str(tmp_path / "page.html")), [Path("outputs")])
+    with Browser() as browser:
+        browser.open(tmp_path / "page.html")
+        assert browser.script("return document.querySelectorAll('#chart circle').length") == 1
+        assert "ends at 2.500" in browser.script("return $('chart').getAttribute('aria-label')")
 
 
 @needs_browser

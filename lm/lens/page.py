@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lm import store
 from lm.config import ConfigError, LensConfig
 from lm.lens import probe, views
 from lm.lens.subject import Subject, tables
@@ -33,9 +34,9 @@ def html(view: dict[str, Any]) -> str:
     names = ("lens.css", "base.js", "charts.js")
     parts = {name: (WEB / name).read_text(encoding="utf-8") for name in names}
     # "<" as \u003c: no text of a model or a person can end the script element.
-    parts["data"] = json.dumps(view, ensure_ascii=False, separators=(",", ":")).replace(
-        "<", "\\u003c"
-    )
+    data = store.finite(view)
+    data = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    parts["data"] = data.replace("<", "\\u003c")
     whole = (WEB / "lens.html").read_text(encoding="utf-8")
     for name, text in parts.items():
         whole = whole.replace(f"{{{{{name}}}}}", text)

@@ -99,8 +99,6 @@ def arm_view(arm: Arm, index: dict[int, int]) -> dict[str, Any]:
 
 def run_view(run: Record) -> dict[str, Any]:
     rate = run.flops_per_token
-    keep = [row for row in run.rows if isinstance(row.get("val/bpb"), (int, float))]
-    train = [row for row in run.rows if isinstance(row.get("train/loss"), (int, float))]
     return {
         "name": run.name,
         "path": str(run.path),
@@ -110,18 +108,21 @@ def run_view(run: Record) -> dict[str, Any]:
         "error": run.result.get("error"),
         "step": run.rows[-1].get("step") if run.rows else None,
         "flops": rate,
-        "val": points(keep, "val/bpb"),
-        "train": points(train, "train/loss"),
+        "val": points(run.rows, "val/bpb"),
+        "train": points(run.rows, "train/loss"),
         "samples": samples(run),
         "settings": run.settings,
     }
 
 
 def points(rows: Sequence[dict[str, Any]], key: str) -> list[list[float]]:
-    """[tokens, seconds, value] at no more than POINTS places, the last one among them."""
-    stride = max(1, -(-len(rows) // POINTS))
-    kept = [row for i, row in enumerate(rows) if i % stride == 0 or i == len(rows) - 1]
-    return [[r.get("tokens", 0), r.get("seconds", 0), round(r[key], 5)] for r in kept]
+    """[tokens, seconds, value] at no more than POINTS places, the last one among them; rows
+    without numbers there are left out."""
+    found = [[row.get("tokens", 0), row.get("seconds", 0), row.get(key)] for row in rows]
+    found = [p for p in found if all(isinstance(v, (int, float)) and math.isfinite(v) for v in p)]
+    stride = max(1, -(-len(found) // POINTS))
+    kept = [p for i, p in enumerate(found) if i % stride == 0 or i == len(found) - 1]
+    return [[tokens, seconds, round(value, 5)] for tokens, seconds, value in kept]
 
 
 def samples(run: Record) -> list[list[Any]]:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; then the same, dashed.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b0508e", "#c98a00", "#3d9bd6", "#555555")
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
 INK, SOFT, GRID = "#1c1e21", "#6b7076", "#e4e6e8"
 STYLE = {
     "font.family": "sans-serif",
@@ -43,11 +44,15 @@ class Line:
         return all(len(xs) < 2 and not any(xs) for xs, _ in self.seeds)
 
     def band(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """x, mean, lowest and highest over the seeds, where all of them have values."""
+        """x, mean, lowest and highest over the seeds, where all of them have values; if that is
+        nowhere, those of their last values at the mean of their last x."""
         curves = [(np.asarray(x, float), np.asarray(y, float)) for x, y in self.seeds if len(x)]
         low, high = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
         grid = np.unique(np.concatenate([x for x, _ in curves]))
         grid = grid[(grid >= low) & (grid <= high)]
+        if not len(grid):  # such as seeds evaluated at their ends alone, and not at one x
+            curves = [(x[-1:], y[-1:]) for x, y in curves]
+            grid = np.mean([x for x, _ in curves], axis=0)  # (1,)
         ys = np.array([np.interp(grid, x, y) for x, y in curves])  # (seeds, points)
         return grid, ys.mean(0), ys.min(0), ys.max(0)
 
@@ -73,8 +78,7 @@ def curves(panels: Sequence[Panel], path: Path, x: str = "tokens", y: str = "val
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
         axes = figure.subplots(rows, columns, squeeze=False).flatten()
         names = dict.fromkeys(line.label for panel in panels for line in panel.lines)
-        styles = {n: (COLOURS[i % 7], ("-", (0, (4, 1.5)), (0, (1, 1)))[i // 7 % 3])
-                  for i, n in enumerate(names)}  # fmt: skip
+        styles = {n: (COLOURS[i % 7], DASHES[i // 7 % 3]) for i, n in enumerate(names)}
         for axis, panel in zip(axes, panels, strict=False):
             _panel(axis, panel, styles, x, y)
         for axis in axes[len(panels) :]:
@@ -105,11 +109,14 @@ def chart(series: Sequence[Series], path: Path, x: str, y: str, log: str = "x") 
         figure = Figure(figsize=(7.6, 4.2), layout="constrained", facecolor="white")
         axis = figure.subplots()
         for s in series:
-            colour = COLOURS[names.index(s.label) % len(COLOURS)]
+            i = names.index(s.label)
+            colour, dash, marker = COLOURS[i % 7], DASHES[i // 7 % 3], "osD"[i // 7 % 3]
             if s.band:
                 axis.fill_between(s.x, *s.band, color=colour, alpha=0.18, linewidth=0)
-            how = {"marker": "o", "linestyle": ""} if s.dots else {"linewidth": 1.8}
-            axis.plot(s.x, s.y, color=colour, label=s.label, markersize=5, **how)
+            how = {"marker": marker, "linestyle": ""} if s.dots else {"linestyle": dash}
+            axis.plot(
+                s.x, s.y, color=colour, label=literal(s.label), markersize=5, linewidth=1.8, **how
+            )
             if s.mark is not None:
                 axis.axvline(s.mark, color=colour, linewidth=1.1, linestyle=(0, (5, 3)))
         for name in log:
@@ -127,7 +134,7 @@ def chart(series: Sequence[Series], path: Path, x: str, y: str, log: str = "x") 
 
 
 def _panel(axis: Axes, panel: Panel, styles: dict, x: str, y: str) -> None:
-    axis.set_title(panel.title, loc="left", fontsize=11, fontweight="bold", pad=10)
+    axis.set_title(literal(panel.title), loc="left", fontsize=11, fontweight="bold", pad=10)
     ends: list[tuple[float, str, str]] = []  # height, text, colour
     drawn = []
     for line in panel.lines:
@@ -217,7 +224,13 @@ def spread_out(heights: Sequence[float], low: float, high: float, gap: float = 0
 
 
 def cut(label: str, n: int = 34) -> str:
-    return label if len(label) <= n else label[: n - 3] + "..."
+    return literal(label if len(label) <= n else label[: n - 3] + "...")
+
+
+def literal(text: str) -> str:
+    """Text that matplotlib draws as it stands, where it would take what is between $ for a formula;
+    not "text.parse_math", as the ticks of logarithmic axes are formulas."""
+    return text.replace("$", r"\$")
 
 
 def human(value: float) -> str:

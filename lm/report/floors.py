@@ -9,10 +9,9 @@ from lm.report.records import Record
 
 def exact(run: Record) -> dict[str, float]:
     """The entropy of the text's source, where it is known: no model can be below it."""
-    floor = run.summary.get("corpus/floor_bpb")
-    if floor is None:
-        floor = next((y for _, y in run.curve("corpus/floor_bpb", "step")), None)
-    return {} if floor is None else {"entropy, exact": floor}
+    logged = [y for _, y in run.curve("corpus/floor_bpb", "step")]
+    known = [run.summary.get("corpus/floor_bpb", math.nan), *logged]
+    return next(({"entropy, exact": y} for y in known if math.isfinite(y)), {})
 
 
 def lowest(runs: Sequence[Record]) -> dict[str, float]:

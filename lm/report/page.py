@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lm import config, store
+from lm import cli, config, store
 from lm.report import board, experiment, figures, records
 from lm.report.records import Arm, Record
 
@@ -66,7 +66,7 @@ def table(corpus: dict[str, Any]) -> str:
         lines.append(f"{'':23}and {len(corpus['arms']) - 20} more in the page")
     for name, value in corpus["floors"].items():
         lines.append(f"{value:9.4f}  {'':>6}  {'':>2}  ({name})")
-    return "\n".join(lines)
+    return cli.printable("\n".join(lines))
 
 
 def html(data: dict[str, Any], about: dict[str, Any]) -> str:
@@ -76,18 +76,12 @@ def html(data: dict[str, Any], about: dict[str, Any]) -> str:
         run | {"settings": {k: v for k, v in run["settings"].items() if k not in shared_keys}}
         for run in data["runs"]
     ]
-    text = json.dumps(data | {"runs": runs, "about": about}, separators=(",", ":"), default=str)
+    values = store.finite(data | {"runs": runs, "about": about})
+    text = json.dumps(values, separators=(",", ":"), default=str, allow_nan=False)
     whole = (WEB / "report.html").read_text(encoding="utf-8")
     for name in ("report.css", "report.js"):
         whole = whole.replace("{{" + name + "}}", (WEB / name).read_text(encoding="utf-8"))
     refresh = '<meta http-equiv="refresh" content="5">' if about["watch"] else ""
     # Nothing in a run may end the script element or start another: < is written as its number.
-    safe = finite(text).replace("<", "\\u003c")
+    safe = text.replace("<", "\\u003c")
     return whole.replace("{{refresh}}", refresh).replace("{{data}}", safe)
-
-
-def finite(text: str) -> str:
-    """JSON has no NaN: JavaScript refuses what Python writes for it."""
-    for name in ("NaN", "Infinity", "-Infinity"):
-        text = text.replace(f":{name}", ":null").replace(f",{name}", ",null")
-    return text

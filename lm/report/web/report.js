@@ -20,6 +20,7 @@ function el(tag, attributes = {}, ...children) {
   return node;
 }
 const fill = (id, ...children) => $(id).replaceChildren(...children.filter((c) => c !== null));
+const present = (id, is) => { $(id).hidden = document.querySelector(`nav a[href="#${id}"]`).hidden = !is; };
 const known = (x) => typeof x === "number" && isFinite(x);
 const whole = (n) => Math.round(n).toLocaleString("en-US");
 function short(n) {
@@ -124,6 +125,10 @@ function band(arm) {  // mean, lowest, highest over the seeds, where all have va
   if (!curves.length) return [];
   const from = Math.max(...curves.map((c) => c[0][0])), to = Math.min(...curves.map((c) => c[c.length - 1][0]));
   let grid = [...new Set(curves.flatMap((c) => c.map((p) => p[0])))].filter((x) => x >= from && x <= to).sort((a, b) => a - b);
+  if (!grid.length) {  // such as seeds evaluated at their ends alone, and not at one x
+    curves = curves.map((c) => c.slice(-1));
+    grid = [curves.reduce((sum, c) => sum + c[0][0], 0) / curves.length];
+  }
   if (grid.length > 160) grid = grid.filter((_, i) => i % Math.ceil(grid.length / 160) === 0 || i === grid.length - 1);
   return grid.map((x) => { const ys = curves.map((c) => interpolate(c, x)); return [x, ys.reduce((a, b) => a + b) / ys.length, Math.min(...ys), Math.max(...ys)]; });
 }
@@ -259,7 +264,7 @@ function curves() {
 const setting = (run, key) => (key in run.settings ? run.settings[key] : D.shared[key]);
 function settings() {
   const varied = C().varied, runs = C().arms.flatMap((a, i) => a.runs.map((r) => [D.runs[r], i])).filter(([r]) => r.status === "done" && known(r.score));
-  $("settings").hidden = !varied.length;
+  present("settings", varied.length);
   if (!varied.length) return;
   $("settingslead").textContent = `What ${runs.length} complete runs tell about each setting that was varied. The bar is the share of the spread of ` +
     "val/bpb that lies between its values, chance taken off; settings may share what they explain.";
@@ -348,6 +353,7 @@ function samples() {
   }));
 }
 function differences() {
+  present("differences", options().length > 1);
   const [a, b] = [D.runs[at.a], D.runs[at.b]], all = options(), name = (r) => all.find((o) => o[0] === r)[1];
   const keys = [...new Set([...Object.keys(a.settings), ...Object.keys(b.settings)])].filter((k) => say(setting(a, k)) !== say(setting(b, k))).sort();
   $("difflead").textContent = at.a === at.b ? "Choose two runs above." : keys.length ?
