@@ -184,7 +184,9 @@ def test_fewer_complete_runs_than_were_written_are_refused(fake_run, tmp_path):
     folder.parent.mkdir()
     experiment.write(folder, runs)
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(ValueError, match="has 9 complete runs and would have 1: run the missing"):
+    with pytest.raises(
+        ValueError, match="has 9 complete runs and would have 1: run what is missing"
+    ):
         experiment.write(folder, runs[:1])
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     (folder / "results.csv").unlink()

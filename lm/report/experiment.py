@@ -68,9 +68,9 @@ def write(folder: Path, runs: Sequence[Record]) -> list[Path]:
     n, n_before = n_done(table), n_done(read_csv(folder / "results.csv"))
     if n < n_before:
         raise ValueError(
-            f"{folder / 'results.csv'} has {n_before} complete runs and would have {n}: run the "
-            f"missing arms with python -m lm.train -m experiment={folder.name}, or delete it to "
-            "begin anew"
+            f"{folder / 'results.csv'} has {n_before} complete runs and would have {n}: run what "
+            f"is missing (python -m lm.train -m experiment={folder.name}, and what else its "
+            "README names), or delete it to begin anew"
         )
     folder.mkdir(exist_ok=True)
     store.atomic_write(folder / "results.csv", to_csv(table))
