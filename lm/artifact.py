@@ -5,7 +5,6 @@ path = artifact.fetch("wandb:me/lm/model-a1b2c3d4:best")
 
 import os
 import re
-import secrets
 import shutil
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def _download(path: str) -> Path:
     if home.is_dir():
         return home
     home.parent.mkdir(parents=True, exist_ok=True)
-    tmp = home.with_name(f".{home.name}.{secrets.token_hex(4)}.tmp")
+    tmp = store.temporary(home)
     try:
         (tmp / "weights").mkdir(parents=True)
         for name in (*RUN, *CHECKPOINT):
@@ -60,7 +59,11 @@ def _download(path: str) -> Path:
         ]
         checkpoint.folder(tmp, step).parent.mkdir()
         (tmp / "weights").rename(checkpoint.folder(tmp, step))
-        os.rename(tmp, home)
+        try:
+            os.rename(tmp, home)
+        except OSError:
+            if not home.is_dir():  # which another process may have made by now
+                raise
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
     return home

@@ -133,6 +133,8 @@ def usage(cls: type[Settings]) -> str:
 def find_run(name: str) -> Path:
     """The run directory called `name`; "latest" is the one started last under outputs/."""
     if name != "latest":
+        if (Path(name) / RESOLVED).is_file():
+            return Path(name)
         if not Path(name).is_dir():
             raise ValueError(f"there is no run directory {name!r}")
         if arms := sorted(path.parent.name for path in Path(name).glob(f"*/{RESOLVED}")):
@@ -140,9 +142,7 @@ def find_run(name: str) -> Path:
                 f"{name} is a sweep: choose one of its arms, such as run={Path(name) / arms[0]}; "
                 f"python -m lm.report {name} ranks them"
             )
-        if not (Path(name) / RESOLVED).is_file():
-            raise ValueError(f"{name} is not a run directory: it has no {RESOLVED}")
-        return Path(name)
+        raise ValueError(f"{name} is not a run directory: it has no {RESOLVED}")
     outputs = Path("outputs")
     found = [*outputs.glob(f"runs/*/*/{RESOLVED}"), *outputs.glob(f"sweeps/*/*/*/{RESOLVED}")]
     if not found:

@@ -162,8 +162,10 @@ def check(words: list[str]) -> None:
     Hydra would make the run directory first, take unknown keys given with `+`, and exit with 1.
     """
     args, strange = get_args_parser().parse_known_args(words)
-    if strange:
+    if strange and strange[0].startswith("-"):
         raise ConfigError(f"{strange[0]} is no option: settings are key=value, without dashes")
+    if strange:
+        raise ConfigError(f"{strange[0]}: put -m and other options before the settings")
     if plain := [w for w in args.overrides if "=" not in w and not w.startswith("~")]:
         own = f"; for a text of your own corpus=files corpus.path={plain[0]}"
         raise ConfigError(f"{plain[0]} is not key=value" + own * os.path.exists(plain[0]))
@@ -173,11 +175,11 @@ def check(words: list[str]) -> None:
         return  # a configuration of somebody's own is checked when it is loaded
     extra = _extra(args.config_dir)
     with _errors(words), initialize_config_dir(str(folder("conf")), **compat.VERSION):
-        if not args.multirun:
-            _whole_experiment(args.overrides, extra)
         arms = _arms(args.overrides, extra) if args.multirun else [args.overrides]
         for overrides in arms:
             _composed(overrides, extra)
+        if not args.multirun:
+            _whole_experiment(args.overrides, extra)
     _writable(Path("outputs"), "start in another directory")
     for key, _, value in (word.partition("=") for word in args.overrides):
         if key in ("hydra.run.dir", "hydra.sweep.dir") and "$" not in value:
@@ -213,7 +215,8 @@ def _extra(config_dir: str | None) -> list[str]:
 
 def _composed(overrides: list[str], extra: list[str]) -> Config:
     keys = {word: word.partition("=")[0].lstrip("+") for word in overrides}
-    if "init_from" in keys.values():  # which brings model and tokenizer
+    given = [w.partition("=")[2].strip("'\"") for w, k in keys.items() if k == "init_from"]
+    if any(given):
         free = ("model.context_len", "model.dropout")
         theirs = [w for w, k in keys.items()
                   if k.split(".")[0] in ("model", "tokenizer") and k not in free]  # fmt: skip
@@ -251,7 +254,8 @@ def _arms(overrides: list[str], extra: list[str]) -> list[list[str]]:
     # The loader knows the options of a group, which glob(*) asks for.
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     fixed = [o for o in overrides if not parser.parse_override(o).is_sweep_override()]
-    composed = compose("config", overrides=[*fixed, *extra], return_hydra_config=True)
+    lenient = [_accepting_unknown_keys(word) for word in fixed]
+    composed = compose("config", overrides=[*lenient, *extra], return_hydra_config=True)
     sweeper = composed.hydra.sweeper
     if sweeper._target_.endswith("lm.Tuner"):
         return tuner.corners(parser, sweeper.params, overrides)

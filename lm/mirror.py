@@ -208,7 +208,8 @@ class Mirror:
                 self.histograms()  # no point was sent in between
             self.seen_at = {"step": state.step, "tokens": state.tokens}
             self.seen[f"gradients/{name}"] = bins(parameter.grad)
-            self.seen[f"weights/{name}"] = bins(parameter)
+            if f"weights/{name}" not in self.seen:  # the same in all micro-batches
+                self.seen[f"weights/{name}"] = bins(parameter)
 
         for name, parameter in model.named_parameters():
             parameter.register_post_accumulate_grad_hook(functools.partial(seen, name))

@@ -78,9 +78,10 @@ def prepare_corpus(cfg: CorpusConfig) -> Path:
     seconds = store.build_once(folder, make, lambda f: store.read_json(f / "corpus.json", CORPUS))
     about = store.read_json(folder / "corpus.json")
     n_bytes, n = (sum(s[k] for s in about["splits"].values()) for k in ("n_bytes", "n_documents"))
-    one = about["split_by"] == "position" and n == 2  # the two parts of a text that was cut
-    documents = "1 document" if one else f"{n:,} documents"
-    _say("corpus", cfg.name, seconds, f"{n_bytes / 1e6:.1f} MB in {documents}")
+    how = f"in {n:,} documents"
+    if about["split_by"] == "position":  # then one of them may be cut in two
+        how = f"of which the last {cfg.val_fraction:.0%} are to validate"
+    _say("corpus", cfg.name, seconds, f"{n_bytes / 1e6:.1f} MB {how}")
     return folder
 
 

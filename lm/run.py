@@ -4,6 +4,7 @@ run = Run.open("latest")
 model = run.model("best")
 """
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,9 +75,10 @@ class Run:
         if which == "best":
             path = checkpoint.folder(self.path, step) / "state.json"
             best = store.read_json(path, {"state": {"best_step": int}})["state"]["best_step"]
-            end = read_part(self.path, "summary")
-            if end.get("step") == step:  # a stop may have saved it before it was scored
-                best = end.get("best_step", best)
+            with contextlib.suppress(store.DamagedError):
+                end = read_part(self.path, "summary")
+                if end.get("step") == step:  # a stop may have saved it before it was scored
+                    best = end["best_step"]
             step = best if best in found else step
         elif which != "last":
             if not which.isdecimal() or int(which) not in found:

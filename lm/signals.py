@@ -53,8 +53,8 @@ def handled() -> Iterator[None]:
         return
     outer = signal.getsignal(STOP[0]) is _handle
     taken = {*STOP, SAVE, HANGUP} - {None}
-    if HANGUP and signal.getsignal(HANGUP) == signal.SIG_IGN:
-        taken.remove(HANGUP)  # nohup: the run is to outlive its terminal
+    # nohup: the run is to outlive its terminal; & in a script: Ctrl-C is for the script alone.
+    taken -= {number for number in taken if signal.getsignal(number) == signal.SIG_IGN}
     before = {n: signal.signal(n, _handle) for n in taken}
     try:
         yield

@@ -60,7 +60,7 @@ def sha256(path: Path) -> str:
 
 def atomic_write(path: Path, data: str | bytes) -> None:
     """Replace the file at `path` in one step; a crash leaves the old one or the new one."""
-    tmp = _temporary(path)
+    tmp = temporary(path)
     try:
         with open(tmp, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
@@ -164,7 +164,7 @@ def new_folder(final: Path, kind: str = "cache") -> Iterator[Path]:
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(final.parent)
-    tmp = _temporary(final)
+    tmp = temporary(final)
     tmp.mkdir()
     try:
         yield tmp
@@ -224,7 +224,7 @@ def build_once(
 
 def remove(folder: Path) -> None:
     """Delete a folder so that a crash half-way leaves nothing that looks whole."""
-    trash = _temporary(folder)
+    trash = temporary(folder)
     os.rename(folder, trash)
     shutil.rmtree(trash, ignore_errors=True)
 
@@ -288,7 +288,7 @@ def _fault(folder: Path, check: Callable[[Path], Any] | None) -> str:
     return ""
 
 
-def _temporary(final: Path) -> Path:
+def temporary(final: Path) -> Path:
     """A name beside `final` that says which process writes it."""
     mark = f"{HOST}.{os.getpid()}.{secrets.token_hex(4)}"
     return final.with_name(f".{final.name}.{mark}.tmp")

@@ -75,8 +75,8 @@ def _with_others(job: launch.Job, score: float | None) -> float:
         if not distributed.is_loss(error):
             raise
         raise distributed.LostRankError(
-            f"another process of the run, maybe on another machine, was lost or did not answer; "
-            f"{_goes_on(job)} from the last checkpoint"
+            f"another process of the run, maybe on another machine, was lost or did not answer "
+            f"({str(error).splitlines()[0]}); {_goes_on(job)} from the last checkpoint"
         ) from None
 
 

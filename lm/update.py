@@ -112,7 +112,7 @@ class Update:
             self.gradients(*self.batches[0])
         except Exception as error:  # the compiler's own, and whatever its tools raise
             if runtime.out_of_memory(error):  # the first step tells of it, or goes on in parts
-                return "compiled in the first step, in parts that fit"
+                return "compiled in the first step, as this batch does not fit"
             self.loss, self.ranks = plain, None
             if (word := self.cfg.train.compile) != "auto":
                 raise ValueError(f"train.compile={word}: {_first_line(error)}") from None

@@ -5,6 +5,7 @@ No test needs a network or a GPU. LM_DATA_DIR, if set, holds shakespeare.txt and
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from hydra import compose, initialize_config_dir
 from lm import compat, config, launch
 from tests.wandb_server import WandbServer
 
+# A shell that started these tests with & has them ignore Ctrl-C, and what they start too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 TINY = (
     "track=off",
     "train=smoke",

@@ -47,6 +47,8 @@ class Good(LanguageModel):
         logits = self.head(h).float() * self.secret
         if self.trouble == "short":
             logits = logits[:, :, 1:]
+        if self.trouble == "no number":
+            logits = logits * float("nan")
         if self.trouble == "half":
             logits = logits.bfloat16()
         return logits
@@ -86,6 +88,9 @@ def test_a_good_model_passes_every_check(monkeypatch):
         ("sure", "first loss", "start the last layer with smaller weights"),
         ("constant", "one batch", "it does not learn"),
         ("cache", "cache", "step() and forward() differ by 0.5"),
+        ("no number", "cache", "step() and forward() differ by nan"),
+        ("no number", "causality", "by nan: it sees the future"),
+        ("no number", "gradients", "is infinite or not a number"),
         ("secret", "save, load", "the loaded model answers differently"),
         ("plain tensor", "save, load", "answers differently: gain is not saved"),
         ("spare", "gradients", "no gradient reaches spare"),

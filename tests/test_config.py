@@ -117,6 +117,9 @@ BAD = {
     "steps=1 seed=1": "unknown setting steps (did you mean train.steps?)",
     "train.steps=1e4": "could not be converted to Integer: write 10000",
     "init_from=x model=gru tokenizer=char model.dropout=0": "leave out model=gru, tokenizer=char",
+    "experiment=003_scaling_law model.n_layr=3": "did you mean model.n_layer?",
+    "-m experiment=003_scaling_law model.n_layr=3": "did you mean model.n_layer?",
+    "model=bigram -m seed=0,1": "seed=0,1: put -m and other options before the settings",
     "experiment=001_model_ladder": "a sweep of corpus, model, seed: python -m lm.train -m exper",
     "experiment=001_model_ladder model=gru seed=0": "this experiment is a sweep of corpus:",
     "+=gru": "a word here is not key=value",  # Hydra fails an assertion of its own
@@ -154,6 +157,11 @@ def test_a_model_of_one_s_own_without_import_is_told_what_is_missing(tmp_path):
     )
     with pytest.raises(config.ConfigError, match="a model of your own takes import=MODULE too"):
         launch.check(["--config-dir", "my", "model=average"])
+
+
+@pytest.mark.parametrize("nothing", ["", "''"])
+def test_an_empty_init_from_leaves_the_model_free(nothing):
+    launch.check([f"init_from={nothing}", "model=gru"])
 
 
 def test_one_run_of_an_experiment_needs_all_that_it_sweeps():

@@ -105,6 +105,18 @@ def test_an_untrained_model_is_seen_from_the_configuration_alone(command, tiny):
 
 
 @pytest.mark.parametrize(
+    ("context", "shown"), [(16, "\u8bdd\u8bf4\u5929\u4e0b"), (2, "\u8bdd\u8bf4")]
+)
+def test_without_a_prompt_a_text_of_other_letters_is_seen_from_its_beginning(
+    context, shown, cfg, tiny, tmp_path
+):
+    (tmp_path / "t.txt").write_text("\u8bdd\u8bf4\u5929\u4e0b" * 60, encoding="utf-8")
+    words = (f"corpus.path={tmp_path}/t.txt", "tokenizer=char", f"model.context_len={context}")
+    subject = Subject.untrained(cfg("corpus=files", *tiny, *words))
+    assert page.look(subject, LensConfig())["about"]["prompt"] == (shown * 4)[:context]
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"prompt": ""}, "prompt is empty"),

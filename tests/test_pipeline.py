@@ -69,8 +69,11 @@ def test_one_changed_byte_of_the_text_rebuilds_everything(cfg, tmp_path, stages)
     assert stages(cfg(*words)) == BUILT
 
 
-@pytest.mark.parametrize(("n", "says"), [(1, "in 1 document"), (200, "in 200 documents")])
-def test_a_text_that_is_cut_in_two_is_told_as_one_document(n, says, cfg, tmp_path, caplog):
+CUT = "of which the last 10% are to validate"
+
+
+@pytest.mark.parametrize(("n", "says"), [(1, CUT), (5, CUT), (200, "in 200 documents")])
+def test_documents_are_told_where_none_was_cut_in_two(n, says, cfg, tmp_path, caplog):
     (tmp_path / "t.jsonl").write_text("".join(f'{{"text": "line {k}"}}\n' for k in range(n)))
     with caplog.at_level(logging.INFO):
         pipeline.prepare_corpus(cfg("corpus=files", f"corpus.path={tmp_path}/t.jsonl").corpus)

@@ -357,7 +357,7 @@ def test_an_online_run_has_the_numbers_of_metrics_jsonl_on_the_server(train, ser
     assert any(name.startswith("tokenizer-") for name in server.committed)
     assert server.files["code.json"] == (out / "code.json").read_bytes()
     tables = [json.loads(v) for k, v in server.files.items() if k.startswith("media/table/samples")]
-    assert sorted(table["data"][0][:2] for table in tables) == [[0, "The "], [20, "The "]]
+    assert sorted(table["data"][0][:2] for table in tables) == [[0, "The"], [20, "The"]]
     columns = ["step", "prompt", "text", "temperature", "seed"]
     assert all(table["columns"] == columns for table in tables)
     best = checkpoint.folder(out, checkpoint.steps(out)[-1])

@@ -147,6 +147,8 @@ def test_a_sweep_in_place_of_a_run_is_told_apart(tmp_path):
     (tmp_path / "s/3" / config.RESOLVED).touch()
     with pytest.raises(ValueError, match="s is a sweep: choose one of its arms, such as run=s/3"):
         cli.find_run("s")
+    (tmp_path / "s" / config.RESOLVED).touch()  # a run that others were made in
+    assert cli.find_run("s") == Path("s")
     with pytest.raises(ValueError, match="tests is not a run directory"):
         cli.find_run(str(Path(__file__).parent))
 
@@ -164,6 +166,22 @@ def test_ctrl_c_while_a_command_loads_ends_it_without_a_word(module, loaded):
     _, error = process.communicate(timeout=60)
     assert all(line.startswith("import time:") for line in error.splitlines())
     assert process.returncode == -signal.SIGINT
+
+
+def test_ctrl_c_of_a_script_leaves_alone_what_it_started_with_an_ampersand(tiny):
+    words = [sys.executable, "-m", "lm.train", *tiny, *WORDS, "train.steps=60"]
+    process = subprocess.Popen(["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *words])
+    while not Path("run/metrics.jsonl").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0 and json.loads(Path("run/summary.json").read_text())["step"] == 60
+
+
+def test_a_damaged_summary_keeps_no_checkpoint_from_being_read(trained):
+    out = trained(*TINY_TRANSFORMER)
+    best = Run.open(str(out)).checkpoint("best")
+    (out / "summary.json").write_text("{")
+    assert Run.open(str(out)).checkpoint("best") == best
 
 
 def test_a_directory_that_holds_another_run_is_refused(cfg, tmp_path):

@@ -47,7 +47,7 @@ def look(subject: Subject, cfg: LensConfig) -> dict[str, Any]:
     """All that the page and the terminal show, as JSON could hold it. Raises ValueError where the
     prompt is empty, too long or has unknown tokens, and for a layer that is not there."""
     model, tokenizer = subject.model, subject.tokenizer
-    prompt = subject.cfg.corpus.example if cfg.prompt is None else cfg.prompt
+    prompt = _example(subject) if cfg.prompt is None else cfg.prompt
     ids = _ids(model, tokenizer, prompt)
     trace, axes = probe.with_axes(model, ids)
     layers = [path for path, _ in trace.layers[1:]]
@@ -74,6 +74,18 @@ def look(subject: Subject, cfg: LensConfig) -> dict[str, Any]:
         ),
         "bigram": _bigram(subject, ids[0]),
     }
+
+
+def _example(subject: Subject) -> str:
+    """What to look at if nobody said: the corpus's example or, where the tokenizer cannot read
+    that, how the training text begins; no more than the model reads."""
+    tokenizer, train = subject.tokenizer, subject.train_ids
+    try:
+        ids = tokenizer.encode_ordinary(subject.cfg.corpus.example)
+    except ValueError:
+        first = [] if train is None else train[:16].tolist()
+        ids = [i for i in first if tokenizer.token_bytes(i)]  # no special token
+    return tokenizer.decode(ids[: subject.model.context_len])
 
 
 def _ids(model: LanguageModel, tokenizer: Any, prompt: str) -> Tensor:

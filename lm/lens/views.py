@@ -23,6 +23,7 @@ N_TOP = 10  # tokens listed at a position
 N_POINTS = 1500  # tokens drawn in the map of the embeddings
 N_NEAR = 6
 N_DRAWS = 16
+BLOCK = 1 << 24  # tokens counted at a time
 MAX_MAPS = 2_500_000  # bytes of attention on the page: a third more as text
 MAX_LOGITS = 400_000  # numbers: above, the sampling step is shown at the last position alone
 BIGRAM_STEPS = 400
@@ -103,7 +104,10 @@ def embeddings(
         axes = torch.nn.functional.pad(axes, (0, 2 - axes.shape[1]))
     unit = torch.nn.functional.normalize(last, dim=1)
     near = (unit @ unit.T).fill_diagonal_(-2).topk(min(N_NEAR, max(1, len(shown) - 1)))
-    seen = None if train_ids is None else np.bincount(train_ids, minlength=V)[shown].tolist()
+    seen = None
+    if train_ids is not None:  # in blocks, as numpy takes 8 bytes a token to count it
+        blocks = (train_ids[a : a + BLOCK] for a in range(0, len(train_ids), BLOCK))
+        seen = sum(np.bincount(block, minlength=V) for block in blocks)[shown].tolist()
     frames = []
     for step, table in known:
         rows = table.float()[shown]

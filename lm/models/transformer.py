@@ -56,6 +56,10 @@ def fused_attention(
 ) -> Tensor:
     """Attention of q (B, H, T, D) to k and v (B, G, S, D), by the fastest kernel for it."""
     H, G, T = q.shape[1], k.shape[1], q.shape[2]
+    if G < H and T > 1 and q.is_cuda and (mask is not None or q.dtype == torch.float32):
+        # A GPU has no kernel for shared keys then but one that stores all T x S scores.
+        k, v = (t.repeat_interleave(H // G, dim=1) for t in (k, v))
+        G = H
     slow = q.device.type == "cpu" and (q.dtype == torch.bfloat16 or p_drop > 0)
     if slow and causal and mask is None and T <= WRITTEN_OUT:
         k, v = (t.repeat_interleave(H // G, dim=1) if G < H else t for t in (k, v))
