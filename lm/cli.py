@@ -19,9 +19,10 @@ from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
-from lm.config import RESOLVED, Config, ConfigError, Settings, typed, unknown
+from lm.config import RESOLVED, ConfigError, Settings, typed, unknown
 
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+IMPORTS = "LM_IMPORTS"  # in the environment, as a run may have processes of its own
 S = TypeVar("S", bound=Settings)
 
 
@@ -65,6 +66,7 @@ def without_imports(words: list[str]) -> list[str]:
     Only the command line can name them, since to import is to run their code; no file ever does.
     """
     kept = []
+    os.environ.pop(IMPORTS, None)
     for word in words:
         key, _, name = word.partition("=")
         if key != "import":
@@ -87,13 +89,13 @@ def without_imports(words: list[str]) -> list[str]:
             os.environ["PYTHONPATH"] = os.pathsep.join(
                 filter(None, [os.environ.get("PYTHONPATH"), here])
             )
+        os.environ[IMPORTS] = f"{os.environ.get(IMPORTS, '')} {name}".strip()
     return kept
 
 
-def own_model(cfg: Config) -> str:
-    """The word that finds a model from outside the package again, `import=MODULE `, or nothing."""
-    module = type(cfg.model).__module__
-    return "" if module.startswith("lm.") else f"import={module} "
+def imports() -> str:
+    """The words `import=MODULE ` of this command, which find its parts again; nothing without."""
+    return "".join(f"import={name} " for name in os.environ.get(IMPORTS, "").split())
 
 
 def parse(cls: type[S], words: list[str]) -> S:
@@ -144,7 +146,8 @@ def find_run(name: str) -> Path:
             )
         raise ValueError(f"{name} is not a run directory: it has no {RESOLVED}")
     outputs = Path("outputs")
-    found = [*outputs.glob(f"runs/*/*/{RESOLVED}"), *outputs.glob(f"sweeps/*/*/*/{RESOLVED}")]
+    places = ("runs/*/*", "runs/*", "sweeps/*/*/*", "sweeps/*/*")
+    found = [path for place in places for path in outputs.glob(f"{place}/{RESOLVED}")]
     if not found:
         raise ValueError("latest: there is no run under outputs/; python -m lm.train makes one")
     return max(found, key=lambda path: path.stat().st_mtime).parent

@@ -369,12 +369,15 @@ class TrainConfig(Settings):
     threads: int = within(0, 0)  # of the CPU; 0: PyTorch's choice
     deterministic: bool = True  # the same bits from the same command on the same machine
 
+    def budgets(self) -> list[str]:
+        """What is set to end a run in place of `steps`, as train.KEY=VALUE."""
+        keys = ("tokens", "flops", "seconds")
+        return [f"train.{key}={getattr(self, key)}" for key in keys if getattr(self, key)]
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        budgets = [k for k in ("tokens", "flops", "seconds") if getattr(self, k)]
-        if len(budgets) > 1:
-            both = " and ".join(f"train.{k}" for k in budgets)
-            raise ConfigError(f"{both} are set together: choose one budget")
+        if len(self.budgets()) > 1:
+            raise ConfigError(f"{' and '.join(self.budgets())} are set together: choose one budget")
         if isinstance(self.micro_batch, str) and self.micro_batch.isdecimal():
             self.micro_batch = int(self.micro_batch)
         size = self.micro_batch
@@ -684,8 +687,8 @@ def _load_group(group: str, values: Any) -> Settings:
     if group in PARTS:
         name, known = values.get("name"), options(group)
         if not isinstance(name, str) or name not in known:
-            own = ", or give import=MODULE of your own" if group == "model" else ""
-            raise ConfigError(f"{group}.name={name}: choose {', '.join(known)}{own}")
+            own = "or give import=MODULE of your own"
+            raise ConfigError(f"{group}.name={name}: choose {', '.join(known)}, {own}")
         cls: type = known[name]
     else:
         cls = {"train": TrainConfig, "track": TrackConfig}[group]

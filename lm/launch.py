@@ -15,7 +15,7 @@ import secrets
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,15 +175,44 @@ def check(words: list[str]) -> None:
         return  # a configuration of somebody's own is checked when it is loaded
     extra = _extra(args.config_dir)
     with _errors(words), initialize_config_dir(str(folder("conf")), **compat.VERSION):
-        arms = _arms(args.overrides, extra) if args.multirun else [args.overrides]
-        for overrides in arms:
-            _composed(overrides, extra)
+        there = _sweep_dir(args.overrides)
+        arms = _arms(args.overrides, extra, there) if args.multirun else [args.overrides]
+        jobs = [_composed(overrides, extra) for overrides in arms]
         if not args.multirun:
             _whole_experiment(args.overrides, extra)
+        elif there and not (there / tuner.STUDY).exists():
+            for number, cfg in enumerate(jobs):
+                _same_arm(there / str(number), cfg)
     _writable(Path("outputs"), "start in another directory")
     for key, _, value in (word.partition("=") for word in args.overrides):
         if key in ("hydra.run.dir", "hydra.sweep.dir") and "$" not in value:
             _writable(Path(value), f"choose another {key}=")
+
+
+def _sweep_dir(overrides: list[str]) -> Path | None:
+    """The directory of a sweep that is to go on, if the command names one that is there."""
+    for key, _, value in (word.partition("=") for word in overrides):
+        if key == "hydra.sweep.dir" and Path(value.strip("'\"")).is_dir():
+            return Path(value.strip("'\""))
+    return None
+
+
+def _same_arm(out: Path, cfg: Config) -> None:
+    """ConfigError if the directory holds an arm with other settings: they have their place by
+    their number, so another sweep would take one for the other."""
+    path = out / config.RESOLVED
+    if path.exists() and (differ := _changed(path, cfg, set(MAY_CHANGE) - set(BUDGETS))):
+        raise ConfigError(
+            f"{out} is an arm of another sweep: {differ}; the same command goes on in "
+            f"{out.parent}, another one takes another hydra.sweep.dir"
+        )
+
+
+def _changed(path: Path, cfg: Config, free: Collection[str]) -> str:
+    """The settings, but for the free ones, in which a saved configuration is another one."""
+    there, here = config.flat(config.load(path)), config.flat(cfg)
+    differ = [k for k in here if k not in free and (k not in there or here[k] != there[k])]
+    return ", ".join(f"{k} is {there.get(k)} there and {here[k]} here" for k in differ)
 
 
 def _whole_experiment(overrides: list[str], extra: list[str]) -> None:
@@ -225,7 +254,15 @@ def _composed(overrides: list[str], extra: list[str]) -> Config:
                 f"init_from= brings its model and tokenizer: leave out {', '.join(theirs)}"
             )
     lenient = [_accepting_unknown_keys(word) for word in overrides]
-    return load(compose("config", overrides=[*lenient, *extra]))
+    cfg = load(compose("config", overrides=[*lenient, *extra]))
+    _one_budget(keys.values(), cfg)
+    return cfg
+
+
+def _one_budget(keys: Collection[str], cfg: Config) -> None:
+    """ConfigError where train.steps is given though another budget ends the run."""
+    if "train.steps" in keys and (other := cfg.train.budgets()):
+        raise ConfigError(f"train.steps beside {other[0]}: a run has one budget, leave one out")
 
 
 @contextlib.contextmanager
@@ -249,7 +286,7 @@ def load(composed: DictConfig) -> Config:
     return config.load(hf_config.adopt(values) if values.get("init_from") else values)
 
 
-def _arms(overrides: list[str], extra: list[str]) -> list[list[str]]:
+def _arms(overrides: list[str], extra: list[str], there: Path | None) -> list[list[str]]:
     """The overrides of every job that Hydra's own sweeper would start."""
     # The loader knows the options of a group, which glob(*) asks for.
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
@@ -258,6 +295,8 @@ def _arms(overrides: list[str], extra: list[str]) -> list[list[str]]:
     composed = compose("config", overrides=[*lenient, *extra], return_hydra_config=True)
     sweeper = composed.hydra.sweeper
     if sweeper._target_.endswith("lm.Tuner"):
+        if there:
+            tuner.same_search(there, *tuner.search_space(parser, sweeper.params, overrides))
         return tuner.corners(parser, sweeper.params, overrides)
     if not sweeper._target_.endswith("BasicSweeper"):
         return [fixed]  # a sweeper of another kind has its own grammar
@@ -316,6 +355,7 @@ def resumed(words: list[str]) -> Job:
     for key, value in values.items():
         saved["train"][key.removeprefix("train.")] = value
     job = Job(config.load(saved), out, words)
+    _one_budget(values, job.cfg)
     if cli.rank() == 0:
         log_to(out)
     return job
@@ -339,16 +379,31 @@ def claim(job: Job) -> None:
     """
     path = job.out / config.RESOLVED
     if path.exists():
-        there, here = config.flat(config.load(path)), config.flat(job.cfg)
-        changed = [k for k in here if k not in there or here[k] != there[k]]
-        if differ := [k for k in changed if k not in MAY_CHANGE]:
-            lines = ", ".join(f"{k} is {there.get(k)} there and {here[k]} here" for k in differ)
-            raise ConfigError(f"{job.out} holds another run: {lines}; choose another directory")
-        if not changed:
+        if differ := _changed(path, job.cfg, MAY_CHANGE):
+            raise ConfigError(f"{job.out} holds another run: {differ}; choose another directory")
+        if not _changed(path, job.cfg, ()):
             return
-        if set(changed) & set(BUDGETS):
-            (job.out / "summary.json").unlink(missing_ok=True)  # there is more to do
+        if _changed(path, job.cfg, set(MAY_CHANGE) - set(BUDGETS)):
+            _extend(job)
     config.save(job.cfg, path)
+
+
+def _extend(job: Job) -> None:
+    """Make a run that is complete go on: its code.json then names the steps at which it had ended,
+    as its schedule is not that of a run which was that long from the start."""
+    summary, code = job.out / "summary.json", job.out / "code.json"
+    if not summary.exists():
+        return
+    step = store.read_json(summary, {"step": int})["step"]
+    if 0 < job.cfg.train.steps < step and not job.cfg.train.budgets():
+        raise ConfigError(
+            f"train.steps={job.cfg.train.steps} is below step {step}, which {job.out} has reached"
+        )
+    if code.exists():
+        about = store.read_json(code, {"extended?": [int]})
+        about |= {"extended": [*about.get("extended", []), step], "exact_resume": False}
+        store.atomic_write(code, json.dumps(about, indent=1) + "\n")
+    summary.unlink()  # there is more to do
 
 
 @contextlib.contextmanager
@@ -394,6 +449,9 @@ def _arm(run: Callable[[Job], float], composed: DictConfig) -> float:
         record["value"] = run(job)
     except arms.Pruned as reason:
         record |= {"status": "pruned", "value": None, "error": str(reason)}
+    except store.HeldError as error:
+        log.warning(str(error))  # that process will write what comes of it
+        return math.inf
     except Exception as error:
         log.error(f"{job.out} failed: {error}")
         (job.out / "error.log").write_text(traceback.format_exc(), encoding="utf-8")

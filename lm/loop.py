@@ -330,7 +330,7 @@ class Training:
         if self.cfg.track.lens and (made := page.after_run(self.out)):
             track.page("lens", made)
         best = f"{self.state.best_val_bpb:.4f} at step {self.state.best_step}"
-        words = f"{cli.own_model(self.cfg)}run={self.out}"
+        words = f"{cli.imports()}run={self.out}"
         log.info(f"done: best val/bpb {best}; python -m lm.sample {words}")
 
 
@@ -353,7 +353,7 @@ def write_sample(model: LanguageModel, tokenizer: Any, prompt: str, cfg: Config)
 
 def _points(state: TrainState, batches: data.Batches) -> dict[str, float]:
     """The mean loss of the steps since the last point, and the passes over the text so far."""
-    seen = (state.step + 1) * batches.batch_size / batches.n_windows
+    seen = state.step * batches.batch_size / batches.n_windows  # as its tokens: before this step
     loss = {"train/loss": sum(state.losses) / len(state.losses)} if state.losses else {}
     return loss | {"epoch": round(seen, 4)}
 

@@ -56,6 +56,7 @@ def same_code(out: Path, where: torch.device, number: torch.dtype, shard: bool) 
     if path.exists():
         before = {"shard": False} | store.read_json(path, dict)  # older runs do not name it
         exact = before.pop("exact_resume", True)
+        now |= {key: before[key] for key in ("extended",) if key in before}
         was = {key: before.get(key) for key in now}
         changed = [f"{k} was {was[k]} and is {now[k]}" for k in now if was[k] != now[k]]
         if changed:

@@ -25,7 +25,7 @@ DATA["corpus"] = {
     "source?": {"files?": [{"name": str}]},
     "splits?": {"train": N_BYTES, "val": N_BYTES},
 }
-CODE = {"git_commit?": (str, type(None))}
+CODE = {"git_commit?": (str, type(None)), "extended?": [int]}
 FORMS = {"summary": SUMMARY, "data": DATA, "code": CODE}
 
 
@@ -64,8 +64,9 @@ class Run:
             )
         return cls(path, cfg, tokenizers.load(path / "tokenizer.json"))
 
-    def checkpoint(self, which: str) -> Path:
+    def checkpoint(self, which: str | int) -> Path:
         """The folder of a checkpoint: best, last or a step; verified."""
+        which = str(which)
         found = checkpoint.steps(self.path)
         if not found:
             raise ValueError(
@@ -91,7 +92,7 @@ class Run:
         store.verify(folder)
         return folder
 
-    def model(self, which: str = "best") -> LanguageModel:
+    def model(self, which: str | int = "best") -> LanguageModel:
         """The model with the weights of a checkpoint, in evaluation mode, on the CPU."""
         folder = self.checkpoint(which)
         checkpoint.foresee(folder, lambda: self.cfg.model.build(self.tokenizer.vocab_size))

@@ -35,6 +35,10 @@ MAX_JSON = 1 << 25  # bytes of a JSON file: ten times as much memory while it is
 MAX_TEXT = 1 << 30  # bytes of any other text that is read at once
 
 
+class HeldError(ValueError):
+    """Another process writes a directory."""
+
+
 class DamagedError(ValueError):
     """A folder whose files are not those its manifest lists."""
 
@@ -254,7 +258,7 @@ def alone(folder: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise ValueError(
+            raise HeldError(
                 f"{folder} is being written by process {file.read(80)}: wait until it has ended, "
                 "or choose another directory"
             ) from None

@@ -81,7 +81,7 @@ def _with_others(job: launch.Job, score: float | None) -> float:
 
 
 def _goes_on(job: launch.Job) -> str:
-    return f"python -m lm.train {cli.own_model(job.cfg)}resume={job.out} goes on"
+    return f"python -m lm.train {cli.imports()}resume={job.out} goes on"
 
 
 if __name__ == "__main__":

@@ -117,6 +117,8 @@ BAD = {
     "steps=1 seed=1": "unknown setting steps (did you mean train.steps?)",
     "train.steps=1e4": "could not be converted to Integer: write 10000",
     "init_from=x model=gru tokenizer=char model.dropout=0": "leave out model=gru, tokenizer=char",
+    "train.steps=5 train.tokens=99": "train.steps beside train.tokens=99: a run has one budget",
+    "experiment=003_scaling_law train.steps=5 seed=0 train.tokens=9 model.n_embd=32": "one budget",
     "experiment=003_scaling_law model.n_layr=3": "did you mean model.n_layer?",
     "-m experiment=003_scaling_law model.n_layr=3": "did you mean model.n_layer?",
     "model=bigram -m seed=0,1": "seed=0,1: put -m and other options before the settings",

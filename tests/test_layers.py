@@ -17,12 +17,13 @@ LAYERS = [
     | {"optim.schedule", "optim.muon"},
     # L1: parts
     {"sweep.tuner"},
-    {"sweep.ranking", "cli", "distributed", "models.base", "models.decode", "export.hf_config"}
+    {"cli", "distributed", "models.base", "models.decode", "export.hf_config"}
     | {"corpora.pydocs", "corpora.download", "corpora.files", "corpora.grammar"},
     # L2
     {
         "optim.groups",
         "launch",
+        "sweep.ranking",
         "tokenizers",
         "data",
         "models.bigram_counts",

@@ -311,6 +311,11 @@ def test_the_loss_told_beside_an_evaluation_is_that_of_the_steps_just_before(tra
         r["train/loss"] for r in rows(trained("a", *words, "train.log_every=1")) if "epoch" in r
     ]
     caplog.set_level("INFO")
+    caplog.clear()
     trained("b", *words, "train.log_every=5")  # points at 0 and 5; the next is of 6 to 10
-    (line,) = [r.message for r in caplog.records if r.message.startswith("step     10  ")]
+    (line,) = [
+        r.message
+        for r in caplog.records
+        if r.message.startswith("step     10  ") and "val" in r.message
+    ]
     assert f"loss {sum(each[6:10]) / 4:.3f}  val loss" in line

@@ -41,6 +41,11 @@ def test_the_readmes_own_model_is_checked_trained_and_seen(command, tmp_path):
         assert (python, dash_m) == ("python", "-m")
         done = command(module, *words)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        if module == "lm.train":  # what it tells to do next can be done
+            next_one = re.search(
+                r"python -m lm.sample (import=my_models.average run=\S+)", done.stdout
+            )
+            assert command("lm.sample", *next_one[1].split(), "max_tokens=4").returncode == 0
     assert list(tmp_path.glob("outputs/runs/*/*/lens.html"))
     lost = command("lm.sample", "run=latest")
     assert lost.returncode == 2 and "model.name=average" in lost.stderr

@@ -737,3 +737,27 @@ def test_a_key_that_no_run_has_is_named(fake_run):
 def test_the_index_of_the_experiments_says_what_their_own_pages_say():
     root = Path(experiment.__file__).parents[2] / "experiments"
     assert (root / "README.md").read_text() == experiment.index_text(root)
+
+
+def test_a_run_that_was_made_longer_is_not_the_one_that_was_so_long_from_the_start(fake_run):
+    fake_run("outputs/runs/d/fresh", "train.steps=20", scores=(8.0, 3.0, 2.2))
+    longer = fake_run("outputs/runs/d/longer", "train.steps=20", scores=(8.0, 3.0, 2.0))
+    code = json.loads((longer / "code.json").read_text()) | {"extended": [10]}
+    (longer / "code.json").write_text(json.dumps(code))
+    both = records.arms(records.find([Path("outputs")]))
+    assert [arm.n for arm in both] == [1, 1] and len({arm.label for arm in both}) == 2
+
+
+def test_runs_are_grouped_by_a_setting_of_no_group(fake_run):
+    for i, name in enumerate(["a", "b"]):
+        fake_run(f"outputs/runs/d/{i}", f"name={name}")
+    assert len(records.arms(records.find([Path("outputs")]), by=["name"])) == 2
+
+
+def test_an_arm_without_a_complete_run_is_named_under_the_results(fake_run, tmp_path):
+    path = fake_run("outputs/sweeps/d/s/9", "name=900_x", "model=bigram", done=False)
+    (path / "result.json").write_text(json.dumps({"status": "failed", "overrides": []}))
+    (tmp_path / "experiments").mkdir()
+    experiment.write(tmp_path / "experiments/900_x", three_arms(fake_run))
+    text = (tmp_path / "experiments/900_x/README.md").read_text()
+    assert re.search(r"No complete run: .*bigram.* \(failed\)\.", text)

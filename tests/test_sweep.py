@@ -600,3 +600,56 @@ def test_the_command_of_the_wandb_sweep_is_one_that_lm_train_takes(cfg):
     assert loaded.track.mode == "online" and loaded.model.n_layer == 6
     assert sweep["metric"] == {"name": "val/bpb", "goal": "minimize"}
     assert sweep["command"][1:] == ["python", "-m", "lm.train", "${args_no_hyphens}"]
+
+
+@pytest.mark.parametrize(
+    ("words", "differ"),
+    [
+        (
+            "seed=0,1,2 optimizer.lr=1,2",
+            "s/2 is an arm of another sweep: .*seed is 0 there and 2 here",
+        ),
+        ("seed=0,1 optimizer.lr=1,2 train.steps=9", "train.steps is 1000 there and 9 here"),
+    ],
+)
+def test_a_sweep_s_directory_takes_no_other_sweep(words, differ, cfg, tmp_path):
+    """Its arms have their place by their number: the results of one would stand for another's."""
+    here = ("-m", "hydra.sweep.dir=s")
+    for number, (lr, seed) in enumerate([(1, 0), (1, 1), (2, 0), (2, 1)]):
+        (tmp_path / f"s/{number}").mkdir(parents=True)
+        made = cfg(f"seed={seed}", f"optimizer.lr={lr}")
+        config.save(made, tmp_path / f"s/{number}" / config.RESOLVED)
+    launch.check([*here, "optimizer.lr=1,2", "seed=0,1"])
+    with pytest.raises(config.ConfigError, match=differ):
+        launch.check([*here, *reversed(words.split())])
+
+
+def test_an_arm_that_another_process_trains_is_left_to_it(cfg, tmp_path, monkeypatch):
+    job = launch.Job(cfg("track=off"), tmp_path, [], sweep=tmp_path)
+    monkeypatch.setattr(launch, "_job", lambda composed: job)
+    (tmp_path / arms.RESULT).write_text("theirs")
+
+    def held(job):
+        raise store.HeldError("it is being written by process 1")
+
+    assert launch._arm(held, None) == float("inf")
+    assert (tmp_path / arms.RESULT).read_text() == "theirs"
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (("a=1,2", "train.steps=9"), "fixed"),
+        (("a=1,2,3", "train.steps=5"), "space"),
+        (("a=range(1,3)", "train.steps=5"), "space"),
+        (("a=1,2", "b=1,2", "train.steps=5"), "space"),
+    ],
+)
+def test_another_search_is_refused_in_the_directory_of_one(words, key, tmp_path):
+    pytest.importorskip("optuna")
+    same_but_for_tracking = space("track.project=x", "train.steps=5", "a=1,2")
+    about = tuner.signature(*space("train.steps=5", "a=1,2"))
+    (tmp_path / tuner.STUDY).write_text(json.dumps(about))
+    tuner.same_search(tmp_path, *same_but_for_tracking)
+    with pytest.raises(config.ConfigError, match=f"holds another search: {key} is"):
+        tuner.same_search(tmp_path, *space(*words))

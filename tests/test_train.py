@@ -101,6 +101,11 @@ def test_a_finished_run_can_be_given_more_steps(command, tiny, tmp_path):
     more = command("lm.train", "resume=run", "train.steps=30")
     assert more.returncode == 0, more.stderr
     assert json.loads(Path("run/summary.json").read_text())["step"] == 30
+    code = json.loads(Path("run/code.json").read_text())
+    assert (code["extended"], code["exact_resume"]) == ([20], False)
+    less = command("lm.train", "resume=run", "train.steps=25")
+    assert less.returncode == 2 and "is below step 30" in less.stderr
+    assert json.loads(Path("run/summary.json").read_text())["step"] == 30
 
 
 BAD = {
@@ -245,9 +250,11 @@ def test_an_installed_package_brings_its_settings_and_shows_them_without_a_run(t
 
 
 def test_latest_is_the_run_started_last(tmp_path):
-    for i, name in enumerate(["runs/d/a", "sweeps/d/s/0", "runs/d/b"]):
+    for i, name in enumerate(["runs/d/a", "sweeps/d/s/0", "runs/d/b", "runs/mine", "sweeps/s/0"]):
         path = Path("outputs") / name / "config.resolved.yaml"
         path.parent.mkdir(parents=True)
         path.touch()
-        os.utime(path, (i, 100 - abs(i - 1)))
-    assert cli.find_run("latest") == Path("outputs/sweeps/d/s/0")
+        for newest in range(i + 1):
+            os.utime(path, (0, 100 * (newest == i)))
+        assert cli.find_run("latest") == Path("outputs") / name
+        os.utime(path, (0, 0))

@@ -79,7 +79,9 @@ def write(folder: Path, runs: Sequence[Record]) -> list[Path]:
     if not readme.exists():
         store.atomic_write(readme, SKELETON.format(name=folder.name, mark=MARK))
     text = readme.read_text(encoding="utf-8")
-    store.atomic_write(readme, put_block(text, block(done), readme))
+    store.atomic_write(
+        readme, put_block(text, block(done, [arm for arm in arms if not arm.n]), readme)
+    )
     index = folder.parent / "README.md"
     store.atomic_write(index, index_text(folder.parent))
     return [folder / "results.csv", folder / "curves.svg", readme, index]
@@ -162,8 +164,9 @@ def panels(arms: Sequence[Arm], x: str = "tokens") -> list[figures.Panel]:
 # --------------------------------------------------------------------------------- the README
 
 
-def block(arms: Sequence[Arm]) -> str:
-    """The results as Markdown: one table a corpus, the plot, and how to read them."""
+def block(arms: Sequence[Arm], lost: Sequence[Arm] = ()) -> str:
+    """The results as Markdown: one table a corpus, the plot, and how to read them. `lost` have no
+    complete run."""
     runs = [run for arm in arms for run in arm.done]
     if lr_range.is_one(arms):
         plot = "![training loss against the rate, mean and range over seeds](curves.svg)"
@@ -175,6 +178,9 @@ def block(arms: Sequence[Arm]) -> str:
             parts.append(scaling.block(group))
         elif table := effects.table(group):
             parts += [table, effects.ABOUT]
+    if lost:
+        each = [f"{a.label} ({', '.join(sorted({r.status for r in a.runs}))})" for a in lost]
+        parts.append(f"No complete run: {'; '.join(each)}.")
     parts.append(f"![val/bpb against {axis(arms)}, mean and range over seeds](curves.svg)")
     parts.append(ABOUT)
     parts.append(footer(runs))

@@ -180,6 +180,9 @@ def read(path: Path) -> Record:
     settings = config.flat_values(_yaml(path / config.RESOLVED, dict))
     if wrong := store.misfit(settings, SETTINGS):
         raise config.ConfigError(f"{path / config.RESOLVED}: {wrong}")
+    code = read_part(path, "code")
+    if ends := code.get("extended"):  # not the run that was as long from the start
+        settings["extended from step"] = ", ".join(map(str, ends))
     result, words = path / folding.RESULT, path / ".hydra" / "overrides.yaml"
     result = store.read_json(result, RESULT) if result.exists() else {}
     if "overrides" not in result:
@@ -192,7 +195,7 @@ def read(path: Path) -> Record:
         read_part(path, "summary"),
         result,
         read_part(path, "data"),
-        read_part(path, "code"),
+        code,
     )
 
 
@@ -233,7 +236,7 @@ def arms(runs: Sequence[Record], by: Sequence[str] = ()) -> list[Arm]:
     If a seed ran more than once with the same settings, its newest complete run counts.
     """
     groups: dict[str, dict[tuple, Record]] = {}
-    keys = [key if "." in key or key == "seed" else f"{key}.name" for key in by]
+    keys = [f"{key}.name" if key in config.PARTS else key for key in by]
     for run in runs:
         if by:
             identity: Any = [run.corpus, *(run.settings.get(k) for k in keys)]

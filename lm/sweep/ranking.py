@@ -11,6 +11,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from lm import cli
 from lm.sweep import arms
 from lm.sweep.tuner import STUDY
 
@@ -28,9 +29,12 @@ class Ranking(Callback):
         summary = json.dumps({"ranking": ranking, "arms": results}, indent=1)
         (root / "summary.json").write_text(summary + "\n", encoding="utf-8")
         log.info(f"\n{arms.table(ranking)}\n({root})")
-        if ranking and ranking[0]["n"]:
+        if any(word.startswith("corpus") for row in ranking for word in row["settings"]):
+            log.info(f"bits per byte of different texts do not compare: python -m lm.report {root}")
+        elif ranking and ranking[0]["n"]:
             best = next(arm["arm"] for arm in results if arm["arm"] in ranking[0]["arms"])
-            log.info(f"python -m lm.report {root}; python -m lm.sample run={root / best}")
+            sample = f"python -m lm.sample {cli.imports()}run={root / best}"
+            log.info(f"python -m lm.report {root}; {sample}")
         failed = [arm for arm in results if arm["status"] == "failed"]
         for arm in failed:
             log.info(f"arm {arm['arm']} failed: {arm['error']} ({root / arm['arm']}/error.log)")

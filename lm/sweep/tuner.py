@@ -62,6 +62,7 @@ class Tuner(Sweeper):
         fixed, space = search_space(self.parser, self.settings.params, arguments)
         about = {"journal": self.settings.storage or "optuna.journal", "study": "lm"}
         about |= {"pruner": self.settings.pruner, "warmup": self.settings.warmup}
+        about |= signature(fixed, space)
         store.atomic_write(root / STUDY, json.dumps(about, indent=1) + "\n")
         OmegaConf.save(self.config, root / "multirun.yaml")
         study = open_study(root)
@@ -143,6 +144,29 @@ def search_space(
             "nothing to tune: give at least one setting as interval(a,b), range(a,b) or a,b,c"
         )
     return fixed, space
+
+
+def signature(fixed: Sequence[str], space: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same for a search to go on: the words that stay, and of the settings that
+    are searched the kind; an interval may be another one."""
+    kinds = {
+        key: getattr(spread, "choices", type(spread).__name__) for key, spread in space.items()
+    }
+    kept = [word for word in fixed if not word.startswith(("track", "hydra", "train.threads"))]
+    return json.loads(json.dumps({"fixed": sorted(kept), "space": kinds}))
+
+
+def same_search(root: Path, fixed: Sequence[str], space: dict[str, Any]) -> None:
+    """ConfigError if the search in a directory was another one: its trials do not compare."""
+    if not (root / STUDY).exists():
+        return
+    there, here = store.read_json(root / STUDY, dict), signature(fixed, space)
+    for key, now in here.items():
+        if key in there and there[key] != now:
+            raise config.ConfigError(
+                f"{root} holds another search: {key} is {there[key]} there and {now} here; give it "
+                "another hydra.sweep.dir"
+            )
 
 
 def distribution(override: Override) -> Any:
@@ -306,7 +330,9 @@ def _conclude(optuna: Any, study: Any, root: Path) -> None:
         best = study.best_trial
         summary |= {"best_trial": best.number, "best_value": best.value, "best": best.params}
         words = " ".join(f"{k}={v}" for k, v in best.params.items())
-        log.info(f"best of {len(study.trials)} trials: {best.value:.4f} with {words}")
+        others = f", {n[state.RUNNING]} still running" if n[state.RUNNING] else ""
+        of = f"{len(study.trials) - n[state.RUNNING]} trials{others}"
+        log.info(f"best of {of}: {best.value:.4f} with {words}")
         summary["importance"] = importance(optuna, study)
         for key, share in summary["importance"].items():
             log.info(f"  importance {share:5.0%}  {key}")
