@@ -64,6 +64,10 @@ class Job:
         return "-".join(self.sweep.parts[-2:]) if self.sweep else None
 
 
+class OtherRunError(ConfigError):
+    """A directory holds a run with other settings."""
+
+
 class Console(logging.StreamHandler):
     """Prints to whatever sys.stdout is now, so that a live progress bar can stay below the log."""
 
@@ -190,18 +194,20 @@ def check(words: list[str]) -> None:
 
 
 def _sweep_dir(overrides: list[str]) -> Path | None:
-    """The directory of a sweep that is to go on, if the command names one that is there."""
-    for key, _, value in (word.partition("=") for word in overrides):
-        if key == "hydra.sweep.dir" and Path(value.strip("'\"")).is_dir():
-            return Path(value.strip("'\""))
-    return None
+    """The directory of a sweep that is to go on, if the command names one that is there and its
+    arms have their numbers for names."""
+    named = {key: value.strip("'\"") for key, _, value in (w.partition("=") for w in overrides)}
+    there = Path(named.get("hydra.sweep.dir", ""))
+    numbered = "hydra.sweep.subdir" not in named
+    return there if named.get("hydra.sweep.dir") and numbered and there.is_dir() else None
 
 
 def _same_arm(out: Path, cfg: Config) -> None:
     """ConfigError if the directory holds an arm with other settings: they have their place by
     their number, so another sweep would take one for the other."""
     path = out / config.RESOLVED
-    if path.exists() and (differ := _changed(path, cfg, set(MAY_CHANGE) - set(BUDGETS))):
+    free = MAY_CHANGE if _extended(out) else set(MAY_CHANGE) - set(BUDGETS)
+    if path.exists() and (differ := _changed(path, cfg, free)):
         raise ConfigError(
             f"{out} is an arm of another sweep: {differ}; the same command goes on in "
             f"{out.parent}, another one takes another hydra.sweep.dir"
@@ -210,7 +216,10 @@ def _same_arm(out: Path, cfg: Config) -> None:
 
 def _changed(path: Path, cfg: Config, free: Collection[str]) -> str:
     """The settings, but for the free ones, in which a saved configuration is another one."""
-    there, here = config.flat(config.load(path)), config.flat(cfg)
+    try:
+        there, here = config.flat(config.load(path)), config.flat(cfg)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     differ = [k for k in here if k not in free and (k not in there or here[k] != there[k])]
     return ", ".join(f"{k} is {there.get(k)} there and {here[k]} here" for k in differ)
 
@@ -262,7 +271,11 @@ def _composed(overrides: list[str], extra: list[str]) -> Config:
 def _one_budget(keys: Collection[str], cfg: Config) -> None:
     """ConfigError where train.steps is given though another budget ends the run."""
     if "train.steps" in keys and (other := cfg.train.budgets()):
-        raise ConfigError(f"train.steps beside {other[0]}: a run has one budget, leave one out")
+        key = other[0].partition("=")[0]
+        raise ConfigError(
+            f"train.steps beside {other[0]}: a run has one budget; leave train.steps out, or give "
+            f"{key}=0 too"
+        )
 
 
 @contextlib.contextmanager
@@ -298,6 +311,11 @@ def _arms(overrides: list[str], extra: list[str], there: Path | None) -> list[li
         if there:
             tuner.same_search(there, *tuner.search_space(parser, sweeper.params, overrides))
         return tuner.corners(parser, sweeper.params, overrides)
+    if there and (there / tuner.STUDY).exists():
+        raise ConfigError(
+            f"{there} holds a search, which hydra/sweeper=lm goes on with: give another "
+            "hydra.sweep.dir"
+        )
     if not sweeper._target_.endswith("BasicSweeper"):
         return [fixed]  # a sweeper of another kind has its own grammar
     params = [f"{k}={v}" for k, v in (sweeper.params or {}).items()]
@@ -380,30 +398,37 @@ def claim(job: Job) -> None:
     path = job.out / config.RESOLVED
     if path.exists():
         if differ := _changed(path, job.cfg, MAY_CHANGE):
-            raise ConfigError(f"{job.out} holds another run: {differ}; choose another directory")
-        if not _changed(path, job.cfg, ()):
-            return
+            raise OtherRunError(f"{job.out} holds another run: {differ}; choose another directory")
+        if not _changed(path, job.cfg, ()) or (job.sweep and _extended(job.out)):
+            return  # an arm that somebody has made longer stays as it is
         if _changed(path, job.cfg, set(MAY_CHANGE) - set(BUDGETS)):
             _extend(job)
     config.save(job.cfg, path)
 
 
 def _extend(job: Job) -> None:
-    """Make a run that is complete go on: its code.json then names the steps at which it had ended,
-    as its schedule is not that of a run which was that long from the start."""
-    summary, code = job.out / "summary.json", job.out / "code.json"
-    if not summary.exists():
-        return
-    step = store.read_json(summary, {"step": int})["step"]
-    if 0 < job.cfg.train.steps < step and not job.cfg.train.budgets():
-        raise ConfigError(
-            f"train.steps={job.cfg.train.steps} is below step {step}, which {job.out} has reached"
-        )
-    if code.exists():
-        about = store.read_json(code, {"extended?": [int]})
-        about |= {"extended": [*about.get("extended", []), step], "exact_resume": False}
+    """Let a run go on to another end: its code.json then names the step at which it stands, as its
+    schedule is not that of a run which was that long from the start."""
+    names = [path.name[5:] for path in (job.out / "checkpoints").glob("step_*")]
+    step = max((int(name) for name in names if name.isdecimal()), default=0)
+    train = job.cfg.train
+    end = train.steps if not train.budgets() else math.inf
+    if train.tokens:
+        end = -(-train.tokens // (train.batch_size * job.cfg.model.context_len))
+    if end < step:
+        budget = (*train.budgets(), f"train.steps={train.steps}")[0]
+        raise ConfigError(f"{budget} ends before step {step}, of which {job.out} has a checkpoint")
+    code, ends = job.out / "code.json", _extended(job.out)
+    if code.exists() and step and step not in ends:
+        about = store.read_json(code, dict) | {"extended": [*ends, step], "exact_resume": False}
         store.atomic_write(code, json.dumps(about, indent=1) + "\n")
-    summary.unlink()  # there is more to do
+    (job.out / "summary.json").unlink(missing_ok=True)  # there is more to do
+
+
+def _extended(out: Path) -> list[int]:
+    """The steps at which a run stood when it was given another budget."""
+    code = out / "code.json"
+    return store.read_json(code, {"extended?": [int]}).get("extended", []) if code.exists() else []
 
 
 @contextlib.contextmanager
@@ -452,6 +477,9 @@ def _arm(run: Callable[[Job], float], composed: DictConfig) -> float:
     except store.HeldError as error:
         log.warning(str(error))  # that process will write what comes of it
         return math.inf
+    except OtherRunError as error:  # whose result stays
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except Exception as error:
         log.error(f"{job.out} failed: {error}")
         (job.out / "error.log").write_text(traceback.format_exc(), encoding="utf-8")

@@ -38,7 +38,8 @@ def run(job: launch.Job) -> float:
 
 def train(job: launch.Job) -> float:
     """The same in this process, or as one of those that share the batches."""
-    from lm import loop  # torch loads here, not for --help or an error in the configuration
+    with signals.handled(), signals.held():  # a library that is loaded in part spoils the end
+        from lm import loop  # torch loads here, not for --help or an error in the configuration
 
     with signals.handled():
         report = tuner.reporter(job.sweep, job.out)

@@ -624,6 +624,41 @@ def test_a_sweep_s_directory_takes_no_other_sweep(words, differ, cfg, tmp_path):
         launch.check([*here, *reversed(words.split())])
 
 
+def test_an_arm_that_was_made_longer_keeps_its_sweep_from_nothing(cfg, tmp_path):
+    here = ["-m", "hydra.sweep.dir=new", "hydra.sweep.dir=s", "seed=0,1", "train.steps=6"]
+    for number, steps in enumerate([9, 6]):
+        (tmp_path / f"s/{number}").mkdir(parents=True)
+        made = cfg(f"seed={number}", f"train.steps={steps}")
+        config.save(made, tmp_path / f"s/{number}" / config.RESOLVED)
+    with pytest.raises(config.ConfigError, match="9 there and 6 here"):
+        launch.check(here)
+    code = tmp_path / "s/0/code.json"
+    code.write_text('{"extended": [6]}')
+    launch.check(here)
+    before = (tmp_path / "s/0" / config.RESOLVED).read_text()
+    launch.claim(launch.Job(cfg("train.steps=6"), tmp_path / "s/0", [], sweep=tmp_path / "s"))
+    assert (tmp_path / "s/0" / config.RESOLVED).read_text() == before
+
+
+def test_a_run_stopped_on_its_way_and_given_another_end_says_so(cfg, tmp_path):
+    (tmp_path / "checkpoints/step_000203").mkdir(parents=True)
+    (tmp_path / "code.json").write_text("{}")
+    config.save(cfg("train.steps=2000"), tmp_path / config.RESOLVED)
+    for words in (("train.steps=50",), ("train.tokens=2000",)):
+        with pytest.raises(config.ConfigError, match=f"{words[0]} ends before step 203"):
+            launch.claim(launch.Job(cfg(*words), tmp_path, []))
+    launch.claim(launch.Job(cfg("train.steps=3000"), tmp_path, []))
+    launch.claim(launch.Job(cfg("train.steps=4000"), tmp_path, []))
+    assert store.read_json(tmp_path / "code.json")["extended"] == [203]
+
+
+def test_a_grid_is_refused_in_the_directory_of_a_search(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / tuner.STUDY).write_text("{}")
+    with pytest.raises(config.ConfigError, match="s holds a search, which hydra/sweeper=lm"):
+        launch.check(["-m", "hydra.sweep.dir=s", "seed=0,1"])
+
+
 def test_an_arm_that_another_process_trains_is_left_to_it(cfg, tmp_path, monkeypatch):
     job = launch.Job(cfg("track=off"), tmp_path, [], sweep=tmp_path)
     monkeypatch.setattr(launch, "_job", lambda composed: job)
@@ -642,14 +677,15 @@ def test_an_arm_that_another_process_trains_is_left_to_it(cfg, tmp_path, monkeyp
         (("a=1,2", "train.steps=9"), "fixed"),
         (("a=1,2,3", "train.steps=5"), "space"),
         (("a=range(1,3)", "train.steps=5"), "space"),
+        (("a=tag(log, interval(1,3))", "train.steps=5"), "space"),
         (("a=1,2", "b=1,2", "train.steps=5"), "space"),
     ],
 )
 def test_another_search_is_refused_in_the_directory_of_one(words, key, tmp_path):
     pytest.importorskip("optuna")
-    same_but_for_tracking = space("track.project=x", "train.steps=5", "a=1,2")
+    same = space("track.project=x", "++train.steps=5", "train.micro_batch=auto", "a=1,2")
     about = tuner.signature(*space("train.steps=5", "a=1,2"))
     (tmp_path / tuner.STUDY).write_text(json.dumps(about))
-    tuner.same_search(tmp_path, *same_but_for_tracking)
+    tuner.same_search(tmp_path, *same)
     with pytest.raises(config.ConfigError, match=f"holds another search: {key} is"):
         tuner.same_search(tmp_path, *space(*words))

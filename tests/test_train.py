@@ -104,7 +104,7 @@ def test_a_finished_run_can_be_given_more_steps(command, tiny, tmp_path):
     code = json.loads(Path("run/code.json").read_text())
     assert (code["extended"], code["exact_resume"]) == ([20], False)
     less = command("lm.train", "resume=run", "train.steps=25")
-    assert less.returncode == 2 and "is below step 30" in less.stderr
+    assert less.returncode == 2 and "train.steps=25 ends before step 30" in less.stderr
     assert json.loads(Path("run/summary.json").read_text())["step"] == 30
 
 

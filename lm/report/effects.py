@@ -25,6 +25,7 @@ def settings(arm: Arm) -> dict[str, str]:
 
 def table(arms: Sequence[Arm]) -> str:
     """A Markdown table of the settings that were varied; empty unless there are two or more."""
+    arms = [arm for arm in arms if "run.extended_from" not in arm.runs[0].settings]
     chosen = [settings(arm) for arm in arms]
     keys = [k for k in dict.fromkeys(itertools.chain(*chosen)) if len(values(chosen, k)) > 1]
     if len(keys) < 2:
@@ -45,17 +46,14 @@ def rows(key: str, arms: Sequence[Arm], chosen: Sequence[dict[str, str]]) -> lis
         scores[words.get(key, "")][others] = found
     shared = set.intersection(*({(place, seed) for place, runs in places.items() for seed in runs}
                                 for places in scores.values()))  # fmt: skip
-    if shared:  # what one value lacks must not count for another
-        for places in scores.values():
-            for place, runs in places.items():
-                places[place] = {s: x for s, x in runs.items() if (place, s) in shared}
-    means = {v: mean([s for r in places.values() for s in r.values()])
-             for v, places in scores.items()}  # fmt: skip
+    counted = {v: [x for place, runs in places.items() for seed, x in runs.items()
+                   if not shared or (place, seed) in shared]
+               for v, places in scores.items()}  # fmt: skip
+    means = {v: mean(found) for v, found in counted.items()}  # what one lacks counts for none
     ranked = sorted((v for v in scores if means[v] is not None), key=lambda v: means[v])
     lines = []
     for value in ranked:
-        n = sum(len(r) for r in scores[value].values())
-        cells = [f"{means[value]:.4f}", str(n), "", "", ""]
+        cells = [f"{means[value]:.4f}", str(len(counted[value])), "", "", ""]
         gaps = differences(scores[value], scores[ranked[0]])
         if value != ranked[0] and gaps:
             cells[2:] = [f"{g:+.4f}" for g in (mean(gaps), min(gaps), max(gaps))]

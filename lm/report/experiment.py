@@ -69,7 +69,7 @@ def write(folder: Path, runs: Sequence[Record]) -> list[Path]:
     if n < n_before:
         raise ValueError(
             f"{folder / 'results.csv'} has {n_before} complete runs and would have {n}: run what "
-            f"is missing (python -m lm.train -m experiment={folder.name}, and what else its "
+            f"is missing (make experiment N={folder.name.partition('_')[0]}, and what else its "
             "README names), or delete it to begin anew"
         )
     folder.mkdir(exist_ok=True)

@@ -182,7 +182,7 @@ def read(path: Path) -> Record:
         raise config.ConfigError(f"{path / config.RESOLVED}: {wrong}")
     code = read_part(path, "code")
     if ends := code.get("extended"):  # not the run that was as long from the start
-        settings["extended from step"] = ", ".join(map(str, ends))
+        settings["run.extended_from"] = ", ".join(map(str, ends))
     result, words = path / folding.RESULT, path / ".hydra" / "overrides.yaml"
     result = store.read_json(result, RESULT) if result.exists() else {}
     if "overrides" not in result:
@@ -294,7 +294,9 @@ def _named(firsts: Sequence[Record]) -> Iterator[tuple[Record, str]]:
     if not all(named) or len(set(named)) < len(named):
         named = _apart([trained_by(r.settings) for r in firsts])
     for run, name in zip(firsts, named, strict=True):
-        yield run, name or run.settings.get("model.name", "?")
+        ends = run.settings.get("run.extended_from")
+        longer = f" (extended from step {ends})" if ends else ""
+        yield run, (name or run.settings.get("model.name", "?")) + longer
 
 
 def _apart(rows: Sequence[dict[str, Any]], every: bool = False) -> list[str]:

@@ -12,6 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from lm import cli
+from lm.config import RESOLVED
 from lm.sweep import arms
 from lm.sweep.tuner import STUDY
 
@@ -38,9 +39,14 @@ class Ranking(Callback):
         failed = [arm for arm in results if arm["status"] == "failed"]
         for arm in failed:
             log.info(f"arm {arm['arm']} failed: {arm['error']} ({root / arm['arm']}/error.log)")
+        having = {arm["arm"] for arm in results}
+        arms_there = {path.parent.name for path in root.glob(f"*/{RESOLVED}")}
+        if missing := sorted(arms_there - having, key=arms.natural):
+            log.info(f"no result yet of arm {', '.join(missing)}, which another process trains")
         if failed and not (root / STUDY).exists():  # a search goes around what fails
             log.info(
                 f"{len(failed)} of {len(results)} arms failed; the same command with "
                 f"hydra.sweep.dir={root} runs only those again"
             )
+        if (failed or missing) and not (root / STUDY).exists():
             raise SystemExit(1)

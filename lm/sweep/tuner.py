@@ -37,6 +37,9 @@ from lm.sweep import arms
 
 log = logging.getLogger(__name__)
 STUDY = "study.json"  # in the sweep's directory: which journal, which pruner
+# Settings whose change leaves a search the same.
+FREE = ("name", "hydra", "track", "train.threads", "train.device", "train.micro_batch")
+FREE += ("train.n_proc", "train.shard", "train.dist_timeout")
 SILENT = 600.0  # seconds without a sign of life after which another machine's trial is taken over
 
 
@@ -147,12 +150,15 @@ def search_space(
 
 
 def signature(fixed: Sequence[str], space: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same for a search to go on: the words that stay, and of the settings that
-    are searched the kind; an interval may be another one."""
-    kinds = {
-        key: getattr(spread, "choices", type(spread).__name__) for key, spread in space.items()
-    }
-    kept = [word for word in fixed if not word.startswith(("track", "hydra", "train.threads"))]
+    """What must be the same for a search to go on: the words that stay, less those that change no
+    score, and of the settings that are searched the kind; an interval may be another one."""
+
+    def kind(spread: Any) -> Any:
+        return getattr(spread, "choices", None) or [type(spread).__name__, spread.log]
+
+    pairs = [[part.strip().lstrip("+") for part in word.partition("=")[::2]] for word in fixed]
+    kept = [f"{key}={value}" for key, value in pairs if not key.startswith(FREE)]
+    kinds = {key: kind(spread) for key, spread in space.items()}
     return json.loads(json.dumps({"fixed": sorted(kept), "space": kinds}))
 
 
