@@ -6,9 +6,9 @@ import sys
 __version__ = "0.1.0"
 
 # As `python -m lm.sample` starts, before it has loaded what it needs: Ctrl-C then just ends it.
-ours = sys.argv[:1] == ["-m"] and "lm" in [
+_ours = sys.argv[:1] == ["-m"] and "lm" in [
     word.partition(".")[0] for before, word in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
     if before == "-m"
 ]  # fmt: skip
-if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+if _ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)

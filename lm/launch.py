@@ -12,11 +12,9 @@ import math
 import os
 import re
 import secrets
-import shutil
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,37 +33,13 @@ from omegaconf.errors import OmegaConfBaseException
 from lm import cli, compat, config, signals, store
 from lm.config import Config, ConfigError
 from lm.export import hf_config
+from lm.jobs import MAY_CHANGE, Job, OtherRunError, same_arm
 from lm.sweep import arms, tuner
 
 log = logging.getLogger(__name__)
 SECRET = re.compile(r"oc\.env:\s*([^,}]*(?:KEY|TOKEN|SECRET|PASSW)[^,}]*)", re.IGNORECASE)
-BUDGETS = ("train.steps", "train.tokens", "train.flops", "train.seconds")
-# When a run is continued.
-MAY_CHANGE = (*BUDGETS, "train.micro_batch", "train.n_proc", "train.shard", "train.dist_timeout")
-# What a run writes before its first step.
-STARTED = (config.RESOLVED, "train.log", ".running", "tokenizer.json")
-STARTED = (*STARTED, "data.json", "code.json", "code.diff")
 MUTE = ("hydra.run.dir=.", "hydra.output_subdir=null")  # what ranks above 0 tell Hydra
 MUTE = (*MUTE, "hydra/job_logging=none", "hydra/hydra_logging=none")
-
-
-@dataclass
-class Job:
-    """One training run to do: what, where, and which arm of which sweep it is."""
-
-    cfg: Config
-    out: Path
-    overrides: list[str]
-    sweep: Path | None = None
-
-    @property
-    def group(self) -> str | None:
-        """The W&B group: the name of the sweep."""
-        return "-".join(self.sweep.parts[-2:]) if self.sweep else None
-
-
-class OtherRunError(ConfigError):
-    """A directory holds a run with other settings."""
 
 
 class Console(logging.StreamHandler):
@@ -186,7 +160,7 @@ def check(words: list[str]) -> None:
             _whole_experiment(args.overrides, extra)
         elif there and not (there / tuner.STUDY).exists():
             for number, cfg in enumerate(jobs):
-                _same_arm(there / str(number), cfg)
+                same_arm(there / str(number), cfg)
     _writable(Path("outputs"), "start in another directory")
     for key, _, value in (word.partition("=") for word in args.overrides):
         if key in ("hydra.run.dir", "hydra.sweep.dir") and "$" not in value:
@@ -200,28 +174,6 @@ def _sweep_dir(overrides: list[str]) -> Path | None:
     there = Path(named.get("hydra.sweep.dir", ""))
     numbered = "hydra.sweep.subdir" not in named
     return there if named.get("hydra.sweep.dir") and numbered and there.is_dir() else None
-
-
-def _same_arm(out: Path, cfg: Config) -> None:
-    """ConfigError if the directory holds an arm with other settings: they have their place by
-    their number, so another sweep would take one for the other."""
-    path = out / config.RESOLVED
-    free = MAY_CHANGE if _extended(out) else set(MAY_CHANGE) - set(BUDGETS)
-    if path.exists() and (differ := _changed(path, cfg, free)):
-        raise ConfigError(
-            f"{out} is an arm of another sweep: {differ}; the same command goes on in "
-            f"{out.parent}, another one takes another hydra.sweep.dir"
-        )
-
-
-def _changed(path: Path, cfg: Config, free: Collection[str]) -> str:
-    """The settings, but for the free ones, in which a saved configuration is another one."""
-    try:
-        there, here = config.flat(config.load(path)), config.flat(cfg)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    differ = [k for k in here if k not in free and (k not in there or here[k] != there[k])]
-    return ", ".join(f"{k} is {there.get(k)} there and {here[k]} here" for k in differ)
 
 
 def _whole_experiment(overrides: list[str], extra: list[str]) -> None:
@@ -252,20 +204,25 @@ def _extra(config_dir: str | None) -> list[str]:
 
 
 def _composed(overrides: list[str], extra: list[str]) -> Config:
-    keys = {word: word.partition("=")[0].lstrip("+") for word in overrides}
-    given = [w.partition("=")[2].strip("'\"") for w, k in keys.items() if k == "init_from"]
-    if any(given):
-        free = ("model.context_len", "model.dropout")
-        theirs = [w for w, k in keys.items()
-                  if k.split(".")[0] in ("model", "tokenizer") and k not in free]  # fmt: skip
-        if theirs:
-            raise ConfigError(
-                f"init_from= brings its model and tokenizer: leave out {', '.join(theirs)}"
-            )
     lenient = [_accepting_unknown_keys(word) for word in overrides]
-    cfg = load(compose("config", overrides=[*lenient, *extra]))
+    composed = compose("config", overrides=[*lenient, *extra])
+    keys = {word: word.partition("=")[0].lstrip("+") for word in overrides}
+    if composed.get("init_from"):
+        _one_model(keys)
+    cfg = load(composed)
     _one_budget(keys.values(), cfg)
     return cfg
+
+
+def _one_model(keys: dict[str, str]) -> None:
+    """ConfigError where words name a model or tokenizer though `init_from` brings both; `keys`
+    holds the key of each word."""
+    free = ("model.context_len", "model.dropout")
+    parts = ("model", "tokenizer")
+    if theirs := [w for w, k in keys.items() if k.split(".")[0] in parts and k not in free]:
+        raise ConfigError(
+            f"init_from= brings its model and tokenizer: leave out {', '.join(theirs)}"
+        )
 
 
 def _one_budget(keys: Collection[str], cfg: Config) -> None:
@@ -388,76 +345,6 @@ def log_to(out: Path) -> None:
 
 
 # --------------------------------------------------------------------------- inside Hydra's jobs
-
-
-def claim(job: Job) -> None:
-    """Write the job's configuration into its directory, or find it there unchanged.
-
-    A directory that holds a run with other settings is refused: its checkpoints are not ours.
-    """
-    path = job.out / config.RESOLVED
-    if path.exists():
-        if differ := _changed(path, job.cfg, MAY_CHANGE):
-            raise OtherRunError(f"{job.out} holds another run: {differ}; choose another directory")
-        if not _changed(path, job.cfg, ()) or (job.sweep and _extended(job.out)):
-            return  # an arm that somebody has made longer stays as it is
-        if _changed(path, job.cfg, set(MAY_CHANGE) - set(BUDGETS)):
-            _extend(job)
-    config.save(job.cfg, path)
-
-
-def _extend(job: Job) -> None:
-    """Let a run go on to another end: its code.json then names the step at which it stands, as its
-    schedule is not that of a run which was that long from the start."""
-    names = [path.name[5:] for path in (job.out / "checkpoints").glob("step_*")]
-    step = max((int(name) for name in names if name.isdecimal()), default=0)
-    train = job.cfg.train
-    end = train.steps if not train.budgets() else math.inf
-    if train.tokens:
-        end = -(-train.tokens // (train.batch_size * job.cfg.model.context_len))
-    if end < step:
-        budget = (*train.budgets(), f"train.steps={train.steps}")[0]
-        raise ConfigError(f"{budget} ends before step {step}, of which {job.out} has a checkpoint")
-    code, ends = job.out / "code.json", _extended(job.out)
-    if code.exists() and step and step not in ends:
-        about = store.read_json(code, dict) | {"extended": [*ends, step], "exact_resume": False}
-        store.atomic_write(code, json.dumps(about, indent=1) + "\n")
-    (job.out / "summary.json").unlink(missing_ok=True)  # there is more to do
-
-
-def _extended(out: Path) -> list[int]:
-    """The steps at which a run stood when it was given another budget."""
-    code = out / "code.json"
-    return store.read_json(code, {"extended?": [int]}).get("extended", []) if code.exists() else []
-
-
-@contextlib.contextmanager
-def whole_or_absent(job: Job) -> Iterator[None]:
-    """Take a new run's directory away again where its settings or text keep it from starting.
-
-    `latest` then still means the run before. An arm of a sweep stays, with its error.
-    """
-    fresh = not (job.out / config.RESOLVED).exists()
-    try:
-        yield
-    except (ValueError, FileNotFoundError):
-        if fresh and not job.sweep and not (job.out / "metrics.jsonl").exists():
-            for name in STARTED:
-                (job.out / name).unlink(missing_ok=True)
-            shutil.rmtree(job.out / ".hydra", ignore_errors=True)
-            with contextlib.suppress(OSError):  # whatever else lies there is somebody's
-                job.out.rmdir()
-        raise
-
-
-def finished(job: Job) -> float | None:
-    """The score of a job that was done before; None if it has steps to do."""
-    path = job.out / "summary.json"
-    if not path.exists():
-        return None
-    summary = store.read_json(path, {"step": int, "best_val_bpb": (int, float, str)})
-    log.info(f"{job.out} is already complete at step {summary['step']}")
-    return float(summary["best_val_bpb"])
 
 
 def _single(run: Callable[[Job], float], composed: DictConfig) -> float:

@@ -66,6 +66,7 @@ class Mirror:
         self.run: Any = None
         self.table: Any = None
         self.seen: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # histograms to send
+        self.seen_at: dict[str, int] = {}  # the step and tokens of these
         self.first: int | None = None  # W&B's own counter at the first point, if not 0
         self.held: dict[str, Any] = {}  # the newest point that came too fast
         self.credit, self.asked = float(BURST), time.monotonic()

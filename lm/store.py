@@ -246,7 +246,7 @@ def clear_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a run directory; ValueError names the process that holds it already.
+    """Hold a run directory; HeldError names the process that holds it already.
 
     The lock ends with its process, however that dies. Where locks do not work, all may enter.
     """

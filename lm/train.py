@@ -9,18 +9,18 @@ torchrun --nproc-per-node 2 -m lm.train         # or train.n_proc=2: a process f
 import contextlib
 import sys
 
-from lm import cli, launch, signals, store
+from lm import cli, jobs, launch, signals, store
 from lm.sweep import tuner
 
 
-def run(job: launch.Job) -> float:
+def run(job: jobs.Job) -> float:
     """Train one job in its directory and return its best val/bpb, which sweeps minimise."""
     try:
         if cli.rank() > 0:
             return _with_others(job, None)
-        with store.alone(job.out), launch.whole_or_absent(job):
-            launch.claim(job)
-            score = launch.finished(job)  # such as an arm of a sweep named again
+        with store.alone(job.out), jobs.whole_or_absent(job):
+            jobs.claim(job)
+            score = jobs.finished(job)  # such as an arm of a sweep named again
             if cli.torchrun():
                 return _with_others(job, score)
             if score is not None:
@@ -36,7 +36,7 @@ def run(job: launch.Job) -> float:
         raise
 
 
-def train(job: launch.Job) -> float:
+def train(job: jobs.Job) -> float:
     """The same in this process, or as one of those that share the batches."""
     with signals.handled(), signals.held():  # a library that is loaded in part spoils the end
         from lm import loop  # torch loads here, not for --help or an error in the configuration
@@ -46,7 +46,7 @@ def train(job: launch.Job) -> float:
         return loop.train(job.cfg, job.out, job.group, report)["best_val_bpb"]
 
 
-def _in_processes(job: launch.Job) -> float:
+def _in_processes(job: jobs.Job) -> float:
     """The same in processes of its own, which any job of a sweep can start."""
     from lm import distributed
 
@@ -58,13 +58,13 @@ def _in_processes(job: launch.Job) -> float:
         ) from None
 
 
-def _process(job: launch.Job) -> float:
+def _process(job: jobs.Job) -> float:
     if cli.rank() == 0:
         launch.log_to(job.out)
     return train(job)
 
 
-def _with_others(job: launch.Job, score: float | None) -> float:
+def _with_others(job: jobs.Job, score: float | None) -> float:
     """The same as one of torchrun's processes: the others hear of the directory from rank 0."""
     from lm import distributed
 
@@ -81,7 +81,7 @@ def _with_others(job: launch.Job, score: float | None) -> float:
         ) from None
 
 
-def _goes_on(job: launch.Job) -> str:
+def _goes_on(job: jobs.Job) -> str:
     return f"python -m lm.train {cli.imports()}resume={job.out} goes on"
 
 

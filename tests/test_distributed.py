@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.distributed import fsdp
 
-from lm import checkpoint, config, distributed, launch, loop, metrics, runtime
+from lm import checkpoint, config, distributed, jobs, launch, loop, metrics, runtime
 from tests.conftest import TINY_TRANSFORMER
 from tests.test_loop import Killed, rows
 
@@ -190,7 +190,7 @@ def test_what_one_process_raises_is_raised_where_they_were_started(cfg, tiny, tm
 
     made = cfg(*tiny, "model=bigram", "model.context_len=100000", "train.n_proc=2")
     with pytest.raises(ValueError, match="one window needs 100001"):
-        train.run(launch.Job(made, tmp_path / "run", []))
+        train.run(jobs.Job(made, tmp_path / "run", []))
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(cfg):

@@ -17,7 +17,7 @@ LAYERS = [
     | {"optim.schedule", "optim.muon"},
     # L1: parts
     {"sweep.tuner"},
-    {"cli", "distributed", "models.base", "models.decode", "export.hf_config"}
+    {"cli", "jobs", "distributed", "models.base", "models.decode", "export.hf_config"}
     | {"corpora.pydocs", "corpora.download", "corpora.files", "corpora.grammar"},
     # L2
     {

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm import config, launch, store
+from lm import config, jobs, launch, store
 from lm.sweep import arms, tuner
 from tests.conftest import TINY_TRANSFORMER
 from tests.test_track import inspected, offline_runs
@@ -636,7 +636,7 @@ def test_an_arm_that_was_made_longer_keeps_its_sweep_from_nothing(cfg, tmp_path)
     code.write_text('{"extended": [6]}')
     launch.check(here)
     before = (tmp_path / "s/0" / config.RESOLVED).read_text()
-    launch.claim(launch.Job(cfg("train.steps=6"), tmp_path / "s/0", [], sweep=tmp_path / "s"))
+    jobs.claim(jobs.Job(cfg("train.steps=6"), tmp_path / "s/0", [], sweep=tmp_path / "s"))
     assert (tmp_path / "s/0" / config.RESOLVED).read_text() == before
 
 
@@ -646,9 +646,9 @@ def test_a_run_stopped_on_its_way_and_given_another_end_says_so(cfg, tmp_path):
     config.save(cfg("train.steps=2000"), tmp_path / config.RESOLVED)
     for words in (("train.steps=50",), ("train.tokens=2000",)):
         with pytest.raises(config.ConfigError, match=f"{words[0]} ends before step 203"):
-            launch.claim(launch.Job(cfg(*words), tmp_path, []))
-    launch.claim(launch.Job(cfg("train.steps=3000"), tmp_path, []))
-    launch.claim(launch.Job(cfg("train.steps=4000"), tmp_path, []))
+            jobs.claim(jobs.Job(cfg(*words), tmp_path, []))
+    jobs.claim(jobs.Job(cfg("train.steps=3000"), tmp_path, []))
+    jobs.claim(jobs.Job(cfg("train.steps=4000"), tmp_path, []))
     assert store.read_json(tmp_path / "code.json")["extended"] == [203]
 
 
@@ -660,7 +660,7 @@ def test_a_grid_is_refused_in_the_directory_of_a_search(tmp_path):
 
 
 def test_an_arm_that_another_process_trains_is_left_to_it(cfg, tmp_path, monkeypatch):
-    job = launch.Job(cfg("track=off"), tmp_path, [], sweep=tmp_path)
+    job = jobs.Job(cfg("track=off"), tmp_path, [], sweep=tmp_path)
     monkeypatch.setattr(launch, "_job", lambda composed: job)
     (tmp_path / arms.RESULT).write_text("theirs")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm import checkpoint, cli, config, launch, store, tokenizers
+from lm import checkpoint, cli, config, jobs, launch, store, tokenizers
 from lm.run import Run
 from tests.conftest import TINY_TRANSFORMER
 from tests.test_loop import rows
@@ -191,10 +191,10 @@ def test_a_damaged_summary_keeps_no_checkpoint_from_being_read(trained):
 
 
 def test_a_directory_that_holds_another_run_is_refused(cfg, tmp_path):
-    launch.claim(launch.Job(cfg("track=off"), tmp_path, []))
-    launch.claim(launch.Job(cfg("track=off"), tmp_path, []))  # the same run is not another
+    jobs.claim(jobs.Job(cfg("track=off"), tmp_path, []))
+    jobs.claim(jobs.Job(cfg("track=off"), tmp_path, []))  # the same run is not another
     with pytest.raises(ValueError, match=r"optimizer\.lr is 0\.003 there and 0\.0001 here"):
-        launch.claim(launch.Job(cfg("track=off", "optimizer.lr=1e-4"), tmp_path, []))
+        jobs.claim(jobs.Job(cfg("track=off", "optimizer.lr=1e-4"), tmp_path, []))
 
 
 def test_a_run_without_a_checkpoint_says_how_to_get_one(cfg, tmp_path):

@@ -91,8 +91,7 @@ def draw(arms: Sequence[Arm], path: Path) -> None:
     if lr_range.is_one(arms):
         lr_range.draw(arms, path)
         return
-    corpora = dict.fromkeys(arm.runs[0].corpus for arm in arms)
-    groups = [[arm for arm in arms if arm.runs[0].corpus == corpus] for corpus in corpora]
+    groups = list(by_corpus(arms).values())
     if all(map(scaling.is_one, groups)):
         scaling.draw(groups, path)
         return

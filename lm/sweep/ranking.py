@@ -42,11 +42,14 @@ class Ranking(Callback):
         having = {arm["arm"] for arm in results}
         arms_there = {path.parent.name for path in root.glob(f"*/{RESOLVED}")}
         if missing := sorted(arms_there - having, key=arms.natural):
-            log.info(f"no result yet of arm {', '.join(missing)}, which another process trains")
-        if failed and not (root / STUDY).exists():  # a search goes around what fails
+            who = "another process trains it, or left it"
+            log.info(f"no result yet of arm {', '.join(missing)}: {who}")
+        if (root / STUDY).exists():  # a search goes around what fails
+            return
+        if failed:
             log.info(
                 f"{len(failed)} of {len(results)} arms failed; the same command with "
                 f"hydra.sweep.dir={root} runs only those again"
             )
-        if (failed or missing) and not (root / STUDY).exists():
+        if failed or missing:
             raise SystemExit(1)

@@ -151,10 +151,6 @@ class BPETokenizer(Tokenizer):
             ids += found
         return ids
 
-    def merge(self, chunk: bytes) -> list[int]:
-        """The ids of one chunk: what the merges make of its bytes, wherever it may stand."""
-        return self._merger.encode(chunk)
-
     def unreached(self) -> list[int]:
         """The ids of tokens that the merges do not make of their own bytes."""
         length = self.token_lengths()
