@@ -32,7 +32,7 @@ test: $(VENV)/ready-test  ## every test but those of test-faults
 test-faults: $(VENV)/ready-test  ## the slow ones: kills, signals, full disks, hostile files
 	$(BIN)/python -m pytest -n auto --dist worksteal -m faults $(ARGS)
 
-lint: $(VENV)/ready-test  ## ruff: style and imports
+lint: $(VENV)/ready-test  ## style, types, and the order of imports
 	$(BIN)/ruff check lm tests experiments
 	$(BIN)/ruff format --check lm tests experiments
 

@@ -7,76 +7,19 @@ YAML files in conf/ only override what stands here. Loads neither torch nor wand
 configuration error is told before anything slow starts.
 """
 
-import difflib
-import importlib
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from lm import store
+from lm.settings import Part, Settings, flat_values, one_of, read_yaml, typed, unknown, within
+from lm.system import files
+from lm.system.errors import ConfigError
 
 RESOLVED = "config.resolved.yaml"  # a run's own copy of its settings
-MAX_BYTES, MAX_DEPTH = 1 << 20, 20  # of a YAML file of settings
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # reads 500 files in a second, not in ten
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be: one line with the key, the value and what is allowed."""
-
-
-def within(default: float, low: float, high: float = math.inf) -> Any:
-    """A number that must be finite and lie in [low, high]."""
-    return field(default=default, metadata={"low": low, "high": high})
-
-
-def one_of(default: str, *others: str) -> Any:
-    """A word out of a short list, the default first."""
-    return field(default=default, metadata={"choices": (default, *others)})
-
-
-@dataclass
-class Settings:
-    """What every group of settings shares: the check of its ranges and choices."""
-
-    group: ClassVar[str] = ""  # the prefix of its keys: "model" in model.n_layer
-
-    def key(self, name: str) -> str:
-        return f"{self.group}.{name}" if self.group else name
-
-    def __post_init__(self) -> None:
-        problems = []
-        for f in fields(self):
-            value, rule = getattr(self, f.name), f.metadata
-            if "choices" in rule and value not in rule["choices"]:
-                problems.append(
-                    f"{self.key(f.name)}={value}: choose {' or '.join(rule['choices'])}"
-                )
-            if "low" in rule and not (_finite(value) and rule["low"] <= value <= rule["high"]):
-                limit = f"from {rule['low']} to {rule['high']}"
-                limit = f"at least {rule['low']}" if rule["high"] == math.inf else limit
-                problems.append(f"{self.key(f.name)}={str(value)[:40]}: must be {limit}")
-        if problems:
-            raise ConfigError("; ".join(problems))
-
-
-@dataclass
-class Part(Settings):
-    """Settings that name the thing they build; `name` says which dataclass a saved config means."""
-
-    builds: ClassVar[str] = ""  # "module:function or class"; no field, so no file can choose it
-    name: str = MISSING
-
-    def build(self, *args: Any, **kwargs: Any) -> Any:
-        """Import what these settings are for, now and not earlier, and call it with them."""
-        module, _, attribute = self.builds.partition(":")
-        return getattr(importlib.import_module(module), attribute)(self, *args, **kwargs)
 
 
 # ------------------------------------------------------------------------------------- corpus
@@ -456,118 +399,7 @@ class Config(Settings):
 # ------------------------------------------------------- commands that read a finished run
 
 
-@dataclass
-class SampleConfig(Settings):
-    """python -m lm.sample: continue a prompt with a trained model."""
-
-    run: str = "latest"  # a run directory, the newest, or wandb:ENTITY/PROJECT/ARTIFACT:ALIAS
-    checkpoint: str = "best"  # best, last or a step
-    prompt: str | None = None  # None: what suits the run's text; "": the start of a document
-    n: int = within(1, 1)  # samples
-    max_tokens: int = within(256, 1)
-    temperature: float = within(0.8, 0.0)  # 0: always the likeliest token
-    top_k: int = within(0, 0)  # keep the k likeliest tokens; 0: all
-    top_p: float = within(1.0, 1e-6, 1.0)  # keep the likeliest tokens that sum to p
-    seed: int = within(0, 0)
-    stop: str = ""  # end at this text; the end-of-document token always ends a sample
-    interactive: bool = False  # a prompt line that remembers
-    compile: bool = False  # a transformer's step, on a GPU: pays from some thousand tokens on
-    device: str = one_of("auto", "cpu", "cuda", "mps")
-
-
-@dataclass
-class EvaluateConfig(Settings):
-    """python -m lm.evaluate: loss, perplexity and bits per byte of a trained model."""
-
-    run: str = "latest"
-    checkpoint: str = "best"
-    split: str = one_of("val", "train")
-    corpus: str = ""  # another corpus: its name, or a file, folder or glob; empty: the run's own
-    device: str = one_of("auto", "cpu", "cuda", "mps")
-
-
-@dataclass
-class MixConfig(Settings):
-    """python -m lm.mix: several runs with one tokenizer as one model, scored on their text."""
-
-    runs: str = ""  # run directories, A,B,...
-    checkpoint: str = "best"
-    stride: int = within(0, 0)  # tokens scored in each window, the others being context; 0: all
-
-
-@dataclass
-class LensConfig(Settings):
-    """python -m lm.lens: see what a model does with a text, from its bytes to probabilities.
-
-    Settings of lm.train, such as model=gru model.n_layer=2, show such a model before training.
-    """
-
-    run: str = ""  # a run directory; empty: the newest, unless settings describe a model
-    checkpoint: str = "best"
-    prompt: str | None = None  # None: an example that suits the text
-    layer: int = -1  # the one to begin with; -1 is the last
-    out: str = ""  # the page; empty: lens.html in the run, or here
-    seed: int = within(0, 0)  # of the draws that the page shows: lm.sample's
-    temperature: float = within(0.8, 0.0)  # where its controls stand at first
-    top_k: int = within(0, 0)
-    top_p: float = within(1.0, 1e-6, 1.0)
-    overrides: list[str] = field(default_factory=list)  # the settings of a model without a run
-
-
-@dataclass
-class CheckConfig(Settings):
-    """python -m lm.check: can this model, or this run, be trusted? Exit code 1 if not.
-
-    model=NAME and other settings of lm.train check a model, run=DIR a training run.
-    """
-
-    run: str = ""  # a run directory, for the training doctor
-    checkpoint: str = "last"  # what training ended with; best, or a step
-    steps: int = within(600, 1)  # updates of the training on the grammar corpus
-    grammar: bool = True  # do that training: the only slow part
-    device: str = one_of("auto", "cpu", "cuda", "mps")
-    overrides: list[str] = field(default_factory=list)  # the settings of the model to check
-
-
-@dataclass
-class ExportConfig(Settings):
-    """python -m lm.export: a trained model, or its tokenizer, for other programs."""
-
-    run: str = "latest"
-    checkpoint: str = "best"
-    format: str = one_of("hf", "tokenizers", "tiktoken")
-    out: str = ""  # a new folder; empty: export-FORMAT in the run
-
-
-@dataclass
-class ReportConfig(Settings):
-    """python -m lm.report [RUN_OR_SWEEP ...]: look at runs, side by side."""
-
-    runs: list[str] = field(default_factory=list)  # directories; none: all of outputs/
-    by: str = ""  # settings that make an arm, such as model,optimizer.lr; empty: all but the seed
-    out: str = "outputs/report.html"  # plots are written beside it
-    experiment: str = ""  # fill this folder of experiments/ from the runs of that name
-    compare: str = ""  # two run directories A,B: the paired difference in bits per byte
-    watch: bool = False  # write the page again and again while runs train
-
-
 # ------------------------------------------------------------------------------------- sweeps
-
-
-@dataclass
-class TunerConfig(Settings):
-    """hydra/sweeper=lm: a search with Optuna."""
-
-    group: ClassVar[str] = "hydra.sweeper"
-    n_trials: int = within(20, 1)  # in all, also after a restart; failed and pruned ones count
-    n_jobs: int = within(1, 1)  # trials at a time, for launchers that run several
-    sampler: str = one_of("tpe", "random", "grid")
-    n_startup: int = within(8, 1)  # random trials before tpe begins to learn from them
-    seed: int = within(0, 0)  # of the sampler
-    pruner: str = one_of("none", "median", "hyperband")  # ends trials that fall behind
-    warmup: int = within(0, 0)  # steps of training before which none is ended
-    storage: str = ""  # another file for the journal, such as one that several sweeps share
-    params: dict[str, Any] = field(default_factory=dict)  # settings to search, from a file
 
 
 # ------------------------------------------------------------------------------ load and save
@@ -593,7 +425,7 @@ def load(source: Mapping | str | Path) -> Config:
     """
     if isinstance(source, (str, Path)):
         source = read_yaml(Path(source))
-    problems = unknown(Config, source, "") + _unfit_text(source, "")
+    problems = unknown(Config, source, "", _groups_with) + _unfit_text(source, "")
     values: dict[str, Any] = {
         k: v for k, v in source.items() if k not in (*PARTS, "train", "track")
     }
@@ -605,7 +437,7 @@ def load(source: Mapping | str | Path) -> Config:
     if not problems:
         try:
             plain = {k: v for k, v in values.items() if not isinstance(v, Settings)}
-            checked = typed(Config, plain, "")
+            checked = typed(Config, plain, "", without=PARTS)
             return Config(**{**values, **{key: checked[key] for key in plain}})
         except ConfigError as error:
             problems.append(str(error))
@@ -615,68 +447,12 @@ def load(source: Mapping | str | Path) -> Config:
 
 def save(cfg: Config, path: Path) -> None:
     """Write every setting as YAML that `load` reads back to an equal Config."""
-    store.atomic_write(path, OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The plain values of a YAML file: no class, no alias and no great depth."""
-    if not path.exists():
-        raise ConfigError(f"{path} does not exist")
-    try:
-        text = store.read_text(path, MAX_BYTES)
-        plain_yaml(text)
-        values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except store.DamagedError as error:
-        raise ConfigError(str(error)) from None
-    except Exception as error:  # YAML and OmegaConf have a dozen unrelated classes for bad files
-        raise ConfigError(f"{path} is not valid YAML: {_first_line(error)}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds no settings")
-    return values
-
-
-def plain_yaml(text: str) -> Any:
-    """The values of a YAML text; raises YAMLError, or ValueError for what could explode.
-
-    An alias (`*name`) repeats a part of the file, so that a few lines can mean a billion values,
-    and a great depth ends the process in the C library: neither is allowed.
-    """
-    depth = 0
-    for event in yaml.parse(text, Loader):  # no value is made yet
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"*{event.anchor} is an alias: write the value itself")
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-    return Loader(text).get_single_data()
+    files.atomic_write(path, OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))))
 
 
 def flat(cfg: Config) -> dict[str, Any]:
     """Every setting by its dotted key: {"model.n_layer": 4, ...}."""
     return flat_values(asdict(cfg))
-
-
-def flat_values(node: Mapping, prefix: str = "") -> dict[str, Any]:
-    """Nested values by their dotted keys."""
-    rows: dict[str, Any] = {}
-    for key, value in node.items():
-        deeper = isinstance(value, dict)
-        rows |= flat_values(value, f"{prefix}{key}.") if deeper else {f"{prefix}{key}": value}
-    return rows
-
-
-def typed(cls: type, values: Mapping, prefix: str) -> dict[str, Any]:
-    """`values` converted to the types of the dataclass `cls`, its defaults filled in."""
-    try:
-        node = OmegaConf.merge(OmegaConf.structured(cls), dict(values))
-        missing = sorted(OmegaConf.missing_keys(node) - set(PARTS))
-        if missing:
-            raise ConfigError(f"{prefix}{missing[0]} has no value: give {prefix}{missing[0]}=VALUE")
-        return {f.name: node[f.name] for f in fields(cls) if not OmegaConf.is_missing(node, f.name)}
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or getattr(error, "key", None) or ""
-        raise ConfigError(f"{prefix}{key}: {str(error).splitlines()[0]}") from None
 
 
 def _load_group(group: str, values: Any) -> Settings:
@@ -712,29 +488,6 @@ def _unfit_text(node: Any, key: str) -> list[str]:
     if re.search("[\ud800-\udfff]", node):  # of a word whose bytes are none
         return [f"{key}={node!a}: this is not UTF-8"]
     return [f"{key}={node}: write the value itself"] * ("${" in node)
-
-
-def _finite(value: float) -> bool:
-    return abs(value) < 1 << 63 if isinstance(value, int) else math.isfinite(value)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def unknown(cls: type, values: Mapping, prefix: str) -> list[str]:
-    """One sentence for each key that `cls` does not have, with the nearest one it has."""
-    known = [f.name for f in fields(cls)]
-    problems = []
-    for key in values:
-        if key not in known:
-            inside = _groups_with(key) if cls is Config else []
-            near = inside or difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
-            hint = f" (known: {', '.join(known)})"
-            if near:
-                hint = f" (did you mean {' or '.join(prefix + name for name in near)}?)"
-            problems.append(f"unknown setting {prefix}{key}{hint}")
-    return problems
 
 
 def _groups_with(key: str) -> list[str]:

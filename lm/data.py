@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm import failpoint, runtime, store
 from lm.metrics import IGNORE
+from lm.system import failpoint, files, seeds
+from lm.system.errors import DamagedError
 
 RECORD = "tokens.json"
 COUNTS = {"n_tokens": int, "n_bytes": int}
@@ -77,13 +78,13 @@ def write_record(folder: Path, tokenizer: Any, corpus: str, splits: dict[str, di
 
 def load(folder: Path, split: str) -> np.ndarray:
     """The ids of a split, memory-mapped (n,), uint16 or uint32; DamagedError if it has others."""
-    record = store.read_json(folder / RECORD, FORM | {"splits": {split: COUNTS}})
+    record = files.read_json(folder / RECORD, FORM | {"splits": {split: COUNTS}})
     path, n = folder / f"{split}.bin", record["splits"][split]["n_tokens"]
     if record["dtype"] not in ("uint16", "uint32") or n < 0:
-        raise store.DamagedError(f"{path} holds {n} ids of {record['dtype'][:20]!a}, says {RECORD}")
+        raise DamagedError(f"{path} holds {n} ids of {record['dtype'][:20]!a}, says {RECORD}")
     number = np.dtype(record["dtype"]).newbyteorder("<")
     if path.stat().st_size != n * number.itemsize:
-        raise store.DamagedError(f"{path} has {path.stat().st_size} bytes, not {n} ids")
+        raise DamagedError(f"{path} has {path.stat().st_size} bytes, not {n} ids")
     if n == 0:  # what cannot be mapped
         return np.zeros(0, dtype=number)
     return np.memmap(path, dtype=number, mode="r", shape=(n,))
@@ -91,15 +92,15 @@ def load(folder: Path, split: str) -> np.ndarray:
 
 def check(folder: Path, tokenizer: Any) -> None:
     """Raise DamagedError unless these are tokens of this tokenizer, every id below vocab_size."""
-    record = store.read_json(folder / RECORD, FORM)
+    record = files.read_json(folder / RECORD, FORM)
     for name, mine in (("tokenizer", tokenizer.fingerprint), ("vocab_size", tokenizer.vocab_size)):
         if record[name] != mine:
-            raise store.DamagedError(f"{folder} holds tokens of another {name}")
+            raise DamagedError(f"{folder} holds tokens of another {name}")
     for split in SPLITS:
         ids = load(folder, split)
         for start in range(0, len(ids), CHUNK):
             if (top := int(ids[start : start + CHUNK].max())) >= tokenizer.vocab_size:
-                raise store.DamagedError(
+                raise DamagedError(
                     f"{folder / split}.bin holds the id {top}, and the vocabulary ends at "
                     f"{tokenizer.vocab_size - 1}"
                 )
@@ -175,7 +176,7 @@ class Batches(torch.utils.data.Dataset):
 
     def _order(self, epoch: int) -> np.ndarray:
         if self._epoch is None or self._epoch[0] != epoch:
-            random = np.random.default_rng(runtime.seed(self.seed, "batches", epoch))
+            random = np.random.default_rng(seeds.seed(self.seed, "batches", epoch))
             start = random.integers(self.n_starts)
             order = random.permutation(self.n_windows) * self.context_len + start
             self._epoch = (int(epoch), order)

@@ -7,30 +7,34 @@ python -m lm.evaluate run=latest corpus=my.txt
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from lm import (
-    cli,
-    config,
-    data,
-    distributed,
-    failpoint,
-    metrics,
-    onednn,
-    pipeline,
-    runtime,
-    signals,
-)
+from lm import config, data, metrics, pipeline
+from lm.launch import cli
 from lm.models.base import LanguageModel
-from lm.run import Run
+from lm.record.run import Run
+from lm.settings import Settings, one_of
+from lm.system import device, failpoint, onednn, ranks, signals
 
 Pass = tuple[torch.Tensor, torch.Tensor]  # inputs and targets (B, T)
 TOKENS = 1 << 12  # at most in one forward pass: what it holds then fits a CPU's cache
 LOGITS = 1 << 26  # numbers at most in the logits of one pass: 256 MB
+
+
+@dataclass
+class EvaluateConfig(Settings):
+    """python -m lm.evaluate: loss, perplexity and bits per byte of a trained model."""
+
+    run: str = "latest"
+    checkpoint: str = "best"
+    split: str = one_of("val", "train")
+    corpus: str = ""  # another corpus: its name, or a file, folder or glob; empty: the run's own
+    device: str = one_of("auto", "cpu", "cuda", "mps")
 
 
 @torch.inference_mode()
@@ -55,11 +59,11 @@ def evaluate(
     # Nats of all, nats of text, tokens, bytes; of several processes each scores its share.
     sums = torch.zeros(4, dtype=torch.float64, device=home)
     passes = data.windows(ids, rows, model.context_len)
-    for x, y in _shares(passes, distributed.rank(), distributed.n_proc()):
+    for x, y in _shares(passes, ranks.rank(), ranks.n_proc()):
         signals.poll()
         failpoint.hit("eval.mid")
         x, y = x.to(where), y.to(where)
-        with runtime.autocast(where, number), onednn.products(model, x, number):
+        with device.autocast(where, number), onednn.products(model, x, number):
             logits = model(x)
         nats, y = metrics.nats(logits, y).to(home).double(), y.to(home)  # (B, T)
         size = n_bytes_of[y.clamp(min=0)] * (y != metrics.IGNORE)
@@ -67,7 +71,7 @@ def evaluate(
         # Not nats[size > 0]: a GPU would be waited for, to know how many these are.
         sums += torch.stack([nats.sum(), torch.where(size > 0, nats, 0.0).sum(), *counts])
     model.train(was_training)
-    total, of_text, n_tokens, n_bytes = distributed.total(sums).tolist()
+    total, of_text, n_tokens, n_bytes = ranks.total(sums).tolist()
     loss = total / max(1, n_tokens)
     return {
         "loss": loss,
@@ -121,9 +125,9 @@ def corpus_config(word: str, own: config.CorpusConfig) -> config.CorpusConfig:
     return config.FilesConfig(path=word)
 
 
-def command(cfg: config.EvaluateConfig) -> None:
+def command(cfg: EvaluateConfig) -> None:
     run = Run.open(cfg.run)
-    where = runtime.device(cfg.device)
+    where = device.device(cfg.device)
     model = run.model(cfg.checkpoint).to(where)
     corpus = pipeline.prepare_corpus(corpus_config(cfg.corpus, run.cfg.corpus))
     prepared = pipeline.pack(corpus, run.tokenizer)
@@ -140,4 +144,4 @@ def command(cfg: config.EvaluateConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.main(config.EvaluateConfig, command)
+    cli.main(EvaluateConfig, command)

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lm import failpoint, signals
 from lm.models.base import LanguageModel
 from lm.models.kv_cache import KVCache
+from lm.system import failpoint, signals
 
 
 @torch.inference_mode()

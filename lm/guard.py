@@ -7,8 +7,9 @@ import logging
 import math
 import statistics
 
-from lm.checkpoint import NonFiniteError, TrainState
 from lm.config import TrainConfig
+from lm.record.state import TrainState
+from lm.system.errors import NonFiniteError
 
 log = logging.getLogger(__name__)
 ENOUGH = 20  # losses before one can stand out among them

@@ -14,16 +14,20 @@ from typing import Any
 
 import torch
 
-from lm import checkpoint, cli, data, distributed, floors, guard, origin, pipeline, runtime, signals
+from lm import baselines, data, guard, pipeline
 from lm.check import doctor
-from lm.checkpoint import NonFiniteError, StorageError, TrainState
-from lm.config import Config, ConfigError
+from lm.config import Config
 from lm.evaluate import evaluate
-from lm.export import hf_weights
 from lm.generate import generate_text, readable
+from lm.huggingface import weights as hf_weights
 from lm.lens import page
 from lm.models.base import LanguageModel
-from lm.track import Tracker, tracker
+from lm.record import checkpoint, origin
+from lm.record.state import TrainState
+from lm.record.tracker import Tracker, tracker
+from lm.system import device, ranks, seeds, signals
+from lm.system.errors import ConfigError, NonFiniteError, OutOfMemoryError, StorageError
+from lm.system.processes import import_words
 from lm.update import Update, compiles, set_rates
 
 log = logging.getLogger(__name__)
@@ -85,9 +89,9 @@ def train(
             except NonFiniteError as reason:
                 run.go_back(track, reason)
             except (RuntimeError, MemoryError) as error:
-                if not runtime.out_of_memory(error):
+                if not device.out_of_memory(error):
                     raise
-                raise runtime.OutOfMemoryError(run.too_large()) from error
+                raise OutOfMemoryError(run.too_large()) from error
             except signals.Stopped as stop:
                 log.warning(f"{stop.name} at step {run.state.step}")
                 if not run.save(track, scheduled=False) and run.unsaved:
@@ -100,32 +104,32 @@ class Training:
 
     def __init__(self, cfg: Config, out: Path) -> None:
         self.cfg, self.out = cfg, out
-        runtime.configure(cfg.train.threads, cfg.train.deterministic)
-        where = runtime.device(cfg.train.device)
-        with distributed.rank_0_first():
+        device.configure(cfg.train.threads, cfg.train.deterministic)
+        where = device.device(cfg.train.device)
+        with ranks.rank_0_first():
             self.prepared = pipeline.prepare(cfg)
             self.levels = _levels(self.prepared)
         self.tokenizer = self.prepared.tokenizer
         self.prompts = _prompts(cfg, self.tokenizer)
-        distributed.on_rank_0(origin.same_data, out, self.prepared)
-        checkpoint.foresee_any(out, lambda: cfg.model.build(self.tokenizer.vocab_size))
-        torch.manual_seed(runtime.seed(cfg.seed, "init"))
+        ranks.on_rank_0(origin.record_data, out, self.prepared)
+        checkpoint.check_newest_fits(out, lambda: cfg.model.build(self.tokenizer.vocab_size))
+        torch.manual_seed(seeds.seed(cfg.seed, "init"))
         self.model: LanguageModel = cfg.model.build(self.tokenizer.vocab_size)
         model = self.model
-        number = runtime.dtype(cfg.train.dtype, where, model.low_precision)
+        number = device.dtype(cfg.train.dtype, where, model.low_precision)
         if cfg.train.shard:
-            distributed.shard(model, where, number)
+            ranks.shard(model, where, number)
         else:
             model.to(where)
-        distributed.on_rank_0(origin.same_code, out, where, number, cfg.train.shard)
+        ranks.on_rank_0(origin.record_code, out, where, number, cfg.train.shard)
         self.exact = number if where.type == "cuda" else torch.float32  # for validation
         self.optimizers = cfg.optimizer.build(model, number) if model.trainable else []
         size = cfg.train.batch_size, model.context_len
-        which = cfg.seed, distributed.rank(), distributed.n_proc()
+        which = cfg.seed, ranks.rank(), ranks.n_proc()
         self.batches = data.Batches(self.prepared.train, *size, *which).to(where)
         self.budget = Budget.of(cfg, model)
         self.update = Update(model, self.optimizers, self.batches, cfg, where, number)
-        self.peak = runtime.peak_flops(where)
+        self.peak = device.peak_flops(where)
         self.begun: list[tuple[int, torch.Tensor]] = []  # steps whose losses are still to be read
         self.norm = math.nan  # of the last gradient that was read
         self.spent: list[float] = []  # seconds of the steps since the last logged point
@@ -148,8 +152,8 @@ class Training:
         """Evaluate, sample, save and step until done; the run's summary."""
         cfg, state, val = self.cfg.train, self.state, {}
         while True:
-            distributed.at(state.step)
-            signals.poll(distributed.largest)
+            ranks.note_step(state.step)
+            signals.poll(ranks.largest)
             last = self.budget.progress(state) >= 1
             improved = False
             before = state.best_val_bpb, state.best_step
@@ -162,7 +166,7 @@ class Training:
                 points = {f"val/{k}": val[k] for k in ("loss", "ppl", "bpb")}
                 track.log(state, points | self.levels)
                 if report is not None and not last:
-                    distributed.on_rank_0(report, state.step, val["bpb"])
+                    ranks.on_rank_0(report, state.step, val["bpb"])
             if self.budget.due(state, cfg.sample_every):
                 model, tokenizer = self.model, self.tokenizer
                 texts = [write_sample(model, tokenizer, p, self.cfg) for p in self.prompts]
@@ -185,14 +189,14 @@ class Training:
         row = self.read_losses(track) if self.must_know() else {}
         self.spent.append(time.perf_counter() - start)
         if self.budget.seconds:  # then the rates depend on it: one clock for all processes
-            self.spent[-1] = distributed.largest(self.spent[-1])[0]
+            self.spent[-1] = ranks.largest(self.spent[-1])[0]
         state.seconds += self.spent[-1]
         if state.step % cfg.train.log_every == 0:
             speed = len(self.spent) * self.batches.tokens / sum(self.spent)
             row |= _points(state, self.batches) | rates
             row |= {"optim/grad_norm": self.norm, "speed/tokens_per_s": round(speed, 1)}
             if self.peak:
-                most = self.peak * distributed.n_proc()
+                most = self.peak * ranks.n_proc()
                 row["speed/mfu"] = speed * self.model.flops_per_token() / most
             state.losses.clear()
             self.spent.clear()
@@ -236,7 +240,7 @@ class Training:
             except (RuntimeError, MemoryError) as error:
                 size = self.micro_batch or self.cfg.train.batch_size
                 fixed = self.cfg.train.micro_batch != "auto" or size == 1
-                if fixed or self.update.changed or not runtime.out_of_memory(error):
+                if fixed or self.update.changed or not device.out_of_memory(error):
                     raise
                 log.warning(self.too_large())
             # Outside of `except`, which holds on to the tensors.
@@ -275,7 +279,7 @@ class Training:
         self.read_losses(track)  # a signal came while steps were begun
         good, state.good_step = state.good_step, state.step if scheduled else state.good_step
         try:
-            distributed.on_rank_0(track.sync)
+            ranks.on_rank_0(track.sync)
             checkpoint.save(self.out, self.model, self.optimizers, state, self.cfg.train.keep_last)
             self.unsaved = None
         except NonFiniteError:  # it goes back to the one before
@@ -301,7 +305,7 @@ class Training:
             f"{reason}: back to the checkpoint of step {state.good_step}, and on with "
             "the batches that follow"
         )
-        distributed.on_rank_0(checkpoint.remove_after, self.out, state.good_step)
+        ranks.on_rank_0(checkpoint.remove_after, self.out, state.good_step)
         good = checkpoint.resume(self.out, self.model, self.optimizers)
         good.skipped_batches = state.skipped_batches + state.step + 1 - good.step
         good.rollbacks, good.skipped = state.rollbacks + 1, state.skipped
@@ -317,9 +321,9 @@ class Training:
         if self.unsaved is not None:
             raise self.unsaved
         summary = _summary(self.state, val, self.model) | self.levels
-        distributed.on_rank_0(track.finish, summary)
-        if distributed.rank() == 0:
-            with distributed.alone():
+        ranks.on_rank_0(track.finish, summary)
+        if ranks.rank() == 0:
+            with ranks.as_single_process():
                 self.look_back(track)
         return summary
 
@@ -330,7 +334,7 @@ class Training:
         if self.cfg.track.lens and (made := page.after_run(self.out)):
             track.page("lens", made)
         best = f"{self.state.best_val_bpb:.4f} at step {self.state.best_step}"
-        words = f"{cli.imports()}run={self.out}"
+        words = f"{import_words()}run={self.out}"
         log.info(f"done: best val/bpb {best}; python -m lm.sample {words}")
 
 
@@ -360,7 +364,7 @@ def _points(state: TrainState, batches: data.Batches) -> dict[str, float]:
 
 def _levels(prepared: pipeline.Prepared) -> dict[str, float]:
     """What to hold val/bpb against: what counting reaches, and the entropy where it is known."""
-    levels = floors.points(Path(prepared.record["folder"]), prepared.tokenizer)
+    levels = baselines.points(Path(prepared.record["folder"]), prepared.tokenizer)
     if "floor_bpb" in prepared.facts:
         levels["corpus/floor_bpb"] = prepared.facts["floor_bpb"]
     return levels

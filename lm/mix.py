@@ -7,14 +7,27 @@ sure of itself (Guo et al. 2017, https://arxiv.org/abs/1706.04599). Temperatures
 chosen on the first half of the text, so the second half says what they are worth.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from lm import cli, config, metrics, pipeline
+from lm import metrics, pipeline
 from lm.evaluate import token_nats
-from lm.run import Run
+from lm.launch import cli
+from lm.record.run import Run
+from lm.settings import Settings, within
 
 TEMPERATURES = [t / 20 for t in range(14, 41)]  # 0.7 to 2
 ROUNDS = 100  # of expectation maximisation: weights then stand still to four digits
+
+
+@dataclass
+class MixConfig(Settings):
+    """python -m lm.mix: several runs with one tokenizer as one model, scored on their text."""
+
+    runs: str = ""  # run directories, A,B,...
+    checkpoint: str = "best"
+    stride: int = within(0, 0)  # tokens scored in each window, the others being context; 0: all
 
 
 def weights(nats: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
@@ -36,7 +49,7 @@ def mixed(nats: np.ndarray, w: np.ndarray) -> np.ndarray:
     return -np.log(w @ np.exp(-nats))
 
 
-def command(cfg: config.MixConfig) -> None:
+def command(cfg: MixConfig) -> None:
     names = cfg.runs.split(",")
     if len(names) < 2:
         raise ValueError(f"runs={cfg.runs}: give two runs or more, as runs=A,B")
@@ -81,4 +94,4 @@ def command(cfg: config.MixConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.main(config.MixConfig, command)
+    cli.main(MixConfig, command)

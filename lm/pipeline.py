@@ -22,9 +22,10 @@ import numpy as np
 import regex
 from rich.progress import Progress
 
-from lm import data, failpoint, store, tokenizers
+from lm import data, tokenizers
 from lm.config import Config, CorpusConfig, TokenizerConfig
 from lm.corpora import base
+from lm.system import failpoint, files, store
 from lm.tokenizers import formats
 
 log = logging.getLogger(__name__)
@@ -56,27 +57,27 @@ def prepare_corpus(cfg: CorpusConfig) -> Path:
     """The folder with train.jsonl and val.jsonl (a JSON string a document) and corpus.json."""
     corpus = cfg.build()
     source = {"corpus": cfg.name, "val_fraction": cfg.val_fraction, **corpus.source()}
-    folder = store.cache_dir() / f"corpora-{store.fingerprint(source)}"
+    folder = files.cache_dir() / f"corpora-{files.fingerprint(source)}"
 
     def make(tmp: Path) -> None:
         kind, documents = base.split(corpus.documents(), cfg.val_fraction, cfg.name)
         counts = {split: {"n_documents": 0, "n_bytes": 0} for split in SPLITS}
-        files = {s: open(tmp / f"{s}.jsonl", "w", encoding="utf-8") for s in SPLITS}  # noqa: SIM115
+        sinks = {s: open(tmp / f"{s}.jsonl", "w", encoding="utf-8") for s in SPLITS}  # noqa: SIM115
         try:
             for split, text in documents:
-                files[split].write(json.dumps(text, ensure_ascii=False) + "\n")
+                sinks[split].write(json.dumps(text, ensure_ascii=False) + "\n")
                 counts[split]["n_documents"] += 1
                 counts[split]["n_bytes"] += len(text.encode())
         finally:
-            for file in files.values():
+            for file in sinks.values():
                 file.close()
-        sha = {s: store.sha256(tmp / f"{s}.jsonl") for s in SPLITS}
+        sha = {s: files.sha256(tmp / f"{s}.jsonl") for s in SPLITS}
         record = {"source": source, "split_by": kind, "splits": counts, "sha256": sha}
         record["facts"] = corpus.facts()
         (tmp / "corpus.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 
-    seconds = store.build_once(folder, make, lambda f: store.read_json(f / "corpus.json", CORPUS))
-    about = store.read_json(folder / "corpus.json")
+    seconds = store.build_once(folder, make, lambda f: files.read_json(f / "corpus.json", CORPUS))
+    about = files.read_json(folder / "corpus.json")
     n_bytes, n = (sum(s[k] for s in about["splits"].values()) for k in ("n_bytes", "n_documents"))
     how = f"in {n:,} documents"
     if about["split_by"] == "position":  # then one of them may be cut in two
@@ -96,10 +97,10 @@ def prepare_tokenizer(cfg: TokenizerConfig, corpus: Path) -> Any:
     if cfg.name == "bpe":  # its smaller vocabularies are the beginnings of a larger one's merges
         settings["vocab_size"] = max(TRAINED, 1 << (cfg.vocab_size - 1).bit_length())
     splits = SPLITS if cfg.name == "char" else SPLITS[:1]
-    sha = store.read_json(corpus / "corpus.json")["sha256"]
+    sha = files.read_json(corpus / "corpus.json")["sha256"]
     # Another version of regex knows other characters, so it may split, and count, differently.
     key = [cfg.name, settings, regex.__version__, [sha[s] for s in splits]]
-    folder = store.cache_dir() / f"tokenizers-{store.fingerprint(key)}"
+    folder = files.cache_dir() / f"tokenizers-{files.fingerprint(key)}"
 
     def make(tmp: Path) -> None:
         documents = (text for split in splits for text in read(corpus, split))
@@ -138,17 +139,17 @@ def existing_tokenizer(folder: Path) -> Any:
 
 def pack(corpus: Path, tokenizer: Any) -> Prepared:
     """The corpus as ids of the tokenizer."""
-    about = store.read_json(corpus / "corpus.json")
+    about = files.read_json(corpus / "corpus.json")
     key = [about["sha256"], about["split_by"], tokenizer.fingerprint]
-    folder = store.cache_dir() / f"tokens-{store.fingerprint(key)}"
+    folder = files.cache_dir() / f"tokens-{files.fingerprint(key)}"
 
     def make(tmp: Path) -> None:
         ends = about["split_by"] == "document"
         splits = {s: data.pack(tmp, s, read(corpus, s), tokenizer, ends) for s in SPLITS}
-        data.write_record(tmp, tokenizer, store.fingerprint(about["sha256"]), splits)
+        data.write_record(tmp, tokenizer, files.fingerprint(about["sha256"]), splits)
 
     seconds = store.build_once(folder, make, lambda f: data.check(f, tokenizer))
-    tokens = store.read_json(folder / data.RECORD)
+    tokens = files.read_json(folder / data.RECORD)
     train, val = (tokens["splits"][s] for s in SPLITS)
     per_token = (train["n_bytes"] + val["n_bytes"]) / max(1, train["n_tokens"] + val["n_tokens"])
     detail = f"{train['n_tokens']:,} to train on, {val['n_tokens']:,} to validate"

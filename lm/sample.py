@@ -5,18 +5,41 @@ python -m lm.sample interactive=true
 """
 
 import sys
+from dataclasses import dataclass
 
-from lm import cli, config, runtime
-from lm.config import SampleConfig
 from lm.generate import generate_text, readable
-from lm.run import Run
+from lm.launch import cli
+from lm.record.run import Run
+from lm.settings import Settings, one_of, within
+from lm.system import device
+from lm.system.errors import ConfigError
+from lm.system.text import printable
 
 HELP = ":temp 0.8   :top_k 40   :top_p 0.9   :seed 1   :len 200   :quit, or any text to continue"
 
 
+@dataclass
+class SampleConfig(Settings):
+    """python -m lm.sample: continue a prompt with a trained model."""
+
+    run: str = "latest"  # a run directory, the newest, or wandb:ENTITY/PROJECT/ARTIFACT:ALIAS
+    checkpoint: str = "best"  # best, last or a step
+    prompt: str | None = None  # None: what suits the run's text; "": the start of a document
+    n: int = within(1, 1)  # samples
+    max_tokens: int = within(256, 1)
+    temperature: float = within(0.8, 0.0)  # 0: always the likeliest token
+    top_k: int = within(0, 0)  # keep the k likeliest tokens; 0: all
+    top_p: float = within(1.0, 1e-6, 1.0)  # keep the likeliest tokens that sum to p
+    seed: int = within(0, 0)
+    stop: str = ""  # end at this text; the end-of-document token always ends a sample
+    interactive: bool = False  # a prompt line that remembers
+    compile: bool = False  # a transformer's step, on a GPU: pays from some thousand tokens on
+    device: str = one_of("auto", "cpu", "cuda", "mps")
+
+
 def command(cfg: SampleConfig) -> None:
     run = Run.open(cfg.run)
-    model = run.model(cfg.checkpoint).to(runtime.device(cfg.device))
+    model = run.model(cfg.checkpoint).to(device.device(cfg.device))
     if cfg.interactive:
         prompt_line(run, model, cfg)
         return
@@ -44,9 +67,9 @@ def write(run: Run, model: object, cfg: SampleConfig, prompt: str, seed: int) ->
         compiled=cfg.compile,
     )
     first = next(pieces, "")  # a prompt that cannot be read fails here, before anything is printed
-    print(cli.printable(prompt + first), end="", flush=True)
+    print(printable(prompt + first), end="", flush=True)
     for piece in pieces:
-        print(cli.printable(piece), end="", flush=True)
+        print(printable(piece), end="", flush=True)
     print()
 
 
@@ -74,7 +97,7 @@ def prompt_line(run: Run, model: object, cfg: SampleConfig) -> None:
             try:
                 cfg = cli.change(cfg, f"{keys[word]}={value}")
                 seed = cfg.seed
-            except config.ConfigError as error:
+            except ConfigError as error:
                 print(error, file=sys.stderr)
 
 

@@ -20,8 +20,10 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from lm import cli, config, tokenizers
-from lm.config import Settings, one_of, within
+from lm import config, tokenizers
+from lm.launch import cli
+from lm.settings import Settings, one_of, within
+from lm.system.text import printable
 from lm.tokenizers import Tokenizer, formats
 from lm.tokenizers.text import encode_utf8
 
@@ -129,7 +131,7 @@ def decode(cfg: DecodeIds) -> None:
         ids = _raw_ids(source, tokenizer) if cfg.format == "raw" else _text_ids(source)
         screen = cfg.out == "-" and sys.stdout.isatty()
         for text in tokenizer.decode_stream(ids, cfg.errors):
-            sink.write((cli.printable(text) if screen else text).encode())
+            sink.write((printable(text) if screen else text).encode())
 
 
 def show(cfg: ShowTokens) -> None:

@@ -9,19 +9,21 @@ torchrun --nproc-per-node 2 -m lm.train         # or train.n_proc=2: a process f
 import contextlib
 import sys
 
-from lm import cli, jobs, launch, signals, store
+from lm.launch import jobs, main
 from lm.sweep import tuner
+from lm.system import signals, store
+from lm.system.processes import import_words, launch_rank, started_by_torchrun
 
 
 def run(job: jobs.Job) -> float:
     """Train one job in its directory and return its best val/bpb, which sweeps minimise."""
     try:
-        if cli.rank() > 0:
+        if launch_rank() > 0:
             return _with_others(job, None)
-        with store.alone(job.out), jobs.whole_or_absent(job):
+        with store.locked(job.out), jobs.whole_or_absent(job):
             jobs.claim(job)
             score = jobs.finished(job)  # such as an arm of a sweep named again
-            if cli.torchrun():
+            if started_by_torchrun():
                 return _with_others(job, score)
             if score is not None:
                 return score
@@ -30,7 +32,7 @@ def run(job: jobs.Job) -> float:
         how = _goes_on(job)
         if job.sweep:
             how = f"the same command with hydra.sweep.dir={job.sweep} goes on"
-        if cli.rank() == 0:
+        if launch_rank() == 0:
             with contextlib.suppress(OSError):  # the terminal may be gone
                 print(f"stopped by {stop.name}: {how}", file=sys.stderr)
         raise
@@ -48,42 +50,42 @@ def train(job: jobs.Job) -> float:
 
 def _in_processes(job: jobs.Job) -> float:
     """The same in processes of its own, which any job of a sweep can start."""
-    from lm import distributed
+    from lm.launch import processes
+    from lm.system.errors import LostRankError
 
     try:
-        return distributed.spawn(_process, job.cfg.train, job)
-    except distributed.LostRankError as error:
-        raise distributed.LostRankError(
-            f"{error}; {_goes_on(job)} from the last checkpoint"
-        ) from None
+        return processes.spawn(_process, job.cfg.train, job)
+    except LostRankError as error:
+        raise LostRankError(f"{error}; {_goes_on(job)} from the last checkpoint") from None
 
 
 def _process(job: jobs.Job) -> float:
-    if cli.rank() == 0:
-        launch.log_to(job.out)
+    if launch_rank() == 0:
+        main.log_to(job.out)
     return train(job)
 
 
 def _with_others(job: jobs.Job, score: float | None) -> float:
     """The same as one of torchrun's processes: the others hear of the directory from rank 0."""
-    from lm import distributed
+    from lm.system import ranks
+    from lm.system.errors import LostRankError
 
     try:
-        with distributed.joined(job.cfg.train):
-            job.out, score = distributed.on_rank_0(lambda: (job.out, score))
+        with ranks.joined(job.cfg.train.device, job.cfg.train.dist_timeout):
+            job.out, score = ranks.on_rank_0(lambda: (job.out, score))
             return train(job) if score is None else score
     except RuntimeError as error:
-        if not distributed.is_loss(error):
+        if not ranks.is_loss(error):
             raise
-        raise distributed.LostRankError(
+        raise LostRankError(
             f"another process of the run, maybe on another machine, was lost or did not answer "
             f"({str(error).splitlines()[0]}); {_goes_on(job)} from the last checkpoint"
         ) from None
 
 
 def _goes_on(job: jobs.Job) -> str:
-    return f"python -m lm.train {cli.imports()}resume={job.out} goes on"
+    return f"python -m lm.train {import_words()}resume={job.out} goes on"
 
 
 if __name__ == "__main__":
-    launch.main(run)
+    main.main(run)

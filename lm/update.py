@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lm import data, distributed, failpoint, metrics, onednn, runtime, signals
+from lm import data, metrics
 from lm.config import Config
 from lm.models.base import LanguageModel
+from lm.system import device, failpoint, onednn, ranks, seeds, signals
 
 log = logging.getLogger(__name__)
 WORTH_COMPILING = 1e13  # operations of a run on a CPU that repay the 15 s of compiling
@@ -27,7 +28,7 @@ class Loss(nn.Module):
     def __init__(self, model: LanguageModel, number: torch.dtype) -> None:
         super().__init__()
         self.model, self.number = model, number
-        self.plain = number == torch.float32 or distributed.is_sharded(model)  # it rounds itself
+        self.plain = number == torch.float32 or ranks.is_sharded(model)  # it rounds itself
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         if self.plain:
@@ -39,7 +40,7 @@ class Loss(nn.Module):
             weights = {name: p.to(self.number) for name, p in self.model.named_parameters()}
             logits = functional_call(self.model, weights, (inputs,))  # (B, T, V)
         else:
-            with runtime.autocast(inputs.device, self.number):
+            with device.autocast(inputs.device, self.number):
                 logits = self.model(inputs)
         return metrics.next_token_loss(logits, targets)
 
@@ -72,16 +73,16 @@ class Update:
         # Dropout draws from PyTorch's own generator: seeded by step, it needs no saving.
         # On a CPU its own is asked for: torch.manual_seed looks for all other devices, 0.3 ms long.
         draw = torch.default_generator if self.where.type == "cpu" else torch
-        draw.manual_seed(runtime.seed(self.cfg.seed, f"dropout{distributed.rank() or ''}", step))
+        draw.manual_seed(seeds.seed(self.cfg.seed, f"dropout{ranks.rank() or ''}", step))
         self.changed = False
         loss = failpoint.hit("train.loss", self.gradients(*self.batches[step]), step)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         parameters[0].grad = failpoint.hit("train.grad", parameters[0].grad, step)
         # The logged norm is the raw gradient's, comparable across clipping thresholds.
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.cfg.train.clip or math.inf)
-        norm = distributed.whole(norm)
+        norm = ranks.whole(norm)
         # Each process then knows of a bad number of any of them.
-        numbers = distributed.mean(torch.stack([loss, norm]))
+        numbers = ranks.mean(torch.stack([loss, norm]))
         finite = numbers.sum().isfinite()
         failpoint.hit("train.before_step")
         for optimizer in self.optimizers:
@@ -111,7 +112,7 @@ class Update:
             self.loss = torch.compile(plain, dynamic=False, options=options)
             self.gradients(*self.batches[0])
         except Exception as error:  # the compiler's own, and whatever its tools raise
-            if runtime.out_of_memory(error):  # the first step tells of it, or goes on in parts
+            if device.out_of_memory(error):  # the first step tells of it, or goes on in parts
                 return "compiled in the first step, as this batch does not fit"
             self.loss, self.ranks = plain, None
             if (word := self.cfg.train.compile) != "auto":
@@ -126,13 +127,13 @@ class Update:
         """Leave the batch's gradients in the parameters, micro-batch by micro-batch; its loss."""
         size = self.micro_batch or len(inputs)
         if self.ranks is None:
-            self.ranks = distributed.wrap(self.loss, self.where)
+            self.ranks = ranks.wrap(self.loss, self.where)
         loss = torch.zeros((), device=self.where)
         parts = list(zip(inputs.split(size), targets.split(size), strict=True))
         for i, (x, y) in enumerate(parts):
             signals.poll()  # the weights are those of before: the step can be done again
             failpoint.hit("train.forward")
-            with distributed.exchange(self.ranks, now=i + 1 == len(parts)):
+            with ranks.exchange(self.ranks, now=i + 1 == len(parts)):
                 part = self.ranks(x, y) * (len(x) / len(inputs))
                 part.backward()
             loss += part.detach()

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 
-from lm import compat, config, launch
+import lm
+from lm import config
+from lm.launch import compose, hydra_version
 from tests.wandb_server import WandbServer
 
 # A shell that started these tests with & has them ignore Ctrl-C, and what they start too.
@@ -64,7 +67,7 @@ def tiny(toy_text):
 
 @pytest.fixture(scope="session", autouse=True)
 def _registered():
-    launch.register()
+    compose.register()
 
 
 @pytest.fixture
@@ -72,8 +75,8 @@ def cfg():
     """cfg("model=gru", ...): the checked configuration that the command line would give."""
 
     def make(*overrides: str) -> config.Config:
-        with initialize_config_dir(str(launch.folder("conf")), **compat.VERSION):
-            return launch.load(compose("config", overrides=list(overrides)))
+        with initialize_config_dir(str(compose.folder("conf")), **hydra_version.VERSION):
+            return compose.load(hydra_compose("config", overrides=list(overrides)))
 
     return make
 
@@ -100,7 +103,7 @@ def command(tmp_path):
     """command("lm.train", ...): the finished process of a real command in the test's folder."""
 
     def run(module: str, *words: str, **env: str) -> subprocess.CompletedProcess:
-        repository = Path(launch.__file__).parent.parent
+        repository = Path(lm.__file__).parent.parent
         path = os.pathsep.join(filter(None, [str(repository), os.environ.get("PYTHONPATH")]))
         return subprocess.run(
             [sys.executable, "-m", module, *words],

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm import artifact, config, loop, store
-from lm.run import Run
+from lm import config, loop
+from lm.record import wandb_artifact
+from lm.record.run import Run
+from lm.system import files
 from tests.conftest import TINY_TRANSFORMER
 
 
@@ -33,7 +35,7 @@ def replace(server, old: bytes, new: bytes) -> None:
 def test_a_model_in_w_and_b_is_the_run_s_own_and_is_downloaded_once(logged, server):
     out, name = logged
     ours, theirs = Run.open(str(out)), Run.open(name)
-    assert theirs.path.parent == store.cache_dir() and theirs.cfg == ours.cfg
+    assert theirs.path.parent == files.cache_dir() and theirs.cfg == ours.cfg
     same = zip(ours.model().parameters(), theirs.model().parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in same)
     server.blobs.clear()  # no file can be had a second time
@@ -63,8 +65,8 @@ def test_a_download_that_is_not_what_was_logged_is_refused_and_leaves_nothing(
     changed = path.read_bytes().replace(b"state.json", b"staat.json")
     replace(server, path.read_bytes(), changed if "json" in file else changed[:-1] + b"!")
     with pytest.raises(ValueError, match=message):
-        artifact.fetch(name)
-    assert not list(store.cache_dir().glob("*wandb-*"))
+        wandb_artifact.fetch(name)
+    assert not list(files.cache_dir().glob("*wandb-*"))
 
 
 def test_an_artifact_that_points_at_a_file_of_this_machine_is_refused(logged, server):
@@ -75,7 +77,7 @@ def test_an_artifact_that_points_at_a_file_of_this_machine_is_refused(logged, se
             listed["contents"]["tokenizer.json"]["ref"] = "file:///etc/hostname"
             server.files[key] = json.dumps(listed).encode()
     with pytest.raises(ValueError, match=r"it has no file tokenizer\.json"):
-        artifact.fetch(name)
+        wandb_artifact.fetch(name)
 
 
 @pytest.mark.parametrize(
@@ -88,11 +90,11 @@ def test_an_artifact_that_points_at_a_file_of_this_machine_is_refused(logged, se
 )
 def test_a_name_that_is_none_is_told_in_one_line(server, name, message):
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
-        artifact.fetch(name)
+        wandb_artifact.fetch(name)
     assert "\n" not in str(caught.value)
 
 
 def test_without_a_key_the_way_to_one_is_told(fresh_client):
     with pytest.raises(ValueError, match="wandb login, or set WANDB_API_KEY"):
-        artifact.fetch("wandb:me/lm/model:best")
+        wandb_artifact.fetch("wandb:me/lm/model:best")
     assert not Path("outputs").exists()

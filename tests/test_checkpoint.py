@@ -10,8 +10,9 @@ import signal
 import pytest
 import torch
 
-from lm import checkpoint, failpoint, store
-from lm.checkpoint import TrainState
+from lm.record import checkpoint
+from lm.record.state import TrainState
+from lm.system import failpoint, store
 
 
 @pytest.fixture

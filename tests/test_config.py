@@ -6,10 +6,12 @@ import itertools
 import pytest
 from omegaconf import OmegaConf
 
-from lm import config, launch
+from lm import config
+from lm.launch import compose, preflight
+from lm.system.errors import ConfigError
 
 GROUPS = [*config.PARTS, "train", "track"]
-PRESETS = [(g, p.stem) for g in GROUPS for p in sorted((launch.folder("conf") / g).glob("*.yaml"))]
+PRESETS = [(g, p.stem) for g in GROUPS for p in sorted((compose.folder("conf") / g).glob("*.yaml"))]
 
 
 @pytest.mark.filterwarnings("error")  # Hydra announces by warnings what its next version refuses
@@ -35,11 +37,11 @@ def test_the_defaults_are_those_of_the_dataclasses(cfg):
 
 
 def test_every_experiment_and_every_arm_of_it_composes(cfg):
-    names = sorted(p.parent.name for p in launch.folder("experiments").glob("*/run.yaml"))
+    names = sorted(p.parent.name for p in compose.folder("experiments").glob("*/run.yaml"))
     assert names
     for name in names:
         assert cfg(f"experiment={name}").name == name
-        arms = OmegaConf.load(launch.folder("experiments") / name / "run.yaml").get("arms", {})
+        arms = OmegaConf.load(compose.folder("experiments") / name / "run.yaml").get("arms", {})
         found = [cfg(f"experiment={name}", f"arm={name}/{arm}") for arm in arms]
         assert all(a != b for a, b in itertools.combinations(found, 2))
 
@@ -53,8 +55,8 @@ def test_an_experiment_beats_the_defaults_and_the_command_line_beats_both(cfg):
 
 def test_no_preset_names_code():
     """Hydra would call whatever a `_target_` names; its own block list lets most of it through."""
-    files = [*launch.folder("conf").rglob("*.yaml")]
-    files += launch.folder("experiments").glob("*/run.yaml")
+    files = [*compose.folder("conf").rglob("*.yaml")]
+    files += compose.folder("experiments").glob("*/run.yaml")
     assert len(files) > 20
     for path in files:
         assert "_target_" not in path.read_text(encoding="utf-8"), path
@@ -64,8 +66,8 @@ def test_a_typo_in_a_preset_of_one_s_own_is_named(tmp_path):
     (tmp_path / "my/model").mkdir(parents=True)
     text = "defaults: [{/schema/model@_here_: gru}, _self_]\nn_hiden: 3\n"
     (tmp_path / "my/model/mine.yaml").write_text(text)
-    with pytest.raises(config.ConfigError, match="n_hiden") as caught:
-        launch.check(["--config-dir", "my", "model=mine"])
+    with pytest.raises(ConfigError, match="n_hiden") as caught:
+        preflight.check(["--config-dir", "my", "model=mine"])
     assert "\n" not in str(caught.value)
 
 
@@ -145,8 +147,8 @@ BAD = {
 
 @pytest.mark.parametrize("word", BAD)
 def test_a_mistake_is_named_in_one_line_and_makes_nothing(word, tmp_path):
-    with pytest.raises(config.ConfigError) as caught:
-        launch.check(word.split())
+    with pytest.raises(ConfigError) as caught:
+        preflight.check(word.split())
     assert BAD[word] in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
@@ -157,29 +159,29 @@ def test_a_model_of_one_s_own_without_import_is_told_what_is_missing(tmp_path):
     (tmp_path / "my/model/average.yaml").write_text(
         "defaults: [{/schema/model@_here_: average}, _self_]\n"
     )
-    with pytest.raises(config.ConfigError, match="a model of your own takes import=MODULE too"):
-        launch.check(["--config-dir", "my", "model=average"])
+    with pytest.raises(ConfigError, match="a model of your own takes import=MODULE too"):
+        preflight.check(["--config-dir", "my", "model=average"])
 
 
 @pytest.mark.parametrize("nothing", ["", "''"])
 def test_an_empty_init_from_leaves_the_model_free(nothing):
-    launch.check([f"init_from={nothing}", "model=gru"])
+    preflight.check([f"init_from={nothing}", "model=gru"])
 
 
 def test_one_run_of_an_experiment_needs_all_that_it_sweeps():
-    launch.check(["experiment=001_model_ladder", "model=gru", "seed=0", "corpus=grammar"])
+    preflight.check(["experiment=001_model_ladder", "model=gru", "seed=0", "corpus=grammar"])
 
 
 def test_a_file_in_place_of_a_setting_is_told_how_to_be_trained_on(tmp_path):
     (tmp_path / "my.txt").touch()
-    with pytest.raises(config.ConfigError, match=r"corpus=files corpus\.path=my\.txt"):
-        launch.check(["my.txt"])
+    with pytest.raises(ConfigError, match=r"corpus=files corpus\.path=my\.txt"):
+        preflight.check(["my.txt"])
 
 
 @pytest.mark.parametrize("name", ["a\nb", "x" * 300, "\x1b[2J", "\u202eabc"])
 def test_a_name_that_is_not_one_short_line_is_refused(name, cfg):
     values = dataclasses.asdict(cfg()) | {"name": name}
-    with pytest.raises(config.ConfigError, match="one line of at most 100 characters"):
+    with pytest.raises(ConfigError, match="one line of at most 100 characters"):
         config.load(values)
 
 
@@ -187,7 +189,7 @@ def test_a_file_whose_name_of_a_part_is_no_word_is_refused(cfg):
     """A mapping raised TypeError; found by fuzzing."""
     values = dataclasses.asdict(cfg())
     values["optimizer"]["name"] = {"a": 1}
-    with pytest.raises(config.ConfigError, match=r"optimizer.name=\{'a': 1\}: choose adamw, muon"):
+    with pytest.raises(ConfigError, match=r"optimizer.name=\{'a': 1\}: choose adamw, muon"):
         config.load(values)
 
 
@@ -195,18 +197,18 @@ def test_a_file_with_an_endless_value_is_refused_in_a_short_line(cfg):
     """All 5,000 characters were repeated; found by fuzzing."""
     values = dataclasses.asdict(cfg())
     values["model"]["n_head"] = "a" * 5000
-    with pytest.raises(config.ConfigError, match=r"model\.n_head: Value 'aaa") as caught:
+    with pytest.raises(ConfigError, match=r"model\.n_head: Value 'aaa") as caught:
         config.load(values)
     assert len(str(caught.value)) < 500
 
 
 def test_two_budgets_are_one_too_many():
-    with pytest.raises(config.ConfigError, match="choose one budget"):
+    with pytest.raises(ConfigError, match="choose one budget"):
         config.TrainConfig(tokens=5, seconds=5.0)
 
 
 def test_warmup_and_decay_cannot_be_more_than_the_run():
-    with pytest.raises(config.ConfigError, match="at most 1"):
+    with pytest.raises(ConfigError, match="at most 1"):
         config.WSDConfig(warmup=0.6, decay=0.6)
 
 
@@ -215,7 +217,7 @@ def test_all_mistakes_are_told_at_once(cfg):
     values["model"]["n_layer"] = 0
     values["train"]["steps"] = -1
     values["optimizer"]["name"] = "sgd"
-    with pytest.raises(config.ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught:
         config.load(values)
     for part in ("model.n_layer=0", "train.steps=-1", "optimizer.name=sgd: choose adamw, muon"):
         assert part in str(caught.value)
@@ -227,7 +229,7 @@ def test_a_saved_file_cannot_read_the_environment(cfg, tmp_path, monkeypatch):
     text = (tmp_path / "c.yaml").read_text()
     assert "notes: ''" in text
     (tmp_path / "c.yaml").write_text(text.replace("notes: ''", "notes: ${oc.env:SECRET_KEY}"))
-    with pytest.raises(config.ConfigError, match="write the value itself") as caught:
+    with pytest.raises(ConfigError, match="write the value itself") as caught:
         config.load(tmp_path / "c.yaml")
     assert "sentinel" not in str(caught.value)
 
@@ -235,6 +237,6 @@ def test_a_saved_file_cannot_read_the_environment(cfg, tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ["", "- 1\n- 2\n", "a: [1, 2\n", "\t- x", "\x00", "model: 3\n"])
 def test_a_file_that_is_no_configuration_is_refused_in_one_line(text, tmp_path):
     (tmp_path / "c.yaml").write_text(text)
-    with pytest.raises(config.ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught:
         config.load(tmp_path / "c.yaml")
     assert "\n" not in str(caught.value)

@@ -13,11 +13,16 @@ import pytest
 import torch
 from torch.distributed import fsdp
 
-from lm import checkpoint, config, distributed, jobs, launch, loop, metrics, runtime
+import lm
+from lm import config, loop, metrics
+from lm.launch import jobs, main, processes
+from lm.record import checkpoint
+from lm.system import ranks, seeds
+from lm.system.tensors import load_tensors
 from tests.conftest import TINY_TRANSFORMER
 from tests.test_loop import Killed, rows
 
-ROOT = Path(launch.__file__).parent.parent
+ROOT = Path(lm.__file__).parent.parent
 CASES = {
     "plain": TINY_TRANSFORMER,
     "accumulation": (*TINY_TRANSFORMER, "train.micro_batch=1"),
@@ -73,18 +78,18 @@ def all_claims(cfgs: dict[str, config.Config], folder: Path) -> dict:
 
 def dropout_seeds(cfg: config.Config, out: Path) -> tuple[int, int]:
     """How many seeds dropout had in three steps of two processes, and how many are different."""
-    real, mine = runtime.seed, []
+    real, mine = seeds.seed, []
 
     def spied(run_seed: int, purpose: str, step: int = 0) -> int:
-        seed = real(run_seed, purpose, step)
-        mine.extend([seed] * purpose.startswith("dropout"))
-        return seed
+        drawn = real(run_seed, purpose, step)
+        mine.extend([drawn] * purpose.startswith("dropout"))
+        return drawn
 
-    runtime.seed = spied
+    seeds.seed = spied
     try:
         until(cfg, out, 3)
     finally:
-        runtime.seed = real
+        seeds.seed = real
     everybodys = [None, None]
     torch.distributed.all_gather_object(everybodys, mine[-3:])
     both = everybodys[0] + everybodys[1]
@@ -94,13 +99,13 @@ def dropout_seeds(cfg: config.Config, out: Path) -> tuple[int, int]:
 def bad_loss_on_rank_1(cfg: config.Config, out: Path) -> float:
     """How many processes raised NonFiniteError."""
     real = metrics.next_token_loss
-    if distributed.rank() == 1:
+    if ranks.rank() == 1:
         metrics.next_token_loss = lambda *args: real(*args) * float("nan")
     out.mkdir(exist_ok=True)
     try:
         loop.train(cfg, out)
     except loop.NonFiniteError:
-        return distributed.total(torch.ones(())).item()
+        return ranks.total(torch.ones(())).item()
     finally:
         metrics.next_token_loss = real
     return 0
@@ -143,7 +148,7 @@ def test_two_processes_train_as_one(cfg, tiny, shared, monkeypatch):
         loop.train(one[name], shared / f"{name} alone")
     mixed = shared / "one, two, divided, one"
     until(one["plain"], mixed, 7)
-    found = distributed.spawn(all_claims, two["plain"].train, two, shared)
+    found = processes.spawn(all_claims, two["plain"].train, two, shared)
     loop.train(one["plain"], mixed)
 
     # The same losses, norms and validation to the rounding of float32, whatever the split.
@@ -220,11 +225,11 @@ def test_counts_are_not_divided_nor_is_a_model_by_a_pytorch_that_would_sum_its_g
     """PyTorch 2.8 has a switch; without it gloo's sum would pass for a mean, or fail."""
     how = torch.device("cpu"), torch.float32
     with pytest.raises(ValueError, match="model=bigram_counts counts"):
-        distributed.shard(cfg("model=bigram_counts").model.build(9), *how)
+        ranks.shard(cfg("model=bigram_counts").model.build(9), *how)
     switch = "set_force_sum_reduction_for_comms"
     monkeypatch.delattr(f"torch.distributed.fsdp.FSDPModule.{switch}", raising=False)
     with pytest.raises(ValueError, match=r"PyTorch 2\.8 or later"):
-        distributed.shard(cfg("model=gru").model.build(9), *how)
+        ranks.shard(cfg("model=gru").model.build(9), *how)
 
 
 def test_a_sweep_under_torchrun_is_refused(monkeypatch, capsys):
@@ -232,7 +237,7 @@ def test_a_sweep_under_torchrun_is_refused(monkeypatch, capsys):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["lm.train", "-m", "seed=0,1"])
     with pytest.raises(SystemExit) as caught:
-        launch.main(lambda job: 0.0)
+        main.main(lambda job: 0.0)
     assert caught.value.code == 2
     assert "every process of torchrun would run the whole sweep" in capsys.readouterr().err
 
@@ -273,7 +278,7 @@ def test_bad_numbers_on_one_rank_stop_all_with_exit_code_3(command, tiny):
     assert bad.returncode == 3
     (line,) = bad.stderr.splitlines()
     assert "step 13: the loss is nan" in line
-    weights = checkpoint.load_tensors(checkpoint.folder(Path("run"), 10) / "model.safetensors")
+    weights = load_tensors(checkpoint.folder(Path("run"), 10) / "model.safetensors")
     assert all(torch.isfinite(w).all() for w in weights.values())
 
 

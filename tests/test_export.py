@@ -9,11 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lm import config, loop, tokenizers
-from lm.export import files, hf_config, hf_weights
+from lm.export import files
 from lm.export.__main__ import command as export_command
-from lm.export.card import USES, card
+from lm.export.card import USES, ExportConfig, card
 from lm.generate import generate
-from lm.run import Run
+from lm.huggingface import config as hf_config
+from lm.huggingface import weights as hf_weights
+from lm.record.run import Run
 from lm.tokenizers import formats
 
 transformers = pytest.importorskip("transformers", reason="the extra `interop` is not installed")
@@ -29,7 +31,7 @@ SLOWLY = settings(
 
 def exported(run, tmp_path, kind="hf"):
     out = tmp_path / f"out-{kind}"
-    export_command(config.ExportConfig(run=str(run), format=kind, out=str(out)))
+    export_command(ExportConfig(run=str(run), format=kind, out=str(out)))
     return out
 
 
@@ -72,7 +74,7 @@ def test_the_card_gives_the_results_of_the_checkpoint_that_is_exported(trained):
     points = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     for step in (10, 20):
         (bpb,) = [p["val/bpb"] for p in points if p["step"] == step and "val/bpb" in p]
-        text = card(run, config.ExportConfig(checkpoint=str(step)), "out")
+        text = card(run, ExportConfig(checkpoint=str(step)), "out")
         assert f"| val/bpb | {bpb:.4f} |" in text and f"which is step {step}." in text
 
 

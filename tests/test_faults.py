@@ -23,13 +23,17 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from lm import checkpoint, config, failpoint, launch, loop, signals, store
-from lm.run import Run
+import lm
+from lm import config, loop
+from lm.record import checkpoint, state
+from lm.record.run import Run
+from lm.system import failpoint, files, signals, store
+from lm.system.tensors import load_tensors
 from tests.conftest import TINY_TRANSFORMER
 from tests.test_loop import MODELS, rows
 
 pytestmark = pytest.mark.faults
-ROOT = Path(launch.__file__).parent.parent
+ROOT = Path(lm.__file__).parent.parent
 SHORT = (*TINY_TRANSFORMER, "model.dropout=0.1", "train.micro_batch=2", "train.steps=40")
 SHORT = (*SHORT, "train.save_every=7", "train.eval_every=10", "train.sample_every=9")
 SHORT = (*SHORT, "train.log_every=4", "train.keep_last=3")
@@ -65,7 +69,7 @@ def child(made: config.Config, out: Path, points: str = "") -> multiprocessing.P
     def work() -> None:
         faulthandler.disable()  # pytest's, which would print a page for a SIGBUS
         failpoint._active, failpoint._visits = failpoint._parse(points), {}
-        with signals.handled(), store.alone(out):
+        with signals.handled(), store.locked(out):
             try:
                 loop.train(made, out)
             except Exception as error:
@@ -225,7 +229,7 @@ def test_tokens_cut_while_a_run_reads_them_end_it_and_the_next_start_mends_both(
 
 
 # What a checkpoint holds of a run, and another value for each: 1000 for the clock, else nothing.
-STATE = {f.name: f for f in dataclasses.fields(checkpoint.TrainState)}
+STATE = {f.name: f for f in dataclasses.fields(state.TrainState)}
 LOST = [*STATE, "weights", "optimizer"]
 HARD = (*TINY_TRANSFORMER, "train.steps=40", "train.save_every=7", "train.eval_every=10")
 HARD = (*HARD, "train.log_every=4", "train.micro_batch=auto", "train.rollbacks=2")
@@ -267,13 +271,13 @@ def lost(what: str, folder: Path) -> None:
     """Seal a checkpoint again without a part of it."""
     if what in STATE:
         saved = json.loads((folder / "state.json").read_text())
-        fresh = {"seconds": 1000.0}.get(what, getattr(checkpoint.TrainState(), what))
+        fresh = {"seconds": 1000.0}.get(what, getattr(state.TrainState(), what))
         assert saved["state"][what] != fresh, f"{what} is {fresh} in this test: it shows nothing"
         saved["state"][what] = fresh
         (folder / "state.json").write_text(json.dumps(saved))
     else:
         path = folder / f"{'model' if what == 'weights' else what}.safetensors"
-        tensors = checkpoint.load_tensors(path)
+        tensors = load_tensors(path)
         name = next(iter(tensors))
         tensors = {k: t for k, t in tensors.items() if what == "weights" or k[:4] != name[:4]}
         if what == "weights":
@@ -290,7 +294,7 @@ def outcome(out: Path) -> list:
     told = json.loads(summary.read_text()) if summary.exists() else {"seconds": 0}
     damaged = [p.name for p in (out / "checkpoints").glob("damaged_*")]
     told["seconds"] //= 500
-    return [rows(out), rows(out, "samples.jsonl"), told, damaged, store.sha256(weights)]
+    return [rows(out), rows(out, "samples.jsonl"), told, damaged, files.sha256(weights)]
 
 
 # ------------------------------------------------------------------------------------- signals
@@ -561,7 +565,7 @@ def test_a_quota_keeps_the_last_good_checkpoint(tiny):
 def finite(out: Path) -> None:
     for step in checkpoint.steps(out):
         for name in ("model.safetensors", "optimizer.safetensors"):
-            tensors = checkpoint.load_tensors(checkpoint.folder(out, step) / name)
+            tensors = load_tensors(checkpoint.folder(out, step) / name)
             assert all(t.isfinite().all() for t in tensors.values())
 
 
@@ -618,7 +622,7 @@ def test_a_run_stopped_before_its_last_evaluation_knows_its_best_checkpoint(cfg,
     made, out = cfg(*tiny, *SHORT), tmp_path / "run"
     assert run(made, out, "train.after_step=term@40") == 143
     assert run(made, out) == 0
-    best = store.read_json(out / "summary.json")["best_step"]
+    best = files.read_json(out / "summary.json")["best_step"]
     assert best == 40 and Run.open(str(out)).checkpoint("best") == checkpoint.folder(out, best)
 
 

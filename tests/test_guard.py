@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm import guard
-from lm.checkpoint import NonFiniteError, TrainState
 from lm.config import TrainConfig
+from lm.record.state import TrainState
+from lm.system.errors import NonFiniteError
 
 
 def judged(losses, **settings):

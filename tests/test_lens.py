@@ -8,11 +8,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from lm.config import ConfigError, LensConfig
 from lm.generate import generate, next_token_probs, sample
 from lm.lens import page, terminal, views
 from lm.lens.__main__ import command as lens_command
+from lm.lens.page import LensConfig
 from lm.lens.subject import Subject
+from lm.system.errors import ConfigError
 from tests.browser import Browser, needs_browser
 from tests.conftest import TINY_TRANSFORMER
 

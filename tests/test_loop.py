@@ -6,7 +6,11 @@ import subprocess
 import pytest
 import torch
 
-from lm import checkpoint, failpoint, floors, loop, metrics, runtime
+from lm import baselines, loop, metrics
+from lm.record import checkpoint, origin
+from lm.system import device, failpoint
+from lm.system.errors import OutOfMemoryError
+from lm.system.tensors import load_tensors
 from tests.conftest import TINY_TRANSFORMER
 
 MODELS = {
@@ -108,9 +112,7 @@ def test_a_bad_loss_stops_before_the_update_and_saves_nothing_bad(trained, tmp_p
     with pytest.raises(loop.NonFiniteError, match="step 12: the loss is nan"):
         trained("bad", *TINY_TRANSFORMER, "train.skip=0", "train.rollbacks=0")
     for step in checkpoint.steps(tmp_path / "bad"):
-        weights = checkpoint.load_tensors(
-            checkpoint.folder(tmp_path / "bad", step) / "model.safetensors"
-        )
+        weights = load_tensors(checkpoint.folder(tmp_path / "bad", step) / "model.safetensors")
         assert all(torch.isfinite(w).all() for w in weights.values())
     assert not (tmp_path / "bad" / "summary.json").exists()
 
@@ -224,11 +226,13 @@ def test_the_grammars_floor_is_logged_and_not_beaten(cfg, tmp_path):
 
 def test_every_evaluation_has_what_counting_reaches_beside_it(trained, monkeypatch):
     """The trained 5-gram is that level itself, so the two are one number."""
-    out = trained("a", "model=ngram", "model.order=5", f"model.context_len={floors.CONTEXT}")
+    out = trained("a", "model=ngram", "model.order=5", f"model.context_len={baselines.CONTEXT}")
     (row,) = rows(out)
     assert row["floor/ngram_bpb"] == pytest.approx(row["val/bpb"], abs=2e-6)
     assert row["floor/unigram_bpb"] > row["floor/bigram_bpb"] > row["floor/ngram_bpb"]
-    monkeypatch.setattr(floors, "AT_START", 1000)  # tokens: counting more would keep a run waiting
+    monkeypatch.setattr(
+        baselines, "AT_START", 1000
+    )  # tokens: counting more would keep a run waiting
     assert not [key for key in rows(trained("b", "model=bigram_counts"))[0] if "floor" in key]
 
 
@@ -243,10 +247,10 @@ def test_the_uncommitted_changes_of_the_code_are_kept_as_a_patch(tmp_path, monke
     (tmp_path / "code.py").write_text("x = 1\n")
     git("add", ".")
     git("commit", "-m", "one")
-    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "code.py"))
-    assert runtime.code_diff() == ""
+    monkeypatch.setattr(device, "__file__", str(tmp_path / "code.py"))
+    assert origin.code_diff() == ""
     (tmp_path / "code.py").write_text("x = 2\n")
-    (tmp_path / "kept.diff").write_text(runtime.code_diff())
+    (tmp_path / "kept.diff").write_text(origin.code_diff())
     git("checkout", "code.py")
     git("apply", "kept.diff")
     assert (tmp_path / "code.py").read_text() == "x = 2\n"
@@ -272,7 +276,7 @@ def test_a_batch_that_does_not_fit_goes_through_in_halves_with_the_same_result(
 def test_without_memory_the_message_names_what_would_take_less(trained, monkeypatch):
     monkeypatch.setattr(failpoint, "_active", {"train.forward": ("memory", range(9, 11))})
     monkeypatch.setattr(failpoint, "_visits", {})
-    with pytest.raises(runtime.OutOfMemoryError) as caught:
+    with pytest.raises(OutOfMemoryError) as caught:
         trained("run", *TINY_TRANSFORMER)
     for part in ("model.context_len=16", "train.batch_size=4", "train.micro_batch=2 takes less"):
         assert part in str(caught.value)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lm import config, loop, mix
+from lm.mix import MixConfig
 
 
 def test_the_weights_are_those_that_drew_the_tokens():
@@ -38,7 +39,7 @@ def runs(cfg, tiny, tmp_path):
 
 def test_a_mixture_is_no_worse_than_its_parts_where_its_weights_were_chosen(runs, capsys):
     names = runs("model=bigram_counts", "model=ngram")
-    mix.command(config.MixConfig(runs=names, stride=4))
+    mix.command(MixConfig(runs=names, stride=4))
     told = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in told if re.match(r" +\d", line)]
     first = [float(row[-4]) for row in rows]  # each at temperature 1, and at its own
@@ -49,4 +50,4 @@ def test_a_mixture_is_no_worse_than_its_parts_where_its_weights_were_chosen(runs
 def test_runs_with_other_tokenizers_are_refused(runs):
     names = runs("model=bigram_counts", "model=bigram_counts corpus.val_fraction=0.2 tokenizer=bpe")
     with pytest.raises(ValueError, match="the runs have different tokenizers"):
-        mix.command(config.MixConfig(runs=names))
+        mix.command(MixConfig(runs=names))

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lm import onednn, update
+from lm import update
+from lm.system import onednn
 from tests.models import test_contract as contract
 
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,9 @@ import subprocess
 
 import pytest
 
-from lm import data, launch, pipeline, store, tokenizers
+from lm import data, pipeline, tokenizers
+from lm.launch import compose
+from lm.system import files, store
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ DAMAGE = {  # of the token files; those with a star are sealed again, as a stran
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damaged_tokens_are_rebuilt_with_a_warning(kind, cfg, tiny, stages, caplog):
     stages(cfg(*tiny))
-    tokens = next(store.cache_dir().glob("tokens-*"))
+    tokens = next(files.cache_dir().glob("tokens-*"))
     good = (tokens / "train.bin").read_bytes(), (tokens / "val.bin").read_bytes()
     DAMAGE[kind](tokens)
     if kind.endswith("*"):
@@ -126,7 +128,7 @@ def test_damaged_tokens_are_rebuilt_with_a_warning(kind, cfg, tiny, stages, capl
 @pytest.mark.parametrize(("stage", "file"), [("corpora", "corpus"), ("tokenizers", "tokenizer")])
 def test_a_stage_that_is_sealed_but_senseless_is_rebuilt(stage, file, cfg, tiny, stages, caplog):
     stages(cfg(*tiny))
-    folder = next(store.cache_dir().glob(f"{stage}-*"))
+    folder = next(files.cache_dir().glob(f"{stage}-*"))
     (folder / f"{file}.json").write_text('{"format": 1}')
     (folder / store.MANIFEST).unlink()
     store._seal(folder)
@@ -155,8 +157,8 @@ def prepare_at_once(n, cfg, log):
 
 def digest():
     """The checksum of every file in the cache but the lock files."""
-    files = sorted(p for p in store.cache_dir().rglob("*") if p.is_file() and p.suffix != ".lock")
-    return {str(p.relative_to(store.cache_dir())): store.sha256(p) for p in files}
+    found = sorted(p for p in files.cache_dir().rglob("*") if p.is_file() and p.suffix != ".lock")
+    return {str(p.relative_to(files.cache_dir())): files.sha256(p) for p in found}
 
 
 @pytest.mark.parametrize("locks", [True, False])
@@ -166,7 +168,7 @@ def test_eight_jobs_on_an_empty_cache_build_what_one_builds(
     made = cfg(*tiny, "tokenizer=bpe", "tokenizer.vocab_size=300")
     pipeline.prepare(made)
     alone = digest()
-    shutil.rmtree(store.cache_dir())
+    shutil.rmtree(files.cache_dir())
     if not locks:  # network file systems where every lock succeeds
         monkeypatch.setattr(store, "fcntl", None)
     assert prepare_at_once(8, made, tmp_path / "log") == [0] * 8
@@ -180,7 +182,7 @@ def test_jobs_that_find_every_stage_damaged_build_it_again(cfg, tiny, tmp_path, 
     made = cfg(*tiny)
     pipeline.prepare(made)
     before = digest()
-    for path in store.cache_dir().glob("*/t*.*"):
+    for path in files.cache_dir().glob("*/t*.*"):
         os.truncate(path, 9)
     if not locks:
         monkeypatch.setattr(store, "fcntl", None)
@@ -193,8 +195,8 @@ def test_jobs_that_find_every_stage_damaged_build_it_again(cfg, tiny, tmp_path, 
 def test_make_tells_the_size_of_the_cache_and_empties_it(cfg, tiny):
     pipeline.prepare(cfg(*tiny))
     for name in ("floors-0", "wandb-0", "downloads", "wandb"):  # the last is not ours
-        (store.cache_dir() / name).mkdir()
-    makefile = launch.folder("conf").parent / "Makefile"
+        (files.cache_dir() / name).mkdir()
+    makefile = compose.folder("conf").parent / "Makefile"
 
     def make(target):
         # Not as a part of the make that runs the tests: it would tell which directory it enters.
@@ -207,7 +209,7 @@ def test_make_tells_the_size_of_the_cache_and_empties_it(cfg, tiny):
     listed = {line.split("\t")[1].split("-")[0] for line in make("cache").splitlines()}
     assert {"corpora", "tokenizers", "tokens", "total"} <= listed
     make("clean-cache")
-    assert os.listdir(store.cache_dir()) == ["wandb"]
+    assert os.listdir(files.cache_dir()) == ["wandb"]
 
 
 def test_a_job_killed_while_it_builds_costs_the_others_nothing(cfg, tiny, tmp_path, monkeypatch):
@@ -223,16 +225,16 @@ def test_a_job_killed_while_it_builds_costs_the_others_nothing(cfg, tiny, tmp_pa
     monkeypatch.setattr(data, "pack", dies_once)
     assert sorted(prepare_at_once(4, made, tmp_path / "log")) == [-signal.SIGKILL, 0, 0, 0]
     assert (tmp_path / "log").read_text().count("built in") == 3
-    assert not list(store.cache_dir().glob(".*.tmp"))
+    assert not list(files.cache_dir().glob(".*.tmp"))
     before = digest()
-    shutil.rmtree(store.cache_dir())
+    shutil.rmtree(files.cache_dir())
     pipeline.prepare(made)
     assert digest() == before
 
 
 def test_the_cache_is_the_owners_alone(cfg, tiny):
     pipeline.prepare(cfg(*tiny))
-    assert store.cache_dir().stat().st_mode & 0o777 == 0o700
+    assert files.cache_dir().stat().st_mode & 0o777 == 0o700
 
 
 def test_char_knows_the_letters_of_both_splits(cfg, tmp_path):
@@ -264,4 +266,4 @@ def test_a_text_that_cannot_be_used_is_refused_by_name(cfg, tmp_path, content, m
     (tmp_path / "t.txt").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         pipeline.prepare(cfg("corpus=files", f"corpus.path={tmp_path}/t.txt", "tokenizer=byte"))
-    assert not list(store.cache_dir().glob("tokens-*"))
+    assert not list(files.cache_dir().glob("tokens-*"))

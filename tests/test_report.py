@@ -17,10 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lm
 from lm import config
 from lm.report import board, effects, experiment, figures, floors, paired, records, scaling
 from lm.report import page as report_page
 from lm.report.__main__ import words
+from lm.report.page import ReportConfig
 from tests.browser import Browser, needs_browser
 
 
@@ -457,7 +459,7 @@ def test_runs_of_different_tokenizers_compare_and_agree_with_their_own_scores(
     cfg, toy_text, tmp_path
 ):
     from lm import evaluate, loop, pipeline
-    from lm.run import Run
+    from lm.record.run import Run
 
     outs = []
     for name in ("byte", "bpe"):
@@ -504,7 +506,7 @@ def page(fake_run, tmp_path):
         ]
         (run.path / "samples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     # By its long name, which must not make the page wider than a phone.
-    report_page.write(config.ReportConfig(out=str(tmp_path / "page.html")), [tmp_path / "outputs"])
+    report_page.write(ReportConfig(out=str(tmp_path / "page.html")), [tmp_path / "outputs"])
     return tmp_path / "page.html"
 
 
@@ -603,7 +605,7 @@ def test_the_page_works_in_a_browser(page, width, dark):
 @needs_browser
 def test_one_run_has_no_settings_or_differences_to_go_to(fake_run, tmp_path):
     fake_run("outputs/runs/d/a")
-    one = config.ReportConfig(out=str(tmp_path / "page.html"))
+    one = ReportConfig(out=str(tmp_path / "page.html"))
     report_page.write(one, [Path("outputs")], quiet=True)
     with Browser() as browser:
         browser.open(tmp_path / "page.html")
@@ -618,7 +620,7 @@ def test_seeds_that_end_at_different_places_alone_are_drawn_on_the_page(fake_run
         path = fake_run(f"outputs/runs/d/{seed}", f"seed={seed}")
         row = {"step": 1, "tokens": 1000 + 200 * seed, "seconds": 1.0, "val/bpb": 2.0 + seed}
         (path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
-    report_page.write(config.ReportConfig(out=str(tmp_path / "page.html")), [Path("outputs")])
+    report_page.write(ReportConfig(out=str(tmp_path / "page.html")), [Path("outputs")])
     with Browser() as browser:
         browser.open(tmp_path / "page.html")
         assert browser.script("return document.querySelectorAll('#chart circle').length") == 1
@@ -637,7 +639,7 @@ def test_what_was_chosen_survives_a_reload(page):
 @needs_browser
 @pytest.mark.slow
 def test_an_open_page_that_is_watched_shows_what_was_written_since(fake_run, tmp_path):
-    watched = config.ReportConfig(watch=True, out=str(tmp_path / "page.html"))
+    watched = ReportConfig(watch=True, out=str(tmp_path / "page.html"))
     fake_run("outputs/runs/d/a")
     report_page.write(watched, [Path("outputs")])
     with Browser() as browser:
@@ -662,14 +664,14 @@ def test_five_hundred_runs_are_reported_in_ten_seconds_of_computing(fake_run, tm
         text = text.replace("seed: 0", f"seed: {i % 3}").replace("lr: 0.003", f"lr: {1 + i // 3}.0")
         (path / config.RESOLVED).write_text(text)
     start = time.process_time()
-    runs = report_page.write(config.ReportConfig(out=str(tmp_path / "p.html")), [Path("outputs")])
+    runs = report_page.write(ReportConfig(out=str(tmp_path / "p.html")), [Path("outputs")])
     assert len(runs) == 500 and time.process_time() - start < 10
 
 
 @pytest.mark.slow
 def test_a_watched_page_shows_new_points_and_new_runs_until_it_is_stopped(tiny, tmp_path):
     """Real processes: one run trains all the time, and a second one starts meanwhile."""
-    root = Path(report_page.__file__).parent.parent.parent
+    root = Path(lm.__file__).parent.parent.parent
 
     def start(module, *words):
         env = {**os.environ, "PYTHONPATH": str(root)}
@@ -723,7 +725,7 @@ def test_a_watched_page_shows_new_points_and_new_runs_until_it_is_stopped(tiny, 
 
 def test_a_report_of_nothing_says_how_to_make_runs(tmp_path):
     with pytest.raises(ValueError, match=r"lm\.train makes one"):
-        report_page.write(config.ReportConfig(), [tmp_path])
+        report_page.write(ReportConfig(), [tmp_path])
     with pytest.raises(ValueError, match="does not exist"):
         records.find([tmp_path / "no"])
 
@@ -731,7 +733,7 @@ def test_a_report_of_nothing_says_how_to_make_runs(tmp_path):
 def test_a_key_that_no_run_has_is_named(fake_run):
     fake_run("outputs/runs/d/a")
     with pytest.raises(ValueError, match=r"no run has a setting model\.n_layr"):
-        report_page.write(config.ReportConfig(by="model,model.n_layr"), [Path("outputs")])
+        report_page.write(ReportConfig(by="model,model.n_layr"), [Path("outputs")])
 
 
 def test_the_index_of_the_experiments_says_what_their_own_pages_say():

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from lm import signals
+from lm.system import signals
 
 ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 

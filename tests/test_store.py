@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from lm import store
+from lm.system import files, store
+from lm.system.errors import DamagedError
 
 
 def fill(folder):
@@ -23,8 +24,8 @@ def whole(tmp_path):
 
 def test_what_a_damaged_file_says_of_itself_is_cut():
     """All of a header was repeated; found by fuzzing."""
-    assert str(store.DamagedError("short")) == "short"
-    assert len(str(store.DamagedError("a" * 9999))) < 2000
+    assert str(DamagedError("short")) == "short"
+    assert len(str(DamagedError("a" * 9999))) < 2000
 
 
 def test_a_new_folder_appears_whole_and_leaves_nothing_else(whole, tmp_path):
@@ -62,7 +63,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_every_damage_is_found_and_repaired_by_building_again(whole, damage, caplog):
     DAMAGE[damage](whole)
-    with pytest.raises(store.DamagedError):
+    with pytest.raises(DamagedError):
         store.verify(whole)
     assert store.build_once(whole, fill) is not None
     assert "building it again" in caplog.text
@@ -122,8 +123,8 @@ def test_a_killed_builder_does_not_stop_the_next_and_its_leftovers_go(tmp_path):
 
 
 def test_what_living_processes_and_other_machines_write_is_left_alone(tmp_path):
-    names = [f".x.{store.HOST}.{os.getpid()}.ab.tmp", ".x.elsewhere.999999999.ab.tmp", ".y.tmp"]
-    names.append(f".x.{store.HOST}.{10**30}.ab.tmp")  # no process has such a number
+    names = [f".x.{files.HOST}.{os.getpid()}.ab.tmp", ".x.elsewhere.999999999.ab.tmp", ".y.tmp"]
+    names.append(f".x.{files.HOST}.{10**30}.ab.tmp")  # no process has such a number
     for name in names:
         (tmp_path / name).mkdir()
     store.clear_leftovers(tmp_path)
@@ -153,15 +154,15 @@ def test_a_cache_that_cannot_be_written_names_the_way_out(tmp_path):
 
 def test_a_run_directory_is_held_by_one_living_process(tmp_path):
     def enter():
-        with store.alone(tmp_path):
+        with store.locked(tmp_path):
             os._exit(0)
 
     assert in_a_process(enter) == 0  # it died inside
-    with store.alone(tmp_path):
+    with store.locked(tmp_path):
         assert in_a_process(enter) == 1
         with (
-            pytest.raises(ValueError, match=f"process {os.getpid()} on {store.HOST}: wait"),
-            store.alone(tmp_path),
+            pytest.raises(ValueError, match=f"process {os.getpid()} on {files.HOST}: wait"),
+            store.locked(tmp_path),
         ):
             pass
     assert in_a_process(enter) == 0
@@ -185,7 +186,7 @@ FORMS = [
 
 @pytest.mark.parametrize(("value", "form", "says"), FORMS)
 def test_a_value_of_another_form_is_named(value, form, says):
-    wrong = store.misfit(value, form)
+    wrong = files.misfit(value, form)
     assert says in wrong and bool(wrong) == bool(says)
 
 
@@ -203,37 +204,37 @@ STRANGE = {
 @pytest.mark.parametrize("kind", STRANGE)
 def test_json_that_is_no_small_plain_file_is_refused(kind, tmp_path):
     STRANGE[kind](tmp_path / "a.json")
-    with pytest.raises(store.DamagedError, match=r"a\.json"):
-        store.read_json(tmp_path / "a.json")
+    with pytest.raises(DamagedError, match=r"a\.json"):
+        files.read_json(tmp_path / "a.json")
 
 
 def test_links_and_pipes_are_found_at_any_depth(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "c").touch()
-    store.no_links(tmp_path)
+    files.no_links(tmp_path)
     (tmp_path / "a" / "b" / "out").symlink_to("/tmp")
-    with pytest.raises(store.DamagedError, match="a/b/out is not a plain file"):
-        store.no_links(tmp_path)
+    with pytest.raises(DamagedError, match="a/b/out is not a plain file"):
+        files.no_links(tmp_path)
 
 
 def test_atomic_write_replaces_or_keeps(tmp_path, monkeypatch):
     path = tmp_path / "f"
-    store.atomic_write(path, "old")
+    files.atomic_write(path, "old")
     monkeypatch.setattr(os, "replace", lambda *a: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError):
-        store.atomic_write(path, "new")
+        files.atomic_write(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
 
 def test_fingerprints_depend_on_values_and_not_on_their_order():
-    assert store.fingerprint({"a": 1, "b": 2}) == store.fingerprint({"b": 2, "a": 1})
-    assert store.fingerprint({"a": 1}) != store.fingerprint({"a": 1.5})
-    assert store.fingerprint([1, 2]) != store.fingerprint([2, 1])
+    assert files.fingerprint({"a": 1, "b": 2}) == files.fingerprint({"b": 2, "a": 1})
+    assert files.fingerprint({"a": 1}) != files.fingerprint({"a": 1.5})
+    assert files.fingerprint([1, 2]) != files.fingerprint([2, 1])
 
 
 def test_a_rank_left_in_the_environment_opens_no_held_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     refused = pytest.raises(ValueError, match="is being written")
-    with store.alone(tmp_path), refused, store.alone(tmp_path):
+    with store.locked(tmp_path), refused, store.locked(tmp_path):
         pass

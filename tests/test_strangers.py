@@ -21,7 +21,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lm import checkpoint, cli, config, launch, loop, store, train
+import lm
+from lm import config, loop, train
+from lm.launch import cli, compose, main
+from lm.record import checkpoint
+from lm.system import store
 from tests.conftest import TINY
 
 SENTINEL = "/tmp/strangers-code-ran"
@@ -45,7 +49,7 @@ def home(tmp_path_factory, toy_text):
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LM_CACHE_DIR", str(home / "cache"))
-        made = launch.compose_run(["corpus=files", f"corpus.path={toy_text}", *RUN])
+        made = compose.compose_run(["corpus=files", f"corpus.path={toy_text}", *RUN])
         (home / "run" / ".hydra").mkdir(parents=True)
         (home / "run" / ".hydra" / "overrides.yaml").write_text("- model=gpt2\n")
         config.save(made, home / "run" / config.RESOLVED)
@@ -82,7 +86,7 @@ def call(monkeypatch, capfd):
         try:
             if name == "resume":
                 with cli.errors_in_one_line():
-                    train.run(launch.resumed(words))
+                    train.run(main.resumed(words))
             else:
                 runpy.run_module(module, run_name="__main__")
         except SystemExit as error:
@@ -423,7 +427,7 @@ def test_no_file_holds_the_key_and_a_name_leads_nowhere(command, tiny, tmp_path)
 @pytest.mark.faults
 def test_a_directory_in_which_a_run_trains_is_refused_with_its_process(command, tiny, tmp_path):
     words = [*tiny, *RUN[-6:], "train.steps=100000", "hydra.run.dir=run"]
-    root = Path(launch.__file__).parent.parent
+    root = Path(lm.__file__).parent.parent
     first = subprocess.Popen(
         [sys.executable, "-m", "lm.train", *words],
         env={**os.environ, "PYTHONPATH": str(root)},

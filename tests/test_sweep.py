@@ -15,8 +15,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm import config, jobs, launch, store
-from lm.sweep import arms, tuner
+from lm import config
+from lm.launch import compose, jobs, main, preflight
+from lm.settings import read_yaml
+from lm.sweep import ranking, tuner
+from lm.sweep.space import TunerConfig
+from lm.system import files
+from lm.system.errors import ConfigError, LockedError, Pruned
 from tests.conftest import TINY_TRANSFORMER
 from tests.test_track import inspected, offline_runs
 
@@ -35,7 +40,7 @@ def result(value, *overrides, arm="0", status="ok", error=None):
 
 
 def test_seeds_fold_into_mean_spread_and_count():
-    rows = arms.fold(
+    rows = ranking.fold(
         [
             result(1.0, "model=gru", "seed=0"),
             result(2.0, "model=gru", "seed=1"),
@@ -50,7 +55,7 @@ def test_seeds_fold_into_mean_spread_and_count():
 
 
 def test_a_failed_seed_counts_neither_as_value_nor_as_zero():
-    rows = arms.fold(
+    rows = ranking.fold(
         [result(4.0, "seed=0"), result(None, "seed=1", status="failed", error="boom", arm="1")]
     )
     assert (rows[0]["mean"], rows[0]["spread"], rows[0]["n"], rows[0]["failed"]) == (
@@ -59,18 +64,18 @@ def test_a_failed_seed_counts_neither_as_value_nor_as_zero():
         1,
         1,
     )
-    assert "1 failed" in arms.table(rows)
+    assert "1 failed" in ranking.table(rows)
 
 
 def test_settings_that_every_arm_shares_are_not_repeated():
-    rows = arms.fold([result(1.0, "track=off", "a=1"), result(2.0, "track=off", "a=2")])
+    rows = ranking.fold([result(1.0, "track=off", "a=1"), result(2.0, "track=off", "a=2")])
     assert [r["settings"] for r in rows] == [["a=1"], ["a=2"]]
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), max_size=8))
 def test_the_mean_lies_between_the_smallest_and_the_largest_value(values):
-    mean, spread = arms.mean_and_spread([*values, float("nan"), float("inf")])
+    mean, spread = ranking.mean_and_spread([*values, float("nan"), float("inf")])
     if values:
         assert min(values) - 1e-6 <= mean <= max(values) + 1e-6
     assert (mean is None) == (not values) and (spread is None) == (len(values) < 2)
@@ -82,7 +87,7 @@ def test_arms_are_listed_in_the_order_of_their_numbers(tmp_path):
         folder.mkdir()
         record = {"overrides": ["a=1"], "status": "ok", "value": 1.0, "error": None}
         (folder / "result.json").write_text(json.dumps(record))
-    assert [a["arm"] for a in arms.read(tmp_path)] == [str(n) for n in range(11)]
+    assert [a["arm"] for a in ranking.read(tmp_path)] == [str(n) for n in range(11)]
 
 
 # --------------------------------------------------------------------------------------- grids
@@ -133,7 +138,7 @@ def test_an_arm_that_was_killed_goes_on_and_gives_what_it_would_have_given(comma
     assert again.stdout.count("is already complete") == 1
 
     def scores(name: str) -> list[float]:
-        return [r["value"] for r in arms.read(Path(tmp_path / "outputs" / name))]
+        return [r["value"] for r in ranking.read(Path(tmp_path / "outputs" / name))]
 
     assert scores("cut") == scores("whole")
 
@@ -165,11 +170,11 @@ def test_a_sweep_over_models_is_one_directory_and_one_group_and_each_arm_as_if_a
     for folder in offline_runs():
         runs = [r["run"] for r in inspected(folder) if r["type"] == "run"]
         seen[runs[0]["run_id"]] = runs[0]["run_group"]
-    ids = {store.read_json(root / n / "wandb.json")["id"] for n in "01"}
+    ids = {files.read_json(root / n / "wandb.json")["id"] for n in "01"}
     assert seen == dict.fromkeys(ids, group) and len(ids) == 2
     alone = command("lm.train", *tiny, "model=bigram", "hydra.run.dir=alone")
     assert alone.returncode == 0, alone.stderr
-    (arm,) = (n for n in "01" if config.read_yaml(root / n / config.RESOLVED)["name"] == "bigram")
+    (arm,) = (n for n in "01" if read_yaml(root / n / config.RESOLVED)["name"] == "bigram")
     weights = [p / "checkpoints/step_000020/model.safetensors" for p in (root / arm, Path("alone"))]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
@@ -232,7 +237,7 @@ def test_the_command_line_wins_over_the_file_s_settings_to_search():
     [(["seed=0,1,2"], "a seed is not tuned"), (["train.steps=3"], "nothing to tune")],
 )
 def test_a_search_that_cannot_be_is_refused_with_the_way_out(words, message):
-    with pytest.raises(config.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         space(*words)
 
 
@@ -242,7 +247,7 @@ def test_a_grid_s_points_are_queued_once(tmp_path):
     assert tuner._enqueue_grid(there, found) == tuner._enqueue_grid(there, found) == 6
     points = [there.ask(found).params for _ in range(6)]
     assert len({tuple(p.items()) for p in points}) == 6
-    with pytest.raises(config.ConfigError, match="sampler=grid takes"):
+    with pytest.raises(ConfigError, match="sampler=grid takes"):
         tuner._enqueue_grid(there, space("a=interval(0,1)")[1])
 
 
@@ -264,7 +269,7 @@ def test_the_draws_of_neighbouring_trials_are_spread_over_the_whole_range(tmp_pa
     """Seeds 0, 1, 2, ... gave first draws between 0.4 and 0.55 again and again."""
     import optuna
 
-    chosen = config.TunerConfig(sampler="random")
+    chosen = TunerConfig(sampler="random")
     there = study(tmp_path)
     values = []
     for n in range(40):
@@ -275,7 +280,7 @@ def test_the_draws_of_neighbouring_trials_are_spread_over_the_whole_range(tmp_pa
 
 def test_trials_that_run_two_at_a_time_never_draw_the_same_values(tmp_path):
     """The second trial of a batch and the first one of the next had the same seed."""
-    chosen = config.TunerConfig(sampler="random", n_jobs=2)
+    chosen = TunerConfig(sampler="random", n_jobs=2)
     search = tuner.Tuner(**{f.name: getattr(chosen, f.name) for f in dataclasses.fields(chosen)})
     there, (_, found) = study(tmp_path), space("a=interval(0.0,1.0)")
     drawn = []
@@ -299,7 +304,7 @@ def test_a_trial_that_falls_behind_is_pruned(tmp_path, pruner):
         try:
             for step in range(1, 28):
                 report(step, score)
-        except arms.Pruned:
+        except Pruned:
             there.tell(trial, state=tuner._optuna().trial.TrialState.PRUNED)
             return True
         there.tell(trial, score)
@@ -316,13 +321,13 @@ def test_a_search_without_a_complete_trial_says_so_and_names_no_best_one(tmp_pat
     tuner._tell(optuna, there, trial, tmp_path)
     tuner._conclude(optuna, there, tmp_path)
     assert "no trial of 1 is complete" in caplog.text
-    assert config.read_yaml(tmp_path / "optimization_results.yaml") == {"fail": 1}
+    assert read_yaml(tmp_path / "optimization_results.yaml") == {"fail": 1}
 
 
 def test_a_search_without_optuna_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(config.ConfigError, match=r"pip install 'lm\[sweep\]'"):
-        launch.check(["-m", "hydra/sweeper=lm", "optimizer.lr=interval(0,1)"])
+    with pytest.raises(ConfigError, match=r"pip install 'lm\[sweep\]'"):
+        preflight.check(["-m", "hydra/sweeper=lm", "optimizer.lr=interval(0,1)"])
 
 
 def test_the_sweeper_needs_no_other_plugin_of_hydra():
@@ -331,13 +336,13 @@ def test_the_sweeper_needs_no_other_plugin_of_hydra():
 import sys
 sys.modules["hydra_plugins"] = None  # importing it fails
 from hydra.utils import get_class
-from lm import launch
+from lm.launch import compose, preflight
 from lm.sweep import tuner
-launch.register()
-launch.check(["-m", "hydra/sweeper=lm", "optimizer.lr=interval(0,1)"])
+compose.register()
+preflight.check(["-m", "hydra/sweeper=lm", "optimizer.lr=interval(0,1)"])
 assert get_class("hydra_plugins.lm.Tuner") is tuner.Tuner
 """
-    env = {**os.environ, "PYTHONPATH": str(launch.folder("conf").parent)}
+    env = {**os.environ, "PYTHONPATH": str(compose.folder("conf").parent)}
     subprocess.run([sys.executable, "-c", code], env=env, check=True)
 
 
@@ -362,7 +367,7 @@ def test_a_search_finds_a_good_setting_and_says_what_mattered(command, tiny, tmp
     root = tmp_path / "outputs/tune"
     assert done.returncode == 0, done.stdout + done.stderr
     assert states(root) == ["COMPLETE"] * 10
-    results = config.read_yaml(root / "optimization_results.yaml")
+    results = read_yaml(root / "optimization_results.yaml")
     values = [t.value for t in trials(root)]
     assert results["best_value"] == min(values) < statistics.median(values)
     assert results["importance"] == {"model.add_k": 1.0}
@@ -387,7 +392,7 @@ def test_failed_and_pruned_trials_are_recorded_and_tolerated(command, tiny, tmp_
     pruned = [row for row in rows if row["status"] == "pruned"]
     assert all("is behind the other trials" in row["error"] for row in pruned)
     assert not (root / str(pruned[0]["trial"]) / "summary.json").exists()
-    results = config.read_yaml(root / "optimization_results.yaml")
+    results = read_yaml(root / "optimization_results.yaml")
     assert results["best"]["optimizer.lr"] in ("0.01", "0.009", "0.008")
     assert (results["fail"], results["pruned"]) == (1, len(pruned))
     assert "pruned           0  optimizer.lr=1e-0" in done.stdout
@@ -396,7 +401,7 @@ def test_failed_and_pruned_trials_are_recorded_and_tolerated(command, tiny, tmp_
 @pytest.mark.slow
 def test_three_processes_share_one_study_and_none_does_a_trial_twice(tiny, tmp_path):
     words = [*TUNE, *tiny, *COUNTS, "hydra.sweeper.n_trials=12"]
-    repository = str(launch.folder("conf").parent)
+    repository = str(compose.folder("conf").parent)
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "lm.train", *words],
@@ -431,7 +436,7 @@ def test_a_killed_search_goes_on_and_finishes_the_trial_it_was_in(command, tiny,
     process = subprocess.Popen(
         [sys.executable, "-m", "lm.train", *words],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(launch.folder("conf").parent)},
+        env={**os.environ, "PYTHONPATH": str(compose.folder("conf").parent)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -445,7 +450,7 @@ def test_a_killed_search_goes_on_and_finishes_the_trial_it_was_in(command, tiny,
         process.wait()
     assert states(root)[:2] == ["COMPLETE", "RUNNING"]
     params = [t.params for t in trials(root)]
-    first = store.read_json(root / "0/result.json")
+    first = files.read_json(root / "0/result.json")
     again = command("lm.train", *words)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "trial 1 was left unfinished and goes on" in again.stdout
@@ -454,7 +459,7 @@ def test_a_killed_search_goes_on_and_finishes_the_trial_it_was_in(command, tiny,
     assert [t.params for t in trials(root)][:2] == params
     assert {t.params["model.n_layer"] for t in trials(root)} <= {1, 2}
     assert again.stdout.count("  importance ") == 2
-    assert store.read_json(root / "0/result.json") == first
+    assert files.read_json(root / "0/result.json") == first
 
 
 @pytest.mark.slow
@@ -480,7 +485,7 @@ def test_a_failing_arm_costs_no_later_batch_of_a_grid(command, tiny, tmp_path):
     ]
     done = command("lm.train", "-m", *tiny, *TINY_TRANSFORMER, *words)
     assert done.returncode == 1 and "1 of 2 arms failed" in done.stdout
-    assert [a["status"] for a in arms.read(tmp_path / "outputs/s")] == ["ok", "failed"]
+    assert [a["status"] for a in ranking.read(tmp_path / "outputs/s")] == ["ok", "failed"]
 
 
 @pytest.mark.faults
@@ -518,7 +523,7 @@ def test_a_preempted_job_is_queued_again_and_goes_on_in_its_own_directory(comman
     process = subprocess.Popen(
         [sys.executable, "-m", "lm.train", *words],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(launch.folder("conf").parent)},
+        env={**os.environ, "PYTHONPATH": str(compose.folder("conf").parent)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -532,7 +537,7 @@ def test_a_preempted_job_is_queued_again_and_goes_on_in_its_own_directory(comman
     ).stdout.split()
     os.kill(int(job[0]), signal.SIGUSR2)
     assert process.wait(timeout=180) == 0
-    assert store.read_json(arm / "summary.json")["step"] == 2500
+    assert files.read_json(arm / "summary.json")["step"] == 2500
     said = "".join(p.read_text() for p in (tmp_path / "outputs/s").rglob("*_log.out"))
     assert "resumed from step_" in said
 
@@ -566,23 +571,26 @@ def test_a_launcher_runs_the_arms_in_processes_that_share_the_cores(
     )
     root = tmp_path / "outputs/l"
     assert done.returncode == 0, done.stdout + done.stderr
-    (row,) = store.read_json(root / "summary.json")["ranking"]
+    (row,) = files.read_json(root / "summary.json")["ranking"]
     assert (row["n"], row["spread"]) == (3, 0.0)
     if launcher == "local":
         import joblib  # which counts the cores that this process may use
 
-        threads = {store.read_json(p)["threads"] for p in root.glob("*/code.json")}
+        threads = {files.read_json(p)["threads"] for p in root.glob("*/code.json")}
         assert threads == {max(1, joblib.cpu_count() // 2)}
 
 
 def test_the_slurm_preset_asks_to_be_queued_again(cfg):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    from hydra import compose, initialize_config_dir
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
 
-    from lm import compat, launch
+    from lm.launch import compose, hydra_version
 
-    with initialize_config_dir(str(launch.folder("conf")), **compat.VERSION):
-        whole = compose("config", overrides=["hydra/launcher=slurm"], return_hydra_config=True)
+    with initialize_config_dir(str(compose.folder("conf")), **hydra_version.VERSION):
+        whole = hydra_compose(
+            "config", overrides=["hydra/launcher=slurm"], return_hydra_config=True
+        )
     assert whole.hydra.launcher.max_num_timeout > 0
     assert whole.hydra.launcher._target_.endswith("SlurmLauncher")
 
@@ -590,7 +598,7 @@ def test_the_slurm_preset_asks_to_be_queued_again(cfg):
 def test_the_command_of_the_wandb_sweep_is_one_that_lm_train_takes(cfg):
     from wandb.sdk.launch.sweeps import utils
 
-    sweep = config.read_yaml(launch.folder("experiments") / "wandb_sweep.yaml")
+    sweep = read_yaml(compose.folder("experiments") / "wandb_sweep.yaml")
     chosen = {}
     for key, rule in sweep["parameters"].items():
         value = rule.get("value", rule.get("min", (rule.get("values") or [None])[-1]))
@@ -619,9 +627,9 @@ def test_a_sweep_s_directory_takes_no_other_sweep(words, differ, cfg, tmp_path):
         (tmp_path / f"s/{number}").mkdir(parents=True)
         made = cfg(f"seed={seed}", f"optimizer.lr={lr}")
         config.save(made, tmp_path / f"s/{number}" / config.RESOLVED)
-    launch.check([*here, "optimizer.lr=1,2", "seed=0,1"])
-    with pytest.raises(config.ConfigError, match=differ):
-        launch.check([*here, *reversed(words.split())])
+    preflight.check([*here, "optimizer.lr=1,2", "seed=0,1"])
+    with pytest.raises(ConfigError, match=differ):
+        preflight.check([*here, *reversed(words.split())])
 
 
 def test_an_arm_that_was_made_longer_keeps_its_sweep_from_nothing(cfg, tmp_path):
@@ -630,11 +638,11 @@ def test_an_arm_that_was_made_longer_keeps_its_sweep_from_nothing(cfg, tmp_path)
         (tmp_path / f"s/{number}").mkdir(parents=True)
         made = cfg(f"seed={number}", f"train.steps={steps}")
         config.save(made, tmp_path / f"s/{number}" / config.RESOLVED)
-    with pytest.raises(config.ConfigError, match="9 there and 6 here"):
-        launch.check(here)
+    with pytest.raises(ConfigError, match="9 there and 6 here"):
+        preflight.check(here)
     code = tmp_path / "s/0/code.json"
     code.write_text('{"extended": [6]}')
-    launch.check(here)
+    preflight.check(here)
     before = (tmp_path / "s/0" / config.RESOLVED).read_text()
     jobs.claim(jobs.Job(cfg("train.steps=6"), tmp_path / "s/0", [], sweep=tmp_path / "s"))
     assert (tmp_path / "s/0" / config.RESOLVED).read_text() == before
@@ -645,30 +653,30 @@ def test_a_run_stopped_on_its_way_and_given_another_end_says_so(cfg, tmp_path):
     (tmp_path / "code.json").write_text("{}")
     config.save(cfg("train.steps=2000"), tmp_path / config.RESOLVED)
     for words in (("train.steps=50",), ("train.tokens=2000",)):
-        with pytest.raises(config.ConfigError, match=f"{words[0]} ends before step 203"):
+        with pytest.raises(ConfigError, match=f"{words[0]} ends before step 203"):
             jobs.claim(jobs.Job(cfg(*words), tmp_path, []))
     jobs.claim(jobs.Job(cfg("train.steps=3000"), tmp_path, []))
     jobs.claim(jobs.Job(cfg("train.steps=4000"), tmp_path, []))
-    assert store.read_json(tmp_path / "code.json")["extended"] == [203]
+    assert files.read_json(tmp_path / "code.json")["extended"] == [203]
 
 
 def test_a_grid_is_refused_in_the_directory_of_a_search(tmp_path):
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / tuner.STUDY).write_text("{}")
-    with pytest.raises(config.ConfigError, match="s holds a search, which hydra/sweeper=lm"):
-        launch.check(["-m", "hydra.sweep.dir=s", "seed=0,1"])
+    with pytest.raises(ConfigError, match="s holds a search, which hydra/sweeper=lm"):
+        preflight.check(["-m", "hydra.sweep.dir=s", "seed=0,1"])
 
 
 def test_an_arm_that_another_process_trains_is_left_to_it(cfg, tmp_path, monkeypatch):
     job = jobs.Job(cfg("track=off"), tmp_path, [], sweep=tmp_path)
-    monkeypatch.setattr(launch, "_job", lambda composed: job)
-    (tmp_path / arms.RESULT).write_text("theirs")
+    monkeypatch.setattr(main, "_job", lambda composed: job)
+    (tmp_path / ranking.RESULT).write_text("theirs")
 
     def held(job):
-        raise store.HeldError("it is being written by process 1")
+        raise LockedError("it is being written by process 1")
 
-    assert launch._arm(held, None) == float("inf")
-    assert (tmp_path / arms.RESULT).read_text() == "theirs"
+    assert main._arm(held, None) == float("inf")
+    assert (tmp_path / ranking.RESULT).read_text() == "theirs"
 
 
 @pytest.mark.parametrize(
@@ -687,5 +695,5 @@ def test_another_search_is_refused_in_the_directory_of_one(words, key, tmp_path)
     about = tuner.signature(*space("train.steps=5", "a=1,2"))
     (tmp_path / tuner.STUDY).write_text(json.dumps(about))
     tuner.same_search(tmp_path, *same)
-    with pytest.raises(config.ConfigError, match=f"holds another search: {key} is"):
+    with pytest.raises(ConfigError, match=f"holds another search: {key} is"):
         tuner.same_search(tmp_path, *space(*words))

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lm import cli, tokenizers
+from lm import tokenizers
+from lm.launch import cli
 from lm.tokenizer import ACTIONS
 
 ROOT = Path(__file__).parent.parent

@@ -23,8 +23,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm import checkpoint, config, loop, mirror, store, track
-from lm.checkpoint import TrainState
+import lm
+from lm import config, loop
+from lm.record import checkpoint, wandb_mirror
+from lm.record.state import TrainState
+from lm.record.tracker import Tracker, cut_back
+from lm.system import files
 from tests.conftest import TINY_TRANSFORMER
 from tests.wandb_server import WandbServer
 
@@ -48,8 +52,8 @@ def train(cfg, tiny, tmp_path):
 
 @pytest.fixture
 def tracker(cfg, tmp_path):
-    def make(*words: str, step: int = 0) -> track.Tracker:
-        return track.Tracker(tmp_path, cfg("track=off", *words), TrainState(step), lambda _: 0.0)
+    def make(*words: str, step: int = 0) -> Tracker:
+        return Tracker(tmp_path, cfg("track=off", *words), TrainState(step), lambda _: 0.0)
 
     return make
 
@@ -133,7 +137,7 @@ def test_any_text_survives_as_a_sample(tmp_path_factory, text):
         encoding="utf-8",
         newline="\n",
     )
-    track.cut_back(path, 2)
+    cut_back(path, 2)
     (row,) = [json.loads(r) for r in path.read_text(encoding="utf-8").split("\n") if r]
     assert row == {"step": 1, "text": plain}
 
@@ -144,14 +148,14 @@ def test_any_text_survives_as_a_sample(tmp_path_factory, text):
 def test_a_torn_or_strange_end_is_cut_off_on_resume(tmp_path, tail):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 0}\n{"step": 1}\n' + tail)
-    track.cut_back(path, 5)
+    cut_back(path, 5)
     assert path.read_text() == '{"step": 0}\n{"step": 1}\n'
 
 
 def test_points_of_the_checkpoint_s_step_and_later_are_cut_off(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(f'{{"step": {n}}}\n' for n in (0, 10, 20, 20, 30)))
-    assert track.cut_back(path, 20) > 4
+    assert cut_back(path, 20) > 4
     assert path.read_text() == '{"step": 0}\n{"step": 10}\n'
 
 
@@ -172,20 +176,20 @@ def test_points_of_the_checkpoint_s_step_and_later_are_cut_off(tmp_path):
 )
 def test_the_mode_is_decided_without_asking(monkeypatch, requested, environment, mode):
     monkeypatch.setenv("WANDB_MODE", environment)
-    assert mirror.wandb_mode(requested) == mode
+    assert wandb_mirror.wandb_mode(requested) == mode
 
 
 def test_without_a_key_the_mode_is_known_in_less_than_a_second(fresh_client):
     import wandb  # noqa: F401  its import takes half a second by itself
 
     start = time.perf_counter()
-    assert mirror.wandb_mode("online") == "offline"
+    assert wandb_mirror.wandb_mode("online") == "offline"
     assert time.perf_counter() - start < 1.0
 
 
 def test_a_malformed_key_means_offline(monkeypatch, fresh_client):
     monkeypatch.setenv("WANDB_API_KEY", "short")
-    assert mirror.wandb_mode("auto") == "offline"
+    assert wandb_mirror.wandb_mode("auto") == "offline"
 
 
 def on_a_terminal(words: list[str], until: bytes = b"") -> tuple[int | None, bytes]:
@@ -199,7 +203,7 @@ def on_a_terminal(words: list[str], until: bytes = b"") -> tuple[int | None, byt
         stderr=side,
         env={
             **os.environ,
-            "PYTHONPATH": str(Path(track.__file__).parent.parent),
+            "PYTHONPATH": str(Path(lm.__file__).parent.parent),
             "TERM": "xterm-256color",
         },
         close_fds=True,
@@ -262,18 +266,22 @@ def test_of_points_too_fast_for_w_and_b_the_newest_are_sent_and_every_evaluation
     tracker, tmp_path, monkeypatch
 ):
     sent = []
-    monkeypatch.setattr(mirror, "RATE", 0)
+    monkeypatch.setattr(wandb_mirror, "RATE", 0)
     with tracker() as there:
         there.wandb.run = SimpleNamespace(log=sent.append, finish=lambda **_: None)
-        for step in range(2 * mirror.BURST):
-            if step == mirror.BURST + 7:
+        for step in range(2 * wandb_mirror.BURST):
+            if step == wandb_mirror.BURST + 7:
                 there.log(TrainState(step), {"val/bpb": 2.0})
             there.log(TrainState(step), {"train/loss": 4.0})
     steps = [row["step"] for row in sent]
     # The burst; the newest point before the evaluation, and that; the newest at the end.
-    assert steps[: mirror.BURST] == list(range(mirror.BURST))
-    assert steps[mirror.BURST :] == [mirror.BURST + 6, mirror.BURST + 7, 2 * mirror.BURST - 1]
-    assert len(points(tmp_path)) == 2 * mirror.BURST + 1
+    assert steps[: wandb_mirror.BURST] == list(range(wandb_mirror.BURST))
+    assert steps[wandb_mirror.BURST :] == [
+        wandb_mirror.BURST + 6,
+        wandb_mirror.BURST + 7,
+        2 * wandb_mirror.BURST - 1,
+    ]
+    assert len(points(tmp_path)) == 2 * wandb_mirror.BURST + 1
 
 
 def test_histograms_on_request_are_sent_and_change_no_weight(train, fresh_client):
@@ -299,7 +307,7 @@ def test_nothing_is_copied_into_the_home_directory(train, fresh_client, tmp_path
 
 def test_two_jobs_in_one_process_are_two_runs_in_one_group(train, fresh_client):
     outs = [train(name, "track=offline", f"seed={name}", group="day-sweep") for name in "01"]
-    folders = [Path(store.read_json(out / "wandb.json")["path"]).parent for out in outs]
+    folders = [Path(files.read_json(out / "wandb.json")["path"]).parent for out in outs]
     assert sorted(folders) == [path.absolute() for path in offline_runs()]
     for out, folder in zip(outs, folders, strict=True):
         (run,) = [r["run"] for r in inspected(folder) if r["type"] == "run"][:1]
@@ -413,7 +421,7 @@ def test_sigterm_fails_an_online_run_and_resume_goes_on_with_its_curve(
     words += ["train.eval_every=0", "train.save_every=0", "hydra.run.dir=r"]
     process = subprocess.Popen(
         [sys.executable, "-m", "lm.train", *words],
-        env={**os.environ, "PYTHONPATH": str(Path(track.__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(lm.__file__).parent.parent)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -614,7 +622,7 @@ def test_an_offline_run_that_is_killed_keeps_all_but_its_last_seconds(tiny, tmp_
     """The client flushes every 15 s by itself: a kill before that left a file of 7 bytes."""
     words = [*tiny, *TINY_TRANSFORMER, "track=offline", "hydra.run.dir=out", "train.log_every=1"]
     words += ["train.steps=100000", "train.eval_every=0", "train.sample_every=0"]
-    root = Path(track.__file__).parent.parent
+    root = Path(lm.__file__).parent.parent
     process = subprocess.Popen(
         [sys.executable, "-m", "lm.train", *words],
         env={**os.environ, "PYTHONPATH": str(root)},

@@ -14,8 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm import checkpoint, cli, config, jobs, launch, store, tokenizers
-from lm.run import Run
+import lm
+from lm import config, tokenizers
+from lm.launch import jobs
+from lm.record import checkpoint
+from lm.record.find import find_run
+from lm.record.run import Run
+from lm.system import files
 from tests.conftest import TINY_TRANSFORMER
 from tests.test_loop import rows
 
@@ -67,7 +72,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(command, tiny, tmp_path
     words = (*tiny, *TINY_TRANSFORMER, "train.steps=200", "train.save_every=50")
     whole = command("lm.train", *words, "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
-    root = Path(launch.__file__).parent.parent
+    root = Path(lm.__file__).parent.parent
     child = subprocess.Popen(
         [sys.executable, "-m", "lm.train", *words],
         env={**os.environ, "PYTHONPATH": str(root)},
@@ -88,11 +93,11 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(command, tiny, tmp_path
     assert rows(run) == rows(Path("whole"))
     a, b = (checkpoint.folder(out, 200) / "model.safetensors" for out in (run, Path("whole")))
     assert a.read_bytes() == b.read_bytes()
-    before = {p: store.sha256(p) for p in Path("whole").rglob("*") if p.is_file()}
+    before = {p: files.sha256(p) for p in Path("whole").rglob("*") if p.is_file()}
     again = command("lm.train", *words, "hydra.run.dir=whole")
     assert again.returncode == 0 and "already complete at step 200" in again.stdout, again.stderr
     told = {"train.log", ".running", "hydra.yaml"}
-    assert {p.name for p in before if store.sha256(p) != before[p]} <= told
+    assert {p.name for p in before if files.sha256(p) != before[p]} <= told
 
 
 @pytest.mark.slow
@@ -151,11 +156,11 @@ def test_a_sweep_in_place_of_a_run_is_told_apart(tmp_path):
     (tmp_path / "s/3").mkdir(parents=True)
     (tmp_path / "s/3" / config.RESOLVED).touch()
     with pytest.raises(ValueError, match="s is a sweep: choose one of its arms, such as run=s/3"):
-        cli.find_run("s")
+        find_run("s")
     (tmp_path / "s" / config.RESOLVED).touch()  # a run that others were made in
-    assert cli.find_run("s") == Path("s")
+    assert find_run("s") == Path("s")
     with pytest.raises(ValueError, match="tests is not a run directory"):
-        cli.find_run(str(Path(__file__).parent))
+        find_run(str(Path(__file__).parent))
 
 
 @pytest.mark.slow
@@ -209,7 +214,7 @@ def test_a_run_without_a_checkpoint_says_how_to_get_one(cfg, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [4, pytest.param(10, marks=pytest.mark.faults)])
 def test_runs_started_in_one_second_have_directories_of_their_own(n, tiny, tmp_path):
-    root = Path(launch.__file__).parent.parent
+    root = Path(lm.__file__).parent.parent
     command = [sys.executable, "-m", "lm.train", *tiny, "model=bigram_counts"]
     env = {**os.environ, "PYTHONPATH": str(root)}
     children = [
@@ -224,7 +229,7 @@ def test_runs_started_in_one_second_have_directories_of_their_own(n, tiny, tmp_p
 @pytest.mark.slow
 def test_an_installed_package_brings_its_settings_and_shows_them_without_a_run(tmp_path):
     """A relative config_path finds conf/ in the repository and nothing in an installed wheel."""
-    root = Path(launch.__file__).parent.parent
+    root = Path(lm.__file__).parent.parent
     wheel = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     (target,) = wheel["targets"].values()
     for source, place in {
@@ -257,5 +262,5 @@ def test_latest_is_the_run_started_last(tmp_path):
         path.touch()
         for newest in range(i + 1):
             os.utime(path, (0, 100 * (newest == i)))
-        assert cli.find_run("latest") == Path("outputs") / name
+        assert find_run("latest") == Path("outputs") / name
         os.utime(path, (0, 0))

@@ -15,11 +15,16 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from lm import cli, config, data, launch, metrics, pipeline, runtime
+from lm import config, data, metrics, pipeline
 from lm.check import conformance, doctor
-from lm.config import CheckConfig, Config, ConfigError
+from lm.check.settings import CheckConfig
+from lm.config import Config
 from lm.evaluate import evaluate
+from lm.launch import cli, compose
 from lm.models.base import LanguageModel
+from lm.record.find import find_run
+from lm.system import device
+from lm.system.errors import ConfigError
 
 MARKS = {"ok": "green", "note": "cyan", "skipped": "dim", "look": "yellow", "failed": "bold red"}
 GRAMMAR_VOCAB = 512
@@ -32,7 +37,7 @@ def command(cfg: CheckConfig) -> None:
             f"run={cfg.run} is a run and {cfg.overrides[0]} a setting of a model: give one of them"
         )
     if cfg.overrides:
-        failed = check_model(launch.compose_run(cfg.overrides), cfg, console)
+        failed = check_model(compose.compose_run(cfg.overrides), cfg, console)
     else:
         failed = check_run(cfg, console)
     if failed:
@@ -44,7 +49,7 @@ def line(console: Console, name: str, verdict: str, detail: str) -> None:
 
 
 def check_run(cfg: CheckConfig, console: Console) -> bool:
-    run_path = cli.find_run(cfg.run or "latest")
+    run_path = find_run(cfg.run or "latest")
     console.print(f"run {escape(str(run_path))}, checkpoint {escape(cfg.checkpoint)}\n")
     findings = doctor.examine(run_path, cfg.checkpoint)
     for finding in findings:
@@ -56,7 +61,7 @@ def check_run(cfg: CheckConfig, console: Console) -> bool:
 
 def check_model(cfg: Config, settings: CheckConfig, console: Console) -> bool:
     """Print the report of a model; True if it broke a promise."""
-    where = runtime.device(settings.device)
+    where = device.device(settings.device)
     logging.getLogger().setLevel(logging.WARNING)
     corpus = config.GrammarConfig()
     tokenizer = config.BPEConfig(vocab_size=GRAMMAR_VOCAB)

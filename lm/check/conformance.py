@@ -19,9 +19,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lm import checkpoint, config, metrics, runtime
+from lm import config, metrics
 from lm.config import Config
 from lm.models.base import LanguageModel
+from lm.record import checkpoint, state
+from lm.system import seeds
 
 CLOSE = 1e-4  # logits that are the same but for rounding
 OVERFIT_STEPS = 300
@@ -47,7 +49,7 @@ class Bench:
 
     def model(self, stirred: bool = False) -> LanguageModel:
         """The model as training would start with it; `stirred`: no parameter is zero or tiny."""
-        torch.manual_seed(runtime.seed(self.cfg.seed, "init"))
+        torch.manual_seed(seeds.seed(self.cfg.seed, "init"))
         model = self.cfg.model.build(self.vocab_size)
         if not model.trainable and self.train is not None:
             model.fit(self.train)
@@ -58,7 +60,7 @@ class Bench:
         return model.to(self.device).eval()
 
     def ids(self, B: int, T: int, seed: int = 0) -> Tensor:
-        random = torch.Generator().manual_seed(runtime.seed(seed, "check"))
+        random = torch.Generator().manual_seed(seeds.seed(seed, "check"))
         return torch.randint(0, self.vocab_size, (B, T), generator=random).to(self.device)
 
     @property
@@ -239,7 +241,7 @@ def moves(bench: Bench) -> str:
 def saved(bench: Bench) -> str:
     model, ids = bench.model(stirred=True), bench.ids(2, bench.T)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint.save(Path(folder), model, [], checkpoint.TrainState(), keep_last=1)
+        checkpoint.save(Path(folder), model, [], state.TrainState(), keep_last=1)
         again = bench.cfg.model.build(bench.vocab_size).to(bench.device).eval()
         checkpoint.load_weights(checkpoint.folder(Path(folder), 0), again)
     if not torch.equal(model(ids), again(ids)):

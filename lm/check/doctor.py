@@ -18,13 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lm import checkpoint, data, metrics, pipeline, store
+from lm import data, metrics, pipeline
 from lm.config import ModelConfig
 from lm.evaluate import token_nats
 from lm.lens import probe
 from lm.models.base import LanguageModel
+from lm.record import checkpoint
+from lm.record.run import Run
 from lm.report import floors, records
-from lm.run import Run
+from lm.system import files
+from lm.system.tensors import load_tensors
 
 log = logging.getLogger(__name__)
 MAX_TEXT = 5_000_000  # characters of training text that are searched for copies
@@ -99,7 +102,7 @@ def after_run(out: Path, model: LanguageModel | None = None) -> None:
         log.warning(f"the doctor could not look at {out}: {' '.join(str(error).split())}")
         return
     rows = [asdict(finding) for finding in found]
-    store.atomic_write(out / "doctor.json", json.dumps(rows, indent=1) + "\n")
+    files.atomic_write(out / "doctor.json", json.dumps(rows, indent=1) + "\n")
     for finding in found:
         if finding.verdict in ("look", "failed"):
             log.info(f"doctor     {finding.name}: {finding.detail}; {finding.advice}")
@@ -369,8 +372,8 @@ def _updates(run: Run, which: str, x: Tensor, y: Tensor) -> Iterator[Finding]:
     optimizers = run.cfg.optimizer.build(model)
     folder = run.checkpoint(which)
     checkpoint.load_weights(folder, model)
-    tensors = checkpoint.load_tensors(folder / "optimizer.safetensors")
-    groups = store.read_json(folder / "state.json", {"optimizers": [[int]]})["optimizers"]
+    tensors = load_tensors(folder / "optimizer.safetensors")
+    groups = files.read_json(folder / "state.json", {"optimizers": [[int]]})["optimizers"]
     checkpoint._unpack_optimizers(optimizers, tensors, groups)
     before = {name: p.detach().clone() for name, p in model.named_parameters() if p.ndim > 1}
     _backward(model, x, y)

@@ -15,8 +15,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from lm import store
 from lm.corpora.base import Corpus
+from lm.system import files
 
 TRIES = 4
 BACKOFF = 0.5  # seconds before the second try, doubled before each further one
@@ -88,17 +88,17 @@ def find(file: Pinned, folder: Path | None = None) -> Path:
     if local := os.environ.get("LM_DATA_DIR"):
         path = Path(local) / file.name
         if path.is_file():
-            if (found := store.sha256(path)) != file.sha256:
+            if (found := files.sha256(path)) != file.sha256:
                 raise ValueError(
                     f"{path} in LM_DATA_DIR has the sha256 {found}, but {file.sha256} was expected:"
                     f" replace it, or read it as it is with corpus=files corpus.path={path}"
                 )
             return path
-    path = (folder or store.cache_dir() / "downloads") / file.name
+    path = (folder or files.cache_dir() / "downloads") / file.name
     # Nothing is trusted because it exists: a damaged file is fetched again.
-    if not (path.is_file() and store.sha256(path) == file.sha256):
+    if not (path.is_file() and files.sha256(path) == file.sha256):
         path.parent.mkdir(parents=True, exist_ok=True)
-        store.atomic_write(path, fetch(file))
+        files.atomic_write(path, fetch(file))
     return path
 
 

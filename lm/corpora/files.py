@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lm import store
 from lm.corpora.base import Corpus
+from lm.system.files import sha256
 
 RULES = 1  # raise it when the code below comes to read other text from the same files
 SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")  # what is looked for in folders
@@ -40,7 +40,7 @@ class Files(Corpus):
     """
 
     def source(self) -> dict[str, Any]:
-        files = [{"name": path.name, "sha256": store.sha256(path)} for path in self.paths()]
+        files = [{"name": path.name, "sha256": sha256(path)} for path in self.paths()]
         settings = {"field": self.cfg.field, "errors": self.cfg.errors, "rules": RULES}
         return {"name": "files", **settings, "files": files}
 

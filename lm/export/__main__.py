@@ -9,11 +9,11 @@ in the real library by the tests.
 
 from pathlib import Path
 
-from lm import cli, store
-from lm.config import ExportConfig
 from lm.export import files
-from lm.export.card import card
-from lm.run import Run
+from lm.export.card import ExportConfig, card
+from lm.launch import cli
+from lm.record.run import Run
+from lm.system import store
 
 WRITERS = {
     "hf": files.to_transformers,

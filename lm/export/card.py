@@ -1,9 +1,11 @@
 """The model card of an export: how to load it, how good it is, what it was made of."""
 
+from dataclasses import dataclass
+
 from lm import config, pipeline
-from lm.config import ExportConfig
+from lm.record.run import Run, read_part
 from lm.report import records
-from lm.run import Run, read_part
+from lm.settings import Settings, one_of
 
 USES = {
     "hf": """from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -28,6 +30,16 @@ ranks = {{base64.b64decode(token): int(rank) for token, rank in map(bytes.split,
 encoding = tiktoken.Encoding(**about, mergeable_ranks=ranks)
 print(encoding.encode("The king"))""",
 }
+
+
+@dataclass
+class ExportConfig(Settings):
+    """python -m lm.export: a trained model, or its tokenizer, for other programs."""
+
+    run: str = "latest"
+    checkpoint: str = "best"
+    format: str = one_of("hf", "tokenizers", "tiktoken")
+    out: str = ""  # a new folder; empty: export-FORMAT in the run
 
 
 def card(run: Run, cfg: ExportConfig, name: str) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from lm.export import hf_config, hf_weights
-from lm.run import Run
+from lm.huggingface import config as hf_config
+from lm.huggingface import weights as hf_weights
+from lm.record.run import Run
 from lm.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, formats
 
 

@@ -9,10 +9,11 @@ in probe.py, what the page shows is made in page.py and views.py, how it looks i
 
 from pathlib import Path
 
-from lm import cli, launch
-from lm.config import ConfigError, LensConfig
+from lm.launch import cli, compose
 from lm.lens import page, terminal
+from lm.lens.page import LensConfig
 from lm.lens.subject import Subject
+from lm.system.errors import ConfigError
 
 
 def command(cfg: LensConfig) -> None:
@@ -21,7 +22,7 @@ def command(cfg: LensConfig) -> None:
             f"run={cfg.run} has its own settings: leave out {cfg.overrides[0]}, or leave out run="
         )
     if cfg.overrides:
-        subject = Subject.untrained(launch.compose_run(cfg.overrides))
+        subject = Subject.untrained(compose.compose_run(cfg.overrides))
     else:
         subject = Subject.of_run(cfg.run or "latest", cfg.checkpoint)
     view = page.look(subject, cfg)

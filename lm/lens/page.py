@@ -7,21 +7,42 @@ page.write(view, Path("lens.html"))
 import json
 import logging
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lm import store
-from lm.config import ConfigError, LensConfig
 from lm.lens import probe, views
 from lm.lens.subject import Subject, tables
 from lm.models.base import LanguageModel
+from lm.settings import Settings, within
+from lm.system import files
+from lm.system.errors import ConfigError
 
 log = logging.getLogger(__name__)
 WEB = Path(__file__).parent / "web"
 MAX_COUNTED = 5_000_000  # training tokens whose pairs are counted
+
+
+@dataclass
+class LensConfig(Settings):
+    """python -m lm.lens: see what a model does with a text, from its bytes to probabilities.
+
+    Settings of lm.train, such as model=gru model.n_layer=2, show such a model before training.
+    """
+
+    run: str = ""  # a run directory; empty: the newest, unless settings describe a model
+    checkpoint: str = "best"
+    prompt: str | None = None  # None: an example that suits the text
+    layer: int = -1  # the one to begin with; -1 is the last
+    out: str = ""  # the page; empty: lens.html in the run, or here
+    seed: int = within(0, 0)  # of the draws that the page shows: lm.sample's
+    temperature: float = within(0.8, 0.0)  # where its controls stand at first
+    top_k: int = within(0, 0)
+    top_p: float = within(1.0, 1e-6, 1.0)
+    overrides: list[str] = field(default_factory=list)  # the settings of a model without a run
 
 
 def write(view: dict[str, Any], out: Path) -> None:
@@ -34,7 +55,7 @@ def html(view: dict[str, Any]) -> str:
     names = ("lens.css", "base.js", "charts.js")
     parts = {name: (WEB / name).read_text(encoding="utf-8") for name in names}
     # "<" as \u003c: no text of a model or a person can end the script element.
-    data = store.finite(view)
+    data = files.finite(view)
     data = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     parts["data"] = data.replace("<", "\\u003c")
     whole = (WEB / "lens.html").read_text(encoding="utf-8")

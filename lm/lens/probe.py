@@ -21,10 +21,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import flop_counter
 from torch.utils.flop_counter import FlopCounterMode
 
-from lm import runtime
 from lm.models.base import LanguageModel
+from lm.system import device
 
-runtime.stay_plain(getattr(flop_counter, "_FlopCounterMode", FlopCounterMode).__torch_dispatch__)
+device.stay_plain(getattr(flop_counter, "_FlopCounterMode", FlopCounterMode).__torch_dispatch__)
 
 Shape = tuple[int, ...]
 # Functions that are steps of their own where a module calls them; all else is bookkeeping.

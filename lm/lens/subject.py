@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lm import checkpoint, pipeline, runtime
+from lm import pipeline
 from lm.config import Config
 from lm.models.base import LanguageModel
-from lm.run import Run
+from lm.record import checkpoint
+from lm.record.run import Run
+from lm.system import seeds
+from lm.system.tensors import load_tensors
 
 
 @dataclass
@@ -60,7 +63,7 @@ class Subject:
 
 def first_weights(cfg: Config, vocab_size: int) -> LanguageModel:
     """The model as training would start with it."""
-    torch.manual_seed(runtime.seed(cfg.seed, "init"))
+    torch.manual_seed(seeds.seed(cfg.seed, "init"))
     return cfg.model.build(vocab_size).eval()
 
 
@@ -77,7 +80,7 @@ def tables(subject: Subject) -> Iterator[tuple[int, Tensor]]:
             yield 0, start.get_parameter(name).detach()[:V]
         for step, folder in subject.weights:
             if 0 < step < subject.step:
-                yield step, checkpoint.load_tensors(folder / "model.safetensors")[name][:V]
+                yield step, load_tensors(folder / "model.safetensors")[name][:V]
     yield subject.step, model.get_parameter(name).detach()[:V]
 
 

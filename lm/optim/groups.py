@@ -8,12 +8,12 @@ from collections import defaultdict
 import torch
 from torch import nn
 
-from lm import runtime
 from lm.models.base import LanguageModel
 from lm.optim.muon import Muon
+from lm.system import device
 
 for _name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
-    runtime.stay_plain(getattr(torch.optim.Optimizer, _name))
+    device.stay_plain(getattr(torch.optim.Optimizer, _name))
 
 
 class AdamW(torch.optim.AdamW):

@@ -13,19 +13,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm import cli, config, launch
+from lm.launch import cli, compose
 from lm.report import experiment, page, paired, records, scaling
+from lm.report.page import ReportConfig
 
 log = logging.getLogger(__name__)
 EVERY = 5.0  # seconds between two pages while runs are watched
 
 
-def command(cfg: config.ReportConfig) -> None:
+def command(cfg: ReportConfig) -> None:
     roots = [Path(name) for name in cfg.runs] or [Path("outputs")]
     if cfg.experiment:
         names = (cfg.experiment, cfg.experiment + scaling.HELD_OUT)
         named = [r for r in records.find(roots) if r.settings.get("name") in names]
-        for path in experiment.write(launch.folder("experiments") / cfg.experiment, named):
+        for path in experiment.write(compose.folder("experiments") / cfg.experiment, named):
             log.info(f"wrote {path}")
         return
     if cfg.compare:
@@ -56,7 +57,7 @@ def words(arguments: Sequence[str]) -> list[str]:
 
 def main() -> None:
     sys.argv[1:] = words(sys.argv[1:])
-    cli.main(config.ReportConfig, command)
+    cli.main(ReportConfig, command)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 from lm.report import floors, records
 from lm.report.records import Arm, Record
-from lm.sweep import arms as folding
+from lm.sweep import ranking as folding
 
 POINTS = 120  # of a curve, at most
 SAMPLES = 12  # steps of a run whose samples are shown, at most

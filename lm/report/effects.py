@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lm.report import records
 from lm.report.records import Arm
-from lm.sweep import arms as folding
+from lm.sweep import ranking as folding
 
 ABOUT = (
     "Each row averages over the runs whose other settings and seed are there with every value of "

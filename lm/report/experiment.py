@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lm import store
 from lm.report import effects, figures, floors, lr_range, paired, records, scaling
 from lm.report.records import Arm, Record
-from lm.sweep import arms as folding
+from lm.sweep import ranking as folding
+from lm.system import files
 
 MARK = "<!-- results -->"
 COLUMNS = ("corpus", "arm", "seed", "status", "val_bpb", "best_step", "val_bpb_end", "val_loss_end")
@@ -73,17 +73,17 @@ def write(folder: Path, runs: Sequence[Record]) -> list[Path]:
             "README names), or delete it to begin anew"
         )
     folder.mkdir(exist_ok=True)
-    store.atomic_write(folder / "results.csv", to_csv(table))
+    files.atomic_write(folder / "results.csv", to_csv(table))
     draw(done, folder / "curves.svg")
     readme = folder / "README.md"
     if not readme.exists():
-        store.atomic_write(readme, SKELETON.format(name=folder.name, mark=MARK))
+        files.atomic_write(readme, SKELETON.format(name=folder.name, mark=MARK))
     text = readme.read_text(encoding="utf-8")
-    store.atomic_write(
+    files.atomic_write(
         readme, put_block(text, block(done, [arm for arm in arms if not arm.n]), readme)
     )
     index = folder.parent / "README.md"
-    store.atomic_write(index, index_text(folder.parent))
+    files.atomic_write(index, index_text(folder.parent))
     return [folder / "results.csv", folder / "curves.svg", readme, index]
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from lm import floors, tokenizers
+from lm import baselines, tokenizers
 from lm.report.records import Record
 
 
@@ -30,4 +30,4 @@ def ladder(run: Record) -> dict[str, float]:
     path = run.path / "tokenizer.json"
     if run.tokens is None or not path.exists():
         return {}
-    return floors.counted(run.tokens, lambda: tokenizers.load(path))
+    return baselines.counted(run.tokens, lambda: tokenizers.load(path))

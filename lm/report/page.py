@@ -4,19 +4,34 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lm import cli, config, store
 from lm.report import board, experiment, figures, records
 from lm.report.records import Arm, Record
+from lm.settings import Settings
+from lm.system import files
+from lm.system.text import printable
 
 log = logging.getLogger(__name__)
 WEB = Path(__file__).parent / "web"
 DRAWN = 8  # arms of a corpus in the plots
 
 
-def write(cfg: config.ReportConfig, roots: Sequence[Path], quiet: bool = False) -> list[Record]:
+@dataclass
+class ReportConfig(Settings):
+    """python -m lm.report [RUN_OR_SWEEP ...]: look at runs, side by side."""
+
+    runs: list[str] = field(default_factory=list)  # directories; none: all of outputs/
+    by: str = ""  # settings that make an arm, such as model,optimizer.lr; empty: all but the seed
+    out: str = "outputs/report.html"  # plots are written beside it
+    experiment: str = ""  # fill this folder of experiments/ from the runs of that name
+    compare: str = ""  # two run directories A,B: the paired difference in bits per byte
+    watch: bool = False  # write the page again and again while runs train
+
+
+def write(cfg: ReportConfig, roots: Sequence[Path], quiet: bool = False) -> list[Record]:
     """Write the page and its plots, and print the ranking; return the runs found."""
     runs = records.find(roots)
     if not runs:
@@ -31,7 +46,7 @@ def write(cfg: config.ReportConfig, roots: Sequence[Path], quiet: bool = False) 
     about["when"] = time.strftime("%Y-%m-%d %H:%M:%S")
     out = Path(cfg.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    store.atomic_write(out, html(view, about))
+    files.atomic_write(out, html(view, about))
     if quiet:
         return runs
     written = [out]
@@ -66,7 +81,7 @@ def table(corpus: dict[str, Any]) -> str:
         lines.append(f"{'':23}and {len(corpus['arms']) - 20} more in the page")
     for name, value in corpus["floors"].items():
         lines.append(f"{value:9.4f}  {'':>6}  {'':>2}  ({name})")
-    return cli.printable("\n".join(lines))
+    return printable("\n".join(lines))
 
 
 def html(data: dict[str, Any], about: dict[str, Any]) -> str:
@@ -76,7 +91,7 @@ def html(data: dict[str, Any], about: dict[str, Any]) -> str:
         run | {"settings": {k: v for k, v in run["settings"].items() if k not in shared_keys}}
         for run in data["runs"]
     ]
-    values = store.finite(data | {"runs": runs, "about": about})
+    values = files.finite(data | {"runs": runs, "about": about})
     text = json.dumps(values, separators=(",", ":"), default=str, allow_nan=False)
     whole = (WEB / "report.html").read_text(encoding="utf-8")
     for name in ("report.css", "report.js"):

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lm import pipeline, store
+from lm import pipeline
 from lm.evaluate import token_nats
-from lm.run import Run
+from lm.record.run import Run
+from lm.system import files
 
 SPAN = 1000  # bytes, at least: long enough that neighbouring spans are nearly independent
 # Two-sided 95 % quantiles of Student's t for 1 to 10 degrees of freedom.
@@ -55,7 +56,7 @@ def compare(first: str, second: str) -> Comparison:
 def spent(run: Run) -> tuple[str, np.ndarray, np.ndarray]:
     """The text's fingerprint; where each token ends, in bytes; the bits spent up to there."""
     corpus = pipeline.prepare_corpus(run.cfg.corpus)
-    about = store.read_json(corpus / "corpus.json")
+    about = files.read_json(corpus / "corpus.json")
     ids = pipeline.pack(corpus, run.tokenizer).val
     lengths = run.tokenizer.token_lengths()[np.asarray(ids)]  # (n,); 0 for special tokens
     nats = token_nats(run.model("best"), ids)[0]  # (n - 1,): the first token is not predicted

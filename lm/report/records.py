@@ -17,9 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lm import config, store
-from lm.run import read_part
-from lm.sweep import arms as folding
+from lm import config
+from lm.record.run import read_part
+from lm.settings import MAX_BYTES, flat_values, plain_yaml
+from lm.sweep import ranking as folding
+from lm.system import files
+from lm.system.errors import ConfigError, DamagedError
 
 log = logging.getLogger(__name__)
 ALIVE = 300.0  # seconds without a new point after which a run is no longer called running
@@ -100,8 +103,8 @@ class Record:
     def corpus_name(self) -> str:
         name = self.settings.get("corpus.name", "?")
         if name == "files":
-            files = self.data.get("corpus", {}).get("source", {}).get("files", [])
-            return files[0]["name"] if len(files) == 1 else f"{len(files)} files"
+            sources = self.data.get("corpus", {}).get("source", {}).get("files", [])
+            return sources[0]["name"] if len(sources) == 1 else f"{len(sources)} files"
         return name
 
     @property
@@ -113,7 +116,7 @@ class Record:
     def tokens(self) -> Path | None:
         """The folder of its token files in our own cache, whatever path the run claims."""
         name = Path(self.data.get("folder", "")).name
-        path = store.cache_dir() / name
+        path = files.cache_dir() / name
         return path if name.startswith("tokens-") and path.is_dir() else None
 
     @property
@@ -156,8 +159,8 @@ def find(roots: Sequence[Path]) -> list[Record]:
     for root in roots:
         if not root.exists():
             raise ValueError(f"{root} does not exist: give a run, a sweep or a folder of runs")
-        for folder, below, files in os.walk(root):
-            if config.RESOLVED in files:
+        for folder, below, names in os.walk(root):
+            if config.RESOLVED in names:
                 paths[Path(folder)] = None
                 below.clear()
             below[:] = [name for name in below if name not in ("cache", "wandb")]
@@ -176,15 +179,15 @@ def natural(path: Path) -> list[tuple[int, str]]:
 
 def read(path: Path) -> Record:
     """The record of one run directory; ValueError names the file in it that is damaged."""
-    store.no_links(path)
-    settings = config.flat_values(_yaml(path / config.RESOLVED, dict))
-    if wrong := store.misfit(settings, SETTINGS):
-        raise config.ConfigError(f"{path / config.RESOLVED}: {wrong}")
+    files.no_links(path)
+    settings = flat_values(_yaml(path / config.RESOLVED, dict))
+    if wrong := files.misfit(settings, SETTINGS):
+        raise ConfigError(f"{path / config.RESOLVED}: {wrong}")
     code = read_part(path, "code")
     if ends := code.get("extended"):  # not the run that was as long from the start
         settings["run.extended_from"] = ", ".join(map(str, ends))
     result, words = path / folding.RESULT, path / ".hydra" / "overrides.yaml"
-    result = store.read_json(result, RESULT) if result.exists() else {}
+    result = files.read_json(result, RESULT) if result.exists() else {}
     if "overrides" not in result:
         result["overrides"] = [str(w) for w in _yaml(words, list)] if words.exists() else []
     return Record(
@@ -205,25 +208,25 @@ def lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in store.read_text(path, errors="replace").split("\n"):
+    for line in files.read_text(path, errors="replace").split("\n"):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if not store.misfit(row, ROW) and not store.misfit(list(row.values()), [VALUE]):
+        if not files.misfit(row, ROW) and not files.misfit(list(row.values()), [VALUE]):
             rows.append(row)
     return rows
 
 
 def _yaml(path: Path, kind: type) -> Any:
     try:
-        found = config.plain_yaml(store.read_text(path, config.MAX_BYTES)) or kind()
-    except store.DamagedError:
+        found = plain_yaml(files.read_text(path, MAX_BYTES)) or kind()
+    except DamagedError:
         raise
     except Exception as error:  # YAML has a dozen unrelated classes for bad files
-        raise config.ConfigError(f"{path} cannot be read: {error}") from None
+        raise ConfigError(f"{path} cannot be read: {error}") from None
     if not isinstance(found, kind):
-        raise config.ConfigError(f"{path} holds no {kind.__name__}")
+        raise ConfigError(f"{path} holds no {kind.__name__}")
     return found
 
 

@@ -1,55 +1,83 @@
-"""What a sweep says at its end: the ranking of its arms, and which of them failed.
+"""The arms of a sweep: their results, with seeds folded into mean, spread and count.
 
-Hydra calls `Ranking` through its callbacks; the arms wrote one result.json each.
+ranking = arms.fold(arms.read(Path("outputs/sweeps/2026-11-22/08-31-28-a60b")))
+print(arms.table(ranking))
 """
 
 import json
-import logging
+import math
+import statistics
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
-
-from lm import cli
-from lm.config import RESOLVED
-from lm.sweep import arms
-from lm.sweep.tuner import STUDY
-
-log = logging.getLogger(__name__)
+RESULT = "result.json"  # what an arm of a sweep leaves in its directory
 
 
-class Ranking(Callback):
-    """Writes summary.json into the sweep's directory and prints it, the best settings first."""
+def read(root: Path) -> list[dict[str, Any]]:
+    """The results of a sweep's arms: the best score first, the failed ones last.
 
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Exits with 1 if an arm failed; Hydra only warns of other exceptions in a callback."""
-        root = Path(config.hydra.sweep.dir)
-        results = arms.read(root)
-        ranking = arms.fold(results)
-        summary = json.dumps({"ranking": ranking, "arms": results}, indent=1)
-        (root / "summary.json").write_text(summary + "\n", encoding="utf-8")
-        log.info(f"\n{arms.table(ranking)}\n({root})")
-        if any(word.startswith("corpus") for row in ranking for word in row["settings"]):
-            log.info(f"bits per byte of different texts do not compare: python -m lm.report {root}")
-        elif ranking and ranking[0]["n"]:
-            best = next(arm["arm"] for arm in results if arm["arm"] in ranking[0]["arms"])
-            sample = f"python -m lm.sample {cli.imports()}run={root / best}"
-            log.info(f"python -m lm.report {root}; {sample}")
-        failed = [arm for arm in results if arm["status"] == "failed"]
-        for arm in failed:
-            log.info(f"arm {arm['arm']} failed: {arm['error']} ({root / arm['arm']}/error.log)")
-        having = {arm["arm"] for arm in results}
-        arms_there = {path.parent.name for path in root.glob(f"*/{RESOLVED}")}
-        if missing := sorted(arms_there - having, key=arms.natural):
-            who = "another process trains it, or left it"
-            log.info(f"no result yet of arm {', '.join(missing)}: {who}")
-        if (root / STUDY).exists():  # a search goes around what fails
-            return
-        if failed:
-            log.info(
-                f"{len(failed)} of {len(results)} arms failed; the same command with "
-                f"hydra.sweep.dir={root} runs only those again"
-            )
-        if failed or missing:
-            raise SystemExit(1)
+    Each has arm, overrides, status (ok, failed or pruned), value (None unless ok) and error.
+    """
+    found = []
+    for path in root.glob(f"*/{RESULT}"):
+        found.append({"arm": path.parent.name, **json.loads(path.read_text(encoding="utf-8"))})
+    return sorted(found, key=lambda a: (a["value"] is None, a["value"] or 0.0, natural(a["arm"])))
+
+
+def fold(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for all arms that differ in `seed` alone, the lowest mean first.
+
+    A row has settings (the words in which the sweep's arms differ), mean, spread (the sample's
+    standard deviation, None for one value), n, values, failed, pruned and arms.
+    """
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for result in results:
+        words = tuple(w for w in result["overrides"] if not w.startswith("seed="))
+        groups.setdefault(words, []).append(result)
+    shared = set.intersection(*map(set, groups)) if groups else set()
+    rows = []
+    for words, members in groups.items():
+        values = [r["value"] for r in members if r["status"] == "ok"]
+        mean, spread = mean_and_spread(values)
+        rows.append(
+            {
+                "settings": [w for w in words if w not in shared],
+                "mean": mean,
+                "spread": spread,
+                "n": len(values),
+                "values": values,
+                "failed": sum(r["status"] == "failed" for r in members),
+                "pruned": sum(r["status"] == "pruned" for r in members),
+                "arms": sorted((r["arm"] for r in members), key=natural),
+            }
+        )
+    return sorted(rows, key=lambda row: (row["mean"] is None, row["mean"] or 0.0))
+
+
+def mean_and_spread(values: Iterable[float]) -> tuple[float | None, float | None]:
+    """The mean and the sample's standard deviation; None for each that the values do not give."""
+    values = [v for v in values if math.isfinite(v)]
+    mean = statistics.fmean(values) if values else None
+    return mean, statistics.stdev(values) if len(values) > 1 else None
+
+
+def table(ranking: Sequence[dict[str, Any]]) -> str:
+    """The ranking as lines of text: score, spread over seeds, number of seeds, settings, arms."""
+    lines = [f"{'val/bpb':>9}  {'+-':>6}  {'n':>2}  settings (and its arms)"]
+    for row in ranking:
+        score = "   failed" if row["mean"] is None else f"{row['mean']:9.4f}"
+        if row["mean"] is None and row["pruned"]:
+            score = "   pruned"
+        spread = "" if row["spread"] is None else f"{row['spread']:.4f}"
+        lost = "".join(f", {row[k]} {k}" for k in ("failed", "pruned") if row[k] and row["n"])
+        words = " ".join(row["settings"]) or "all settings the same"
+        lines.append(
+            f"{score}  {spread:>6}  {row['n']:>2}  {words} ({' '.join(row['arms'])}{lost})"
+        )
+    return "\n".join(lines)
+
+
+def natural(name: str) -> tuple[int, str]:
+    """Sorts 2 before 10."""
+    return (int(name), "") if name.isdecimal() else (1 << 62, name)

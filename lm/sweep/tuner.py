@@ -32,8 +32,10 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from lm import config, store
-from lm.sweep import arms
+from lm.sweep import ranking
+from lm.sweep.space import TunerConfig
+from lm.system import files, store
+from lm.system.errors import ConfigError, Pruned
 
 log = logging.getLogger(__name__)
 STUDY = "study.json"  # in the sweep's directory: which journal, which pruner
@@ -47,7 +49,7 @@ class Tuner(Sweeper):
     """Optuna's ask and tell around Hydra's launcher. What a trial gave is read from its files."""
 
     def __init__(self, **settings: Any) -> None:
-        self.settings = config.TunerConfig(**{**settings, "params": settings["params"] or {}})
+        self.settings = TunerConfig(**{**settings, "params": settings["params"] or {}})
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -66,7 +68,7 @@ class Tuner(Sweeper):
         about = {"journal": self.settings.storage or "optuna.journal", "study": "lm"}
         about |= {"pruner": self.settings.pruner, "warmup": self.settings.warmup}
         about |= signature(fixed, space)
-        store.atomic_write(root / STUDY, json.dumps(about, indent=1) + "\n")
+        files.atomic_write(root / STUDY, json.dumps(about, indent=1) + "\n")
         OmegaConf.save(self.config, root / "multirun.yaml")
         study = open_study(root)
         with _lock(root):
@@ -136,14 +138,14 @@ def search_space(
         if not override.is_sweep_override():
             fixed.append(override.input_line)
         elif key == "seed":
-            raise config.ConfigError(
+            raise ConfigError(
                 f"{override.input_line}: a seed is not tuned; give one, and repeat the best "
                 "settings with seed=0,1,2"
             )
         else:
             space[key] = distribution(override)
     if not space:
-        raise config.ConfigError(
+        raise ConfigError(
             "nothing to tune: give at least one setting as interval(a,b), range(a,b) or a,b,c"
         )
     return fixed, space
@@ -166,10 +168,10 @@ def same_search(root: Path, fixed: Sequence[str], space: dict[str, Any]) -> None
     """ConfigError if the search in a directory was another one: its trials do not compare."""
     if not (root / STUDY).exists():
         return
-    there, here = store.read_json(root / STUDY, dict), signature(fixed, space)
+    there, here = files.read_json(root / STUDY, dict), signature(fixed, space)
     for key, now in here.items():
         if key in there and there[key] != now:
-            raise config.ConfigError(
+            raise ConfigError(
                 f"{root} holds another search: {key} is {there[key]} there and {now} here; give it "
                 "another hydra.sweep.dir"
             )
@@ -201,7 +203,7 @@ def _enqueue_grid(study: Any, space: dict[str, Any]) -> int:
         elif isinstance(spread, d.IntDistribution) and not spread.log:
             axes.append(tuple(range(spread.low, spread.high + 1, spread.step)))
         else:
-            raise config.ConfigError(
+            raise ConfigError(
                 f"{key} is an interval: sampler=grid takes a,b,c or range(a,b); or use sampler=tpe"
             )
     points = [dict(zip(space, values, strict=True)) for values in itertools.product(*axes)]
@@ -218,7 +220,7 @@ def open_study(root: Path) -> Any:
     optuna = _optuna()
     from optuna.storages import journal
 
-    about = store.read_json(root / STUDY)
+    about = files.read_json(root / STUDY)
     path = root / about["journal"]
     lock = journal.JournalFileSymlinkLock(str(path))
     lock.acquire()
@@ -245,7 +247,7 @@ def _repair(path: Path) -> None:
             file.truncate(data.rfind(b"\n") + 1)
 
 
-def _sampler(optuna: Any, settings: config.TunerConfig, n: int) -> Any:
+def _sampler(optuna: Any, settings: TunerConfig, n: int) -> Any:
     # Hashed, as the first draws of neighbouring seeds are near each other.
     digest = hashlib.sha256(f"{settings.seed}/{n}".encode()).digest()
     seed = int.from_bytes(digest[:4], "little")
@@ -290,7 +292,7 @@ def reporter(sweep: Path | None, out: Path) -> Callable[[int, float], None] | No
     """
     if sweep is None or not (sweep / STUDY).exists() or not out.name.isdigit():
         return None
-    if store.read_json(sweep / STUDY)["pruner"] == "none":
+    if files.read_json(sweep / STUDY)["pruner"] == "none":
         return None
     optuna, study = _optuna(), open_study(sweep)
     (saved,) = (t for t in study.get_trials(deepcopy=False) if t.number == int(out.name))
@@ -303,15 +305,15 @@ def reporter(sweep: Path | None, out: Path) -> Callable[[int, float], None] | No
         if step not in told:
             trial.report(score, step)
         if trial.should_prune():
-            raise arms.Pruned(f"val/bpb {score:.4f} at step {step} is behind the other trials")
+            raise Pruned(f"val/bpb {score:.4f} at step {step} is behind the other trials")
 
     return report
 
 
 def _tell(optuna: Any, study: Any, trial: Any, root: Path) -> None:
     """Record what became of a trial: ok, pruned, or failed with its error."""
-    path = root / str(trial.number) / arms.RESULT
-    result = store.read_json(path) if path.exists() else {"status": "failed", "error": "no result"}
+    path = root / str(trial.number) / ranking.RESULT
+    result = files.read_json(path) if path.exists() else {"status": "failed", "error": "no result"}
     state = optuna.trial.TrialState
     if result["status"] == "ok":
         study.tell(trial, result["value"])
@@ -371,7 +373,7 @@ def register() -> None:
     module.Tuner = Tuner  # type: ignore[attr-defined]
     Tuner.__module__ = "hydra_plugins.lm"
     Plugins.instance().register(Tuner)
-    node = {"_target_": "hydra_plugins.lm.Tuner", **dataclasses.asdict(config.TunerConfig())}
+    node = {"_target_": "hydra_plugins.lm.Tuner", **dataclasses.asdict(TunerConfig())}
     ConfigStore.instance().store(group="hydra/sweeper", name="lm", node=node, provider="lm")
 
 
@@ -392,7 +394,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise config.ConfigError(
+        raise ConfigError(
             "hydra/sweeper=lm needs Optuna: pip install 'lm[sweep]' (grids need nothing)"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -21,9 +21,13 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from lm import checkpoint, config, launch, loop, pipeline, store, tokenizers
+from lm import config, loop, pipeline, tokenizers
+from lm.launch import compose
+from lm.record import checkpoint
+from lm.record.run import Run
 from lm.report import board, records
-from lm.run import Run
+from lm.settings import read_yaml
+from lm.system import store
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.faults
@@ -243,7 +247,7 @@ def test_configuration_words(tmp_path, monkeypatch, record_property):
     def check(words):
         def compose():
             with contextlib.suppress(SystemExit):  # argparse, for words such as --x
-                launch.compose_run(words)
+                compose.compose_run(words)
 
         one_line(compose)
 
@@ -263,7 +267,7 @@ def whole(tmp_path_factory, toy_text):
     home = tmp_path_factory.mktemp("fuzz")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LM_CACHE_DIR", str(home / "cache"))
-        made = launch.compose_run(
+        made = compose.compose_run(
             ["corpus=files", f"corpus.path={toy_text}", *RUN, "train.steps=2", "track=off"]
         )
         run = home / "run"
@@ -293,7 +297,7 @@ def mutated(draw, path):
             dumped(row) for row in [*rows, changed(draw, rows[draw(INDEX) % len(rows)])]
         )
     if path.name == config.RESOLVED and draw(st.booleans()):
-        values = changed(draw, config.read_yaml(path))
+        values = changed(draw, read_yaml(path))
         return dumped(values)  # JSON is YAML
     return damaged(draw, raw)
 

@@ -17,8 +17,9 @@ import torch
 import transformers
 
 from lm.config import TransformerConfig
-from lm.export import hf_config, hf_weights
 from lm.generate import generate
+from lm.huggingface import config as hf_config
+from lm.huggingface import weights as hf_weights
 
 HERE = Path(__file__).parent
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

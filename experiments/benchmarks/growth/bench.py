@@ -32,7 +32,8 @@ def train(n_layer: int, n_embd: int, context_len: int) -> dict:
     import numpy as np
     import torch
 
-    from lm import config, data, runtime
+    from lm import config, data
+    from lm.system import device
     from lm.update import Update
 
     empty = megabytes()
@@ -44,10 +45,10 @@ def train(n_layer: int, n_embd: int, context_len: int) -> dict:
         ),
         train=config.TrainConfig(batch_size=TOKENS // context_len),
     )  # fmt: skip
-    runtime.configure(cfg.train.threads, cfg.train.deterministic)
+    device.configure(cfg.train.threads, cfg.train.deterministic)
     where = torch.device("cpu")
     model = cfg.model.build(V)
-    number = runtime.dtype("auto", where, model.low_precision)
+    number = device.dtype("auto", where, model.low_precision)
     ids = np.random.default_rng(0).integers(0, V, 1 << 20).astype(np.uint16)
     batches = data.Batches(ids, cfg.train.batch_size, context_len, 0)
     update = Update(model, cfg.optimizer.build(model), batches, cfg, where, number)
@@ -116,8 +117,9 @@ def logging() -> list[dict]:
     """The mean over a run of 10,000 steps of 1 ms that logs every tenth, as by default, or each."""
     import torch
 
-    from lm import launch, track
-    from lm.checkpoint import TrainState
+    from lm.launch import compose
+    from lm.record import tracker
+    from lm.record.state import TrainState
 
     rows, n, a = [], 10_000, torch.zeros(128, 128)
     values = {
@@ -125,11 +127,11 @@ def logging() -> list[dict]:
         "speed/tokens_per_s": 123456.7,
     }  # fmt: skip
     for mode, every in itertools.product(("off", "offline"), (10, 1)):
-        cfg = launch.compose_run([f"track={mode}"])
+        cfg = compose.compose_run([f"track={mode}"])
         spent, state = 0.0, TrainState()
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)  # W&B's files too
-            tracker = track.Tracker(Path(folder), cfg, state, lambda _: 0.5)
+            tracker = tracker.Tracker(Path(folder), cfg, state, lambda _: 0.5)
             begin = time.perf_counter()  # a run's first point is that before its first step
             tracker.log(state, {"val/loss": 6.123456, "val/ppl": 456.7, "val/bpb": 3.4567})
             first = time.perf_counter() - begin

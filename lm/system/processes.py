@@ -1,0 +1,21 @@
+"""What the environment says of this process, before torch is loaded."""
+
+import os
+
+
+def started_by_torchrun() -> bool:
+    """Whether torchrun started this process, and others like it."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def launch_rank() -> int:
+    """Which of torchrun's processes this is; 0 without it."""
+    return int(os.environ["RANK"]) if started_by_torchrun() else 0
+
+
+IMPORTS = "LM_IMPORTS"  # in the environment, as a run may have processes of its own
+
+
+def import_words() -> str:
+    """The words `import=MODULE ` of this command, which find its parts again; nothing without."""
+    return "".join(f"import={name} " for name in os.environ.get(IMPORTS, "").split())

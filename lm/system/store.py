@@ -1,0 +1,193 @@
+"""Files that are whole or absent: content fingerprints, atomic folders, stages built only once.
+
+    seconds = store.build_once(folder, make)     # None: it was there, and its checksums hold
+
+A folder is written under a temporary name, sealed with a manifest of sha256 sums, synced to disk
+and renamed. A reader therefore sees all of it or nothing, and `verify` finds every changed byte.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lm.system import failpoint, files
+from lm.system.errors import DamagedError, LockedError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two builders may then work at once, and the first rename wins
+    fcntl = None
+
+log = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+
+
+@contextlib.contextmanager
+def new_folder(final: Path, kind: str = "cache") -> Iterator[Path]:
+    """A folder to fill, which becomes `final`, sealed and synced, if no error happens.
+
+    If `final` exists by then, another process was first: its folder stays. `kind` is the first
+    half of its failpoints' names.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(final.parent)
+    tmp = files.temporary(final)
+    tmp.mkdir()
+    try:
+        yield tmp
+        failpoint.hit(f"{kind}.after_files")
+        _seal(tmp)
+        failpoint.hit(f"{kind}.after_manifest")
+        with contextlib.suppress(OSError):  # raised only where `final` already exists
+            os.rename(tmp, final)
+        if not final.is_dir():
+            raise OSError(f"could not move {tmp} to {final}")
+        failpoint.hit(f"{kind}.after_rename")
+        files.sync_folder(final.parent)
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
+
+
+def verify(folder: Path) -> None:
+    """Raise DamagedError unless the folder holds exactly the files and bytes of its manifest."""
+    listed = files.read_json(folder / MANIFEST, {"files": dict})["files"]
+    present = {p.name for p in folder.iterdir()} - {MANIFEST}
+    if present != set(listed):
+        odd = sorted(present ^ set(listed))
+        raise DamagedError(f"{folder} has files missing or added: {', '.join(odd)[:200]}")
+    for name, record in listed.items():
+        path = folder / name
+        if wrong := files.misfit(record, {"size": int, "sha256": str}, name):
+            raise DamagedError(f"{folder / MANIFEST} is not what was written: {wrong}")
+        if path.is_symlink() or not path.is_file():
+            raise DamagedError(f"{path} is not a plain file")
+        if path.stat().st_size != record["size"] or files.sha256(path) != record["sha256"]:
+            raise DamagedError(f"{path} is not what was written: its checksum differs")
+
+
+def build_once(
+    folder: Path, make: Callable[[Path], None], check: Callable[[Path], Any] | None = None
+) -> float | None:
+    """Make sure that `folder` exists and is intact; return the seconds `make` took, or None.
+
+    `check` looks at what the checksums cannot tell, and raises ValueError. The lock only saves
+    work; the rename in `new_folder` is what keeps readers safe.
+    """
+    if not _fault(folder, check):
+        return None
+    with _lock(folder.with_name(f".{folder.name}.lock")):
+        if not (fault := _fault(folder, check)):
+            return None
+        if folder.exists():
+            log.warning(f"{fault}; building it again")
+            with contextlib.suppress(FileNotFoundError):  # without locks, another was first
+                remove(folder)
+        start = time.perf_counter()
+        with new_folder(folder) as tmp:
+            make(tmp)
+        clear_leftovers(folder.parent)  # of the one before, which may have been dying still
+        return time.perf_counter() - start
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder so that a crash half-way leaves nothing that looks whole."""
+    trash = files.temporary(folder)
+    os.rename(folder, trash)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Delete what processes of this machine that are dead by now were writing in `folder`."""
+    for path in folder.glob(".*.tmp"):
+        _, host, pid, *_ = f"....{path.name}".rsplit(".", 4)
+        if host == files.HOST and pid.isdigit() and not alive(int(pid)):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run directory; LockedError names the process that holds it already.
+
+    The lock ends with its process, however that dies. Where locks do not work, all may enter.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files.no_links(folder)
+    with open(folder / ".running", "a+", encoding="utf-8") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise LockedError(
+                f"{folder} is being written by process {file.read(80)}: wait until it has ended, "
+                "or choose another directory"
+            ) from None
+        except OSError as error:
+            log.warning(f"{folder} cannot be locked ({error}): start no second run in it")
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {files.HOST}")
+        file.flush()
+        clear_leftovers(folder)
+        yield
+
+
+def _fault(folder: Path, check: Callable[[Path], Any] | None) -> str:
+    """What is wrong with a built folder; "" if nothing is."""
+    try:
+        verify(folder)
+        if check is not None:
+            check(folder)
+    except (ValueError, OSError) as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return ""
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this machine runs."""
+    if os.name != "posix":  # there is no harmless signal elsewhere
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    with contextlib.suppress(OSError):  # Linux keeps a dead process until its parent looks
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return True
+
+
+def _seal(folder: Path) -> None:
+    """Sync every file and write the manifest, last."""
+    sums = {}
+    for path in sorted(folder.iterdir()):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+        sums[path.name] = {"size": path.stat().st_size, "sha256": files.sha256(path)}
+    files.atomic_write(folder / MANIFEST, json.dumps({"files": sums}, indent=1))
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = open(path, "w")  # noqa: SIM115
+    except OSError as error:
+        raise OSError(
+            f"cannot write to the cache {path.parent} ({error.strerror}): set LM_CACHE_DIR to a "
+            "folder of your own"
+        ) from None
+    with file:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a file system without locks: see build_once
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
