@@ -7,83 +7,151 @@ torchrun --nproc-per-node 2 -m lm.train         # or train.n_proc=2: a process f
 """
 
 import contextlib
+import logging
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from lm.config import Config
 from lm.launch import jobs, main
 from lm.sweep import tuner
 from lm.system import signals, store
+from lm.system.errors import LostRankError
 from lm.system.processes import import_words, launch_rank, started_by_torchrun
+
+if TYPE_CHECKING:
+    from lm.models.base import LanguageModel
+    from lm.record.tracker import Tracker
+    from lm.setup import TrainingRun
+
+log = logging.getLogger(__name__)
 
 
 def run(job: jobs.Job) -> float:
-    """Train one job in its directory and return its best val/bpb, which sweeps minimise."""
+    """Do one job in its directory and return its best val/bpb, which sweeps minimise."""
     try:
         if launch_rank() > 0:
-            return _with_others(job, None)
+            return _join_torchrun(job, None)
         with store.locked(job.out), jobs.whole_or_absent(job):
             jobs.claim(job)
             score = jobs.finished(job)  # such as an arm of a sweep named again
             if started_by_torchrun():
-                return _with_others(job, score)
+                return _join_torchrun(job, score)
             if score is not None:
                 return score
-            return train(job) if job.cfg.train.n_proc == 1 else _in_processes(job)
+            if job.cfg.train.n_proc > 1:
+                return _start_processes(job)
+            return _train_job(job)
     except signals.Stopped as stop:
-        how = _goes_on(job)
-        if job.sweep:
-            how = f"the same command with hydra.sweep.dir={job.sweep} goes on"
         if launch_rank() == 0:
+            hint = _how_to_go_on(job)
+            if job.sweep:
+                hint = f"the same command with hydra.sweep.dir={job.sweep} goes on"
             with contextlib.suppress(OSError):  # the terminal may be gone
-                print(f"stopped by {stop.name}: {how}", file=sys.stderr)
+                print(f"stopped by {stop.name}: {hint}", file=sys.stderr)
         raise
 
 
-def train(job: jobs.Job) -> float:
-    """The same in this process, or as one of those that share the batches."""
-    with signals.handled(), signals.held():  # a library that is loaded in part spoils the end
-        from lm import loop  # torch loads here, not for --help or an error in the configuration
+def train(
+    cfg: Config,
+    out: Path,
+    group: str | None = None,
+    report: Callable[[int, float], None] | None = None,
+) -> dict[str, float]:
+    """Train one run into `out`, in this process; return the numbers of its summary.json.
 
+    A run that has a checkpoint there goes on from it. `group` is its group in W&B; `report` hears
+    of the step and val/bpb of each evaluation but the last, and what it raises ends the run.
+    """
+    # torch loads here, and not for --help or an error in the configuration.
+    # A signal waits until it has: a library that is loaded in part spoils the end.
+    with signals.handled(), signals.held():
+        from lm import loop, setup
+        from lm.record.tracker import tracker
+        from lm.system import ranks
+
+    ready = setup.set_up(cfg, out, _initial_weights(cfg))
+    with tracker(out, cfg, ready.state, ready.budget.progress, group) as track, signals.held():
+        track.watch(ready.model, ready.state)
+        summary = loop.train(ready, track, report)
+        if ranks.rank() == 0:
+            with ranks.as_single_process():
+                after_run(ready, track)
+    return summary
+
+
+def after_run(run: "TrainingRun", track: "Tracker") -> None:
+    """What follows a complete run: the doctor, the lens if asked for, and what to do next."""
+    from lm.check import doctor
+
+    # A sharded model is not whole on any process.
+    doctor.after_run(run.out, None if run.cfg.train.shard else run.model)
+    if run.cfg.track.lens:
+        from lm.lens import page
+
+        written = page.after_run(run.out)
+        if written:
+            track.page("lens", written)
+    best = f"{run.state.best_val_bpb:.4f} at step {run.state.best_step}"
+    log.info(f"done: best val/bpb {best}; python -m lm.sample {import_words()}run={run.out}")
+
+
+def _initial_weights(cfg: Config) -> Callable[["LanguageModel"], None] | None:
+    """What fills a new model with the weights of `init_from`; None without it."""
+    if not cfg.init_from:
+        return None
+    from lm.huggingface import weights as hf_weights
+
+    return lambda model: hf_weights.load(Path(cfg.init_from), model)
+
+
+# ------------------------------------------------------------------------- in which process
+
+
+def _train_job(job: jobs.Job) -> float:
+    """Train the job in this process, which may be one of several that share its batches."""
     with signals.handled():
         report = tuner.reporter(job.sweep, job.out)
-        return loop.train(job.cfg, job.out, job.group, report)["best_val_bpb"]
+        return train(job.cfg, job.out, job.group, report)["best_val_bpb"]
 
 
-def _in_processes(job: jobs.Job) -> float:
-    """The same in processes of its own, which any job of a sweep can start."""
+def _start_processes(job: jobs.Job) -> float:
+    """Train the job in train.n_proc processes, started by torch's elastic launcher."""
     from lm.launch import processes
-    from lm.system.errors import LostRankError
 
     try:
-        return processes.spawn(_process, job.cfg.train, job)
+        return processes.spawn(_train_as_one_of_several, job.cfg.train, job)
     except LostRankError as error:
-        raise LostRankError(f"{error}; {_goes_on(job)} from the last checkpoint") from None
+        raise LostRankError(f"{error}; {_how_to_go_on(job)} from the last checkpoint") from None
 
 
-def _process(job: jobs.Job) -> float:
+def _train_as_one_of_several(job: jobs.Job) -> float:
     if launch_rank() == 0:
         main.log_to(job.out)
-    return train(job)
+    return _train_job(job)
 
 
-def _with_others(job: jobs.Job, score: float | None) -> float:
-    """The same as one of torchrun's processes: the others hear of the directory from rank 0."""
+def _join_torchrun(job: jobs.Job, score: float | None) -> float:
+    """Train the job as one of torchrun's processes; rank 0 tells the others its directory."""
     from lm.system import ranks
-    from lm.system.errors import LostRankError
 
     try:
         with ranks.joined(job.cfg.train.device, job.cfg.train.dist_timeout):
             job.out, score = ranks.on_rank_0(lambda: (job.out, score))
-            return train(job) if score is None else score
+            if score is not None:
+                return score
+            return _train_job(job)
     except RuntimeError as error:
         if not ranks.is_loss(error):
             raise
         raise LostRankError(
             f"another process of the run, maybe on another machine, was lost or did not answer "
-            f"({str(error).splitlines()[0]}); {_goes_on(job)} from the last checkpoint"
+            f"({str(error).splitlines()[0]}); {_how_to_go_on(job)} from the last checkpoint"
         ) from None
 
 
-def _goes_on(job: jobs.Job) -> str:
+def _how_to_go_on(job: jobs.Job) -> str:
     return f"python -m lm.train {import_words()}resume={job.out} goes on"
 
 

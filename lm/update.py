@@ -1,21 +1,24 @@
 """One update of the weights: forward, backward, clip, optimizer.
 
-update = Update(model, optimizers, batches, cfg, where, number)
+update = Update(model, optimizers, batches, cfg, device, dtype)
 loss, norm = update(step).tolist()
 """
 
 import logging
 import math
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lm import data, metrics
+from lm import metrics
 from lm.config import Config
+from lm.data import Batches
 from lm.models.base import LanguageModel
-from lm.system import device, failpoint, onednn, ranks, seeds, signals
+from lm.system import device as devices
+from lm.system import failpoint, onednn, ranks, seeds, signals
 
 log = logging.getLogger(__name__)
 WORTH_COMPILING = 1e13  # operations of a run on a CPU that repay the 15 s of compiling
@@ -23,99 +26,172 @@ WORTH_COMPILING = 1e13  # operations of a run on a CPU that repay the 15 s of co
 
 class Loss(nn.Module):
     """Inputs and targets (B, T) -> the batch's mean loss in nats: the function that is
-    differentiated, with the model's matrix products in `number`."""
+    differentiated, with the model's matrix products in `dtype`."""
 
-    def __init__(self, model: LanguageModel, number: torch.dtype) -> None:
+    def __init__(self, model: LanguageModel, dtype: torch.dtype) -> None:
         super().__init__()
-        self.model, self.number = model, number
-        self.plain = number == torch.float32 or ranks.is_sharded(model)  # it rounds itself
+        self.model = model
+        self.dtype = dtype
+        # A sharded model rounds its weights itself, as it gathers them.
+        self.plain = dtype == torch.float32 or ranks.is_sharded(model)
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         if self.plain:
-            with onednn.products(self.model, inputs, self.number):
-                logits = self.model(inputs)
+            with onednn.products(self.model, inputs, self.dtype):
+                logits = self.model(inputs)  # (B, T, V)
         elif self.model.low_precision:
-            # The optimizer keeps float32 weights; a pass sees them rounded, once. The casts of
+            # The optimizer keeps float32 weights; a pass uses them rounded, once. The casts of
             # autocast, at every product and back, would cost more than the products save.
-            weights = {name: p.to(self.number) for name, p in self.model.named_parameters()}
+            weights = {name: p.to(self.dtype) for name, p in self.model.named_parameters()}
             logits = functional_call(self.model, weights, (inputs,))  # (B, T, V)
         else:
-            with device.autocast(inputs.device, self.number):
-                logits = self.model(inputs)
+            with devices.autocast(inputs.device, self.dtype):
+                logits = self.model(inputs)  # (B, T, V)
         return metrics.next_token_loss(logits, targets)
 
 
 class Update:
     """`update(step)` trains on batch number `step`. It returns the batch's loss in nats a token
-    and the gradient's norm before clipping, (2,); if either is not finite, nothing has changed.
+    and the gradient's norm before clipping, (2,); if either is non-finite, nothing has changed.
 
-    On a GPU it only starts all that (`ahead`): whoever reads the two numbers waits for them.
+    With `ahead`, on a GPU, it only starts all that: whoever reads the two numbers waits for them.
     """
 
     def __init__(
         self,
         model: LanguageModel,
         optimizers: list[torch.optim.Optimizer],
-        batches: data.Batches,
+        batches: Batches,
         cfg: Config,
-        where: torch.device,
-        number: torch.dtype,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
-        self.model, self.optimizers, self.batches = model, optimizers, batches
-        self.cfg, self.where = cfg, where
-        self.loss: nn.Module = Loss(model, number)
-        self.ranks: nn.Module | None = None  # `loss`, with the gradients of all processes
-        self.ahead = where.type == "cuda"
+        self.model = model
+        self.optimizers = optimizers
+        self.batches = batches
+        self.cfg = cfg
+        self.device = device
+        self.loss: nn.Module = Loss(model, dtype)
+        self.ddp: nn.Module | None = None  # `loss`, with gradients averaged over the processes
+        # An optimizer that cannot skip a step by itself must not start one of unknown numbers.
+        self.ahead = device.type == "cuda" and all(map(skips_by_itself, optimizers))
         self.micro_batch = 0  # windows that go through the model at a time; 0: all
-        self.changed = False  # whether the weights of this step are no longer those of the last
+        self.found_micro_batch = 0  # the one that train.micro_batch=auto found; 0: none yet
+        self.weights_changed = False  # whether the step under way has moved any weight
 
     def __call__(self, step: int) -> Tensor:
         # Dropout draws from PyTorch's own generator: seeded by step, it needs no saving.
-        # On a CPU its own is asked for: torch.manual_seed looks for all other devices, 0.3 ms long.
-        draw = torch.default_generator if self.where.type == "cpu" else torch
-        draw.manual_seed(seeds.seed(self.cfg.seed, f"dropout{ranks.rank() or ''}", step))
-        self.changed = False
+        # On a CPU its own is seeded: torch.manual_seed looks for all other devices, 0.3 ms long.
+        purpose = f"dropout{ranks.rank() or ''}"
+        seed = seeds.seed(self.cfg.seed, purpose, step)
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
+        self.weights_changed = False
         loss = failpoint.hit("train.loss", self.gradients(*self.batches[step]), step)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         parameters[0].grad = failpoint.hit("train.grad", parameters[0].grad, step)
         # The logged norm is the raw gradient's, comparable across clipping thresholds.
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.cfg.train.clip or math.inf)
-        norm = ranks.whole(norm)
-        # Each process then knows of a bad number of any of them.
-        numbers = ranks.mean(torch.stack([loss, norm]))
+        # Each process then knows of a non-finite number of any of them.
+        numbers = ranks.mean(torch.stack([loss, ranks.whole(norm)]))
         finite = numbers.sum().isfinite()
         failpoint.hit("train.before_step")
         for optimizer in self.optimizers:
             if self.ahead:
-                optimizer.found_inf = (~finite).float()  # it leaves the step out, on the GPU
+                setattr(optimizer, "found_inf", (~finite).float())  # noqa: B010  (it skips, there)
             if self.ahead or finite:
-                self.changed = True
+                self.weights_changed = True
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         failpoint.hit("train.after_step")
         return numbers
 
+    def gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Leave the batch's gradients in the parameters; return its mean loss, ()."""
+        size = self.micro_batch or len(inputs)
+        if self.ddp is None:
+            self.ddp = ranks.wrap(self.loss, self.device)
+        loss = torch.zeros((), device=self.device)
+        parts = list(zip(inputs.split(size), targets.split(size), strict=True))
+        for i, (x, y) in enumerate(parts):
+            signals.poll()  # no weight has changed yet: the step can be done again
+            failpoint.hit("train.forward")
+            with ranks.exchange(self.ddp, now=i + 1 == len(parts)):
+                part = self.ddp(x, y) * (len(x) / len(inputs))
+                part.backward()
+            loss += part.detach()
+        return loss
+
+    # ---------------------------------------------------------------------------- memory
+
+    def use_micro_batch(self, found: int) -> None:
+        """Take train.micro_batch, or where that is `auto` the size that an earlier start found."""
+        self.found_micro_batch = found
+        requested = self.cfg.train.micro_batch
+        self.micro_batch = found if requested == "auto" else requested
+
+    def in_parts_that_fit(self, step: int) -> Tensor:
+        """`self(step)`; with train.micro_batch=auto in halves, and halves of these, until the
+        memory suffices: the same batch and, but for the rounding of sums, the same gradient."""
+        while True:
+            try:
+                return self(step)
+            except (RuntimeError, MemoryError) as error:
+                size = self.micro_batch or self.cfg.train.batch_size
+                fixed = self.cfg.train.micro_batch != "auto" or size == 1
+                if fixed or self.weights_changed or not devices.out_of_memory(error):
+                    raise
+                log.warning(self.too_large(step))
+            # Outside of `except`, which keeps the tensors of the failed step alive.
+            self.use_micro_batch(math.ceil(size / 2))
+            for optimizer in self.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def too_large(self, step: int) -> str:
+        """What was asked of the memory, and what would be less."""
+        size = self.micro_batch or self.cfg.train.batch_size
+        less = "a smaller model.context_len"
+        if size > 1:
+            less = f"train.micro_batch={math.ceil(size / 2)}"
+        return (
+            f"out of memory at step {step}: {size} windows of "
+            f"model.context_len={self.model.context_len} at a time, of "
+            f"train.batch_size={self.cfg.train.batch_size}; {less} takes less, and "
+            "train.micro_batch=auto finds what fits"
+        )
+
+    # --------------------------------------------------------------------------- compiling
+
     def compile(self) -> str:
-        """Compile the loss and its gradient, now rather than in the first step; what to tell of it.
+        """Compile the loss and its gradient, now rather than in the first step; say how it went.
 
         Without a C++ compiler train.compile=auto goes on uncompiled, others raise ValueError.
         """
-        start, plain = time.perf_counter(), self.loss
-        exact = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(exact, warn_only=True)  # the compiler's own switch too
+        start = time.perf_counter()
+        plain = self.loss
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)  # the compiler's switch
         torch.compiler.reset()  # of the jobs before: above eight it would silently stop compiling
-        try:
-            options = {"triton.cudagraphs": self.cfg.train.compile == "graphs"}
+        options: dict[str, str | int | bool | Callable] = {
+            "triton.cudagraphs": self.cfg.train.compile == "graphs",
             # The plain generator: the compiler's own draws number by number, slower than all else.
-            options["fallback_random"] = self.where.type == "cpu"
+            "fallback_random": self.device.type == "cpu",
+        }
+        try:
             # Not dynamic, as all batches are alike.
             self.loss = torch.compile(plain, dynamic=False, options=options)
             self.gradients(*self.batches[0])
         except Exception as error:  # the compiler's own, and whatever its tools raise
-            if device.out_of_memory(error):  # the first step tells of it, or goes on in parts
+            if devices.out_of_memory(error):  # the first step tells of it, or goes on in parts
                 return "compiled in the first step, as this batch does not fit"
-            self.loss, self.ranks = plain, None
-            if (word := self.cfg.train.compile) != "auto":
+            self.loss = plain
+            self.ddp = None
+            word = self.cfg.train.compile
+            if word != "auto":
                 raise ValueError(f"train.compile={word}: {_first_line(error)}") from None
             return f"not compiled ({_first_line(error)})"
         finally:
@@ -123,33 +199,47 @@ class Update:
                 p.grad = None
         return f"compiled in {time.perf_counter() - start:.1f} s"
 
-    def gradients(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Leave the batch's gradients in the parameters, micro-batch by micro-batch; its loss."""
-        size = self.micro_batch or len(inputs)
-        if self.ranks is None:
-            self.ranks = ranks.wrap(self.loss, self.where)
-        loss = torch.zeros((), device=self.where)
-        parts = list(zip(inputs.split(size), targets.split(size), strict=True))
-        for i, (x, y) in enumerate(parts):
-            signals.poll()  # the weights are those of before: the step can be done again
-            failpoint.hit("train.forward")
-            with ranks.exchange(self.ranks, now=i + 1 == len(parts)):
-                part = self.ranks(x, y) * (len(x) / len(inputs))
-                part.backward()
-            loss += part.detach()
-        return loss
+
+class UnreadLosses:
+    """Losses and gradient norms that a GPU still computes while the CPU begins further steps.
+
+    Not yet run on a GPU. On a CPU it holds one step at a time.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, Tensor]] = []
+
+    def add(self, step: int, numbers: Tensor) -> None:
+        """Keep the loss and the gradient norm (2,) of a step."""
+        self.steps.append((step, numbers))
+
+    def read(self) -> list[tuple[int, float, float]]:
+        """Step, loss and gradient norm of all that was added since; this waits for a GPU."""
+        if not self.steps:
+            return []
+        steps = [step for step, _ in self.steps]
+        numbers = torch.stack([both for _, both in self.steps]).tolist()
+        self.steps = []
+        return [(step, loss, norm) for step, (loss, norm) in zip(steps, numbers, strict=True)]
+
+    def clear(self) -> None:
+        self.steps = []
 
 
-def compiles(word: str, where: torch.device, flops: float) -> bool:
-    """Whether a run of so many operations is to be compiled. Depends on settings and machine alone,
-    never on the clock, so that a resumed run decides alike: compiled sums round differently."""
+def skips_by_itself(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer's step changes nothing where its attribute `found_inf` is 1."""
+    return getattr(optimizer, "reads_found_inf", False)
+
+
+def should_compile(word: str, device: torch.device, flops: float) -> bool:
+    """Whether a run of so many operations is compiled under train.compile=`word`.
+
+    It depends on settings and machine alone, never on the clock, so that a resumed run decides
+    alike: compiled sums round differently.
+    """
     if word != "auto":
         return word != "off"
-    return where.type == "cuda" or (where.type == "cpu" and flops >= WORTH_COMPILING)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return device.type == "cuda" or (device.type == "cpu" and flops >= WORTH_COMPILING)
 
 
 def set_rates(optimizers: list[torch.optim.Optimizer], scale: float) -> dict[str, float]:
@@ -158,6 +248,12 @@ def set_rates(optimizers: list[torch.optim.Optimizer], scale: float) -> dict[str
     for i, optimizer in enumerate(optimizers):
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * scale
-        name = "optim/lr" if i == 0 else f"optim/lr_{type(optimizer).__name__.lower()}"
+        name = "optim/lr"
+        if i > 0:
+            name = f"optim/lr_{type(optimizer).__name__.lower()}"
         rates[name] = optimizer.param_groups[0]["lr"]
     return rates
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -16,24 +16,13 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
 import lm
-from lm import config
+from lm import config, train
 from lm.launch import compose, hydra_version
+from tests.helpers import TINY
 from tests.wandb_server import WandbServer
 
 # A shell that started these tests with & has them ignore Ctrl-C, and what they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-TINY = (
-    "track=off",
-    "train=smoke",
-    "tokenizer=byte",
-    "model.context_len=16",
-    "train.batch_size=4",
-    "train.threads=1",
-    "train.dtype=float32",  # the same claims on every machine; bfloat16 has tests of its own
-)
-TINY_TRANSFORMER = ("model.n_layer=2", "model.n_head=2", "model.n_embd=16")
-DATA = os.environ.get("LM_DATA_DIR")
-needs_data = pytest.mark.skipif(not DATA, reason="LM_DATA_DIR is not set: no shakespeare.txt")
 
 
 @pytest.fixture(autouse=True)
@@ -86,13 +75,12 @@ def trained(cfg, tiny, tmp_path):
     """trained("model=gru", ...): the directory of a finished run of a fraction of a second."""
 
     def make(*overrides: str) -> Path:
-        from lm import loop
 
         made = cfg(*tiny, *overrides)
         out = tmp_path / "run"
         out.mkdir()
         config.save(made, out / config.RESOLVED)
-        loop.train(made, out)
+        train.train(made, out)
         return out
 
     return make

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm import config, loop
+from lm import config, train
 from lm.record import wandb_artifact
 from lm.record.run import Run
 from lm.system import files
-from tests.conftest import TINY_TRANSFORMER
+from tests.helpers import TINY_TRANSFORMER
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def logged(cfg, tiny, tmp_path, server):
     out.mkdir(parents=True)
     loaded = cfg(*tiny, *TINY_TRANSFORMER, "track=online", "track.finish_timeout=10")
     config.save(loaded, out / config.RESOLVED)
-    loop.train(loaded, out)
+    train.train(loaded, out)
     uid = json.loads((out / "wandb.json").read_text())["id"]
     return out, f"wandb:me/lm/model-{uid}:best"
 

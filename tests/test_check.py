@@ -9,7 +9,7 @@ from lm import config, evaluate
 from lm.check import conformance, doctor
 from lm.lens import probe
 from lm.models.base import LanguageModel
-from tests.conftest import TINY_TRANSFORMER
+from tests.helpers import TINY_TRANSFORMER
 
 V = 37
 

@@ -14,13 +14,13 @@ import torch
 from torch.distributed import fsdp
 
 import lm
-from lm import config, loop, metrics
+from lm import config, metrics, setup, train, update
 from lm.launch import jobs, main, processes
 from lm.record import checkpoint
 from lm.system import ranks, seeds
+from lm.system.errors import NonFiniteError
 from lm.system.tensors import load_tensors
-from tests.conftest import TINY_TRANSFORMER
-from tests.test_loop import Killed, rows
+from tests.helpers import TINY_TRANSFORMER, Killed, rows
 
 ROOT = Path(lm.__file__).parent.parent
 CASES = {
@@ -40,20 +40,20 @@ EXACT = ("train.compile=off", "train.dist_timeout=200")
 
 def until(cfg: config.Config, out: Path, step: int) -> None:
     """Train up to that step, and no further: as a kill leaves it."""
-    real = loop.Update.__call__
+    real = update.Update.__call__
 
     def dies(self, at: int, *size: int):
         if at == step:
             raise Killed
         return real(self, at, *size)
 
-    loop.Update.__call__ = dies
+    update.Update.__call__ = dies
     try:
         out.mkdir(exist_ok=True)
         with pytest.raises(Killed):
-            loop.train(cfg, out)
+            train.train(cfg, out)
     finally:
-        loop.Update.__call__ = real
+        update.Update.__call__ = real
 
 
 def all_claims(cfgs: dict[str, config.Config], folder: Path) -> dict:
@@ -61,12 +61,12 @@ def all_claims(cfgs: dict[str, config.Config], folder: Path) -> dict:
     found = {}
     for name, cfg in cfgs.items():
         (folder / name).mkdir(exist_ok=True)
-        loop.train(cfg, folder / name)
+        train.train(cfg, folder / name)
     for step in (3, 9, 17):
         until(cfgs["dropout"], folder / "killed", step)
-    loop.train(cfgs["dropout"], folder / "killed")
+    train.train(cfgs["dropout"], folder / "killed")
     until(cfgs["shard"], folder / "shard killed", 9)
-    loop.train(cfgs["shard"], folder / "shard killed")
+    train.train(cfgs["shard"], folder / "shard killed")
     until(cfgs["plain"], folder / "one, two, divided, one", 13)
     until(cfgs["shard"], folder / "one, two, divided, one", 19)
     found["seeds"] = dropout_seeds(cfgs["dropout"], folder / "seeds")
@@ -103,8 +103,8 @@ def bad_loss_on_rank_1(cfg: config.Config, out: Path) -> float:
         metrics.next_token_loss = lambda *args: real(*args) * float("nan")
     out.mkdir(exist_ok=True)
     try:
-        loop.train(cfg, out)
-    except loop.NonFiniteError:
+        train.train(cfg, out)
+    except NonFiniteError:
         return ranks.total(torch.ones(())).item()
     finally:
         metrics.next_token_loss = real
@@ -114,7 +114,7 @@ def bad_loss_on_rank_1(cfg: config.Config, out: Path) -> float:
 def numbers_kept(cfg: config.Config, out: Path) -> list[float]:
     """Of parameters, gradients and AdamW's two averages: the share that rank 0 holds."""
     out.mkdir(exist_ok=True)
-    run = loop.Training(cfg, out)
+    run = setup.set_up(cfg, out)
     run.update.gradients(*run.batches[0])
     parameters = list(run.model.parameters())
     held = [parameters, [p.grad for p in parameters]]
@@ -145,11 +145,11 @@ def test_two_processes_train_as_one(cfg, tiny, shared, monkeypatch):
         two[name] = cfg(*tiny, *words, *OFTEN, *EXACT, *how)
     for name in CASES:
         (shared / f"{name} alone").mkdir()
-        loop.train(one[name], shared / f"{name} alone")
+        train.train(one[name], shared / f"{name} alone")
     mixed = shared / "one, two, divided, one"
     until(one["plain"], mixed, 7)
     found = processes.spawn(all_claims, two["plain"].train, two, shared)
-    loop.train(one["plain"], mixed)
+    train.train(one["plain"], mixed)
 
     # The same losses, norms and validation to the rounding of float32, whatever the split.
     for name in set(CASES) - {"dropout"}:

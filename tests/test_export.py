@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lm import config, loop, tokenizers
+from lm import config, tokenizers, train
 from lm.export import files
 from lm.export.__main__ import command as export_command
 from lm.export.card import USES, ExportConfig, card
@@ -237,7 +237,7 @@ def test_init_from_starts_with_what_transformers_wrote(kind, bpe, cfg, tiny, tmp
     out = tmp_path / "run"
     out.mkdir()
     config.save(made, out / config.RESOLVED)
-    loop.train(made, out)
+    train.train(made, out)
     run = Run.open(str(out))
     assert run.tokenizer.encode_ordinary("the cat said") == bpe.encode_ordinary("the cat said")
     tuned = run.model("last")

@@ -24,13 +24,12 @@ import pytest
 from safetensors.torch import save_file
 
 import lm
-from lm import config, loop
+from lm import config, train
 from lm.record import checkpoint, state
 from lm.record.run import Run
 from lm.system import failpoint, files, signals, store
 from lm.system.tensors import load_tensors
-from tests.conftest import TINY_TRANSFORMER
-from tests.test_loop import MODELS, rows
+from tests.helpers import MODELS, TINY_TRANSFORMER, rows
 
 pytestmark = pytest.mark.faults
 ROOT = Path(lm.__file__).parent.parent
@@ -71,7 +70,7 @@ def child(made: config.Config, out: Path, points: str = "") -> multiprocessing.P
         failpoint._active, failpoint._visits = failpoint._parse(points), {}
         with signals.handled(), store.locked(out):
             try:
-                loop.train(made, out)
+                train.train(made, out)
             except Exception as error:
                 print(f"error: {error}", file=sys.stderr, flush=True)
                 sys.exit(getattr(error, "exit_code", 1))

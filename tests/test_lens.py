@@ -15,7 +15,7 @@ from lm.lens.page import LensConfig
 from lm.lens.subject import Subject
 from lm.system.errors import ConfigError
 from tests.browser import Browser, needs_browser
-from tests.conftest import TINY_TRANSFORMER
+from tests.helpers import TINY_TRANSFORMER
 
 TEXT = "the cat said:\n7 plus </script> is 8"
 

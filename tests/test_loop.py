@@ -6,33 +6,12 @@ import subprocess
 import pytest
 import torch
 
-from lm import baselines, loop, metrics
+from lm import baselines, guard, metrics, train, update
 from lm.record import checkpoint, origin
-from lm.system import device, failpoint
-from lm.system.errors import OutOfMemoryError
+from lm.system import failpoint
+from lm.system.errors import NonFiniteError, OutOfMemoryError
 from lm.system.tensors import load_tensors
-from tests.conftest import TINY_TRANSFORMER
-
-MODELS = {
-    "transformer": TINY_TRANSFORMER,
-    "dropout": (*TINY_TRANSFORMER, "model.dropout=0.2"),
-    "bfloat16": (*TINY_TRANSFORMER, "train.dtype=bfloat16"),
-    "muon": (*TINY_TRANSFORMER, "optimizer=muon"),
-    "accumulation": (*TINY_TRANSFORMER, "train.micro_batch=2"),
-    "gru": ("model=gru", "model.n_embd=8", "model.n_hidden=8"),
-    "mlp": ("model=mlp", "model.n_embd=8", "model.n_hidden=8"),
-    "bigram": ("model=bigram",),
-}
-CLOCK = ("seconds", "speed/tokens_per_s")
-
-
-def rows(out, name="metrics.jsonl"):
-    lines = (out / name).read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in CLOCK} for line in lines]
-
-
-class Killed(BaseException):
-    pass
+from tests.helpers import MODELS, TINY_TRANSFORMER, Killed, rows
 
 
 @pytest.fixture
@@ -42,7 +21,7 @@ def trained(cfg, tiny, tmp_path):
     def run(name, *words):
         out = tmp_path / name
         out.mkdir(exist_ok=True)
-        loop.train(cfg(*tiny, *words), out)
+        train.train(cfg(*tiny, *words), out)
         return out
 
     return run
@@ -54,7 +33,7 @@ def test_a_run_killed_at_any_step_ends_bit_for_bit_like_one_that_never_stopped(
 ):
     words = (*MODELS[case], "train.save_every=6", "train.log_every=4")
     whole = trained("whole", *words)
-    real, kills = loop.Update.__call__, iter([3, 9, 17])
+    real, kills = update.Update.__call__, iter([3, 9, 17])
     dies_at = [next(kills)]
 
     def dies(self, step):
@@ -62,7 +41,7 @@ def test_a_run_killed_at_any_step_ends_bit_for_bit_like_one_that_never_stopped(
             raise Killed
         return real(self, step)
 
-    monkeypatch.setattr(loop.Update, "__call__", dies)
+    monkeypatch.setattr(update.Update, "__call__", dies)
     for _ in range(3):
         with pytest.raises(Killed):
             trained("killed", *words)
@@ -109,7 +88,7 @@ def test_a_bad_loss_stops_before_the_update_and_saves_nothing_bad(trained, tmp_p
         return real(logits, targets) * (float("nan") if len(calls) == 13 else 1.0)
 
     monkeypatch.setattr(metrics, "next_token_loss", nan_at_step_12)
-    with pytest.raises(loop.NonFiniteError, match="step 12: the loss is nan"):
+    with pytest.raises(NonFiniteError, match="step 12: the loss is nan"):
         trained("bad", *TINY_TRANSFORMER, "train.skip=0", "train.rollbacks=0")
     for step in checkpoint.steps(tmp_path / "bad"):
         weights = load_tensors(checkpoint.folder(tmp_path / "bad", step) / "model.safetensors")
@@ -123,7 +102,7 @@ def test_losses_that_are_read_later_end_in_the_same_files(trained, monkeypatch):
     monkeypatch.setattr(failpoint, "_active", bad)
     words = *TINY_TRANSFORMER, "train.log_every=7", "train.save_every=5"
     at_once, read = trained("at once", *words), []
-    plain, init = loop.guard.judge, loop.Update.__init__
+    plain, init = guard.judge, update.Update.__init__
 
     def ahead(self, *parts):
         init(self, *parts)
@@ -133,8 +112,8 @@ def test_losses_that_are_read_later_end_in_the_same_files(trained, monkeypatch):
         read.append((step, state.step))
         return plain(state, step, *numbers)
 
-    monkeypatch.setattr(loop.Update, "__init__", ahead)
-    monkeypatch.setattr(loop.guard, "judge", judge)
+    monkeypatch.setattr(update.Update, "__init__", ahead)
+    monkeypatch.setattr(guard, "judge", judge)
     later = trained("later", *words)
     assert [step for step, _ in read] == list(range(20)) and sum(a < b for a, b in read) > 10
     assert rows(later) == rows(at_once) and any("train/skipped" in row for row in rows(later))
@@ -219,7 +198,7 @@ def test_the_grammars_floor_is_logged_and_not_beaten(cfg, tmp_path):
     words = ("corpus=grammar", "corpus.n_documents=500", "tokenizer=byte", "track=off")
     out = tmp_path / "g"
     out.mkdir()
-    summary = loop.train(cfg(*words, "train=smoke", "model=bigram"), out)
+    summary = train.train(cfg(*words, "train=smoke", "model=bigram"), out)
     assert summary["val/bpb"] > summary["corpus/floor_bpb"] > 0
     assert all(r["corpus/floor_bpb"] > 0 for r in rows(out) if "val/bpb" in r)
 
@@ -247,7 +226,7 @@ def test_the_uncommitted_changes_of_the_code_are_kept_as_a_patch(tmp_path, monke
     (tmp_path / "code.py").write_text("x = 1\n")
     git("add", ".")
     git("commit", "-m", "one")
-    monkeypatch.setattr(device, "__file__", str(tmp_path / "code.py"))
+    monkeypatch.setattr(origin, "__file__", str(tmp_path / "code.py"))
     assert origin.code_diff() == ""
     (tmp_path / "code.py").write_text("x = 2\n")
     (tmp_path / "kept.diff").write_text(origin.code_diff())
@@ -297,7 +276,7 @@ def test_a_resumed_run_is_told_what_may_change_its_bits(trained, caplog):
 
 def test_weights_that_are_not_finite_are_followed_by_a_return_to_finite_ones(trained, caplog):
     words = "model=mlp", "optimizer.lr=1e38", "schedule=constant", "schedule.warmup=0"
-    with pytest.raises(loop.NonFiniteError, match="1 rollbacks did not help"):
+    with pytest.raises(NonFiniteError, match="1 rollbacks did not help"):
         trained("run", *words, "train.save_every=1")
     assert "back to the checkpoint of step 0" in caplog.text
 
@@ -305,7 +284,7 @@ def test_weights_that_are_not_finite_are_followed_by_a_return_to_finite_ones(tra
 @pytest.mark.parametrize("model", ["mlp", "gru"])
 def test_a_model_that_came_apart_is_told_so_by_its_loss_and_not_by_its_sample(trained, model):
     words = "optimizer.lr=1e30", "schedule=constant", "schedule.warmup=0"
-    with pytest.raises(loop.NonFiniteError):
+    with pytest.raises(NonFiniteError):
         trained("run", f"model={model}", *words, "train.sample_every=1", "train.save_every=5")
 
 

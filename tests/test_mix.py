@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from lm import config, loop, mix
+from lm import config, mix, train
 from lm.mix import MixConfig
 
 
@@ -31,7 +31,7 @@ def runs(cfg, tiny, tmp_path):
             made, out = cfg(*tiny, *word.split()), tmp_path / f"r{i}"
             out.mkdir()
             config.save(made, out / config.RESOLVED)
-            loop.train(made, out)
+            train.train(made, out)
         return ",".join(f"r{i}" for i in range(len(words)))
 
     return make

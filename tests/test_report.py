@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import lm
-from lm import config
+from lm import config, train
 from lm.report import board, effects, experiment, figures, floors, paired, records, scaling
 from lm.report import page as report_page
 from lm.report.__main__ import words
@@ -458,7 +458,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says_for_few_spans_too(n):
 def test_runs_of_different_tokenizers_compare_and_agree_with_their_own_scores(
     cfg, toy_text, tmp_path
 ):
-    from lm import evaluate, loop, pipeline
+    from lm import evaluate, pipeline
     from lm.record.run import Run
 
     outs = []
@@ -473,7 +473,7 @@ def test_runs_of_different_tokenizers_compare_and_agree_with_their_own_scores(
         outs[-1].mkdir()
         loaded = cfg(*words)
         config.save(loaded, outs[-1] / config.RESOLVED)
-        loop.train(loaded, outs[-1])
+        train.train(loaded, outs[-1])
     found = paired.compare(str(outs[0]), str(outs[1]))
     for out, bpb in zip(outs, (found.a, found.b), strict=True):
         run = Run.open(str(out))

@@ -22,11 +22,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lm
-from lm import config, loop, train
+from lm import config, train
 from lm.launch import cli, compose, main
 from lm.record import checkpoint
 from lm.system import store
-from tests.conftest import TINY
+from tests.helpers import TINY
 
 SENTINEL = "/tmp/strangers-code-ran"
 RUN = (*TINY, "model=gpt2", "model.n_layer=1", "model.n_head=2", "model.n_embd=8")
@@ -53,7 +53,7 @@ def home(tmp_path_factory, toy_text):
         (home / "run" / ".hydra").mkdir(parents=True)
         (home / "run" / ".hydra" / "overrides.yaml").write_text("- model=gpt2\n")
         config.save(made, home / "run" / config.RESOLVED)
-        loop.train(made, home / "run")
+        train.train(made, home / "run")
     return home
 
 

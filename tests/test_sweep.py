@@ -22,7 +22,7 @@ from lm.sweep import ranking, tuner
 from lm.sweep.space import TunerConfig
 from lm.system import files
 from lm.system.errors import ConfigError, LockedError, Pruned
-from tests.conftest import TINY_TRANSFORMER
+from tests.helpers import TINY_TRANSFORMER
 from tests.test_track import inspected, offline_runs
 
 

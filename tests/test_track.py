@@ -24,12 +24,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lm
-from lm import config, loop
+from lm import config, update
 from lm.record import checkpoint, wandb_mirror
 from lm.record.state import TrainState
 from lm.record.tracker import Tracker, cut_back
 from lm.system import files
-from tests.conftest import TINY_TRANSFORMER
+from lm.system.errors import NonFiniteError
+from lm.train import train as train_run
+from tests.helpers import TINY_TRANSFORMER
 from tests.wandb_server import WandbServer
 
 QUICK = ("track.init_timeout=2", "track.finish_timeout=3")
@@ -44,7 +46,7 @@ def train(cfg, tiny, tmp_path):
         out.mkdir(parents=True, exist_ok=True)
         loaded = cfg(*tiny, *TINY_TRANSFORMER, *QUICK, *words)
         config.save(loaded, out / config.RESOLVED)
-        loop.train(loaded, out, group)
+        train_run(loaded, out, group)
         return out
 
     return make
@@ -319,7 +321,7 @@ def test_two_jobs_in_one_process_are_two_runs_in_one_group(train, fresh_client):
 def test_a_failed_job_s_run_is_failed_and_the_next_one_is_its_own(
     train, fresh_client, monkeypatch, tmp_path
 ):
-    with pytest.raises(loop.NonFiniteError):
+    with pytest.raises(NonFiniteError):
         train("0", "track=offline", "optimizer.lr=1e30", group="g")
     train("1", "track=offline", group="g")
     exits = []
@@ -335,10 +337,10 @@ def test_a_resumed_run_keeps_its_id_and_its_curve_goes_on(cfg, tiny, tmp_path, f
     words = (*tiny, *TINY_TRANSFORMER, *QUICK, "track=offline")
     out = tmp_path / "r"
     out.mkdir()
-    loop.train(cfg(*words), out)
+    train_run(cfg(*words), out)
     before = json.loads((out / "wandb.json").read_text())
     (out / "summary.json").unlink()
-    loop.train(cfg(*words, "train.steps=40"), out)
+    train_run(cfg(*words, "train.steps=40"), out)
     after = json.loads((out / "wandb.json").read_text())
     assert after["id"] == before["id"]
     first, second = (
@@ -401,9 +403,9 @@ def test_a_resumed_online_run_goes_on_with_the_same_curve(cfg, tiny, tmp_path, s
     words = (*tiny, *TINY_TRANSFORMER, *QUICK, "track=online")
     out = tmp_path / "r"
     out.mkdir()
-    loop.train(cfg(*words), out)
+    train_run(cfg(*words), out)
     (out / "summary.json").unlink()
-    loop.train(cfg(*words, "train.steps=40"), out)
+    train_run(cfg(*words, "train.steps=40"), out)
     ((uid, run),) = server.runs.items()
     assert uid == json.loads((out / "wandb.json").read_text())["id"]
     counters = [row["_step"] for row in run.rows]
@@ -483,7 +485,7 @@ def test_a_server_that_hangs_at_the_end_costs_the_finish_timeout_at_most(tracker
 def test_the_death_of_the_client_s_own_process_is_one_warning(
     train, server, monkeypatch, caplog, tmp_path
 ):
-    def kill_at_step_10(self, step, _step=loop.Update.__call__, _done=[]):  # noqa: B006
+    def kill_at_step_10(self, step, _step=update.Update.__call__, _done=[]):  # noqa: B006
         if step == 10 and not _done:
             _done.append(1)
             children = subprocess.run(
@@ -497,7 +499,7 @@ def test_the_death_of_the_client_s_own_process_is_one_warning(
         return _step(self, step)
 
     good = digest(train("good", "track=off"))
-    monkeypatch.setattr(loop.Update, "__call__", kill_at_step_10)
+    monkeypatch.setattr(update.Update, "__call__", kill_at_step_10)
     out = train("a", "track=online")
     assert digest(out) == good
     assert caplog.text.count("W&B stopped") == 1

@@ -21,8 +21,7 @@ from lm.record import checkpoint
 from lm.record.find import find_run
 from lm.record.run import Run
 from lm.system import files
-from tests.conftest import TINY_TRANSFORMER
-from tests.test_loop import rows
+from tests.helpers import TINY_TRANSFORMER, rows
 
 WORDS = (*TINY_TRANSFORMER, "hydra.run.dir=run")
 

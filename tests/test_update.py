@@ -12,7 +12,7 @@ from lm import config, data, update
 from lm.models import transformer
 from lm.optim.groups import AdamW
 from lm.system import device, failpoint
-from tests.conftest import TINY_TRANSFORMER
+from tests.helpers import TINY_TRANSFORMER
 
 V, T = 64, 16
 IDS = torch.randint(V, (5000,), generator=torch.Generator().manual_seed(0)).numpy()
@@ -206,9 +206,9 @@ def test_without_a_compiler_auto_goes_on_and_on_is_refused(make, monkeypatch):
 
 def test_auto_compiles_long_runs_alone():
     cpu = torch.device("cpu")
-    assert update.compiles("auto", cpu, 1e14)
-    assert not update.compiles("auto", cpu, 1e12)
-    assert update.compiles("on", cpu, 0) and not update.compiles("off", cpu, 1e20)
+    assert update.should_compile("auto", cpu, 1e14)
+    assert not update.should_compile("auto", cpu, 1e12)
+    assert update.should_compile("on", cpu, 0) and not update.should_compile("off", cpu, 1e20)
     assert config.TrainConfig().compile == "auto"
 
 

@@ -21,14 +21,14 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from lm import config, loop, pipeline, tokenizers
+from lm import config, pipeline, tokenizers, train
 from lm.launch import compose
 from lm.record import checkpoint
 from lm.record.run import Run
 from lm.report import board, records
 from lm.settings import read_yaml
 from lm.system import store
-from tests.conftest import TINY
+from tests.helpers import TINY
 
 pytestmark = pytest.mark.faults
 SECONDS = float(os.environ.get("LM_FUZZ_SECONDS", 20))  # for each target
@@ -276,7 +276,7 @@ def whole(tmp_path_factory, toy_text):
         (run / "result.json").write_text('{"overrides": ["seed=0"], "status": "ok", "error": null}')
         (run / "wandb.json").write_text('{"id": "abc", "first": 3}')
         config.save(made, run / config.RESOLVED)
-        loop.train(made, run)
+        train.train(made, run)
     return home
 
 

@@ -1,0 +1,207 @@
+"""From a configuration to a run that is ready to go: data, model, optimizers, update, state.
+
+run = setup.set_up(cfg, Path("outputs/runs/today"))
+run.state.step, run.progress()
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lm import baselines, pipeline
+from lm.config import Config
+from lm.data import Batches
+from lm.generate import readable
+from lm.models.base import LanguageModel
+from lm.record import checkpoint, origin
+from lm.record.state import TrainState
+from lm.system import device as devices
+from lm.system import ranks, seeds
+from lm.system.errors import ConfigError, StorageError
+from lm.tokenizers import Tokenizer
+from lm.update import UnreadLosses, Update, should_compile
+
+log = logging.getLogger(__name__)
+CPU_FLOPS_PER_SECOND = 2e11  # of a small CPU: what a budget in seconds is taken to be worth
+
+
+@dataclass
+class Budget:
+    """How long a run lasts: so many steps, or seconds of training if `seconds` is above 0."""
+
+    steps: int
+    seconds: float = 0.0
+
+    def progress(self, state: TrainState) -> float:
+        """The share of the run that is done, from 0 to 1: what schedules are a function of."""
+        if self.seconds:
+            return min(1.0, state.seconds / self.seconds)
+        if not self.steps:
+            return 1.0
+        return state.step / self.steps
+
+
+@dataclass
+class TrainingRun:
+    """Everything one run is made of, and `state`, which says where it stands."""
+
+    cfg: Config
+    out: Path
+    tokenizer: Tokenizer
+    val_ids: np.ndarray  # (n,) uint16 or uint32
+    prompts: list[str]
+    baselines: dict[str, float]  # bits per byte that counting reaches, by the name of their metric
+    model: LanguageModel
+    eval_dtype: torch.dtype  # of the matrix products of validation
+    optimizers: list[torch.optim.Optimizer]
+    batches: Batches
+    budget: Budget
+    update: Update
+    state: TrainState
+    peak_flops: float | None  # operations a second that the device can do at most; None: not known
+    # What the loop keeps between two steps, and no checkpoint holds:
+    unread: UnreadLosses = field(default_factory=UnreadLosses)
+    grad_norm: float = math.nan  # of the last step that was read
+    step_seconds: list[float] = field(default_factory=list)  # since the last logged point
+    save_error: StorageError | None = None  # why the last save failed
+
+    def progress(self) -> float:
+        """The share of the run that is done, from 0 to 1."""
+        return self.budget.progress(self.state)
+
+    def due(self, every: int) -> bool:
+        """Whether something that happens every so many steps (0: at the end only) happens now."""
+        return self.progress() >= 1 or (every > 0 and self.state.step % every == 0)
+
+
+def set_up(
+    cfg: Config, out: Path, initial_weights: Callable[[LanguageModel], None] | None = None
+) -> TrainingRun:
+    """A run in the directory `out`, at its last checkpoint or before its first step.
+
+    `initial_weights` fills a new model with weights from elsewhere. Raises ValueError where text,
+    tokenizer, model or checkpoint do not fit each other, before anything is trained.
+    """
+    devices.configure(cfg.train.threads, cfg.train.deterministic)
+    device = devices.device(cfg.train.device)
+    with ranks.rank_0_first():
+        prepared = pipeline.prepare(cfg)
+        known_baselines = _baselines(prepared)
+    tokenizer = prepared.tokenizer
+    prompts = _prompts(cfg, tokenizer)
+    ranks.on_rank_0(origin.record_data, out, prepared)
+    checkpoint.check_newest_fits(out, lambda: cfg.model.build(tokenizer.vocab_size))
+
+    torch.manual_seed(seeds.seed(cfg.seed, "init"))
+    model: LanguageModel = cfg.model.build(tokenizer.vocab_size)
+    dtype = devices.dtype(cfg.train.dtype, device, model.low_precision)
+    if cfg.train.shard:
+        ranks.shard(model, device, dtype)
+    else:
+        model.to(device)
+    ranks.on_rank_0(origin.record_code, out, device, dtype, cfg.train.shard)
+
+    optimizers = cfg.optimizer.build(model, dtype) if model.trainable else []
+    batches = Batches(
+        prepared.train,
+        cfg.train.batch_size,
+        model.context_len,
+        cfg.seed,
+        ranks.rank(),
+        ranks.n_proc(),
+    ).to(device)
+    run = TrainingRun(
+        cfg=cfg,
+        out=out,
+        tokenizer=tokenizer,
+        val_ids=prepared.val,
+        prompts=prompts,
+        baselines=known_baselines,
+        model=model,
+        eval_dtype=dtype if device.type == "cuda" else torch.float32,
+        optimizers=optimizers,
+        batches=batches,
+        budget=make_budget(cfg, model),
+        update=Update(model, optimizers, batches, cfg, device, dtype),
+        state=TrainState(),
+        peak_flops=devices.peak_flops(device),
+    )
+    saved = checkpoint.resume(out, model, optimizers)
+    if saved is not None:
+        run.state = saved
+    else:
+        model.fit(prepared.train)  # counts; nothing for a model that learns by gradient
+        if initial_weights is not None:
+            initial_weights(model)
+    run.update.use_micro_batch(run.state.micro_batch)
+    log.info(_describe(run, device, dtype))
+    _compile_if_worth_it(run, device)
+    return run
+
+
+def make_budget(cfg: Config, model: LanguageModel) -> Budget:
+    """The budget of a configuration: steps, or what tokens, operations or seconds come to.
+
+    Raises ValueError for a budget in operations of a model without matrix products.
+    """
+    if not model.trainable:
+        return Budget(0)  # counts need no gradient steps
+    tokens = cfg.train.tokens
+    if cfg.train.flops:
+        flops_per_token = model.flops_per_token()
+        if not flops_per_token:
+            raise ValueError("train.flops: this model has no matrix products; give train.tokens")
+        tokens = math.ceil(cfg.train.flops / flops_per_token)
+    steps = cfg.train.steps
+    if tokens:
+        steps = math.ceil(tokens / (cfg.train.batch_size * model.context_len))
+    return Budget(steps, cfg.train.seconds)
+
+
+def _compile_if_worth_it(run: TrainingRun, device: torch.device) -> None:
+    if run.progress() >= 1 or run.cfg.train.shard:
+        return
+    if run.budget.seconds:
+        flops = run.budget.seconds * CPU_FLOPS_PER_SECOND
+    else:
+        flops = run.budget.steps * run.batches.tokens * run.model.flops_per_token()
+    if should_compile(run.cfg.train.compile, device, flops):
+        log.info(f"{'update':<10} {run.update.compile()}")
+
+
+def _prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:
+    """What the samples continue; ConfigError where the tokenizer cannot read what the user gave."""
+    for prompt in cfg.train.prompts:
+        try:
+            tokenizer.encode_ordinary(prompt)
+        except ValueError as error:
+            raise ConfigError(f"train.prompts: of {prompt!r}, {error}") from None
+    return cfg.train.prompts or [readable(cfg.corpus.prompt, tokenizer)]
+
+
+def _baselines(prepared: pipeline.Prepared) -> dict[str, float]:
+    """What val/bpb is compared with: counts, and the exact entropy where it is known."""
+    found = baselines.points(Path(prepared.record["folder"]), prepared.tokenizer)
+    if "floor_bpb" in prepared.facts:
+        found["corpus/floor_bpb"] = prepared.facts["floor_bpb"]
+    return found
+
+
+def _describe(run: TrainingRun, device: torch.device, dtype: torch.dtype) -> str:
+    """The first line of a run about its model: size, device, dtype and budget."""
+    name = str(dtype).removeprefix("torch.")
+    size = f"{run.model.n_params():,} parameters"
+    line = f"{'model':<10} {run.cfg.model.name:<12} {size} on {device.type} in {name}"
+    if not run.model.trainable:
+        return line
+    if run.budget.seconds:
+        return f"{line}; {run.budget.seconds:g} s of training"
+    epochs = run.budget.steps * run.batches.batch_size / run.batches.n_windows
+    return (
+        f"{line}; {run.budget.steps:,} steps of {run.batches.tokens:,} tokens, {epochs:.1f} epochs"
+    )

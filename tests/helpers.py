@@ -1,0 +1,41 @@
+"""What several test files share: settings of tiny runs, and how a run's files are read."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+TINY = (
+    "track=off",
+    "train=smoke",
+    "tokenizer=byte",
+    "model.context_len=16",
+    "train.batch_size=4",
+    "train.threads=1",
+    "train.dtype=float32",  # the same claims on every machine; bfloat16 has tests of its own
+)
+TINY_TRANSFORMER = ("model.n_layer=2", "model.n_head=2", "model.n_embd=16")
+MODELS = {
+    "transformer": TINY_TRANSFORMER,
+    "dropout": (*TINY_TRANSFORMER, "model.dropout=0.2"),
+    "bfloat16": (*TINY_TRANSFORMER, "train.dtype=bfloat16"),
+    "muon": (*TINY_TRANSFORMER, "optimizer=muon"),
+    "accumulation": (*TINY_TRANSFORMER, "train.micro_batch=2"),
+    "gru": ("model=gru", "model.n_embd=8", "model.n_hidden=8"),
+    "mlp": ("model=mlp", "model.n_embd=8", "model.n_hidden=8"),
+    "bigram": ("model=bigram",),
+}
+CLOCK = ("seconds", "speed/tokens_per_s")  # columns that differ from run to run
+DATA = os.environ.get("LM_DATA_DIR")
+needs_data = pytest.mark.skipif(not DATA, reason="LM_DATA_DIR is not set: no shakespeare.txt")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process at any moment."""
+
+
+def rows(out: Path, name: str = "metrics.jsonl") -> list[dict]:
+    """The rows of a run's file, without the columns that a clock fills."""
+    lines = (out / name).read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in CLOCK} for line in lines]
