@@ -27,7 +27,6 @@ from lm.record import checkpoint
 from lm.record.run import Run
 from lm.report import floors, records
 from lm.system import files
-from lm.system.tensors import load_tensors
 
 log = logging.getLogger(__name__)
 MAX_TEXT = 5_000_000  # characters of training text that are searched for copies
@@ -372,9 +371,7 @@ def _updates(run: Run, which: str, x: Tensor, y: Tensor) -> Iterator[Finding]:
     optimizers = run.cfg.optimizer.build(model)
     folder = run.checkpoint(which)
     checkpoint.load_weights(folder, model)
-    tensors = load_tensors(folder / "optimizer.safetensors")
-    groups = files.read_json(folder / "state.json", {"optimizers": [[int]]})["optimizers"]
-    checkpoint._unpack_optimizers(optimizers, tensors, groups)
+    checkpoint.load_optimizers(folder, optimizers)
     before = {name: p.detach().clone() for name, p in model.named_parameters() if p.ndim > 1}
     _backward(model, x, y)
     for optimizer in optimizers:

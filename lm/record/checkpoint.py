@@ -122,13 +122,11 @@ def resume(
     path = ranks.on_rank_0(_newest, out)
     if path is None:
         return None
-    saved = files.read_json(path / "state.json", FORM)
+    state = TrainState(**files.read_json(path / "state.json", FORM)["state"])
     load_weights(path, model)
-    _unpack_optimizers(
-        optimizers, load_tensors(path / "optimizer.safetensors"), saved["optimizers"]
-    )
+    load_optimizers(path, optimizers)
     log.info(f"resumed from {path.name}")
-    return TrainState(**saved["state"])
+    return state
 
 
 def _newest(out: Path) -> Path | None:
@@ -158,6 +156,12 @@ def _newest(out: Path) -> Path | None:
 def load_weights(path: Path, model: LanguageModel) -> None:
     """Fill the model from a checkpoint; ValueError lists every key and shape that differs."""
     _fill(model, load_tensors(path / "model.safetensors"), path)
+
+
+def load_optimizers(path: Path, optimizers: list[torch.optim.Optimizer]) -> None:
+    """Fill optimizers with the state of the checkpoint in `path`; ValueError if it does not fit."""
+    n_parameters = files.read_json(path / "state.json", FORM)["optimizers"]
+    _unpack_optimizers(optimizers, load_tensors(path / "optimizer.safetensors"), n_parameters)
 
 
 def _fill(model: LanguageModel, weights: dict[str, torch.Tensor], path: Path) -> None:
