@@ -155,15 +155,15 @@ def _to_llama(model: LanguageModel, ours: Tensors) -> Tensors:
         "model.embed_tokens.weight": ours["wte.weight"],
         "model.norm.weight": ours["norm.weight"],
     }
+    rows = model.stacked_rows()
     for i in range(model.cfg.n_layer):
         for mine, names in LLAMA.items():
-            module = model.get_submodule(f"blocks.{i}.{mine}")
             for what in ("weight", "bias"):
                 stacked = ours.get(f"blocks.{i}.{mine}.{what}")
                 if stacked is None:
                     continue
-                sizes = module.parts if len(names) > 1 else (len(stacked),)
-                for name, part in zip(names, stacked.split(tuple(sizes)), strict=True):
+                sizes = rows.get(f"blocks.{i}.{mine}", (len(stacked),))
+                for name, part in zip(names, stacked.split(sizes), strict=True):
                     n = _heads(model, name)
                     part = _turned(part, n, inward=True) if n else part
                     out[f"model.layers.{i}.{name}.{what}"] = part

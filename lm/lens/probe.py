@@ -240,7 +240,7 @@ class _Watch(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def _module_hooks(model: nn.Module, watch: _Watch) -> Iterator[None]:
+def _module_hooks(model: LanguageModel, watch: _Watch) -> Iterator[None]:
     """Tell `watch` which module is at work, and note the modules that are steps of their own."""
     trace, handles = watch.trace, []
     layers = layers_of(model)
@@ -268,8 +268,8 @@ def _module_hooks(model: nn.Module, watch: _Watch) -> Iterator[None]:
             tensors = [*module.named_parameters(recurse=False)]
             tensors += [] if tensors else [*module.named_buffers(recurse=False)]
             params = {".".join(filter(None, [path, n])): tuple(p.shape) for n, p in tensors}
-            parts = getattr(module, "parts", ())
-            note = " + ".join(f"{n:,}" for n in parts) + " outputs" if len(parts) > 1 else ""
+            parts = stacked.get(path)
+            note = " + ".join(f"{n:,}" for n in parts) + " outputs" if parts else ""
             if trace.steps and trace.steps[-1].kind == "weighted sum" and inputs:
                 H, D = trace.steps[-1].output[1::2]
                 if inputs[0][-1] == H * D:
@@ -278,6 +278,7 @@ def _module_hooks(model: nn.Module, watch: _Watch) -> Iterator[None]:
             kind = type(module).__name__
             trace.steps.append(Step(path, kind, inputs, tuple(first.shape), params, flops, note))
 
+    stacked = model.stacked_rows()
     started: list[tuple[int, int]] = []
     for path, module in model.named_modules():
         ready_made = type(module).__module__.startswith("torch.nn")

@@ -68,6 +68,14 @@ class LanguageModel(nn.Module):
         state.lengths = (ends - starts).tolist()
         return logits
 
+    def stacked_rows(self) -> dict[str, tuple[int, ...]]:
+        """Row counts of the independent matrices in each submodule's weights, by its name.
+
+        For layers that compute several products in one, such as queries, keys and values. An
+        optimizer that looks at whole matrices then sees them one by one.
+        """
+        return {}
+
     def n_params(self) -> int:
         """Numbers that were learned; for counts, the numbers stored."""
         learned = self.parameters() if self.trainable else self.buffers()

@@ -29,8 +29,6 @@ class GRU(LanguageModel):
         self.layers = nn.ModuleList(
             nn.GRU(n_in, n_out, batch_first=True) for n_in, n_out in itertools.pairwise(sizes)
         )
-        for layer in self.layers:
-            layer.parts = (cfg.n_hidden,) * 3  # rows of the three gates, stacked in one matrix
         self.head = nn.Linear(cfg.n_hidden, vocab_size)
         nn.init.normal_(self.head.weight, std=0.02)  # small: the first loss is near ln V
         nn.init.zeros_(self.head.bias)
@@ -57,6 +55,10 @@ class GRU(LanguageModel):
             x = self.dropout(x)
         state.lengths = [old + new for old, new in zip(state.lengths, lengths, strict=True)]
         return self.head(x[rows, last]).float()  # (B, V)
+
+    def stacked_rows(self) -> dict[str, tuple[int, ...]]:
+        gates = (self.cfg.n_hidden,) * 3
+        return {f"layers.{i}": gates for i in range(len(self.layers))}
 
     def flops_per_token(self) -> int:
         """6 operations for each weight of the gates and the head; see LanguageModel."""

@@ -122,9 +122,8 @@ class Attention(nn.Module):
         self.head_dim = cfg.n_embd // cfg.n_head
         self.qk_norm, self.p_drop = cfg.qk_norm, cfg.dropout
         q_rows, kv_rows = self.n_head * self.head_dim, self.n_kv_head * self.head_dim
-        # Three matrices in one product; `parts` are their rows, for optimizers.
-        self.qkv = nn.Linear(cfg.n_embd, q_rows + 2 * kv_rows, bias=cfg.bias)
-        self.qkv.parts = (q_rows, kv_rows, kv_rows)
+        self.qkv_rows = (q_rows, kv_rows, kv_rows)  # three matrices in one product
+        self.qkv = nn.Linear(cfg.n_embd, sum(self.qkv_rows), bias=cfg.bias)
         self.proj = nn.Linear(cfg.n_embd, cfg.n_embd, bias=cfg.bias)
 
     def forward(self, x: Tensor, rope: Rope | None, cache: KVCache | None) -> Tensor:
@@ -156,8 +155,8 @@ class MLP(nn.Module):
         gated = cfg.activation == "swiglu"
         # Two thirds of 4 n_embd, up to a multiple of 8: the gate then costs no extra weights.
         n_mlp = cfg.n_mlp or (-(-cfg.n_embd // 3) * 8 if gated else 4 * cfg.n_embd)
-        self.up = nn.Linear(cfg.n_embd, n_mlp * (1 + gated), bias=cfg.bias)
-        self.up.parts = (n_mlp,) * (1 + gated)  # gate and up, in this order
+        self.up_rows = (n_mlp, n_mlp) if gated else (n_mlp,)  # gate and up, in this order
+        self.up = nn.Linear(cfg.n_embd, sum(self.up_rows), bias=cfg.bias)
         self.down = nn.Linear(n_mlp, cfg.n_embd, bias=cfg.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -284,6 +283,14 @@ class Transformer(LanguageModel):
         if lengths is None:
             return self.unembed(x[:, -1])  # (B, V)
         return self.unembed(x[torch.arange(B), [n - 1 for n in lengths]])
+
+    def stacked_rows(self) -> dict[str, tuple[int, ...]]:
+        rows = {}
+        for i, block in enumerate(self.blocks):
+            rows[f"blocks.{i}.attn.qkv"] = block.attn.qkv_rows
+            if len(block.mlp.up_rows) > 1:
+                rows[f"blocks.{i}.mlp.up"] = block.mlp.up_rows
+        return rows
 
     def flops_per_token(self) -> int:
         """6 (matrix weights) + 12 n_layer C context_len: forward and backward (PaLM, appendix B).

@@ -3,99 +3,145 @@
 optimizers = cfg.optimizer.build(model)      # a list; the loop sets group["lr"] for each group
 """
 
+import inspect
 from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
+from lm.config import AdamWConfig, MuonConfig
 from lm.models.base import LanguageModel
 from lm.optim.muon import Muon
 from lm.system import device
 
-for _name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
-    device.stay_plain(getattr(torch.optim.Optimizer, _name))
+Groups = list[dict[str, Any]]  # as torch.optim takes them
 
 
 class AdamW(torch.optim.AdamW):
-    """PyTorch's, with a `step` that does not import torch._dynamo either."""
+    """torch.optim.AdamW with a `step` that does not import torch._dynamo."""
 
-    step = torch.no_grad()(getattr(torch.optim.AdamW.step, "__wrapped__", torch.optim.AdamW.step))
+    @property
+    def reads_found_inf(self) -> bool:
+        return all(group["fused"] for group in self.param_groups)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        undecorated = inspect.unwrap(torch.optim.AdamW.step)  # the decorator imports it
+        return undecorated(self, closure)
+
+
+def skips_by_itself(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether `step` changes nothing where the tensor `optimizer.found_inf` is 1.
+
+    An optimizer declares that with the attribute `reads_found_inf = True`. The gradients of any
+    other one have to be checked before its step: it would take one with NaN in them.
+    """
+    return bool(getattr(optimizer, "reads_found_inf", False))
 
 
 def adamw(
-    cfg, model: LanguageModel, number: torch.dtype = torch.float32
+    cfg: AdamWConfig, model: LanguageModel, dtype: torch.dtype = torch.float32
 ) -> list[torch.optim.Optimizer]:
-    """AdamW over everything, in float32; weight decay on the matrices, embeddings left out."""
-    embeddings = _embeddings(model)
-    decayed, others = [], []
+    """AdamW for all parameters, always in float32; weight decay on matrices but embeddings."""
+    avoid_compiler_import()
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    decayed = []
+    others = []
     for p in model.parameters():
-        (decayed if p.ndim >= 2 and id(p) not in embeddings else others).append(p)
+        if p.ndim >= 2 and id(p) not in embeddings:
+            decayed.append(p)
+        else:
+            others.append(p)
     groups = [
         {"params": decayed, "weight_decay": cfg.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return _checked(model, [_adamw(groups, cfg.lr, cfg)])
+    return _checked(model, [_fused_adamw(groups, cfg.lr, cfg)])
 
 
 def muon_and_adamw(
-    cfg, model: LanguageModel, number: torch.dtype = torch.float32
+    cfg: MuonConfig, model: LanguageModel, dtype: torch.dtype = torch.float32
 ) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the submodules that `model.hidden` names, AdamW for the rest.
 
-    `number` is the type in which the run multiplies matrices, and so Muon too.
+    `dtype` is the type in which the run multiplies matrices, and so Muon too. Raises ValueError
+    where `model.hidden` names something that the model does not have.
     """
-    by_parts: dict[tuple | None, list] = defaultdict(list)
-    taken = set()
-    known = [name for name, _ in model.named_children()]
-    for name in model.hidden:
-        if name not in known:
-            raise ValueError(
-                f"hidden={model.hidden} of {type(model).__name__} names {name}: it has {known}"
-            )
-        for module in model.get_submodule(name).modules():
-            for p in module.parameters(recurse=False):
-                if p.ndim == 2 and not isinstance(module, nn.Embedding):
-                    parts = getattr(module, "parts", None)
-                    by_parts[parts if parts and len(parts) > 1 else None].append(p)
-                    taken.add(id(p))
+    avoid_compiler_import()
     optimizers: list[torch.optim.Optimizer] = []
-    if by_parts:
-        groups = [{"params": ps, "parts": parts} for parts, ps in by_parts.items()]
-        optimizers.append(Muon(groups, cfg.lr, cfg.momentum, cfg.weight_decay, number))
+    groups = _hidden_matrices(model)
+    if groups:
+        optimizers.append(Muon(groups, cfg.lr, cfg.momentum, cfg.weight_decay, dtype))
+    taken = {id(p) for group in groups for p in group["params"]}
     rest = [p for p in model.parameters() if id(p) not in taken]
-    optimizers.append(_adamw([{"params": rest, "weight_decay": 0.0}], cfg.adamw_lr, cfg))
+    optimizers.append(_fused_adamw([{"params": rest, "weight_decay": 0.0}], cfg.adamw_lr, cfg))
     return _checked(model, optimizers)
 
 
-def check_partition(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
+def check_partition(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> None:
     """Raise ValueError naming each trainable parameter that no optimizer has, or more than one."""
-    times: dict[int, int] = defaultdict(int)
+    n_owners: dict[int, int] = defaultdict(int)  # by the parameter's id
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for p in group["params"]:
-                times[id(p)] += 1
-    named = [(name, times[id(p)]) for name, p in model.named_parameters() if p.requires_grad]
-    if strays := [name for name, n in named if n == 0]:
+                n_owners[id(p)] += 1
+    strays = []
+    doubles = []
+    for name, p in model.named_parameters():
+        if p.requires_grad and n_owners[id(p)] == 0:
+            strays.append(name)
+        if p.requires_grad and n_owners[id(p)] > 1:
+            doubles.append(name)
+    if strays:
         raise ValueError(f"no optimizer moves {', '.join(strays)}: add them to a group")
-    if doubles := [name for name, n in named if n > 1]:
+    if doubles:
         raise ValueError(f"several optimizers move {', '.join(doubles)}: keep each in one group")
 
 
-def _adamw(groups: list[dict], lr: float, cfg) -> AdamW:
+def avoid_compiler_import() -> None:
+    """Mark the methods of every torch optimizer as not for the compiler: asking it imports it."""
+    optimizer = torch.optim.Optimizer
+    device.stay_plain(optimizer.add_param_group)
+    device.stay_plain(optimizer.zero_grad)
+    device.stay_plain(optimizer.state_dict)
+    device.stay_plain(optimizer.load_state_dict)
+
+
+def _hidden_matrices(model: LanguageModel) -> Groups:
+    """The matrices inside `model.hidden`, one group for each way of stacking several in one."""
+    children = [name for name, _ in model.named_children()]
+    stacked = model.stacked_rows()
+    by_parts: dict[tuple[int, ...] | None, list[nn.Parameter]] = defaultdict(list)
+    for child in model.hidden:
+        if child not in children:
+            raise ValueError(
+                f"hidden={model.hidden} of {type(model).__name__} names {child}: it has {children}"
+            )
+        for name, module in model.get_submodule(child).named_modules(prefix=child):
+            if isinstance(module, nn.Embedding):
+                continue
+            matrices = [p for p in module.parameters(recurse=False) if p.ndim == 2]
+            if matrices:
+                by_parts[stacked.get(name)] += matrices
+    return [{"params": params, "parts": parts} for parts, params in by_parts.items()]
+
+
+def _fused_adamw(groups: Groups, lr: float, cfg: AdamWConfig | MuonConfig) -> AdamW:
     groups = [group for group in groups if group["params"]]
+    betas = (cfg.beta1, cfg.beta2)
     # fused: one kernel for all parameters, on a CPU too.
-    return AdamW(groups or [{"params": []}], lr, (cfg.beta1, cfg.beta2), cfg.eps, fused=True)
+    return AdamW(groups or [{"params": []}], lr, betas, cfg.eps, fused=True)
 
 
-def _embeddings(model: nn.Module) -> set[int]:
-    return {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-
-
-def _checked(model: LanguageModel, optimizers: list) -> list[torch.optim.Optimizer]:
+def _checked(
+    model: LanguageModel, optimizers: list[torch.optim.Optimizer]
+) -> list[torch.optim.Optimizer]:
     """The optimizers that have something to do, each group with the `base_lr` schedules scale."""
-    optimizers = [o for o in optimizers if any(group["params"] for group in o.param_groups)]
-    check_partition(model, optimizers)
-    for optimizer in optimizers:
+    busy = [o for o in optimizers if any(group["params"] for group in o.param_groups)]
+    check_partition(model, busy)
+    for optimizer in busy:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"] * model.cfg.lr_scale
-    return optimizers
+    return busy

@@ -6,8 +6,13 @@ Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. For hidden matri
 embeddings, heads, gains or biases.
 """
 
+# pyright: reportPrivateImportUsage=false
+# torch._foreach_*: one call for all parameters; PyTorch's own optimizers use them, nothing public
+# does the same.
+
 import math
 from collections import defaultdict
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,7 +34,16 @@ def orthogonalize(m: Tensor, n_round: int = 5) -> Tensor:
         # x <- 3.4445 x + (-4.7750 gram + 2.0315 gram gram) x
         poly = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
         x = torch.baddbmm(x, poly, x, beta=3.4445)
-    return (x.mT if tall else x).reshape(m.shape)
+    x = x.mT if tall else x
+    return x.reshape(m.shape)
+
+
+class Move(NamedTuple):
+    """One matrix and where it is to go, both turned to have no more rows than columns."""
+
+    weight: Tensor  # a view of the parameter
+    direction: Tensor  # not orthogonal yet
+    size: float  # spectral norm of the update
 
 
 class Muon(torch.optim.Optimizer):
@@ -38,55 +52,76 @@ class Muon(torch.optim.Optimizer):
     `lr` is the spectral norm of the update of a matrix with no more rows than columns; taller
     ones get sqrt(rows / columns) of it. A group's `parts` are row counts: the matrices of that
     group are stacks of independent ones (queries, keys, values) and each counts by itself.
-    `number` is the type in which updates are orthogonalized: bfloat16 is enough (Jordan).
+    `dtype` is the type in which updates are orthogonalized: bfloat16 is enough (Jordan).
     Where the attribute `found_inf`, a tensor, is 1, a step changes nothing; PyTorch's fused
     optimizers have it too. The number is not read back from the device.
     """
 
+    reads_found_inf = True
     found_inf: Tensor | None = None
 
     def __init__(
         self,
-        groups: list[dict],
+        groups: list[dict[str, Any]],
         lr: float,
         momentum: float,
         weight_decay: float,
-        number: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float32,
     ):
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.number = number
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        found, done = self.found_inf, 1.0 if self.found_inf is None else 1.0 - self.found_inf
-        alike: dict[tuple, list[tuple[Tensor, Tensor, float]]] = defaultdict(list)
+        done = 1.0 if self.found_inf is None else 1.0 - self.found_inf  # 0: change nothing
+        by_shape: dict[tuple[torch.Size, torch.device], list[Move]] = defaultdict(list)
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
                 continue
-            for p in params:
-                if not self.state[p]:
-                    self.state[p]["momentum"] = torch.zeros_like(p)
-            grads = [p.grad for p in params]
-            momenta = [self.state[p]["momentum"] for p in params]
-            if found is not None:  # a gradient that is the momentum leaves it as it was
-                grads = [g.where(found == 0, m) for g, m in zip(grads, momenta, strict=True)]
-            torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
-            updates = torch._foreach_lerp(
-                grads, momenta, group["momentum"]
-            )  # Nesterov: looks ahead
+            directions = self._nesterov(params, group["momentum"])
             if group["weight_decay"]:
                 torch._foreach_mul_(params, 1 - done * group["lr"] * group["weight_decay"])
-            for p, update in zip(params, updates, strict=True):
-                rows = group["parts"] or (len(p),)
-                for part, u in zip(p.split(rows), update.split(rows), strict=True):
-                    R, C = part.shape
-                    size = group["lr"] * math.sqrt(max(1.0, R / C))
-                    flat = u.mT if R > C else u  # a tall matrix shares its batch with wide ones
-                    alike[flat.shape, flat.device].append((part.mT if R > C else part, flat, size))
-        for matrices in alike.values():
+            for p, direction in zip(params, directions, strict=True):
+                for move in _split(p, direction, group["parts"], group["lr"]):
+                    by_shape[move.direction.shape, move.direction.device].append(move)
+        for moves in by_shape.values():
             # One batched product for all matrices of a shape: small ones cost mostly their calls.
-            turned = orthogonalize(torch.stack([u for _, u, _ in matrices]).to(self.number))
-            turned = turned if found is None else turned * done
-            for (part, _, size), update in zip(matrices, turned.unbind(), strict=True):
-                part.add_(update, alpha=-size)
+            directions = torch.stack([move.direction for move in moves])  # (N, R, C)
+            updates = orthogonalize(directions.to(self.dtype))
+            if self.found_inf is not None:
+                updates = updates * done
+            for move, update in zip(moves, updates.unbind(), strict=True):
+                move.weight.add_(update, alpha=-move.size)
+
+    def _nesterov(self, params: list[Tensor], momentum: float) -> list[Tensor]:
+        """Add the gradients to their running averages; the averages as the next step sees them."""
+        averages = []
+        gradients = []
+        for p in params:
+            state = self.state[p]
+            if not state:
+                state["momentum"] = torch.zeros_like(p)
+            average = state["momentum"]
+            gradient = p.grad
+            assert gradient is not None
+            if self.found_inf is not None:  # a gradient equal to its average leaves that as it was
+                gradient = gradient.where(self.found_inf == 0, average)
+            averages.append(average)
+            gradients.append(gradient)
+        torch._foreach_lerp_(averages, gradients, 1 - momentum)
+        return list(torch._foreach_lerp(gradients, averages, momentum))
+
+
+def _split(p: Tensor, direction: Tensor, parts: tuple[int, ...] | None, lr: float) -> list[Move]:
+    """The independent matrices that the parameter p (R, C) is a stack of; `parts`: their rows."""
+    rows = parts or (len(p),)
+    moves = []
+    for weight, update in zip(p.split(rows), direction.split(rows), strict=True):
+        R, C = weight.shape
+        size = lr * math.sqrt(max(1.0, R / C))
+        if R > C:  # a tall matrix shares its batch with wide ones
+            weight = weight.mT
+            update = update.mT
+        moves.append(Move(weight, update, size))
+    return moves

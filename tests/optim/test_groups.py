@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lm import config
-from lm.optim.groups import check_partition
+from lm.optim.groups import AdamW, check_partition, skips_by_itself
 from lm.optim.muon import Muon
 
 V = 11
@@ -78,6 +78,37 @@ def test_a_model_without_hidden_matrices_gets_adamw_alone():
     assert isinstance(adamw, torch.optim.AdamW)
 
 
+@pytest.mark.parametrize("name", config.options("optimizer"))
+def test_our_optimizers_skip_a_step_by_themselves_where_found_inf_says_so(name):
+    model = config.TransformerConfig(n_layer=1, n_embd=16, n_head=2).build(V)
+    optimizers = config.options("optimizer")[name](weight_decay=0.1).build(model)
+
+    def step(found_inf: float, gradient: float) -> list[torch.Tensor]:
+        for p in model.parameters():
+            p.grad = torch.full_like(p, gradient)
+        for optimizer in optimizers:
+            assert skips_by_itself(optimizer)
+            optimizer.found_inf = torch.tensor(found_inf)
+            optimizer.step()
+        return [p.detach().clone() for p in model.parameters()]
+
+    once = step(0.0, 1.0)
+    skipped = step(1.0, torch.nan)
+    twice = step(0.0, -1.0)
+    assert all(torch.equal(a, b) for a, b in zip(once, skipped, strict=True))
+    assert all(
+        b.isfinite().all() and not torch.equal(a, b) for a, b in zip(once, twice, strict=True)
+    )
+
+
+def test_an_optimizer_that_does_not_say_so_never_skips_by_itself():
+    weights = [nn.Parameter(torch.zeros(2))]
+    assert not skips_by_itself(torch.optim.SGD(weights))
+    assert not skips_by_itself(torch.optim.AdamW(weights, foreach=True))
+    assert not skips_by_itself(AdamW(weights, foreach=True))
+    assert skips_by_itself(AdamW(weights, fused=True))
+
+
 def test_strays_and_doubles_are_named():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     half = torch.optim.SGD(model[0].parameters(), lr=1.0)
@@ -104,10 +135,8 @@ def test_a_resumed_optimizer_continues_bit_for_bit(name):
                     group["lr"] = group["base_lr"] * 0.5
                 o.step()
 
-    cfg, how = (
-        config.TransformerConfig(n_layer=1, n_embd=16, n_head=2),
-        config.options("optimizer")[name](),
-    )
+    cfg = config.TransformerConfig(n_layer=1, n_embd=16, n_head=2)
+    how = config.options("optimizer")[name]()
     torch.manual_seed(0)
     whole = cfg.build(V)
     half = copy.deepcopy(whole)
