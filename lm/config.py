@@ -4,19 +4,18 @@
     model = cfg.model.build(tokenizer.vocab_size)
 
 YAML files in conf/ only override what stands here. Loads neither torch nor wandb, so that every
-configuration error is told before anything slow starts.
+configuration error is reported before anything slow starts.
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING
 
-from lm.settings import Part, Settings, flat_values, one_of, read_yaml, typed, unknown, within
-from lm.system import files
+from lm import settings
+from lm.settings import Affects, Part, Settings, flat_values, one_of, setting, within
 from lm.system.errors import ConfigError
 
 RESOLVED = "config.resolved.yaml"  # a run's own copy of its settings
@@ -288,34 +287,43 @@ class TrainConfig(Settings):
     flops: float = within(0.0, 0.0)  # operations of training, if above 0, the budget instead
     seconds: float = within(0.0, 0.0)  # of training, if above 0, the budget instead of steps
     batch_size: int = within(16, 1)  # windows of context_len tokens per step
-    micro_batch: Any = 0  # windows per forward pass; 0: all; auto: halved until they fit
-    n_proc: int = within(1, 1)  # processes that share a batch, one per GPU or per part of a CPU
-    dist_timeout: float = within(600.0, 1.0)  # seconds until one that does not answer ends the run
-    shard: bool = False  # each keeps 1/n_proc of weights, gradients, optimizer state (FSDP2)
+    micro_batch: Any = setting(
+        0, "rounding"
+    )  # windows per pass; 0: all; auto: halved until they fit
+    n_proc: int = within(1, 1, affects="rounding")  # processes that share a batch, one per GPU
+    dist_timeout: float = within(600.0, 1.0, affects="nothing")  # seconds to wait for one of them
+    shard: bool = setting(False, "rounding")  # each keeps 1/n_proc of weights and states (FSDP2)
     clip: float = within(1.0, 0.0)  # largest gradient norm; 0: off
-    skip: int = within(3, 0)  # steps in a row without a finite loss and gradient that are left out
+    skip: int = within(3, 0)  # steps in a row without a finite loss and gradient that are skipped
     rollbacks: int = within(1, 0)  # returns to a checkpoint after more of them; then it stops
-    spike: float = within(8.0, 0.0)  # a loss so many deviations up is flagged; 0: none
-    spike_window: int = within(100, 20)  # losses to compare it with
-    log_every: int = within(10, 1)  # steps between points of the training curve
-    eval_every: int = within(200, 0)  # steps; 0: at the end only. The same for the next two
-    sample_every: int = within(500, 0)
-    save_every: int = within(200, 0)
-    keep_last: int = within(2, 1)  # checkpoints; the best one is kept besides
-    prompts: list[str] = field(default_factory=list)  # one sample each; none: what suits the text
-    sample_len: int = within(128, 1)  # tokens
-    temperature: float = within(0.8, 0.0)  # of the samples; 0: the likeliest token
-    device: str = one_of("auto", "cpu", "cuda", "mps")
+    # A loss so many deviations up is flagged, and nothing else is done about it; 0: none.
+    spike: float = within(8.0, 0.0, affects="nothing")
+    spike_window: int = within(100, 20, affects="nothing")  # losses to compare it with
+    log_every: int = within(10, 1, affects="nothing")  # steps between points of the curve
+    eval_every: int = within(200, 0)  # steps; 0: at the end only. The best score depends on it
+    sample_every: int = within(500, 0, affects="nothing")  # likewise
+    save_every: int = within(200, 0, affects="nothing")  # likewise; where a rollback returns to
+    keep_last: int = within(2, 1, affects="nothing")  # checkpoints; the best one is kept besides
+    prompts: list[str] = setting([], "nothing")  # one sample each; none: what suits the text
+    sample_len: int = within(128, 1, affects="nothing")  # tokens
+    temperature: float = within(0.8, 0.0, affects="nothing")  # of samples; 0: the likeliest token
+    # Batches and initial weights are the same on each; dropout draws from the device's generator.
+    device: str = one_of("auto", "cpu", "cuda", "mps", affects="rounding")
     dtype: str = one_of("auto", "float32", "bfloat16")  # of matrix products; weights: float32
-    compile: str = one_of("auto", "on", "off", "graphs")  # auto: where a run is long enough for it;
-    # graphs: on, and a GPU's steps replayed as CUDA graphs, for models too small to keep it busy
-    threads: int = within(0, 0)  # of the CPU; 0: PyTorch's choice
-    deterministic: bool = True  # the same bits from the same command on the same machine
+    # auto: where a run is long enough for it; graphs: on, and a GPU's steps replayed as CUDA
+    # graphs, for models too small to keep it busy.
+    compile: str = one_of("auto", "on", "off", "graphs", affects="rounding")
+    threads: int = within(0, 0, affects="rounding")  # of the CPU; 0: PyTorch's choice
+    deterministic: bool = setting(True, "rounding")  # same bits from the same command and machine
 
     def budgets(self) -> list[str]:
         """What is set to end a run in place of `steps`, as train.KEY=VALUE."""
-        keys = ("tokens", "flops", "seconds")
-        return [f"train.{key}={getattr(self, key)}" for key in keys if getattr(self, key)]
+        given = []
+        for key in ("train.tokens", "train.flops", "train.seconds"):
+            value = getattr(self, key.removeprefix("train."))
+            if value:
+                given.append(f"{key}={value}")
+        return given
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -323,36 +331,48 @@ class TrainConfig(Settings):
             raise ConfigError(f"{' and '.join(self.budgets())} are set together: choose one budget")
         if isinstance(self.micro_batch, str) and self.micro_batch.isdecimal():
             self.micro_batch = int(self.micro_batch)
+        self._check_micro_batch()
+        self._check_sharding()
+        self._check_batch_size()
+
+    def _check_micro_batch(self) -> None:
         size = self.micro_batch
-        if size != "auto" and (type(size) is not int or not 0 <= size <= self.batch_size):
+        is_size = type(size) is int and 0 <= size <= self.batch_size
+        if size != "auto" and not is_size:
             raise ConfigError(
                 f"train.micro_batch={size}: give auto or a number from 0 to "
                 f"train.batch_size={self.batch_size}"
             )
+        if size and self.compile == "graphs":  # one replay overwrites the gradients of the last
+            raise ConfigError(
+                f"train.compile=graphs is for whole batches, and train.micro_batch={size}"
+            )
+        if size == "auto" and self.n_proc > 1:
+            raise ConfigError(
+                f"train.micro_batch=auto is for one process, and train.n_proc={self.n_proc}: "
+                "give a number"
+            )
+
+    def _check_sharding(self) -> None:
         if self.shard and self.n_proc == 1:
             raise ConfigError("train.shard=true divides a model over processes: give train.n_proc")
         if self.shard and self.compile in ("on", "graphs"):
-            told = f"train.compile={self.compile}"
-            raise ConfigError(f"{told}: a model under train.shard=true is not compiled")
-        if size and self.compile == "graphs":  # one replay overwrites the gradients of the last
-            told = f"train.micro_batch={size}"
-            raise ConfigError(f"train.compile=graphs is for whole batches, and {told}")
-        if size == "auto" and self.n_proc > 1:
             raise ConfigError(
-                f"train.micro_batch=auto is for one process, and train.n_proc={self.n_proc}: give "
-                "a number"
+                f"train.compile={self.compile}: a model under train.shard=true is not compiled"
             )
-        if self.batch_size % (self.n_proc * (size if size not in (0, "auto") else 1)):
-            factors = [f"train.micro_batch={size}"] * (size not in (0, "auto"))
-            factors += [f"train.n_proc={self.n_proc}"] * (self.n_proc > 1)
-            raise ConfigError(
-                f"train.batch_size={self.batch_size} is not a multiple of {' x '.join(factors)}"
-            )
+
+    def _check_batch_size(self) -> None:
+        size = 1 if self.micro_batch in (0, "auto") else self.micro_batch
+        if self.batch_size % (size * self.n_proc):
+            factors = {"train.micro_batch": size, "train.n_proc": self.n_proc}
+            product = " x ".join(f"{key}={n}" for key, n in factors.items() if n > 1)
+            raise ConfigError(f"train.batch_size={self.batch_size} is not a multiple of {product}")
 
 
 @dataclass
 class TrackConfig(Settings):
     group: ClassVar[str] = "track"
+    affects: ClassVar[Affects] = "nothing"
     mode: str = one_of("auto", "online", "offline", "off")  # auto: online with a key, else offline
     project: str = "lm"
     entity: str | None = None  # W&B user or team; None: the account's default
@@ -376,7 +396,7 @@ class Config(Settings):
     schedule: ScheduleConfig = MISSING
     train: TrainConfig = field(default_factory=TrainConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
-    name: str = ""  # what reports and W&B call the run; an experiment's number and name
+    name: str = setting("", "nothing")  # for reports and W&B; an experiment's number and name
     init_from: str = ""  # a Hugging Face folder (GPT-2 or Llama): its model, weights, tokenizer
     seed: int = within(0, 0, 2**32 - 1)  # of weights, batches, dropout and samples
 
@@ -396,26 +416,22 @@ class Config(Settings):
             )
 
 
-# ------------------------------------------------------- commands that read a finished run
-
-
-# ------------------------------------------------------------------------------------- sweeps
-
-
 # ------------------------------------------------------------------------------ load and save
 
-PARTS = {
+PARTS: dict[str, type[Part]] = {
     "corpus": CorpusConfig,
     "tokenizer": TokenizerConfig,
     "model": ModelConfig,
     "optimizer": OptimizerConfig,
     "schedule": ScheduleConfig,
 }
+GROUPS = (*PARTS, "train", "track")
+BUDGETS = ("train.steps", "train.tokens", "train.flops", "train.seconds")
 
 
 def options(group: str) -> dict[str, type[Part]]:
     """The parts of a group by name: {"transformer": TransformerConfig, ...}."""
-    return {cls.name: cls for cls in PARTS[group].__subclasses__()}
+    return PARTS[group].options()
 
 
 def load(source: Mapping | str | Path) -> Config:
@@ -423,31 +439,12 @@ def load(source: Mapping | str | Path) -> Config:
 
     Raises ConfigError, naming every unknown key, wrong type, missing value and broken rule.
     """
-    if isinstance(source, (str, Path)):
-        source = read_yaml(Path(source))
-    problems = unknown(Config, source, "", _groups_with) + _unfit_text(source, "")
-    values: dict[str, Any] = {
-        k: v for k, v in source.items() if k not in (*PARTS, "train", "track")
-    }
-    for group in (*PARTS, "train", "track"):
-        try:
-            values[group] = _load_group(group, source.get(group))
-        except ConfigError as error:
-            problems.append(str(error))
-    if not problems:
-        try:
-            plain = {k: v for k, v in values.items() if not isinstance(v, Settings)}
-            checked = typed(Config, plain, "", without=PARTS)
-            return Config(**{**values, **{key: checked[key] for key in plain}})
-        except ConfigError as error:
-            problems.append(str(error))
-    # A value is repeated in what is wrong with it, and a stranger's may have any length.
-    raise ConfigError("; ".join(p if len(p) < 500 else f"{p[:400]}..." for p in problems))
+    return settings.load(Config, source)
 
 
 def save(cfg: Config, path: Path) -> None:
     """Write every setting as YAML that `load` reads back to an equal Config."""
-    files.atomic_write(path, OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))))
+    settings.save(cfg, path)
 
 
 def flat(cfg: Config) -> dict[str, Any]:
@@ -455,47 +452,10 @@ def flat(cfg: Config) -> dict[str, Any]:
     return flat_values(asdict(cfg))
 
 
-def _load_group(group: str, values: Any) -> Settings:
-    if values is None or values == MISSING:
-        raise ConfigError(f"{group} is missing: give {group}=NAME")
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{group}={values} is not a group of settings")
-    if group in PARTS:
-        name, known = values.get("name"), options(group)
-        if not isinstance(name, str) or name not in known:
-            own = "or give import=MODULE of your own"
-            raise ConfigError(f"{group}.name={name}: choose {', '.join(known)}, {own}")
-        cls: type = known[name]
-    else:
-        cls = {"train": TrainConfig, "track": TrackConfig}[group]
-    if problems := unknown(cls, values, f"{group}."):
-        raise ConfigError("; ".join(problems))
-    plain = typed(cls, values, f"{group}.")
-    return cls(
-        **{k: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for k, v in plain.items()}
-    )
+def keeps_result(key: str) -> bool:
+    """Whether a change of this setting leaves weights and scores as they are, rounding apart.
 
-
-def _unfit_text(node: Any, key: str) -> list[str]:
-    """One sentence for each text that no file can hold, or should not: with `${...}` a file from
-    elsewhere could read the environment."""
-    if isinstance(node, Mapping):
-        return [p for k, v in node.items() for p in _unfit_text(v, f"{key}.{k}".lstrip("."))]
-    if isinstance(node, list):
-        return [p for v in node for p in _unfit_text(v, key)]
-    if not isinstance(node, str):
-        return []
-    if re.search("[\ud800-\udfff]", node):  # of a word whose bytes are none
-        return [f"{key}={node!a}: this is not UTF-8"]
-    return [f"{key}={node}: write the value itself"] * ("${" in node)
-
-
-def _groups_with(key: str) -> list[str]:
-    """GROUP.KEY for each group that has such a setting: what `lr=0.1` may have meant."""
-    classes = {group: [*options(group).values()] for group in PARTS}
-    classes |= {"train": [TrainConfig], "track": [TrackConfig]}
-    return [
-        f"{group}.{key}"
-        for group, some in classes.items()
-        if any(key == f.name and key != "name" for cls in some for f in fields(cls))
-    ]
+    `key` is that of a setting, such as train.keep_last, or of a group. It decides what may change
+    on resume=, what makes two runs one arm, and with which settings a search goes on.
+    """
+    return settings.effect(Config, key) != "result"

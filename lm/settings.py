@@ -1,12 +1,21 @@
-"""How settings are declared, checked, read and explained."""
+"""How settings are declared, checked, read and explained.
+
+@dataclass
+class TrainConfig(Settings):
+    group: ClassVar[str] = "train"
+    steps: int = within(1000, 1)                      # at least 1
+    keep_last: int = within(2, 1, affects="nothing")  # no weight and no score depends on it
+"""
 
 import difflib
+import functools
 import importlib
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import yaml
 from omegaconf import MISSING, OmegaConf
@@ -15,20 +24,41 @@ from omegaconf.errors import OmegaConfBaseException
 from lm.system import files
 from lm.system.errors import ConfigError, DamagedError
 
-MAX_BYTES, MAX_DEPTH = 1 << 20, 20  # of a YAML file of settings
+MAX_BYTES = 1 << 20  # of a YAML file of settings
+MAX_DEPTH = 20  # of the mappings and lists in it
 
+# What a setting changes: the weights or the score, the last bits of both, or neither of them.
+Affects = Literal["result", "rounding", "nothing"]
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # reads 500 files in a second, not in ten
 
 
-def within(default: float, low: float, high: float = math.inf) -> Any:
+# -------------------------------------------------------------------------------- to declare them
+
+
+def setting(default: Any, affects: Affects | None = None, **rules: object) -> Any:
+    """A field of a Settings class; without `affects` it affects what its class says."""
+    metadata = dict(rules)
+    if affects is not None:
+        metadata["affects"] = affects
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def within(
+    default: float, low: float, high: float = math.inf, affects: Affects | None = None
+) -> Any:
     """A number that must be finite and lie in [low, high]."""
-    return field(default=default, metadata={"low": low, "high": high})
+    return setting(default, affects, low=low, high=high)
 
 
-def one_of(default: str, *others: str) -> Any:
+def one_of(default: str, *others: str, affects: Affects | None = None) -> Any:
     """A word out of a short list, the default first."""
-    return field(default=default, metadata={"choices": (default, *others)})
+    return setting(default, affects, choices=(default, *others))
+
+
+S = TypeVar("S", bound="Settings")
 
 
 @dataclass
@@ -36,22 +66,32 @@ class Settings:
     """What every group of settings shares: the check of its ranges and choices."""
 
     group: ClassVar[str] = ""  # the prefix of its keys: "model" in model.n_layer
+    affects: ClassVar[Affects] = "result"  # of the fields that do not say it themselves
 
-    def key(self, name: str) -> str:
-        return f"{self.group}.{name}" if self.group else name
+    @classmethod
+    def key(cls, name: str) -> str:
+        """The name as the command line has it: model.n_layer."""
+        return f"{cls.group}.{name}" if cls.group else name
+
+    @classmethod
+    def effect(cls, name: str) -> Affects:
+        """What a change of this field affects; a field that is not known affects the result."""
+        for f in fields(cls):
+            if f.name == name:
+                return f.metadata.get("affects", cls.affects)
+        return "result"
+
+    @classmethod
+    def variants(cls) -> list[type["Settings"]]:
+        """The classes that settings of this group may be of: itself, or each that can be named."""
+        return [cls]
 
     def __post_init__(self) -> None:
         problems = []
         for f in fields(self):
-            value, rule = getattr(self, f.name), f.metadata
-            if "choices" in rule and value not in rule["choices"]:
-                problems.append(
-                    f"{self.key(f.name)}={value}: choose {' or '.join(rule['choices'])}"
-                )
-            if "low" in rule and not (_finite(value) and rule["low"] <= value <= rule["high"]):
-                limit = f"from {rule['low']} to {rule['high']}"
-                limit = f"at least {rule['low']}" if rule["high"] == math.inf else limit
-                problems.append(f"{self.key(f.name)}={str(value)[:40]}: must be {limit}")
+            problem = _broken_rule(f, getattr(self, f.name))
+            if problem:
+                problems.append(f"{self.key(f.name)}={problem}")
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -63,10 +103,137 @@ class Part(Settings):
     builds: ClassVar[str] = ""  # "module:function or class"; no field, so no file can choose it
     name: str = MISSING
 
+    @classmethod
+    def options(cls) -> dict[str, type["Part"]]:
+        """The parts of this group by name: {"transformer": TransformerConfig, ...}."""
+        return {part.name: part for part in cls.__subclasses__()}
+
+    @classmethod
+    def variants(cls) -> list[type[Settings]]:
+        return list(cls.options().values())
+
+    @classmethod
+    def named(cls, name: object) -> type["Part"]:
+        """The part of this name; ConfigError lists those that there are."""
+        known = cls.options()
+        if not isinstance(name, str) or name not in known:
+            own = "or give import=MODULE of your own"
+            raise ConfigError(f"{cls.group}.name={name}: choose {', '.join(known)}, {own}")
+        return known[name]
+
     def build(self, *args: Any, **kwargs: Any) -> Any:
         """Import what these settings are for, now and not earlier, and call it with them."""
         module, _, attribute = self.builds.partition(":")
         return getattr(importlib.import_module(module), attribute)(self, *args, **kwargs)
+
+
+def _broken_rule(f: Field, value: Any) -> str:
+    """The value and the rule of its field that it breaks, "" if it breaks none."""
+    choices = f.metadata.get("choices")
+    if choices and value not in choices:
+        return f"{value}: choose {' or '.join(choices)}"
+    if "low" not in f.metadata:
+        return ""
+    low = f.metadata["low"]
+    high = f.metadata["high"]
+    if _is_finite(value) and low <= value <= high:
+        return ""
+    limit = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+    return f"{str(value)[:40]}: must be {limit}"
+
+
+def _is_finite(value: float) -> bool:
+    if isinstance(value, int):
+        return abs(value) < 1 << 63
+    return math.isfinite(value)
+
+
+# ------------------------------------------------------------------ to read and write all of them
+
+
+def load(cls: type[S], source: Mapping | str | Path) -> S:
+    """A checked `cls` from nested values or a saved YAML file.
+
+    A field of `cls` whose type is a Settings class is a group: a mapping of its own. Raises
+    ConfigError, naming every unknown key, wrong type, missing value and broken rule.
+    """
+    if isinstance(source, (str, Path)):
+        source = read_yaml(Path(source))
+    problems = unknown(cls, source, "", lambda key: _groups_with(cls, key))
+    problems += unfit_text(source, "")
+    groups: dict[str, Any] = {}
+    for group, base in _groups(cls).items():
+        try:
+            groups[group] = _load_group(base, source.get(group))
+        except ConfigError as error:
+            problems.append(str(error))
+    if not problems:
+        plain = {key: value for key, value in source.items() if key not in groups}
+        try:
+            checked = typed(cls, plain, "", without=groups)
+            return cls(**groups, **{key: checked[key] for key in plain})
+        except ConfigError as error:
+            problems.append(str(error))
+    # A value is repeated in what is wrong with it, and a stranger's may have any length.
+    raise ConfigError("; ".join(p if len(p) < 500 else f"{p[:400]}..." for p in problems))
+
+
+def save(settings: Settings, path: Path) -> None:
+    """Write the settings as YAML that `load` reads back to equal ones."""
+    files.atomic_write(path, OmegaConf.to_yaml(OmegaConf.create(asdict(settings))))
+
+
+def effect(cls: type[Settings], key: str) -> Affects:
+    """What a change of a setting of `cls`, or of all settings of a group of it, affects at most.
+
+    An unknown key, such as one of another version of lm, counts as one that affects the result.
+    """
+    groups = _groups(cls)
+    group, _, name = key.rpartition(".")
+    if key in groups:
+        found = [c.effect(f.name) for c in groups[key].variants() for f in fields(c)]
+    elif group in groups:
+        found = [c.effect(name) for c in groups[group].variants()]
+    else:
+        found = [cls.effect(key)]
+    return min(found, key=get_args(Affects).index)
+
+
+@functools.cache
+def _groups(cls: type[Settings]) -> dict[str, type[Settings]]:
+    """The fields of `cls` that are settings themselves, with their class."""
+    kinds = {f.name: f.type for f in fields(cls)}
+    return {
+        n: kind
+        for n, kind in kinds.items()
+        if isinstance(kind, type) and issubclass(kind, Settings)
+    }
+
+
+def _load_group(base: type[Settings], values: object) -> Settings:
+    group = base.group
+    if values is None or values == MISSING:
+        raise ConfigError(f"{group} is missing: give {group}=NAME")
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{group}={values} is not a group of settings")
+    cls = base.named(values.get("name")) if issubclass(base, Part) else base
+    problems = unknown(cls, values, f"{group}.")
+    if problems:
+        raise ConfigError("; ".join(problems))
+    checked = {}
+    for key, value in typed(cls, values, f"{group}.").items():
+        checked[key] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+    return cls(**checked)
+
+
+def _groups_with(cls: type[Settings], key: str) -> list[str]:
+    """GROUP.KEY for each group that has such a setting: what `lr=0.1` may have meant."""
+    found = []
+    for group, base in _groups(cls).items():
+        names = {f.name for variant in base.variants() for f in fields(variant)}
+        if key in names - {"name"}:
+            found.append(f"{group}.{key}")
+    return found
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -80,10 +247,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except DamagedError as error:
         raise ConfigError(str(error)) from None
     except Exception as error:  # YAML and OmegaConf have a dozen unrelated classes for bad files
-        raise ConfigError(f"{path} is not valid YAML: {_first_line(error)}") from None
+        reason = str(error) or type(error).__name__
+        raise ConfigError(f"{path} is not valid YAML: {reason.splitlines()[0]}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no settings")
-    return values
+    return {str(key): value for key, value in values.items()}
 
 
 def plain_yaml(text: str) -> Any:
@@ -96,20 +264,24 @@ def plain_yaml(text: str) -> Any:
     for event in yaml.parse(text, Loader):  # no value is made yet
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"*{event.anchor} is an alias: write the value itself")
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
         if depth > MAX_DEPTH:
             raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
     return Loader(text).get_single_data()
 
 
 def flat_values(node: Mapping, prefix: str = "") -> dict[str, Any]:
-    """Nested values by their dotted keys."""
-    rows: dict[str, Any] = {}
+    """Nested values by their dotted keys: {"model": {"n_layer": 4}} as {"model.n_layer": 4}."""
+    flat: dict[str, Any] = {}
     for key, value in node.items():
-        deeper = isinstance(value, dict)
-        rows |= flat_values(value, f"{prefix}{key}.") if deeper else {f"{prefix}{key}": value}
-    return rows
+        if isinstance(value, dict):
+            flat |= flat_values(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def typed(cls: type, values: Mapping, prefix: str, without: Collection[str] = ()) -> dict[str, Any]:
@@ -128,12 +300,7 @@ def typed(cls: type, values: Mapping, prefix: str, without: Collection[str] = ()
         raise ConfigError(f"{prefix}{key}: {str(error).splitlines()[0]}") from None
 
 
-def _finite(value: float) -> bool:
-    return abs(value) < 1 << 63 if isinstance(value, int) else math.isfinite(value)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+# ----------------------------------------------------------------------- to explain what is wrong
 
 
 def unknown(
@@ -146,11 +313,34 @@ def unknown(
     known = [f.name for f in fields(cls)]
     problems = []
     for key in values:
-        if key not in known:
-            inside = elsewhere(key) if elsewhere else []
-            near = inside or difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
-            hint = f" (known: {', '.join(known)})"
-            if near:
-                hint = f" (did you mean {' or '.join(prefix + name for name in near)}?)"
-            problems.append(f"unknown setting {prefix}{key}{hint}")
+        if key in known:
+            continue
+        near = elsewhere(key) if elsewhere else []
+        if not near:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
+        if near:
+            hint = f"did you mean {' or '.join(prefix + name for name in near)}?"
+        else:
+            hint = f"known: {', '.join(known)}"
+        problems.append(f"unknown setting {prefix}{key} ({hint})")
+    return problems
+
+
+def unfit_text(node: object, key: str) -> list[str]:
+    """One sentence for each text among nested values that no file can hold, or should not.
+
+    With `${...}` a file from elsewhere could read the environment.
+    """
+    problems = []
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            problems += unfit_text(value, f"{key}.{name}".lstrip("."))
+    elif isinstance(node, list):
+        for value in node:
+            problems += unfit_text(value, key)
+    elif isinstance(node, str):
+        if re.search("[\ud800-\udfff]", node):  # of a word whose bytes are none
+            problems.append(f"{key}={node!a}: this is not UTF-8")
+        elif "${" in node:
+            problems.append(f"{key}={node}: write the value itself")
     return problems

@@ -10,8 +10,9 @@ from lm import config
 from lm.launch import compose, preflight
 from lm.system.errors import ConfigError
 
-GROUPS = [*config.PARTS, "train", "track"]
-PRESETS = [(g, p.stem) for g in GROUPS for p in sorted((compose.folder("conf") / g).glob("*.yaml"))]
+PRESETS = [
+    (g, p.stem) for g in config.GROUPS for p in sorted((compose.folder("conf") / g).glob("*.yaml"))
+]
 
 
 @pytest.mark.filterwarnings("error")  # Hydra announces by warnings what its next version refuses
@@ -240,3 +241,33 @@ def test_a_file_that_is_no_configuration_is_refused_in_one_line(text, tmp_path):
     with pytest.raises(ConfigError) as caught:
         config.load(tmp_path / "c.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_every_setting_says_what_it_affects():
+    kinds = [config.TrainConfig, config.TrackConfig, config.Config]
+    kinds += [kind for group in config.PARTS for kind in config.options(group).values()]
+    for kind in kinds:
+        for f in dataclasses.fields(kind):
+            assert kind.effect(f.name) in ("result", "rounding", "nothing"), kind.key(f.name)
+
+
+@pytest.mark.parametrize(
+    ("key", "keeps"),
+    [
+        ("train.keep_last", True),
+        ("train.n_proc", True),
+        ("track", True),
+        ("track.lens", True),
+        ("name", True),
+        ("train", False),
+        ("train.steps", False),
+        ("train.eval_every", False),  # decides which step is the best
+        ("model", False),
+        ("model.n_layer", False),
+        ("seed", False),
+        ("run.extended_from", False),  # no setting at all
+        ("train.of_another_version", False),
+    ],
+)
+def test_what_changes_no_result_follows_from_the_declarations(key, keeps):
+    assert config.keeps_result(key) == keeps

@@ -139,6 +139,16 @@ def test_a_run_repeated_with_the_same_seed_counts_once(fake_run):
     assert (arm.n, arm.mean) == (1, 2.0)
 
 
+def test_runs_that_differ_in_what_changes_no_result_are_one_arm(fake_run):
+    fake_run("outputs/runs/d/0", "train.dist_timeout=60", "seed=0")
+    fake_run("outputs/runs/d/1", "train.dist_timeout=90", "train.micro_batch=4", "seed=1")
+    fake_run("outputs/runs/d/2", "track.tags=[x]", "train.threads=1", "seed=2")
+    (arm,) = records.arms(records.find([Path("outputs")]))
+    assert arm.n == 3
+    fake_run("outputs/runs/d/3", "train.dtype=float32")
+    assert len(records.arms(records.find([Path("outputs")]))) == 2
+
+
 def test_a_torn_last_line_is_left_out(fake_run):
     path = fake_run("outputs/runs/d/a", done=False)
     with open(path / "metrics.jsonl", "a") as file:

@@ -692,6 +692,7 @@ def test_an_arm_that_another_process_trains_is_left_to_it(cfg, tmp_path, monkeyp
 def test_another_search_is_refused_in_the_directory_of_one(words, key, tmp_path):
     pytest.importorskip("optuna")
     same = space("track.project=x", "++train.steps=5", "train.micro_batch=auto", "a=1,2")
+    same[0].append("train.log_every=3")
     about = tuner.signature(*space("train.steps=5", "a=1,2"))
     (tmp_path / tuner.STUDY).write_text(json.dumps(about))
     tuner.same_search(tmp_path, *same)

@@ -138,7 +138,7 @@ def load(composed: DictConfig) -> Config:
 def accepting_unknown_keys(word: str) -> str:
     """`a.b=1` as `++a.b=1`: a key that does not exist then gets config.load's better message."""
     key = word.partition("=")[0]
-    is_group = key.split("@")[0] in (*config.PARTS, "train", "track", "experiment", "arm")
+    is_group = key.split("@")[0] in (*config.GROUPS, "experiment", "arm")
     return word if is_group or key.startswith(("hydra", "+", "~")) else f"++{word}"
 
 

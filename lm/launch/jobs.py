@@ -19,12 +19,15 @@ from lm.system import files
 from lm.system.errors import ConfigError, OtherRunError
 
 log = logging.getLogger(__name__)
-BUDGETS = ("train.steps", "train.tokens", "train.flops", "train.seconds")
-# When a run is continued.
-MAY_CHANGE = (*BUDGETS, "train.micro_batch", "train.n_proc", "train.shard", "train.dist_timeout")
-# What a run writes before its first step.
-STARTED = (config.RESOLVED, "train.log", ".running", "tokenizer.json")
-STARTED = (*STARTED, "data.json", "code.json", "code.diff")
+STARTED = (  # what a run writes before its first step
+    config.RESOLVED,
+    "train.log",
+    ".running",
+    "tokenizer.json",
+    "data.json",
+    "code.json",
+    "code.diff",
+)
 
 
 @dataclass
@@ -49,14 +52,22 @@ def claim(job: Job) -> None:
     """
     path = job.out / config.RESOLVED
     if path.exists():
-        changed = _changed(path, job.cfg)
-        if differ := ", ".join(text for key, text in changed.items() if key not in MAY_CHANGE):
-            raise OtherRunError(f"{job.out} holds another run: {differ}; choose another directory")
+        changed = _changes(path, job.cfg)
+        wrong = [text for key, text in changed.items() if not may_change(key)]
+        if wrong:
+            raise OtherRunError(
+                f"{job.out} holds another run: {', '.join(wrong)}; choose another directory"
+            )
         if not changed or (job.sweep and _extended(job.out)):
             return  # an arm that somebody has made longer stays as it is
-        if changed.keys() & set(BUDGETS):
+        if changed.keys() & set(config.BUDGETS):
             _extend(job)
     config.save(job.cfg, path)
+
+
+def may_change(key: str) -> bool:
+    """Whether a run that goes on may have another value of this setting than before."""
+    return key in config.BUDGETS or config.keeps_result(key)
 
 
 def same_arm(out: Path, cfg: Config) -> None:
@@ -65,44 +76,58 @@ def same_arm(out: Path, cfg: Config) -> None:
     path = out / config.RESOLVED
     if not path.exists():
         return
-    free = MAY_CHANGE if _extended(out) else set(MAY_CHANGE) - set(BUDGETS)
-    if differ := [text for key, text in _changed(path, cfg).items() if key not in free]:
+    is_free = may_change if _extended(out) else config.keeps_result
+    wrong = [text for key, text in _changes(path, cfg).items() if not is_free(key)]
+    if wrong:
         raise ConfigError(
-            f"{out} is an arm of another sweep: {', '.join(differ)}; the same command goes on in "
+            f"{out} is an arm of another sweep: {', '.join(wrong)}; the same command goes on in "
             f"{out.parent}, another one takes another hydra.sweep.dir"
         )
 
 
-def _changed(path: Path, cfg: Config) -> dict[str, str]:
-    """The settings in which a saved configuration is another one, each with both values told."""
+def _changes(path: Path, cfg: Config) -> dict[str, str]:
+    """The settings in which a saved configuration is another one, each with both values."""
     try:
-        there, here = config.flat(config.load(path)), config.flat(cfg)
+        saved = config.load(path)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return {
-        k: f"{k} is {there.get(k)} there and {here[k]} here"
-        for k in here
-        if k not in there or here[k] != there[k]
-    }
+    return changes(saved, cfg)
+
+
+def changes(saved: Config, cfg: Config) -> dict[str, str]:
+    """The settings in which `cfg` differs from a saved one: "KEY is OLD there and NEW here"."""
+    there = config.flat(saved)
+    found = {}
+    for key, value in config.flat(cfg).items():
+        if key not in there or value != there[key]:
+            found[key] = f"{key} is {there.get(key)} there and {value} here"
+    return found
 
 
 def _extend(job: Job) -> None:
     """Let a run go on to another end: its code.json then names the step at which it stands, as its
     schedule is not that of a run which was that long from the start."""
-    names = [path.name[5:] for path in (job.out / "checkpoints").glob("step_*")]
-    step = max((int(name) for name in names if name.isdecimal()), default=0)
+    step = _newest_step(job.out)
     train = job.cfg.train
-    end = train.steps if not train.budgets() else math.inf
     if train.tokens:
-        end = -(-train.tokens // (train.batch_size * job.cfg.model.context_len))
+        end = math.ceil(train.tokens / (train.batch_size * job.cfg.model.context_len))
+    else:
+        end = math.inf if train.budgets() else train.steps
     if end < step:
         budget = (*train.budgets(), f"train.steps={train.steps}")[0]
         raise ConfigError(f"{budget} ends before step {step}, of which {job.out} has a checkpoint")
-    code, ends = job.out / "code.json", _extended(job.out)
+    code = job.out / "code.json"
+    ends = _extended(job.out)
     if code.exists() and step and step not in ends:
         about = files.read_json(code, dict) | {"extended": [*ends, step], "exact_resume": False}
         files.atomic_write(code, json.dumps(about, indent=1) + "\n")
     (job.out / "summary.json").unlink(missing_ok=True)  # there is more to do
+
+
+def _newest_step(out: Path) -> int:
+    """The step of the newest checkpoint, by the names of their folders; 0 if there is none."""
+    names = [path.name.removeprefix("step_") for path in (out / "checkpoints").glob("step_*")]
+    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def _extended(out: Path) -> list[int]:

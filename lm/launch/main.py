@@ -17,11 +17,12 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from lm import config
-from lm.launch import cli, compose, hydra_version, preflight
-from lm.launch.jobs import MAY_CHANGE, Job
+from lm.launch import cli, compose, hydra_version, jobs, preflight
+from lm.launch.jobs import Job
 from lm.record.find import find_run
 from lm.settings import read_yaml
 from lm.system import files, signals
@@ -98,25 +99,47 @@ def _of_rank(words: list[str]) -> list[str]:
 
 
 def resumed(words: list[str]) -> Job:
-    """The job of `resume=DIR`: its saved configuration, in its own directory."""
-    values = dict(word.partition("=")[::2] for word in words)
-    name = values.pop("resume")
-    if others := sorted(set(values) - set(MAY_CHANGE)):
-        raise ConfigError(
-            f"resume={name} takes {', '.join(MAY_CHANGE)} and nothing else, not {others[0]}: "
-            "another setting makes another run"
-        )
+    """The job of `resume=DIR`: its saved configuration, in its own directory.
+
+    Other words may give it another budget, or change what leaves weights and scores as they are;
+    ConfigError names one that would make another run.
+    """
+    name = [word.removeprefix("resume=") for word in words if word.startswith("resume=")][-1]
+    changed = {}
+    for word in words:
+        if not word.startswith("resume="):
+            changed |= _change_on_resume(name, word)
     out = find_run(name)
     files.no_links(out)
-    saved = read_yaml(out / config.RESOLVED)
-    config.load(saved)  # now, or saved["train"] may be anything
-    for key, value in values.items():
-        saved["train"][key.removeprefix("train.")] = value
-    job = Job(config.load(saved), out, words)
-    compose.check_one_budget(values, job.cfg)
+    values = read_yaml(out / config.RESOLVED)
+    saved = config.load(values)  # now, or values["train"] may be anything
+    for key, value in changed.items():
+        group, _, last = key.rpartition(".")
+        (values[group] if group else values)[last] = value
+    cfg = config.load(values)
+    for key, text in jobs.changes(saved, cfg).items():
+        if not jobs.may_change(key):
+            raise ConfigError(f"resume={name}: {text}; another {key} makes another run")
+    compose.check_one_budget(changed, cfg)
     if launch_rank() == 0:
         log_to(out)
-    return job
+    return Job(cfg, out, words)
+
+
+def _change_on_resume(name: str, word: str) -> dict[str, object]:
+    """The key of a word beside resume=, and its value as Hydra reads it."""
+    key = word.partition("=")[0].lstrip("+")
+    group = key.rpartition(".")[0]
+    if "=" not in word or key in config.GROUPS or group not in ("", *config.GROUPS):
+        raise ConfigError(
+            f"resume={name} takes single settings, such as train.steps=3000 or track.mode=off, "
+            f"and nothing else, not {word}"
+        )
+    with compose.errors_in_one_line([word]):
+        override = OverridesParser.create().parse_override(word)
+    if override.is_sweep_override():
+        raise ConfigError(f"resume={name} goes on with one value of {key}, not with {word}")
+    return {key: override.value()}
 
 
 def log_to(out: Path) -> None:
@@ -168,7 +191,7 @@ def _job(composed: DictConfig) -> Job:
 
 def usage() -> str:
     """The help page: commands, then the choices of every group."""
-    groups = [*config.PARTS, "train", "track", "experiment"]
+    groups = [*config.GROUPS, "experiment"]
     rows = []
     for group in groups:
         names = sorted(p.stem for p in (compose.folder("conf") / group).glob("*.yaml"))

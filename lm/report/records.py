@@ -26,10 +26,6 @@ from lm.system.errors import ConfigError, DamagedError
 
 log = logging.getLogger(__name__)
 ALIVE = 300.0  # seconds without a new point after which a run is no longer called running
-# Settings that change neither the weights nor the score.
-HARMLESS = ("name", "seed", "train.threads", "train.prompts", "train.sample_every")
-HARMLESS += ("train.sample_len", "train.temperature", "train.save_every", "train.keep_last")
-HARMLESS += ("train.log_every",)
 TEXT = (str, type(None))
 SETTINGS = {"seed?": int} | dict.fromkeys(("name?", "model.name?", "corpus.name?"), str)
 RESULT = {"status?": str, "overrides?": [str], "error?": TEXT}
@@ -261,7 +257,11 @@ def arms(runs: Sequence[Record], by: Sequence[str] = ()) -> list[Arm]:
 
 def trained_by(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide the score, the seed left out."""
-    return {k: v for k, v in settings.items() if k not in HARMLESS and not k.startswith("track.")}
+    return {
+        key: value
+        for key, value in settings.items()
+        if key != "seed" and not config.keeps_result(key)
+    }
 
 
 def _rank(run: Record) -> tuple[bool, float]:
@@ -346,6 +346,7 @@ def words(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
     for word in overrides:
         key, _, value = word.partition("=")
         key = key.lstrip("+")
-        harmless = key in HARMLESS or key.split(".")[0] in ("hydra", "track", "experiment")
-        if not harmless:
-            yield key, value
+        group = key.partition(".")[0].partition("/")[0]
+        if group in ("hydra", "experiment", "seed") or config.keeps_result(key):
+            continue
+        yield key, value

@@ -32,6 +32,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from lm import config
 from lm.sweep import ranking
 from lm.sweep.space import TunerConfig
 from lm.system import files, store
@@ -39,9 +40,6 @@ from lm.system.errors import ConfigError, Pruned
 
 log = logging.getLogger(__name__)
 STUDY = "study.json"  # in the sweep's directory: which journal, which pruner
-# Settings whose change leaves a search the same.
-FREE = ("name", "hydra", "track", "train.threads", "train.device", "train.micro_batch")
-FREE += ("train.n_proc", "train.shard", "train.dist_timeout")
 SILENT = 600.0  # seconds without a sign of life after which another machine's trial is taken over
 
 
@@ -152,24 +150,37 @@ def search_space(
 
 
 def signature(fixed: Sequence[str], space: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same for a search to go on: the words that stay, less those that change no
-    score, and of the settings that are searched the kind; an interval may be another one."""
+    """What must be the same for a search to go on, as plain JSON values.
 
-    def kind(spread: Any) -> Any:
-        return getattr(spread, "choices", None) or [type(spread).__name__, spread.log]
+    These are the words that stay, less those that change no score, and of the settings that are
+    searched the kind; an interval may be another one.
+    """
+    kinds = {}
+    for key, spread in space.items():
+        choices = getattr(spread, "choices", None)
+        kinds[key] = list(choices) if choices else [type(spread).__name__, spread.log]
+    return {"fixed": deciding(fixed), "space": kinds}
 
-    pairs = [[part.strip().lstrip("+") for part in word.partition("=")[::2]] for word in fixed]
-    kept = [f"{key}={value}" for key, value in pairs if not key.startswith(FREE)]
-    kinds = {key: kind(spread) for key, spread in space.items()}
-    return json.loads(json.dumps({"fixed": sorted(kept), "space": kinds}))
+
+def deciding(words: Sequence[str]) -> list[str]:
+    """Those of the words that decide a score, as key=value, in order."""
+    kept = []
+    for word in words:
+        key, _, value = word.partition("=")
+        key = key.strip().lstrip("+")
+        if not key.startswith("hydra") and not config.keeps_result(key):
+            kept.append(f"{key}={value.strip()}")
+    return sorted(kept)
 
 
 def same_search(root: Path, fixed: Sequence[str], space: dict[str, Any]) -> None:
     """ConfigError if the search in a directory was another one: its trials do not compare."""
     if not (root / STUDY).exists():
         return
-    there, here = files.read_json(root / STUDY, dict), signature(fixed, space)
-    for key, now in here.items():
+    there = files.read_json(root / STUDY, {"fixed?": [str], "space?": dict})
+    if "fixed" in there:  # of an lm that kept more words than decide a score
+        there["fixed"] = deciding(there["fixed"])
+    for key, now in signature(fixed, space).items():
         if key in there and there[key] != now:
             raise ConfigError(
                 f"{root} holds another search: {key} is {there[key]} there and {now} here; give it "
