@@ -174,7 +174,7 @@ class BPETokenizer(Tokenizer):
                 ids += self.encode_ordinary(part)
         return ids
 
-    def _encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         raw = encode_texts(texts)
         if self.splitter.known:
             data, start, length, text_of = find_chunks(self.splitter, texts, raw)
@@ -239,20 +239,20 @@ class BPETokenizer(Tokenizer):
         self._pool = np.zeros(1 << 12, self.dtype)
         self._pool_len = 0
 
-    def _safe_cut(self, text: str, at: int) -> int:
+    def safe_cut(self, text: str, at: int) -> int:
         return self.splitter.safe_cut(text, at)
 
-    def _last_safe_cut(self, text: str) -> int:
+    def last_safe_cut(self, text: str) -> int:
         return self.splitter.last_safe_cut(text)
 
-    def _content(self) -> dict:
+    def content(self) -> dict[str, object]:
         return {
             "pattern": self.pattern,
             "regex": regex.__version__,  # its Unicode tables decide what is a letter
             "tie_break": self.tie_break,
             "priority": self.priority,
             "tokens": [
-                token.hex() if i in self._decoder else None  # None: a gap in the ids
+                token.hex() if i in self._decoder.tokens else None  # None: a gap in the ids
                 for i, token in enumerate(self._token_bytes)
             ],
             "merges": [list(merge) for merge in self.merges],

@@ -24,10 +24,10 @@ class ByteTokenizer(Tokenizer):
     def encode_bytes(self, data: bytes) -> list[int]:
         return list(data)
 
-    def _encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         raw = encode_texts(texts)
         counts = np.array([len(r) for r in raw], np.int64)
         return np.frombuffer(b"".join(raw), np.uint8).astype(self.dtype), counts
 
-    def _content(self) -> dict:
+    def content(self) -> dict[str, object]:
         return {}

@@ -27,7 +27,7 @@ class CharTokenizer(Tokenizer):
         )  # the last entry stands for all above
         self._ids[points] = np.arange(len(points))
 
-    def _encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         counts = np.array([len(text) for text in texts], np.int64)
         raw = "".join(texts).encode("utf-32-le", "surrogatepass")
         points = np.frombuffer(raw, np.uint32)
@@ -45,5 +45,5 @@ class CharTokenizer(Tokenizer):
             )
         return ids.astype(self.dtype), counts
 
-    def _content(self) -> dict:
+    def content(self) -> dict[str, object]:
         return {"chars": self.chars}

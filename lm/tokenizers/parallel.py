@@ -31,7 +31,7 @@ Result = tuple[tuple[np.ndarray, np.ndarray], list[Mark]]
 def encode(
     to_json: Callable[[], str], batches: Iterator[Batch], n_proc: int, dtype: type
 ) -> Iterator[Result]:
-    """What `_encode_batch` gives for each batch, in order, with at most 3 * n_proc batches in
+    """What `encode_batch` gives for each batch, in order, with at most 3 * n_proc batches in
     memory. No process starts where there is no batch.
     """
     first = list(itertools.islice(batches, 1))
@@ -111,7 +111,7 @@ def serve(tokenizer_of_json) -> None:
             for n, end in zip(size, ends, strict=True)
         ]
         try:
-            ids, counts = tokenizer._encode_marked(texts, [(int(k), True) for k in offset])
+            ids, counts = tokenizer.encode_marked(texts, [(int(k), True) for k in offset])
         except ValueError as error:
             send(sink, b"")
             send(sink, str(error).encode("utf-8", "backslashreplace"))

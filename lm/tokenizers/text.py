@@ -3,10 +3,13 @@
 encode_utf8("a")   # b"a";   encode_utf8("\\ud800") raises TextError
 """
 
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+import numpy as np
 
 BLOCK_LEN = 1 << 17  # characters encoded at a time: the arrays of a block stay in the cache
 
@@ -15,14 +18,18 @@ Batch = tuple[list[str], list[Mark]]
 
 
 class TextError(ValueError):
-    """Text that gets no ids: `what` with {offset}, which counts from the start of texts[index]."""
+    """Text that gets no ids. The message is `what`, in which {offset} stands for an offset in
+    texts[index] of a batch.
+    """
 
     def __init__(self, what: str, index: int, offset: int):
         super().__init__(what.replace("{offset}", str(offset)))
-        self.what, self.index, self.offset = what, index, offset
+        self.what = what
+        self.index = index
+        self.offset = offset
 
-    def moved(self, start: int) -> "TextError":
-        """The same error told of the text in which its own begins at `start`."""
+    def shifted(self, start: int) -> "TextError":
+        """This error for the text in which the one it counts from begins at offset `start`."""
         return TextError(self.what, 0, self.offset + start)
 
 
@@ -50,7 +57,9 @@ def encode_utf8(text: str, what: str = "the text") -> bytes:
 
 
 def encode_texts(texts: list[str], what: str = "the text") -> list[bytes]:
-    """`encode_utf8` for each text."""
+    """UTF-8 bytes of each text. Raises TextError at the first lone surrogate; `what` names the
+    text.
+    """
     raw = []
     for index, text in enumerate(texts):
         try:
@@ -71,9 +80,20 @@ def printable(text: str) -> str:
 
 
 def replace_surrogates(text: str, errors: str) -> str:
+    """The text with U+FFFD for each lone surrogate; `errors` must be "replace"."""
     if errors != "replace":
         raise ValueError(f"errors={errors} is not one of strict, replace")
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+@functools.cache
+def keep_pages() -> None:
+    """Let glibc keep the memory of one block's arrays for the next: call it before the first block.
+
+    glibc gives large pieces of memory back to the system and has their pages zeroed anew each time,
+    until a piece of that size was freed once.
+    """
+    np.empty(1 << 24, np.uint8)
 
 
 def blocks(documents: Iterable[str], safe_cut: Callable[[str, int], int]) -> Iterator[Batch]:
@@ -81,20 +101,25 @@ def blocks(documents: Iterable[str], safe_cut: Callable[[str, int], int]) -> Ite
 
     `safe_cut(text, at)` is the first place at or after `at` where a document may be cut.
     """
-    texts, marks, n_char = [], [], 0
+    texts: list[str] = []
+    marks: list[Mark] = []
+    n_char = 0
     for document in documents:
-        for offset, text, end in _parts(document, safe_cut):
+        for offset, text, ends in _parts(document, safe_cut):
             texts.append(text)
-            marks.append((offset, end))
+            marks.append((offset, ends))
             n_char += len(text) + 1
             if n_char >= BLOCK_LEN:
                 yield texts, marks
-                texts, marks, n_char = [], [], 0
+                texts = []
+                marks = []
+                n_char = 0
     if texts:
         yield texts, marks
 
 
 def _parts(document: str, safe_cut: Callable[[str, int], int]) -> Iterator[tuple[int, str, bool]]:
+    """Offset and text of each part of the document, and whether it is the last."""
     if not isinstance(document, str):
         raise ValueError(
             f"text must be a str, not {type(document).__name__}: decode bytes, or use encode_bytes"
@@ -106,4 +131,4 @@ def _parts(document: str, safe_cut: Callable[[str, int], int]) -> Iterator[tuple
             break
         yield done, document[done:cut], False
         done = cut
-    yield done, (document[done:] if done else document), True
+    yield done, document[done:], True

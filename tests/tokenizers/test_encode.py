@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm import tokenizers
-from lm.tokenizers import base, bpe, table
+from lm.tokenizers import base, bpe, stream, table
 from lm.tokenizers.merge import Merges
 from lm.tokenizers.text import BLOCK_LEN
 from tests.tokenizers import reference
@@ -139,7 +139,7 @@ def test_lines_without_spaces_stream_too(trained):
 
 
 def test_a_stream_that_cannot_be_cut_warns_before_memory_is_full(library_text, monkeypatch):
-    monkeypatch.setattr(base, "_MUCH_HELD", 100_000)
+    monkeypatch.setattr(stream, "WARN_LEN", 100_000)
     odd = tokenizers.train("bpe", library_text, vocab_size=300, pattern=r"\S+|\s+")
     with pytest.warns(UserWarning, match="characters are in memory"):
         assert list(odd.encode_iterable(library_text * 2)) == odd.encode(library_text[0] * 2)
@@ -253,7 +253,7 @@ def test_documents_come_back_in_order_one_array_each(any_tokenizer, library_text
 
 @pytest.mark.slow
 def test_two_processes_give_the_ids_of_one(trained, library_text, monkeypatch):
-    monkeypatch.setattr(base, "_N_HERE", 1)
+    monkeypatch.setattr(base, "N_LOCAL", 1)
     documents = [*library_text[0].split("\n"), "", library_text[0] * 5]
     one = [a.tolist() for a in trained.encode_documents(documents)]
     assert [a.tolist() for a in trained.encode_documents(iter(documents), n_proc=2)] == one
@@ -270,7 +270,7 @@ def test_a_short_text_starts_no_process(trained, library_text, monkeypatch):
 
 @pytest.mark.slow
 def test_an_iterator_left_early_ends_its_processes(trained, monkeypatch):
-    monkeypatch.setattr(base, "_N_HERE", 0)
+    monkeypatch.setattr(base, "N_LOCAL", 0)
     before = threading.active_count()
     results = trained.encode_documents(("word " * 200_000 for _ in range(50)), n_proc=2)
     next(results)
