@@ -4,12 +4,13 @@
     python -m lm.check import=my_models.mine --config-dir conf model=mine     # one of your own
     python -m lm.check run=latest                                             # what training did
 
-The promises of a model are in conformance.py, the findings about a run in doctor.py.
+The checks of a model are in conformance.py, the rules about a run in doctor.py.
 """
 
 import logging
 import sys
 import time
+from dataclasses import dataclass, field
 
 import torch
 from rich.console import Console
@@ -17,17 +18,33 @@ from rich.markup import escape
 
 from lm import config, data, metrics, pipeline
 from lm.check import conformance, doctor
-from lm.check.settings import CheckConfig
+from lm.check.bench import Bench
 from lm.config import Config
 from lm.evaluate import evaluate
 from lm.launch import cli, compose
 from lm.models.base import LanguageModel
 from lm.record.find import find_run
+from lm.settings import Settings, one_of, within
 from lm.system import device
 from lm.system.errors import ConfigError
 
 MARKS = {"ok": "green", "note": "cyan", "skipped": "dim", "look": "yellow", "failed": "bold red"}
 GRAMMAR_VOCAB = 512
+
+
+@dataclass
+class CheckConfig(Settings):
+    """python -m lm.check: can this model, or this run, be trusted? Exit code 1 if not.
+
+    model=NAME and other settings of lm.train check a model, run=DIR a training run.
+    """
+
+    run: str = ""  # a run directory, for the training doctor
+    checkpoint: str = "last"  # what training ended with; best, or a step
+    steps: int = within(600, 1)  # updates of the training on the grammar corpus
+    grammar: bool = True  # do that training: the only slow part
+    device: str = one_of("auto", "cpu", "cuda", "mps")
+    overrides: list[str] = field(default_factory=list)  # the settings of the model to check
 
 
 def command(cfg: CheckConfig) -> None:
@@ -44,63 +61,72 @@ def command(cfg: CheckConfig) -> None:
         sys.exit(1)
 
 
-def line(console: Console, name: str, verdict: str, detail: str) -> None:
+def print_line(console: Console, name: str, verdict: str, detail: str) -> None:
     console.print(f"[{MARKS[verdict]}]{verdict:<8}[/] {escape(name):<14} {escape(detail)}")
 
 
 def check_run(cfg: CheckConfig, console: Console) -> bool:
+    """Print the doctor's findings about a run; True if one says that it cannot be trusted."""
     run_path = find_run(cfg.run or "latest")
     console.print(f"run {escape(str(run_path))}, checkpoint {escape(cfg.checkpoint)}\n")
     findings = doctor.examine(run_path, cfg.checkpoint)
     for finding in findings:
-        line(console, finding.name, finding.verdict, finding.detail)
+        print_line(console, finding.name, finding.verdict, finding.detail)
         if finding.advice:
             console.print(f"{'':<24}[dim]{escape(finding.advice)}[/]")
     return any(finding.verdict == "failed" for finding in findings)
 
 
 def check_model(cfg: Config, settings: CheckConfig, console: Console) -> bool:
-    """Print the report of a model; True if it broke a promise."""
+    """Print the checks of a model; True if one failed."""
     where = device.device(settings.device)
     logging.getLogger().setLevel(logging.WARNING)
-    corpus = config.GrammarConfig()
-    tokenizer = config.BPEConfig(vocab_size=GRAMMAR_VOCAB)
-    prepared = pipeline.pack(
-        folder := pipeline.prepare_corpus(corpus), pipeline.prepare_tokenizer(tokenizer, folder)
-    )
-    V = prepared.tokenizer.vocab_size
-    bench = conformance.Bench(cfg, V, where, prepared.train)
-    size = bench.model().n_params()
+    corpus = pipeline.prepare_corpus(config.GrammarConfig())
+    tokenizer_cfg = config.BPEConfig(vocab_size=GRAMMAR_VOCAB)
+    tokenizer = pipeline.prepare_tokenizer(tokenizer_cfg, corpus)
+    prepared = pipeline.pack(corpus, tokenizer)
+    bench = Bench(cfg, tokenizer.vocab_size, where, prepared.train)
+    n_params = bench.model().n_params()
     console.print(
-        f"model {escape(cfg.model.name)}, {size:,} parameters at {V} tokens, on {where}\n"
+        f"model {escape(cfg.model.name)}, {n_params:,} parameters "
+        f"at {tokenizer.vocab_size} tokens, on {where}\n"
     )
-    bad = 0
+    n_failed = 0
     for name, verdict, detail in conformance.examine(bench):
-        line(console, name, verdict, detail)
-        bad += verdict == "failed"
-    if settings.grammar and not bad:
-        line(console, "grammar", *grammar(bench, prepared, settings.steps))
-    console.print(f"\n{bad} of {len(conformance.CHECKS)} checks failed" if bad else "\nall is well")
-    return bad > 0
+        print_line(console, name, verdict, detail)
+        if verdict == "failed":
+            n_failed += 1
+    if settings.grammar and not n_failed:
+        verdict, detail = check_grammar(bench, prepared, settings.steps)
+        print_line(console, "grammar", verdict, detail)
+    if n_failed:
+        console.print(f"\n{n_failed} of {len(conformance.CHECKS)} checks failed")
+    else:
+        console.print("\nall is well")
+    return n_failed > 0
 
 
-def grammar(bench: conformance.Bench, prepared: pipeline.Prepared, steps: int) -> tuple[str, str]:
-    """How near the model comes to the exact entropy of the grammar's sentences."""
+def check_grammar(bench: Bench, prepared: pipeline.Prepared, steps: int) -> tuple[str, str]:
+    """Verdict and detail: how near training comes to the exact entropy of the grammar's text.
+
+    A score well below the entropy is a failure: the model must have seen what it predicts.
+    """
     model = bench.model()
-    seconds = _train(bench, model, prepared, steps) if model.trainable else 0.0
-    lengths = prepared.tokenizer.token_lengths()
-    bpb = evaluate(model, prepared.val, lengths)["bpb"]
+    if model.trainable:
+        seconds = _train(bench, model, prepared, steps)
+        how = f"after {steps} steps ({seconds:.0f} s)"
+    else:
+        how = "from counts"
+    bpb = evaluate(model, prepared.val, prepared.tokenizer.token_lengths())["bpb"]
     floor = prepared.facts["floor_bpb"]
-    how = f"after {steps} steps ({seconds:.0f} s)" if model.trainable else "from counts"
     text = f"{bpb:.4f} bits a byte {how}, the exact floor is {floor:.4f}: {bpb - floor:.4f} above"
-    return ("ok" if bpb > floor - 0.02 else "failed"), text  # below it, something leaks
+    return ("ok" if bpb > floor - 0.02 else "failed"), text
 
 
-def _train(
-    bench: conformance.Bench, model: LanguageModel, prepared: pipeline.Prepared, steps: int
-) -> float:
+def _train(bench: Bench, model: LanguageModel, prepared: pipeline.Prepared, steps: int) -> float:
     """Train on the grammar with the configuration's optimizer and schedule; seconds it took."""
-    cfg, start = bench.cfg, time.perf_counter()
+    cfg = bench.cfg
+    start = time.perf_counter()
     optimizers = cfg.optimizer.build(model)
     batches = data.Batches(prepared.train, cfg.train.batch_size, model.context_len, cfg.seed)
     model.train()
