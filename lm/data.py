@@ -7,9 +7,9 @@ DataLoader(batches, batch_size=None, sampler=range(100), num_workers=2)     # th
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ import torch
 from lm.metrics import IGNORE
 from lm.system import failpoint, files, seeds
 from lm.system.errors import DamagedError
+from lm.tokenizers import Tokenizer
 
 RECORD = "tokens.json"
 COUNTS = {"n_tokens": int, "n_bytes": int}
@@ -26,48 +27,56 @@ RESIDENT = 1 << 30  # bytes of a GPU's memory that the training tokens may take
 CHUNK = 1 << 22  # ids held in memory while packing or checking
 
 
-def pack(folder: Path, split: str, documents: Iterable[str], tokenizer: Any, ends: bool) -> dict:
-    """Write the ids of all documents to folder/SPLIT.bin; return their counts.
+def pack(
+    folder: Path, split: str, documents: Iterable[str], tokenizer: Tokenizer, ends: bool
+) -> dict[str, int]:
+    """Write the ids of all documents to folder/SPLIT.bin; return n_tokens, n_bytes, n_documents.
 
     The end-of-document token stands between documents. With `ends` it also stands before the
     first and after the last, as the split then holds whole documents; a part cut out of a text
     has neither.
     """
-    number = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-    eot = np.array([tokenizer.eot_id], dtype=number)
-    n_tokens = n_bytes = n_documents = 0
-    lengths = tokenizer.token_lengths()
+    dtype = id_dtype(tokenizer)
+    eot = np.array([tokenizer.eot_id], dtype=dtype)
+    token_bytes = tokenizer.token_lengths()  # (V,)
+    counts = {"n_tokens": 0, "n_bytes": 0, "n_documents": 0}
     with open(folder / f"{split}.bin", "wb") as file:
-        pending: list[np.ndarray] = [eot] if ends else []
-        size = len(pending)
 
-        def flush() -> None:
-            nonlocal n_tokens, n_bytes, size
+        def write(pending: list[np.ndarray]) -> None:
             ids = np.concatenate(pending) if pending else eot[:0]
-            n_tokens, n_bytes, size = n_tokens + len(ids), n_bytes + int(lengths[ids].sum()), 0
+            counts["n_tokens"] += len(ids)
+            counts["n_bytes"] += int(token_bytes[ids].sum())
             # Not tofile, whose error does not say that the disk is full.
             file.write(ids.astype(ids.dtype.newbyteorder("<"), copy=False).data)
-            pending.clear()
 
+        pending = [eot] if ends else []
+        n_pending = len(pending)
         for ids in tokenizer.encode_documents(documents):
-            if n_documents and not ends:
+            if counts["n_documents"] and not ends:
                 pending.append(eot)
-            pending.append(ids.astype(number))
+            pending.append(ids.astype(dtype))
             if ends:
                 pending.append(eot)
-            n_documents += 1
-            size += len(ids) + 1
-            if size > CHUNK:
-                flush()
+            counts["n_documents"] += 1
+            n_pending += len(ids) + 1
+            if n_pending > CHUNK:
+                write(pending)
+                pending = []
+                n_pending = 0
             failpoint.hit("cache.mid")
-        flush()
-    return {"n_tokens": n_tokens, "n_bytes": n_bytes, "n_documents": n_documents}
+        write(pending)
+    return counts
 
 
-def write_record(folder: Path, tokenizer: Any, corpus: str, splits: dict[str, dict]) -> None:
-    """Write what the token files mean: number type, vocabulary, origin, counts."""
+def id_dtype(tokenizer: Tokenizer) -> np.dtype:
+    """The smallest type that holds every id: uint16 up to a vocabulary of 65,536, else uint32."""
+    return np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
+
+
+def write_record(folder: Path, tokenizer: Tokenizer, corpus: str, splits: dict[str, dict]) -> None:
+    """Write what the token files mean: dtype, vocabulary, origin, counts."""
     record = {
-        "dtype": "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32",
+        "dtype": str(id_dtype(tokenizer)),
         "vocab_size": tokenizer.vocab_size,
         "tokenizer": tokenizer.fingerprint,
         "corpus": corpus,
@@ -90,7 +99,7 @@ def load(folder: Path, split: str) -> np.ndarray:
     return np.memmap(path, dtype=number, mode="r", shape=(n,))
 
 
-def check(folder: Path, tokenizer: Any) -> None:
+def check(folder: Path, tokenizer: Tokenizer) -> None:
     """Raise DamagedError unless these are tokens of this tokenizer, every id below vocab_size."""
     record = files.read_json(folder / RECORD, FORM)
     for name, mine in (("tokenizer", tokenizer.fingerprint), ("vocab_size", tokenizer.vocab_size)):
@@ -129,42 +138,50 @@ class Batches(torch.utils.data.Dataset):
                 f"the training text has {len(ids)} tokens, and one window needs "
                 f"{context_len + 1}: lower model.context_len or give more text"
             )
-        self.ids, self.batch_size, self.context_len, self.seed = ids, batch_size, context_len, seed
-        self.rank, self.n_proc = rank, n_proc
-        self.tokens = batch_size * context_len  # a batch has, over all processes
+        self.ids = ids
+        self.batch_size = batch_size
+        self.context_len = context_len
+        self.seed = seed
+        self.rank = rank
+        self.n_proc = n_proc
+        self.tokens = batch_size * context_len  # in a batch, over all processes
         self.n_windows = max(1, (len(ids) - context_len) // context_len)
         self.n_starts = min(context_len, len(ids) - self.n_windows * context_len)
-        self.where = torch.device("cpu")
-        self.there: torch.Tensor | None = None  # all ids, in the memory of `where`
-        self._epoch: tuple[int, np.ndarray] | None = None  # the last order made, to save remaking
+        self.device = torch.device("cpu")
+        self.resident_ids: torch.Tensor | None = None  # all ids, in the memory of a GPU
+        self._cached_epoch = -1  # the epoch whose order is kept, to save making it again
+        self._cached_order = np.zeros(0, dtype=np.int64)
 
     def __len__(self) -> int:
-        return -(-self.n_windows // self.batch_size)
+        return math.ceil(self.n_windows / self.batch_size)
 
-    def to(self, where: torch.device, resident: int = RESIDENT) -> "Batches":
-        """Hand out batches in the memory of a GPU. Ids that take up to `resident` bytes there move
-        as a whole, and of a batch only the starts of its windows are sent."""
-        self.where = where
-        if where.type != "cpu" and 4 * len(self.ids) <= resident:
-            self.there = torch.from_numpy(self.ids.astype(np.int32)).to(where)
+    def to(self, device: torch.device, resident: int = RESIDENT) -> "Batches":
+        """Hand out batches in the memory of a device.
+
+        Ids that take up to `resident` bytes on a GPU move there as a whole, and of a batch only
+        the starts of its windows are sent.
+        """
+        self.device = device
+        if device.type != "cpu" and 4 * len(self.ids) <= resident:
+            self.resident_ids = torch.from_numpy(self.ids.astype(np.int32)).to(device)
         return self
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets of a step, both (B, T) int64; any step >= 0, in any order."""
         starts = self.starts(step)[:, None]
-        if self.there is not None:
-            span = torch.arange(self.context_len + 1, device=self.where)
-            block = self.there[self._send(starts) + span].long()  # (B, T + 1)
+        if self.resident_ids is not None:
+            offsets = torch.arange(self.context_len + 1, device=self.device)
+            block = self.resident_ids[self._send(starts) + offsets].long()  # (B, T + 1)
         else:
-            windows = starts + np.arange(self.context_len + 1)
-            block = self._send(self.ids[windows].astype(np.int64))
+            places = starts + np.arange(self.context_len + 1)
+            block = self._send(self.ids[places].astype(np.int64))  # (B, T + 1)
         return block[:, :-1], block[:, 1:]
 
     def _send(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)
-        if self.where.type != "cuda":
-            return tensor.to(self.where)
-        return tensor.pin_memory().to(self.where, non_blocking=True)  # it need not wait for the GPU
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)  # it need not wait for it
 
     def starts(self, step: int) -> np.ndarray:
         """Where this process's windows of a step begin, (B,)."""
@@ -172,15 +189,16 @@ class Batches(torch.utils.data.Dataset):
             raise IndexError(f"step {step} is negative")
         rows = np.arange(self.rank, self.batch_size, self.n_proc)
         visits = step * self.batch_size + rows
-        return np.array([self._order(v // self.n_windows)[v % self.n_windows] for v in visits])
+        return np.array([self._order(int(v) // self.n_windows)[v % self.n_windows] for v in visits])
 
     def _order(self, epoch: int) -> np.ndarray:
-        if self._epoch is None or self._epoch[0] != epoch:
+        """Where the windows of an epoch begin, in the order of their visits, (n_windows,)."""
+        if epoch != self._cached_epoch:
             random = np.random.default_rng(seeds.seed(self.seed, "batches", epoch))
-            start = random.integers(self.n_starts)
-            order = random.permutation(self.n_windows) * self.context_len + start
-            self._epoch = (int(epoch), order)
-        return self._epoch[1]
+            first = random.integers(self.n_starts)
+            self._cached_order = random.permutation(self.n_windows) * self.context_len + first
+            self._cached_epoch = epoch
+        return self._cached_order
 
 
 def windows(
@@ -193,13 +211,15 @@ def windows(
     Yields inputs and targets (B, T); a target that another window scores, or behind the end of
     the text, is IGNORE.
     """
-    n, stride = len(ids) - 1, stride or context_len
-    rest = max(0, n - context_len)  # targets behind the first window
+    n_targets = len(ids) - 1
+    stride = stride or context_len
+    rest = max(0, n_targets - context_len)  # targets behind the first window
     starts = np.arange(0, rest + stride, stride) if rest else np.zeros(1, dtype=np.int64)
-    for low in range(0, len(starts), batch_size):
-        places = starts[low : low + batch_size, None] + np.arange(context_len)  # (B, T)
-        x = torch.from_numpy(ids[np.minimum(places, n)].astype(np.int64))
-        y = torch.from_numpy(ids[np.minimum(places + 1, n)].astype(np.int64))
-        old = (np.arange(context_len) < context_len - stride) & (places[:, :1] > 0)
-        y[torch.from_numpy(old | (places >= n))] = IGNORE
+    for row in range(0, len(starts), batch_size):
+        places = starts[row : row + batch_size, None] + np.arange(context_len)  # (B, T)
+        x = torch.from_numpy(ids[np.minimum(places, n_targets)].astype(np.int64))
+        y = torch.from_numpy(ids[np.minimum(places + 1, n_targets)].astype(np.int64))
+        is_context = np.arange(context_len) < context_len - stride  # but in the first window
+        scored_before = is_context & (places[:, :1] > 0)
+        y[torch.from_numpy(scored_before | (places >= n_targets))] = IGNORE
         yield x, y

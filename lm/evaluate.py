@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,8 @@ from lm.launch import cli
 from lm.models.base import LanguageModel
 from lm.record.run import Run
 from lm.settings import Settings, one_of
-from lm.system import device, failpoint, onednn, ranks, signals
+from lm.system import device as devices
+from lm.system import failpoint, onednn, ranks, signals
 
 Pass = tuple[torch.Tensor, torch.Tensor]  # inputs and targets (B, T)
 TOKENS = 1 << 12  # at most in one forward pass: what it holds then fits a CPU's cache
@@ -42,7 +42,7 @@ def evaluate(
     model: LanguageModel,
     ids: np.ndarray,
     lengths: np.ndarray,
-    number: torch.dtype = torch.float32,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, float]:
     """Score every token of `ids` (n,) but the first; the training stream is left untouched.
 
@@ -52,22 +52,27 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    where = model.device
-    home = torch.device("cpu") if where.type == "mps" else where  # which knows no float64
-    n_bytes_of = torch.from_numpy(lengths).to(home)
-    rows = _rows(model)
+    device = model.device
+    sum_device = device
+    if device.type == "mps":  # which has no float64
+        sum_device = torch.device("cpu")
+    n_bytes_of = torch.from_numpy(lengths).to(sum_device)
+    rows = _rows_per_pass(model)
     # Nats of all, nats of text, tokens, bytes; of several processes each scores its share.
-    sums = torch.zeros(4, dtype=torch.float64, device=home)
+    sums = torch.zeros(4, dtype=torch.float64, device=sum_device)
     passes = data.windows(ids, rows, model.context_len)
-    for x, y in _shares(passes, ranks.rank(), ranks.n_proc()):
+    for x, y in _share_of_rank(passes, ranks.rank(), ranks.n_proc()):
         signals.poll()
         failpoint.hit("eval.mid")
-        x, y = x.to(where), y.to(where)
-        with device.autocast(where, number), onednn.products(model, x, number):
+        x = x.to(device)
+        y = y.to(device)
+        with devices.autocast(device, dtype), onednn.products(model, x, dtype):
             logits = model(x)
-        nats, y = metrics.nats(logits, y).to(home).double(), y.to(home)  # (B, T)
-        size = n_bytes_of[y.clamp(min=0)] * (y != metrics.IGNORE)
-        counts = (y != metrics.IGNORE).sum(), size.sum()
+        nats = metrics.nats(logits, y).to(sum_device).double()  # (B, T)
+        y = y.to(sum_device)
+        counted = y != metrics.IGNORE
+        size = n_bytes_of[y.clamp(min=0)] * counted
+        counts = (counted.sum(), size.sum())
         # Not nats[size > 0]: a GPU would be waited for, to know how many these are.
         sums += torch.stack([nats.sum(), torch.where(size > 0, nats, 0.0).sum(), *counts])
     model.train(was_training)
@@ -88,24 +93,29 @@ def token_nats(
 ) -> np.ndarray:
     """-ln p of every token but the first, at each temperature (k, n - 1), in `data.windows`."""
     parts = []
-    for x, y in data.windows(ids, _rows(model), model.context_len, stride):
+    for x, y in data.windows(ids, _rows_per_pass(model), model.context_len, stride):
         signals.poll()
-        x, y = x.to(model.device), y.to(model.device)
+        x = x.to(model.device)
+        y = y.to(model.device)
         with onednn.products(model, x, torch.float32):
-            logits, scored = model(x), y.flatten() != metrics.IGNORE
+            logits = model(x)
+        scored = y.flatten() != metrics.IGNORE
         nats = [metrics.nats(logits / t, y).flatten()[scored] for t in temperatures]
         parts.append(torch.stack(nats).cpu().double().numpy())
     return np.concatenate(parts, axis=1) if parts else np.empty((len(temperatures), 0))
 
 
-def _rows(model: LanguageModel) -> int:
+def _rows_per_pass(model: LanguageModel) -> int:
     """Windows in one forward pass."""
     return max(1, min(TOKENS, LOGITS // model.vocab_size) // model.context_len)
 
 
-def _shares(passes: Iterator[Pass], rank: int, n_proc: int) -> Iterator[Pass]:
-    """Every n_proc-th pass. Where the last round has too few, one without targets: all processes
-    make as many, as through a divided model they go together."""
+def _share_of_rank(passes: Iterator[Pass], rank: int, n_proc: int) -> Iterator[Pass]:
+    """Every n_proc-th pass, beginning with number `rank`.
+
+    All processes make as many passes, as through a sharded model they go together: where the last
+    round has too few, a pass without targets takes the place.
+    """
     for turn in itertools.zip_longest(*[passes] * n_proc):
         x, y = turn[0]
         yield turn[rank] or (x, torch.full_like(y, metrics.IGNORE))
@@ -117,7 +127,9 @@ def corpus_config(word: str, own: config.CorpusConfig) -> config.CorpusConfig:
         return own
     known = config.options("corpus")
     if word in known and word != "files":
-        return known[word]()
+        chosen = known[word]()
+        assert isinstance(chosen, config.CorpusConfig)
+        return chosen
     if not Path(word).exists() and not any(c in word for c in "*?["):
         raise ValueError(
             f"corpus={word} is neither a corpus ({', '.join(known)}) nor a file that exists"
@@ -127,11 +139,10 @@ def corpus_config(word: str, own: config.CorpusConfig) -> config.CorpusConfig:
 
 def command(cfg: EvaluateConfig) -> None:
     run = Run.open(cfg.run)
-    where = device.device(cfg.device)
-    model = run.model(cfg.checkpoint).to(where)
+    model = run.model(cfg.checkpoint).to(devices.device(cfg.device))
     corpus = pipeline.prepare_corpus(corpus_config(cfg.corpus, run.cfg.corpus))
     prepared = pipeline.pack(corpus, run.tokenizer)
-    ids: Any = prepared.val if cfg.split == "val" else prepared.train
+    ids = prepared.val if cfg.split == "val" else prepared.train
     result = evaluate(model, ids, run.tokenizer.token_lengths())
     print(f"run         {run.path}  ({run.cfg.model.name}, checkpoint {cfg.checkpoint})")
     size = f"{result['tokens']:,} tokens, {result['bytes']:,} bytes"

@@ -9,17 +9,16 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
-from lm import guard
 from lm.evaluate import evaluate
 from lm.generate import generate_text
-from lm.record import checkpoint
+from lm.optim.schedule import set_rates
+from lm.record import checkpoint, guard
 from lm.record.state import TrainState
 from lm.record.tracker import Tracker
 from lm.setup import TrainingRun
 from lm.system import device as devices
 from lm.system import ranks, signals
 from lm.system.errors import NonFiniteError, OutOfMemoryError, StorageError
-from lm.update import set_rates
 
 log = logging.getLogger(__name__)
 Report = Callable[[int, float], None]  # is told the step and val/bpb of an evaluation

@@ -19,7 +19,7 @@ from lm.data import Batches
 from lm.generate import readable
 from lm.models.base import LanguageModel
 from lm.record import checkpoint, origin
-from lm.record.state import TrainState
+from lm.record.state import Budget, TrainState
 from lm.system import device as devices
 from lm.system import ranks, seeds
 from lm.system.errors import ConfigError, StorageError
@@ -28,22 +28,6 @@ from lm.update import UnreadLosses, Update, should_compile
 
 log = logging.getLogger(__name__)
 CPU_FLOPS_PER_SECOND = 2e11  # of a small CPU: what a budget in seconds is taken to be worth
-
-
-@dataclass
-class Budget:
-    """How long a run lasts: so many steps, or seconds of training if `seconds` is above 0."""
-
-    steps: int
-    seconds: float = 0.0
-
-    def progress(self, state: TrainState) -> float:
-        """The share of the run that is done, from 0 to 1: what schedules are a function of."""
-        if self.seconds:
-            return min(1.0, state.seconds / self.seconds)
-        if not self.steps:
-            return 1.0
-        return state.step / self.steps
 
 
 @dataclass

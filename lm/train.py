@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from lm.config import Config
 from lm.launch import jobs, main
+from lm.launch.parallel import how_to_go_on, join_torchrun, start_processes
 from lm.sweep import tuner
 from lm.system import signals, store
-from lm.system.errors import LostRankError
 from lm.system.processes import import_words, launch_rank, started_by_torchrun
 
 if TYPE_CHECKING:
@@ -32,25 +32,32 @@ def run(job: jobs.Job) -> float:
     """Do one job in its directory and return its best val/bpb, which sweeps minimise."""
     try:
         if launch_rank() > 0:
-            return _join_torchrun(job, None)
+            return join_torchrun(job, None, train_job)
         with store.locked(job.out), jobs.whole_or_absent(job):
             jobs.claim(job)
             score = jobs.finished(job)  # such as an arm of a sweep named again
             if started_by_torchrun():
-                return _join_torchrun(job, score)
+                return join_torchrun(job, score, train_job)
             if score is not None:
                 return score
             if job.cfg.train.n_proc > 1:
-                return _start_processes(job)
-            return _train_job(job)
+                return start_processes(job, train_job)
+            return train_job(job)
     except signals.Stopped as stop:
         if launch_rank() == 0:
-            hint = _how_to_go_on(job)
+            hint = how_to_go_on(job)
             if job.sweep:
                 hint = f"the same command with hydra.sweep.dir={job.sweep} goes on"
             with contextlib.suppress(OSError):  # the terminal may be gone
                 print(f"stopped by {stop.name}: {hint}", file=sys.stderr)
         raise
+
+
+def train_job(job: jobs.Job) -> float:
+    """Train the job in this process, which may be one of several that share its batches."""
+    with signals.handled():
+        report = tuner.reporter(job.sweep, job.out)
+        return train(job.cfg, job.out, job.group, report)["best_val_bpb"]
 
 
 def train(
@@ -104,55 +111,6 @@ def _initial_weights(cfg: Config) -> Callable[["LanguageModel"], None] | None:
     from lm.huggingface import weights as hf_weights
 
     return lambda model: hf_weights.load(Path(cfg.init_from), model)
-
-
-# ------------------------------------------------------------------------- in which process
-
-
-def _train_job(job: jobs.Job) -> float:
-    """Train the job in this process, which may be one of several that share its batches."""
-    with signals.handled():
-        report = tuner.reporter(job.sweep, job.out)
-        return train(job.cfg, job.out, job.group, report)["best_val_bpb"]
-
-
-def _start_processes(job: jobs.Job) -> float:
-    """Train the job in train.n_proc processes, started by torch's elastic launcher."""
-    from lm.launch import processes
-
-    try:
-        return processes.spawn(_train_as_one_of_several, job.cfg.train, job)
-    except LostRankError as error:
-        raise LostRankError(f"{error}; {_how_to_go_on(job)} from the last checkpoint") from None
-
-
-def _train_as_one_of_several(job: jobs.Job) -> float:
-    if launch_rank() == 0:
-        main.log_to(job.out)
-    return _train_job(job)
-
-
-def _join_torchrun(job: jobs.Job, score: float | None) -> float:
-    """Train the job as one of torchrun's processes; rank 0 tells the others its directory."""
-    from lm.system import ranks
-
-    try:
-        with ranks.joined(job.cfg.train.device, job.cfg.train.dist_timeout):
-            job.out, score = ranks.on_rank_0(lambda: (job.out, score))
-            if score is not None:
-                return score
-            return _train_job(job)
-    except RuntimeError as error:
-        if not ranks.is_loss(error):
-            raise
-        raise LostRankError(
-            f"another process of the run, maybe on another machine, was lost or did not answer "
-            f"({str(error).splitlines()[0]}); {_how_to_go_on(job)} from the last checkpoint"
-        ) from None
-
-
-def _how_to_go_on(job: jobs.Job) -> str:
-    return f"python -m lm.train {import_words()}resume={job.out} goes on"
 
 
 if __name__ == "__main__":

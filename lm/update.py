@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from lm import metrics
 from lm.config import Config
 from lm.data import Batches
 from lm.models.base import LanguageModel
+from lm.optim.groups import skips_by_itself
 from lm.system import device as devices
 from lm.system import failpoint, onednn, ranks, seeds, signals
 
@@ -183,7 +185,7 @@ class Update:
         }
         try:
             # Not dynamic, as all batches are alike.
-            self.loss = torch.compile(plain, dynamic=False, options=options)
+            self.loss = cast(nn.Module, torch.compile(plain, dynamic=False, options=options))
             self.gradients(*self.batches[0])
         except Exception as error:  # the compiler's own, and whatever its tools raise
             if devices.out_of_memory(error):  # the first step tells of it, or goes on in parts
@@ -226,11 +228,6 @@ class UnreadLosses:
         self.steps = []
 
 
-def skips_by_itself(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the optimizer's step changes nothing where its attribute `found_inf` is 1."""
-    return getattr(optimizer, "reads_found_inf", False)
-
-
 def should_compile(word: str, device: torch.device, flops: float) -> bool:
     """Whether a run of so many operations is compiled under train.compile=`word`.
 
@@ -240,19 +237,6 @@ def should_compile(word: str, device: torch.device, flops: float) -> bool:
     if word != "auto":
         return word != "off"
     return device.type == "cuda" or (device.type == "cpu" and flops >= WORTH_COMPILING)
-
-
-def set_rates(optimizers: list[torch.optim.Optimizer], scale: float) -> dict[str, float]:
-    """Give every parameter group its rate for this step; return them by name, for the log."""
-    rates = {}
-    for i, optimizer in enumerate(optimizers):
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * scale
-        name = "optim/lr"
-        if i > 0:
-            name = f"optim/lr_{type(optimizer).__name__.lower()}"
-        rates[name] = optimizer.param_groups[0]["lr"]
-    return rates
 
 
 def _first_line(error: Exception) -> str:

@@ -127,13 +127,16 @@ def test_a_dataloader_with_workers_yields_the_same_batches():
 
 def test_batches_cut_from_ids_on_the_device_are_the_same():
     here, there = (data.Batches(np.arange(2000, dtype=np.uint16), 4, 16, seed=3) for _ in range(2))
-    there.there = torch.from_numpy(there.ids.astype(np.int32))  # what `to` does for a GPU
+    there.resident_ids = torch.from_numpy(there.ids.astype(np.int32))  # what `to` does for a GPU
     for step in range(40):
         for a, b in zip(here[step], there[step], strict=True):
             assert torch.equal(a, b) and a.dtype == b.dtype == torch.int64
-    assert here.to(torch.device("meta"))[0][0].is_meta and here.there is not None
-    assert here.to(torch.device("meta"), resident=7999).there is not None
-    assert data.Batches(here.ids, 4, 16, 0).to(torch.device("meta"), resident=7999).there is None
+    assert here.to(torch.device("meta"))[0][0].is_meta and here.resident_ids is not None
+    assert here.to(torch.device("meta"), resident=7999).resident_ids is not None
+    assert (
+        data.Batches(here.ids, 4, 16, 0).to(torch.device("meta"), resident=7999).resident_ids
+        is None
+    )
 
 
 def test_a_text_shorter_than_a_window_is_refused_with_the_way_out():

@@ -6,8 +6,8 @@ import subprocess
 import pytest
 import torch
 
-from lm import baselines, guard, metrics, train, update
-from lm.record import checkpoint, origin
+from lm import baselines, metrics, train, update
+from lm.record import checkpoint, guard, origin
 from lm.system import failpoint
 from lm.system.errors import NonFiniteError, OutOfMemoryError
 from lm.system.tensors import load_tensors

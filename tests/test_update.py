@@ -231,3 +231,31 @@ def test_a_batch_too_large_to_compile_is_left_to_the_first_step(make, monkeypatc
     assert made.loss is not plain and all(p.grad is None for p in made.model.parameters())
     made.micro_batch = 4
     assert torch.isfinite(made(0)).all()
+
+
+class Plain(torch.optim.SGD):
+    """An optimizer of somebody's own, which knows nothing of `found_inf`."""
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_an_optimizer_that_cannot_skip_waits_for_the_numbers_of_its_step(device, make):
+    """With `ahead` its step began on a GPU before anybody knew that the gradient was non-finite."""
+    made = make()
+
+    def ahead(optimizers):
+        parts = (made.model, optimizers, made.batches, made.cfg, torch.device(device))
+        return update.Update(*parts, torch.float32).ahead
+
+    own = Plain(made.model.parameters(), lr=0.1)
+    assert not ahead([own])
+    assert not ahead([*made.optimizers, own])
+    assert ahead(made.optimizers) == (device == "cuda")
+
+
+def test_an_optimizer_of_ones_own_takes_no_step_with_a_non_finite_gradient(make, monkeypatch):
+    made = make()
+    made.optimizers = [Plain(made.model.parameters(), lr=0.1)]
+    before = copy.deepcopy(made.model.state_dict())
+    monkeypatch.setattr(failpoint, "_active", failpoint._parse("train.grad=nan@0"))
+    assert not math.isfinite(sum(made(0)))
+    torch.testing.assert_close(made.model.state_dict(), before, rtol=0, atol=0)

@@ -5,6 +5,8 @@ scale = cfg.schedule.build(0.5)          # halfway; the rate is base_lr * scale
 
 import math
 
+import torch
+
 from lm.config import CosineConfig, RangeConfig, ScheduleConfig, WSDConfig
 
 
@@ -39,3 +41,16 @@ def wsd(cfg: WSDConfig, progress: float) -> float:
 def rising(cfg: RangeConfig, progress: float) -> float:
     """Up from `cfg.first` to 1 by equal factors (Smith 2017, https://arxiv.org/abs/1506.01186)."""
     return cfg.first ** (1.0 - progress)
+
+
+def set_rates(optimizers: list[torch.optim.Optimizer], scale: float) -> dict[str, float]:
+    """Give every parameter group its rate for this step; return them by name, for the log."""
+    rates = {}
+    for i, optimizer in enumerate(optimizers):
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * scale
+        name = "optim/lr"
+        if i > 0:
+            name = f"optim/lr_{type(optimizer).__name__.lower()}"
+        rates[name] = optimizer.param_groups[0]["lr"]
+    return rates

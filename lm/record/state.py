@@ -1,4 +1,4 @@
-"""Where a run stands: what a checkpoint holds besides weights and optimizer."""
+"""Where a run stands, which a checkpoint holds besides weights and optimizer; and its budget."""
 
 from dataclasses import dataclass, field
 
@@ -20,3 +20,19 @@ class TrainState:
     micro_batch: int = 0  # windows per forward pass that train.micro_batch=auto found; 0: all
     skipped_batches: int = 0  # the batch of a step is number step + skipped_batches
     good_step: int = -1  # newest scheduled checkpoint: where a rollback returns to
+
+
+@dataclass
+class Budget:
+    """How long a run lasts: so many steps, or seconds of training if `seconds` is above 0."""
+
+    steps: int
+    seconds: float = 0.0
+
+    def progress(self, state: TrainState) -> float:
+        """The share of the run that is done, from 0 to 1: what schedules are a function of."""
+        if self.seconds:
+            return min(1.0, state.seconds / self.seconds)
+        if not self.steps:
+            return 1.0
+        return state.step / self.steps

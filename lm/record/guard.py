@@ -1,4 +1,4 @@
-"""Bad numbers: steps that are left out, losses that stand out, and when to give up.
+"""Judge the loss of each step: skipped steps, spikes, and when to give up.
 
 row = guard.judge(state, step, loss, norm, cfg.train)     # what to log at once
 """
@@ -12,7 +12,7 @@ from lm.record.state import TrainState
 from lm.system.errors import NonFiniteError
 
 log = logging.getLogger(__name__)
-ENOUGH = 20  # losses before one can stand out among them
+MIN_LOSSES = 20  # before one can stand out among them
 
 
 def judge(
@@ -20,16 +20,16 @@ def judge(
 ) -> dict[str, float]:
     """Count one step's loss and gradient norm in `state`; return what is to be logged of it.
 
-    A step whose numbers are not finite has changed no weight. More than cfg.skip of them in a
-    row raise NonFiniteError.
+    A step with a non-finite number has changed no weight and is skipped. More than cfg.skip of
+    them in a row raise NonFiniteError.
     """
     if not math.isfinite(loss + norm):
         state.skipped += 1
         state.bad_in_a_row += 1
-        told = f"step {step}: the loss is {loss} and the gradient norm {norm}"
+        what = f"step {step}: the loss is {loss} and the gradient norm {norm}"
         if state.bad_in_a_row > cfg.skip:
-            raise NonFiniteError(f"{told}, the {state.bad_in_a_row}. such step in a row")
-        log.warning(f"{told}; this step is left out ({state.skipped} so far)")
+            raise NonFiniteError(f"{what}, the {state.bad_in_a_row}. such step in a row")
+        log.warning(f"{what}; this step is skipped ({state.skipped} so far)")
         return {"train/skipped": state.skipped}
     state.bad_in_a_row = 0
     state.losses.append(loss)
@@ -44,12 +44,12 @@ def judge(
 def spike(recent: list[float], loss: float) -> float:
     """How many deviations `loss` lies above the median of the losses before it.
 
-    A deviation is 1.4826 times the median distance from the median, which for normal numbers is
-    the standard one, but which single large losses do not move. It counts as 1 % of the loss at
-    least, so that a run that has settled is not all spikes.
+    A deviation is 1.4826 times the median distance from the median: for normally distributed
+    losses that is the standard deviation, and single large losses do not move it. It counts as
+    1 % of the loss at least, so that not every step of a settled run is a spike.
     """
-    if len(recent) < ENOUGH:
+    if len(recent) < MIN_LOSSES:
         return 0.0
-    middle = statistics.median(recent)
-    deviation = 1.4826 * statistics.median(abs(x - middle) for x in recent)
-    return (loss - middle) / max(deviation, 0.01 * middle, 1e-9)
+    median = statistics.median(recent)
+    deviation = 1.4826 * statistics.median(abs(x - median) for x in recent)
+    return (loss - median) / max(deviation, 0.01 * median, 1e-9)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm import guard
 from lm.config import TrainConfig
+from lm.record import guard
 from lm.record.state import TrainState
 from lm.system.errors import NonFiniteError
 

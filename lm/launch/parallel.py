@@ -1,0 +1,60 @@
+"""One job in several processes: started here for train.n_proc, or joined as one of torchrun's.
+
+score = parallel.start_processes(job, train_job)
+"""
+
+from collections.abc import Callable
+
+from lm.launch.jobs import Job
+from lm.launch.main import log_to
+from lm.system.errors import LostRankError
+from lm.system.processes import import_words, launch_rank
+
+Work = Callable[[Job], float]  # trains a job in this process; returns its score
+
+
+def start_processes(job: Job, work: Work) -> float:
+    """The score of a job that train.n_proc processes of this machine work on together.
+
+    torch's elastic launcher starts them. Raises LostRankError if one was killed or is silent.
+    """
+    from lm.launch import processes
+
+    try:
+        return processes.spawn(_work_with_log, job.cfg.train, job, work)
+    except LostRankError as error:
+        raise LostRankError(f"{error}; {how_to_go_on(job)} from the last checkpoint") from None
+
+
+def _work_with_log(job: Job, work: Work) -> float:
+    if launch_rank() == 0:
+        log_to(job.out)
+    return work(job)
+
+
+def join_torchrun(job: Job, score: float | None, work: Work) -> float:
+    """The score of a job on which this process works as one of those that torchrun started.
+
+    Rank 0 tells the others the job's directory, and its score if that is known already. Raises
+    LostRankError if another process was lost.
+    """
+    from lm.system import ranks
+
+    try:
+        with ranks.joined(job.cfg.train.device, job.cfg.train.dist_timeout):
+            job.out, score = ranks.on_rank_0(lambda: (job.out, score))
+            if score is not None:
+                return score
+            return work(job)
+    except RuntimeError as error:
+        if not ranks.is_loss(error):
+            raise
+        raise LostRankError(
+            f"another process of the run, maybe on another machine, was lost or did not answer "
+            f"({str(error).splitlines()[0]}); {how_to_go_on(job)} from the last checkpoint"
+        ) from None
+
+
+def how_to_go_on(job: Job) -> str:
+    """The command that continues a run, for messages."""
+    return f"python -m lm.train {import_words()}resume={job.out} goes on"
