@@ -35,6 +35,8 @@ test-faults: $(VENV)/ready-test  ## the slow ones: kills, signals, full disks, h
 lint: $(VENV)/ready-test  ## style, types, and the order of imports
 	$(BIN)/ruff check lm tests experiments
 	$(BIN)/ruff format --check lm tests experiments
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-logo
 
 sweep: setup  ## a small sweep: two models, two learning rates
 	$(BIN)/python -m lm.train -m model=bigram,transformer optimizer.lr=1e-3,3e-3 train.steps=200 $(ARGS)
