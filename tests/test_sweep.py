@@ -26,14 +26,13 @@ from tests.helpers import TINY_TRANSFORMER
 from tests.test_track import inspected, offline_runs
 
 
-def result(value, *overrides, arm="0", status="ok", error=None):
-    return {
-        "arm": arm,
-        "overrides": list(overrides),
-        "status": status,
-        "value": value,
-        "error": error,
-    }
+def results(*arms: tuple) -> dict[str, ranking.ArmResult]:
+    """results((1.0, "a=1"), (None, "a=2")): arms 0 and 1 of a sweep, the second one failed."""
+    made = {}
+    for number, (value, *words) in enumerate(arms):
+        status = "failed" if value is None else "ok"
+        made[str(number)] = ranking.ArmResult(words, status, value, None)
+    return made
 
 
 # ------------------------------------------------------------------------------------- folding
@@ -41,35 +40,40 @@ def result(value, *overrides, arm="0", status="ok", error=None):
 
 def test_seeds_fold_into_mean_spread_and_count():
     rows = ranking.fold(
-        [
-            result(1.0, "model=gru", "seed=0"),
-            result(2.0, "model=gru", "seed=1"),
-            result(3.0, "model=gru", "seed=2"),
-            result(1.5, "model=mlp", "seed=0"),
-        ]
+        results(
+            (1.0, "model=gru", "seed=0"),
+            (2.0, "model=gru", "seed=1"),
+            (3.0, "model=gru", "seed=2"),
+            (1.5, "model=mlp", "seed=0"),
+        )
     )
-    assert [(r["settings"], r["mean"], r["spread"], r["n"]) for r in rows] == [
+    assert [(r.settings, r.mean, r.spread, r.n) for r in rows] == [
         (["model=mlp"], 1.5, None, 1),
         (["model=gru"], 2.0, 1.0, 3),
     ]
 
 
 def test_a_failed_seed_counts_neither_as_value_nor_as_zero():
-    rows = ranking.fold(
-        [result(4.0, "seed=0"), result(None, "seed=1", status="failed", error="boom", arm="1")]
-    )
-    assert (rows[0]["mean"], rows[0]["spread"], rows[0]["n"], rows[0]["failed"]) == (
-        4.0,
-        None,
-        1,
-        1,
-    )
-    assert "1 failed" in ranking.table(rows)
+    rows = ranking.fold(results((4.0, "seed=0"), (None, "seed=1")))
+    assert (rows[0].mean, rows[0].spread, rows[0].n, rows[0].failed) == (4.0, None, 1, 1)
+    assert ranking.table(rows).splitlines() == [
+        "  val/bpb      +-   n  settings (and its arms)",
+        "   4.0000           1  all settings the same (0 1, 1 failed)",
+    ]
 
 
 def test_settings_that_every_arm_shares_are_not_repeated():
-    rows = ranking.fold([result(1.0, "track=off", "a=1"), result(2.0, "track=off", "a=2")])
-    assert [r["settings"] for r in rows] == [["a=1"], ["a=2"]]
+    rows = ranking.fold(results((1.0, "track=off", "a=1"), (2.0, "track=off", "a=2")))
+    assert [r.settings for r in rows] == [["a=1"], ["a=2"]]
+
+
+def test_a_damaged_result_is_named_in_one_line_and_the_others_are_ranked(tmp_path, caplog):
+    for n, text in enumerate(['{"value": 1.5, "new": 0}', '{"value": "low"}', "{", "[" * 9999]):
+        (tmp_path / str(n)).mkdir()
+        (tmp_path / str(n) / ranking.RESULT).write_text(text)
+    assert list(ranking.read(tmp_path)) == ["0"]
+    assert len(caplog.messages) == 3 and "\n" not in "".join(caplog.messages)
+    assert "1/result.json is not what was written: Expected `float | null`" in caplog.text
 
 
 @settings(deadline=None)
@@ -87,7 +91,7 @@ def test_arms_are_listed_in_the_order_of_their_numbers(tmp_path):
         folder.mkdir()
         record = {"overrides": ["a=1"], "status": "ok", "value": 1.0, "error": None}
         (folder / "result.json").write_text(json.dumps(record))
-    assert [a["arm"] for a in ranking.read(tmp_path)] == [str(n) for n in range(11)]
+    assert list(ranking.read(tmp_path)) == [str(n) for n in range(11)]
 
 
 # --------------------------------------------------------------------------------------- grids
@@ -138,7 +142,7 @@ def test_an_arm_that_was_killed_goes_on_and_gives_what_it_would_have_given(comma
     assert again.stdout.count("is already complete") == 1
 
     def scores(name: str) -> list[float]:
-        return [r["value"] for r in ranking.read(Path(tmp_path / "outputs" / name))]
+        return [r.value for r in ranking.read(tmp_path / "outputs" / name).values()]
 
     assert scores("cut") == scores("whole")
 
@@ -485,7 +489,7 @@ def test_a_failing_arm_costs_no_later_batch_of_a_grid(command, tiny, tmp_path):
     ]
     done = command("lm.train", "-m", *tiny, *TINY_TRANSFORMER, *words)
     assert done.returncode == 1 and "1 of 2 arms failed" in done.stdout
-    assert [a["status"] for a in ranking.read(tmp_path / "outputs/s")] == ["ok", "failed"]
+    assert [a.status for a in ranking.read(tmp_path / "outputs/s").values()] == ["ok", "failed"]
 
 
 @pytest.mark.faults

@@ -1,81 +1,139 @@
-"""The arms of a sweep: their results, with seeds folded into mean, spread and count.
+"""The ranking of a sweep: the results of its arms, with seeds folded into mean, spread and count.
 
-ranking = arms.fold(arms.read(Path("outputs/sweeps/2026-11-22/08-31-28-a60b")))
-print(arms.table(ranking))
+rows = ranking.fold(ranking.read(Path("outputs/sweeps/2026-11-22/08-31-28-a60b")))
+print(ranking.table(rows))
 """
 
-import json
+import logging
 import math
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import msgspec
+
+from lm.system import files
+from lm.system.errors import DamagedError
+
+log = logging.getLogger(__name__)
 RESULT = "result.json"  # what an arm of a sweep leaves in its directory
 
 
-def read(root: Path) -> list[dict[str, Any]]:
-    """The results of a sweep's arms: the best score first, the failed ones last.
+class ArmResult(msgspec.Struct):
+    """What became of one arm: its result.json, which may hold more keys than these."""
 
-    Each has arm, overrides, status (ok, failed or pruned), value (None unless ok) and error.
+    overrides: list[str] = []
+    status: str = "ok"  # or failed, or pruned
+    value: float | None = None  # the best val/bpb; None unless the status is ok
+    error: str | None = None
+
+
+@dataclass
+class Row:
+    """One line of a ranking: the arms that differ in their seed alone."""
+
+    label: str
+    values: list[float]  # the scores of the arms that are complete
+    failed: int = 0
+    pruned: int = 0
+    arms: list[str] = field(default_factory=list)  # the names of their directories
+    settings: list[str] = field(default_factory=list)  # the words that set the row apart
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @property
+    def mean(self) -> float | None:
+        return mean_and_spread(self.values)[0]
+
+    @property
+    def spread(self) -> float | None:
+        """The sample's standard deviation; None for fewer than two values."""
+        return mean_and_spread(self.values)[1]
+
+
+def read_result(path: Path) -> ArmResult:
+    """The result.json at `path`; DamagedError names the file and what is wrong in it."""
+    text = files.read_text(path, files.MAX_JSON)
+    try:
+        return msgspec.json.decode(text, type=ArmResult)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise DamagedError(f"{path} is not what was written: {error}") from None
+
+
+def read(root: Path) -> dict[str, ArmResult]:
+    """The results of a sweep by the names of its arms: the best score first, the failed ones last.
+
+    A damaged file is logged, and its arm has no result.
     """
-    found = []
+    found = {}
     for path in root.glob(f"*/{RESULT}"):
-        found.append({"arm": path.parent.name, **json.loads(path.read_text(encoding="utf-8"))})
-    return sorted(found, key=lambda a: (a["value"] is None, a["value"] or 0.0, natural(a["arm"])))
+        try:
+            found[path.parent.name] = read_result(path)
+        except DamagedError as error:
+            log.warning(f"{error}")
+
+    def place(arm: str) -> tuple[bool, float, tuple[int, str]]:
+        value = found[arm].value
+        return value is None, value or 0.0, natural(arm)
+
+    return {arm: found[arm] for arm in sorted(found, key=place)}
 
 
-def fold(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for all arms that differ in `seed` alone, the lowest mean first.
-
-    A row has settings (the words in which the sweep's arms differ), mean, spread (the sample's
-    standard deviation, None for one value), n, values, failed, pruned and arms.
-    """
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for result in results:
-        words = tuple(w for w in result["overrides"] if not w.startswith("seed="))
-        groups.setdefault(words, []).append(result)
+def fold(results: dict[str, ArmResult]) -> list[Row]:
+    """One row for all arms that differ in `seed` alone, the lowest mean first."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for arm, result in results.items():
+        words = tuple(w for w in result.overrides if not w.startswith("seed="))
+        groups.setdefault(words, []).append(arm)
     shared = set.intersection(*map(set, groups)) if groups else set()
     rows = []
-    for words, members in groups.items():
-        values = [r["value"] for r in members if r["status"] == "ok"]
-        mean, spread = mean_and_spread(values)
-        rows.append(
-            {
-                "settings": [w for w in words if w not in shared],
-                "mean": mean,
-                "spread": spread,
-                "n": len(values),
-                "values": values,
-                "failed": sum(r["status"] == "failed" for r in members),
-                "pruned": sum(r["status"] == "pruned" for r in members),
-                "arms": sorted((r["arm"] for r in members), key=natural),
-            }
+    for words, arms in groups.items():
+        members = [results[arm] for arm in arms]
+        status = [result.status for result in members]
+        apart = [word for word in words if word not in shared]
+        row = Row(
+            label=" ".join(apart) or "all settings the same",
+            values=[r.value for r in members if r.status == "ok" and r.value is not None],
+            failed=status.count("failed"),
+            pruned=status.count("pruned"),
+            arms=sorted(arms, key=natural),
+            settings=apart,
         )
-    return sorted(rows, key=lambda row: (row["mean"] is None, row["mean"] or 0.0))
+        rows.append(row)
+    return sorted(rows, key=lambda row: (row.mean is None, row.mean or 0.0))
 
 
 def mean_and_spread(values: Iterable[float]) -> tuple[float | None, float | None]:
     """The mean and the sample's standard deviation; None for each that the values do not give."""
     values = [v for v in values if math.isfinite(v)]
     mean = statistics.fmean(values) if values else None
-    return mean, statistics.stdev(values) if len(values) > 1 else None
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return mean, spread
 
 
-def table(ranking: Sequence[dict[str, Any]]) -> str:
-    """The ranking as lines of text: score, spread over seeds, number of seeds, settings, arms."""
-    lines = [f"{'val/bpb':>9}  {'+-':>6}  {'n':>2}  settings (and its arms)"]
-    for row in ranking:
-        score = "   failed" if row["mean"] is None else f"{row['mean']:9.4f}"
-        if row["mean"] is None and row["pruned"]:
-            score = "   pruned"
-        spread = "" if row["spread"] is None else f"{row['spread']:.4f}"
-        lost = "".join(f", {row[k]} {k}" for k in ("failed", "pruned") if row[k] and row["n"])
-        words = " ".join(row["settings"]) or "all settings the same"
-        lines.append(
-            f"{score}  {spread:>6}  {row['n']:>2}  {words} ({' '.join(row['arms'])}{lost})"
-        )
+def table(rows: Sequence[Row], title: str = "settings (and its arms)") -> str:
+    """The ranking as lines of text: score, spread over seeds, number of seeds, label, arms."""
+    lines = [f"{'val/bpb':>9}  {'+-':>6}  {'n':>2}  {title}"]
+    for row in rows:
+        spread = "" if row.spread is None else f"{row.spread:.4f}"
+        label = row.label
+        if row.arms:
+            lost = {"failed": row.failed, "pruned": row.pruned} if row.n else {}
+            notes = "".join(f", {count} {status}" for status, count in lost.items() if count)
+            label += f" ({' '.join(row.arms)}{notes})"
+        lines.append(f"{_score(row):>9}  {spread:>6}  {row.n:>2}  {label}")
     return "\n".join(lines)
+
+
+def _score(row: Row) -> str:
+    if row.mean is not None:
+        return f"{row.mean:.4f}"
+    if row.pruned:
+        return "pruned"
+    return "failed" if row.failed else "-"
 
 
 def natural(name: str) -> tuple[int, str]:

@@ -324,20 +324,22 @@ def reporter(sweep: Path | None, out: Path) -> Callable[[int, float], None] | No
 def _tell(optuna: Any, study: Any, trial: Any, root: Path) -> None:
     """Record what became of a trial: ok, pruned, or failed with its error."""
     path = root / str(trial.number) / ranking.RESULT
-    result = files.read_json(path) if path.exists() else {"status": "failed", "error": "no result"}
+    result = ranking.ArmResult(status="failed", error="no result")
+    if path.exists():
+        result = ranking.read_result(path)
     state = optuna.trial.TrialState
-    if result["status"] == "ok":
-        study.tell(trial, result["value"])
+    outcome = f"{result.error}"
+    if result.status == "ok":
+        study.tell(trial, result.value)
+        outcome = f"{result.value:.4f}"
     else:
-        trial.set_user_attr("error", result["error"])
-        study.tell(trial, state=state.PRUNED if result["status"] == "pruned" else state.FAIL)
-    row = {"trial": trial.number, "params": trial.params} | {
-        k: result.get(k) for k in ("status", "value", "error")
-    }
+        trial.set_user_attr("error", result.error)
+        study.tell(trial, state=state.PRUNED if result.status == "pruned" else state.FAIL)
+    row = {"trial": trial.number, "params": trial.params, "status": result.status}
+    row |= {"value": result.value, "error": result.error}
     with open(root / "trials.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
-    said = f"{result['value']:.4f}" if result["status"] == "ok" else result["error"]
-    log.info(f"trial {trial.number} {result['status']}: {said}")
+    log.info(f"trial {trial.number} {result.status}: {outcome}")
 
 
 def _conclude(optuna: Any, study: Any, root: Path) -> None:
