@@ -1,27 +1,28 @@
-"""What a corpus is, and how its text is divided into what a model learns and what it is tested on.
+"""What a corpus is, and how its text is divided into a training and a validation split.
 
-    kind, parts = split(corpus.documents(), val_fraction=0.1)   # ("document", train/val pairs)
+    split_by, parts = split(corpus.documents(), val_fraction=0.1)
+    next(parts)                                 # ("train", "The \"assert\" statement\n...")
 
 A corpus is a subclass of Corpus that takes its dataclass of lm/config.py: see pydocs.py.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from itertools import chain, islice
-from typing import Any
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 
-MANY = 100  # documents from which on whole documents are dealt out; fewer: one text is cut
-EMPTY = "corpus {name} holds no text: its documents are empty, or there are none; give some text"
+from lm.config import CorpusConfig
+
+MANY = 100  # from so many documents on, whole documents are dealt out; below, the text is cut
 
 
 class Corpus:
     """A body of text in documents, the same at every reading."""
 
-    def __init__(self, cfg: Any):
+    def __init__(self, cfg: CorpusConfig):
         self.cfg = cfg
 
-    def source(self) -> dict[str, Any]:
-        """JSON values that change whenever the text does, cheap enough for every run."""
+    def source(self) -> Mapping[str, object]:
+        """JSON values that change whenever the text does; cheap enough to compute in every run."""
         raise NotImplementedError
 
     def documents(self) -> Iterator[str]:
@@ -29,44 +30,50 @@ class Corpus:
         raise NotImplementedError
 
     def facts(self) -> dict[str, float]:
-        """What is known about the text beforehand, as `floor_bpb`, a perfect model's score."""
+        """What is known about the text beforehand, such as `floor_bpb`, a perfect model's score."""
         return {}
 
 
 def split(
     documents: Iterable[str], val_fraction: float, name: str = "given"
 ) -> tuple[str, Iterator[tuple[str, str]]]:
-    """How the text was divided, and each part of it in order as ("train" or "val", text).
+    """How the text was divided, and its parts in order as pairs of "train" or "val" and a text.
 
-    "document": from MANY documents on, each goes where the hash of its text says. So copies never
-    lie on both sides, and a document keeps its side when others are added.
-    "position": of fewer, the last `val_fraction` of the characters is val, and the document in
-    which that begins is cut. One book is tested on its end, as is usual for shakespeare.
-    Empty documents are dropped. At most MANY documents are held at a time. Raises ValueError
-    if there is no text, and, at the end of the iterator, if a side received none.
+    "document": from MANY documents on, the hash of its text decides the split of each. So copies
+    are never in both splits, and a document keeps its split when others are added.
+    "position": with fewer documents, the last `val_fraction` of the characters is val, and the
+    document in which it begins is cut. One book is tested on its end, as is usual for shakespeare.
+
+    Empty documents are dropped. At most MANY documents are in memory at a time. Raises ValueError
+    if there is no text, and, at the end of the iterator, if a split received none. `name` is the
+    corpus's, for messages.
     """
     stream = (text for text in documents if text)
-    first = list(islice(stream, MANY))
+    first = list(itertools.islice(stream, MANY))
     if not first:
-        raise ValueError(EMPTY.format(name=name))
+        raise ValueError(
+            f"corpus {name} holds no text: its documents are empty, or there are none; "
+            "give some text"
+        )
     if len(first) < MANY:
         return "position", _by_position(first, val_fraction, name)
-    return "document", _by_document(chain(first, stream), val_fraction, name)
+    return "document", _by_document(itertools.chain(first, stream), val_fraction, name)
 
 
 def _by_document(
     documents: Iterable[str], val_fraction: float, name: str
 ) -> Iterator[tuple[str, str]]:
-    n = {"train": 0, "val": 0}
+    counts = {"train": 0, "val": 0}
     for text in documents:
-        side = "val" if _uniform(text) < val_fraction else "train"
-        n[side] += 1
-        yield side, text
-    for side, count in n.items():
-        if not count:
+        split = "val" if _uniform(text) < val_fraction else "train"
+        counts[split] += 1
+        yield split, text
+    total = sum(counts.values())
+    for split, count in counts.items():
+        if count == 0:
             raise ValueError(
-                f"corpus.val_fraction={val_fraction} leaves no document for {side} out of the "
-                f"{sum(n.values()):,} in corpus {name}: change it, or give more different documents"
+                f"corpus.val_fraction={val_fraction} leaves no document for {split} out of the "
+                f"{total:,} in corpus {name}: change it, or give more different documents"
             )
 
 
@@ -82,6 +89,7 @@ def _by_position(texts: list[str], val_fraction: float, name: str) -> Iterator[t
 
 
 def _cut(texts: list[str], cut: int) -> Iterator[tuple[str, str]]:
+    """The first `cut` characters of all texts as train, the rest as val."""
     for text in texts:
         if cut > 0:
             yield "train", text[:cut]

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -22,12 +21,12 @@ TRIES = 4
 BACKOFF = 0.5  # seconds before the second try, doubled before each further one
 TIMEOUT = 20.0  # seconds a server may be silent
 DEADLINE = 120.0  # seconds one try may take: a server that drips never falls silent
-RETRY_STATUS = {408, 425, 429, 500, 502, 503, 504}  # the answers that another try can change
+RETRY_STATUS = {408, 425, 429, 500, 502, 503, 504}  # HTTP errors that may pass
 
 
 @dataclass(frozen=True)
 class Pinned:
-    """A file that is known to the last byte, so that nothing from the network need be trusted."""
+    """A file whose sha256 is known, so that nothing from the network need be trusted."""
 
     name: str
     url: str
@@ -54,7 +53,7 @@ class Downloaded(Corpus):
 
     file: Pinned
 
-    def source(self) -> dict[str, Any]:
+    def source(self) -> dict[str, object]:
         return {"name": self.cfg.name, "sha256": self.file.sha256}
 
     def text(self) -> str:
@@ -80,32 +79,41 @@ class Names(Downloaded):
 
 
 def find(file: Pinned, folder: Path | None = None) -> Path:
-    """Where `file` lies: in LM_DATA_DIR, else in `folder`, fetched into it if it is not there.
+    """The path of `file`: in LM_DATA_DIR, else in `folder`, fetched into it if it is not there.
 
     `folder` is outputs/cache/downloads unless given. Raises ValueError if LM_DATA_DIR holds, or
     the server sends, a different file, and FileNotFoundError if it cannot be fetched.
     """
-    if local := os.environ.get("LM_DATA_DIR"):
-        path = Path(local) / file.name
+    data_dir = os.environ.get("LM_DATA_DIR")
+    if data_dir:
+        path = Path(data_dir, file.name)
         if path.is_file():
-            if (found := files.sha256(path)) != file.sha256:
-                raise ValueError(
-                    f"{path} in LM_DATA_DIR has the sha256 {found}, but {file.sha256} was expected:"
-                    f" replace it, or read it as it is with corpus=files corpus.path={path}"
-                )
+            _check_local(path, file)
             return path
-    path = (folder or files.cache_dir() / "downloads") / file.name
+    if folder is None:
+        folder = files.cache_dir() / "downloads"
+    path = folder / file.name
     # Nothing is trusted because it exists: a damaged file is fetched again.
-    if not (path.is_file() and files.sha256(path) == file.sha256):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_file() or files.sha256(path) != file.sha256:
+        folder.mkdir(parents=True, exist_ok=True)
         files.atomic_write(path, fetch(file))
     return path
 
 
-def fetch(file: Pinned) -> bytes:
-    """The content of `file` from the network, checked. Raises as `find` does.
+def _check_local(path: Path, file: Pinned) -> None:
+    sha256 = files.sha256(path)
+    if sha256 != file.sha256:
+        raise ValueError(
+            f"{path} in LM_DATA_DIR has the sha256 {sha256}, but {file.sha256} was expected:"
+            f" replace it, or read it as it is with corpus=files corpus.path={path}"
+        )
 
-    A try goes on where the one before it was cut off, if the server can do that.
+
+def fetch(file: Pinned) -> bytes:
+    """The content of `file` from the network, checked.
+
+    After a broken connection the next try goes on where it ended, if the server can do that.
+    Raises ValueError if the server sends a different file, FileNotFoundError if it sends none.
     """
     body = bytearray()
     for attempt in range(1, TRIES + 1):
@@ -126,19 +134,25 @@ def fetch(file: Pinned) -> bytes:
 def _receive(file: Pinned, body: bytearray) -> None:
     """Add what the server sends to `body`, up to one byte more than `file` has."""
     start = time.monotonic()
-    headers = {"User-Agent": "lm"} | ({"Range": f"bytes={len(body)}-"} if body else {})
+    headers = {"User-Agent": "lm"}
+    if body:
+        headers["Range"] = f"bytes={len(body)}-"
     with urlopen(Request(file.url, headers=headers), timeout=TIMEOUT) as response:
-        if not (response.headers.get("Content-Range") or "").startswith(f"bytes {len(body)}-"):
-            body.clear()  # it begins again
+        content_range = response.headers.get("Content-Range") or ""
+        if not content_range.startswith(f"bytes {len(body)}-"):
+            body.clear()  # the server begins again
         before = len(body)
-        # read1 returns what one receive brings; read would wait for a full buffer, however long
-        while len(body) <= file.size and (chunk := response.read1(1 << 16)):
+        while len(body) <= file.size:
+            # read1 returns what one receive brings; read would wait for a full buffer
+            chunk = response.read1(1 << 16)
+            if not chunk:
+                break
             body += chunk
             if time.monotonic() - start > DEADLINE:
                 raise TimeoutError(f"{len(body):,} bytes in {DEADLINE:.0f} s is too slow")
-        promised = response.headers.get("Content-Length")
-    if promised and promised.isdecimal() and len(promised) < 20:
-        size = before + int(promised)
+        content_length = response.headers.get("Content-Length")
+    if content_length and content_length.isdecimal() and len(content_length) < 20:
+        size = before + int(content_length)
         if len(body) < min(size, file.size + 1):
             raise ConnectionError(f"the connection ended after {len(body):,} of {size:,} bytes")
     if before and hashlib.sha256(body).hexdigest() != file.sha256:
@@ -147,18 +161,21 @@ def _receive(file: Pinned, body: bytearray) -> None:
 
 
 def _check(file: Pinned, body: bytes) -> bytes:
-    if (found := hashlib.sha256(body).hexdigest()) == file.sha256:
+    """`body`, if it is the content of `file`; else ValueError."""
+    sha256 = hashlib.sha256(body).hexdigest()
+    if sha256 == file.sha256:
         return body
     if len(body) > file.size:
         got = f"more than the {file.size:,} bytes expected"
     elif body.lstrip()[:1] == b"<":
         got = f"a web page of {len(body):,} bytes"
     else:
-        got = f"{len(body):,} bytes with the sha256 {found}, expected {file.sha256}"
+        got = f"{len(body):,} bytes with the sha256 {sha256}, expected {file.sha256}"
     raise ValueError(f"{file.url} sent {got}; nothing was kept; {_way_out(file)}")
 
 
 def _way_out(file: Pinned) -> str:
-    if local := os.environ.get("LM_DATA_DIR"):
-        return f"LM_DATA_DIR={local} holds no {file.name}: put the file there"
+    data_dir = os.environ.get("LM_DATA_DIR")
+    if data_dir:
+        return f"LM_DATA_DIR={data_dir} holds no {file.name}: put the file there"
     return f"put the file into a folder as {file.name} and set LM_DATA_DIR to that folder"

@@ -3,8 +3,9 @@
     python -m lm.train corpus=files corpus.path=my.txt
     python -m lm.train corpus=files 'corpus.path=[books,"logs/**/*.jsonl.gz"]' corpus.field=body
 
-A text file is one document, a .jsonl line is one. Line ends stay as they are: bits per byte count
-the bytes that were given, and a model of a CRLF file should write CRLF. NULs stay, too.
+A text file is one document, and so is a line of a .jsonl file. Line ends stay as they are: bits
+per byte count the bytes that were given, and a model of a CRLF file should write CRLF. NULs stay,
+too.
 """
 
 import codecs
@@ -18,16 +19,18 @@ import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+from lm.config import FilesConfig
 from lm.corpora.base import Corpus
 from lm.system.files import sha256
 
 RULES = 1  # raise it when the code below comes to read other text from the same files
-SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")  # what is looked for in folders
+SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")  # the files of a folder that are read
 # A .gz may unpack to MAX_RATIO times its size, or to MAX_SMALL bytes if that is more. Text packs
 # 3 to 10 times smaller; past 100 times it is a bomb, or has nothing to learn from.
-MAX_RATIO, MAX_SMALL = 100, 1 << 26
+MAX_RATIO = 100
+MAX_SMALL = 1 << 26
 REPLACE = "have lm.train put U+FFFD in such places with corpus.errors=replace"
 SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -35,14 +38,20 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 class Files(Corpus):
     """Documents in the order of the entries of `corpus.path`; in a folder or glob, by path.
 
-    Each file is read once, however many entries name it. Hidden names in folders are left out,
-    and links to folders not followed. A byte order mark is not text and dropped.
+    Each file is read once, however many entries name it. Hidden names in folders are skipped, and
+    links to folders are not followed. A byte order mark is dropped.
     """
 
-    def source(self) -> dict[str, Any]:
-        files = [{"name": path.name, "sha256": sha256(path)} for path in self.paths()]
-        settings = {"field": self.cfg.field, "errors": self.cfg.errors, "rules": RULES}
-        return {"name": "files", **settings, "files": files}
+    cfg: FilesConfig
+
+    def source(self) -> dict[str, object]:
+        return {
+            "name": "files",
+            "field": self.cfg.field,
+            "errors": self.cfg.errors,
+            "rules": RULES,
+            "files": [{"name": path.name, "sha256": sha256(path)} for path in self.paths()],
+        }
 
     def documents(self) -> Iterator[str]:
         for path in self.paths():
@@ -55,11 +64,11 @@ class Files(Corpus):
     def paths(self) -> list[Path]:
         """The files to read. Raises FileNotFoundError or ValueError naming the wrong entry."""
         entries = self.cfg.path if isinstance(self.cfg.path, list) else [self.cfg.path]
-        files: dict[str, Path] = {}
+        paths: dict[str, Path] = {}  # by their real path, so that each is read once
         for entry in entries:
             for path in _find(entry):
-                files.setdefault(os.path.realpath(path), path)
-        return list(files.values())
+                paths.setdefault(os.path.realpath(path), path)
+        return list(paths.values())
 
     def _lines(self, path: Path) -> Iterator[str]:
         with _open(path) as file:
@@ -71,9 +80,10 @@ class Files(Corpus):
                 start += len(line)
 
     def _decode(self, data: bytes, path: Path, start: int) -> str:
-        """`data`, which begins at byte `start` of the file, as text."""
+        """The text of `data`, which begins at byte `start` of the file."""
         if start == 0 and data.startswith(codecs.BOM_UTF8):
-            start, data = len(codecs.BOM_UTF8), data[len(codecs.BOM_UTF8) :]
+            start = len(codecs.BOM_UTF8)
+            data = data[start:]
         try:
             return data.decode("utf-8", self.cfg.errors)
         except UnicodeDecodeError as error:
@@ -86,38 +96,48 @@ class Files(Corpus):
             ) from None
 
     def _field(self, line: str, place: str) -> str:
-        """The text in one line of JSON."""
-        name = self.cfg.field
+        """The text in one line of JSON, from the field that `corpus.field` names."""
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{place} is not JSON: {error}") from None
-        text = record.get(name) if isinstance(record, dict) else None
+        fields = record if isinstance(record, dict) else {}
+        text = fields.get(self.cfg.field)
         if not isinstance(text, str):
-            fields = record.items() if isinstance(record, dict) else ()
-            known = ", ".join(key for key, value in fields if isinstance(value, str))
-            hint = f"fields of text are {known}"[:200] if known else "there is none that does"
-            way_out = f": rename one to {name}, or have lm.train read it with corpus.field"
-            raise ValueError(f"{place}: no field {name} holds text; {hint}{way_out * bool(known)}")
-        if self.cfg.errors == "strict" and (bad := SURROGATE.search(text)):
+            raise ValueError(f"{place}: {self._no_text(fields)}")
+        surrogate = SURROGATE.search(text)
+        if surrogate and self.cfg.errors == "strict":
             raise ValueError(
-                f"{place}: \\u{ord(bad[0]):x} is half a character, which UTF-8 cannot hold; "
+                f"{place}: \\u{ord(surrogate[0]):x} is half a character, which UTF-8 cannot hold; "
                 f"repair it, or {REPLACE}"
             )
         return SURROGATE.sub("\ufffd", text)
 
+    def _no_text(self, fields: dict[str, object]) -> str:
+        """Why these fields of a line give no text, and which others would."""
+        name = self.cfg.field
+        problem = f"no field {name} holds text"
+        known = ", ".join(key for key, value in fields.items() if isinstance(value, str))
+        if not known:
+            return f"{problem}; there is none that does"
+        hint = f"fields of text are {known}"[:200]
+        way_out = f"rename one to {name}, or have lm.train read it with corpus.field"
+        return f"{problem}; {hint}: {way_out}"
+
 
 def _find(entry: str) -> list[Path]:
-    """The files that one entry of `corpus.path` means."""
+    """The files that one entry of `corpus.path` names; FileNotFoundError or ValueError if none."""
     path = Path(entry).expanduser()
     if os.path.lexists(path):
         matches = [path]  # before the glob: a name may hold brackets
     else:
         matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
     if not matches:
-        what = "matches nothing" if glob.has_magic(entry) else "does not exist"
-        raise FileNotFoundError(f"corpus.path={entry} {what}; it is read from {Path.cwd()}")
-    files = [file for match in matches for file in (_walk(match) if match.is_dir() else [match])]
+        problem = "matches nothing" if glob.has_magic(entry) else "does not exist"
+        raise FileNotFoundError(f"corpus.path={entry} {problem}; it is read from {Path.cwd()}")
+    files = []
+    for match in matches:
+        files += _walk(match) if match.is_dir() else [match]
     if not files:
         raise ValueError(
             f"corpus.path={entry} holds no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; "
@@ -132,32 +152,38 @@ def _find(entry: str) -> list[Path]:
 
 
 def _walk(folder: Path) -> list[Path]:
+    """The text files below `folder`, sorted; ValueError if a link leads out of it."""
     files = []
-    for base, inner, names in os.walk(folder):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        names = [name for name in names if not name.startswith(".")]
-        files += [Path(base, name) for name in names if name.lower().endswith(SUFFIXES)]
-    inside = os.path.realpath(folder)
+    for base, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                files.append(Path(base, name))
+    root = os.path.realpath(folder)
     for file in files:
-        if file.is_symlink() and file.exists() and not file.resolve().is_relative_to(inside):
-            raise ValueError(
-                f"{file} leads out of {folder}, to {file.resolve()}: if you trust it, name it in "
-                "corpus.path"
-            )
+        if file.is_symlink() and file.exists():
+            target = file.resolve()
+            if not target.is_relative_to(root):
+                raise ValueError(
+                    f"{file} leads out of {folder}, to {target}: if you trust it, name it in "
+                    "corpus.path"
+                )
     return sorted(files)
 
 
 def _open(path: Path) -> BinaryIO:
+    """The file's content, unpacked if it is a .gz."""
     if path.suffix.lower() == ".gz":
         return io.BufferedReader(_Unpacked(path, gzip.GzipFile(path)), buffer_size=1 << 20)
     return path.open("rb")
 
 
 class _Unpacked(io.RawIOBase):
-    """The content of a .gz as it is needed, up to a limit."""
+    """The content of a .gz, read as it is needed; ValueError past a limit of bytes."""
 
     def __init__(self, path: Path, file: gzip.GzipFile):
-        self.path, self.file = path, file
+        self.path = path
+        self.file = file
         self.limit = max(MAX_SMALL, MAX_RATIO * path.stat().st_size)
         self.n_read = 0
 

@@ -4,11 +4,11 @@
     ENGLISH.facts()["floor_bpb"]        # bits per byte of a perfect model: no model can do better
 
 Because a sentence has one derivation, its probability is the product of the rules in it, and the
-entropy of sentences is that of derivations, which a linear system gives without sampling. One
-derivation because: no word belongs to two categories; a noun phrase has at most one modifier
-after its noun, each kind opens with a word of its own, and it belongs to the nearest noun; only
-whole sentences are joined, by a comma; brackets close what they opened. (The tests build the
-SLR(1) parse table of these rules: it has no conflict, which proves it for every length.)
+entropy of sentences is that of derivations, which a linear system gives without sampling. A
+sentence has one derivation because no word belongs to two categories; a noun phrase has at most
+one modifier after its noun, each kind opens with a word of its own, and it belongs to the nearest
+noun; only whole sentences are joined, by a comma; brackets close what they opened. (The tests
+build the SLR(1) parse table of these rules: without a conflict, which proves it for every length.)
 """
 
 import hashlib
@@ -16,10 +16,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from itertools import count, islice
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
+from lm.config import GrammarConfig
 from lm.corpora.base import Corpus
 
 BATCH = 8192  # sentences grown at a time; part of what a seed means
@@ -33,7 +34,7 @@ PP     .50 P NP_s | .50 P NP_p
 OBJ    .55 NP_s | .45 NP_p
 WHOM   .50 NP_s TV_s | .50 NP_p TV_p
 """
-# The same again for n = s and n = p.
+# Each rule stands for two: n is s in one and p in the other.
 NUMBERED_RULES = """
 NP_n   .76 HEAD_n | .24 HEAD_n TAIL_n
 TAIL_n .46 PP | .20 who VP_n | .20 whom WHOM | .07 ( C ) | .07 [ C ]
@@ -71,6 +72,15 @@ VERBS = {
 }
 
 
+class Level(NamedTuple):
+    """The nodes at one depth of the trees of all sentences, from left to right."""
+
+    nodes: np.ndarray  # (n,) ids of symbols and texts
+    inner: np.ndarray  # (m,) places of the symbols in `nodes`
+    first: np.ndarray  # (m,) place of each symbol's first child in the next level
+    width: np.ndarray  # (m,) number of its children
+
+
 class PCFG:
     """A probabilistic context-free grammar: {"S": [(0.5, "a S"), (0.5, "b")]}.
 
@@ -84,23 +94,30 @@ class PCFG:
         self.names = list(rules)  # by id: symbols first, then texts
         self.n_symbol = len(rules)
         self.start = self.names.index(start)
-        p = [[p for p, _ in choices] for choices in rules.values()]
-        for symbol, choices in zip(rules, p, strict=True):
-            if abs(sum(choices) - 1) > 1e-9 or min(choices) <= 0:
-                raise ValueError(f"the choices of {symbol} are {choices}: they must sum to 1")
-        right = [self._compile(text) for choices in rules.values() for _, text in choices]
-        if not all(right):
+        probabilities = []  # a list for each symbol
+        right_sides = []  # a list of ids for each rule
+        for symbol, choices in rules.items():
+            p = [p for p, _ in choices]
+            if abs(sum(p) - 1) > 1e-9 or min(p) <= 0:
+                raise ValueError(f"the choices of {symbol} are {p}: they must sum to 1")
+            probabilities.append(p)
+            right_sides += [self._compile(text) for _, text in choices]
+        if not all(right_sides):
             raise ValueError("a choice without text or symbols: there are no empty right sides")
-        # Rules in one row, those of a symbol side by side.
-        self.head = np.repeat(np.arange(self.n_symbol), [len(choices) for choices in p])  # (R,)
-        self.p = np.concatenate(p)  # (R,)
-        self.width = np.array([len(ids) for ids in right])  # (R,) parts of the right side
+        # R rules in one row, those of a symbol side by side.
+        n_rules = [len(p) for p in probabilities]
+        self.head = np.repeat(np.arange(self.n_symbol), n_rules)  # (R,)
+        self.p = np.concatenate(probabilities)  # (R,)
+        self.width = np.array([len(ids) for ids in right_sides])  # (R,) parts of the right side
         self.first = np.cumsum(self.width) - self.width  # (R,) where it begins in `parts`
-        self.parts = np.concatenate(right)
-        # One sorted row serves all draws: of symbol i, id + cumulative probability.
-        upto = [np.cumsum(choices) for choices in p]
-        self.keys = np.concatenate([i + c / c[-1] for i, c in enumerate(upto)])  # (R,)
-        self.last = np.cumsum([len(choices) for choices in p]) - 1  # (N,) last rule of a symbol
+        self.parts = np.concatenate(right_sides)
+        # One sorted row serves all draws: the symbol's id + the cumulative probability.
+        keys = []
+        for i, p in enumerate(probabilities):
+            cumulative = np.cumsum(p)
+            keys.append(i + cumulative / cumulative[-1])
+        self.keys = np.concatenate(keys)  # (R,)
+        self.last = np.cumsum(n_rules) - 1  # (N,) last rule of a symbol
         radius = max(abs(np.linalg.eigvals(self.branching())))
         if radius >= 1 - 1e-9:
             raise ValueError(
@@ -109,17 +126,19 @@ class PCFG:
             )
 
     def _compile(self, right: str) -> list[int]:
-        """The ids of a right side and of the spaces in it; new text gets a new id."""
+        """The ids of a right side with the spaces in it; new text gets a new id."""
         parts: list[str] = []
         for word in right.split():
             if parts and word not in {",", ".", ")", "]"} and parts[-1] not in {"(", "["}:
                 parts.append(" ")
             parts.append(word)
-        self.names += [part for part in dict.fromkeys(parts) if part not in self.names]
+        for part in parts:
+            if part not in self.names:
+                self.names.append(part)
         return [self.names.index(part) for part in parts]
 
     def branching(self) -> np.ndarray:
-        """How many of symbol j one expansion of symbol i makes on average, (N, N)."""
+        """Mean number of symbols j (columns) that one expansion of symbol i (rows) makes, (N, N)."""
         owner = np.repeat(np.arange(len(self.p)), self.width)  # the rule of each part
         inner = self.parts < self.n_symbol
         mean = np.zeros((self.n_symbol, self.n_symbol))
@@ -136,8 +155,9 @@ class PCFG:
         start = np.eye(self.n_symbol)[self.start]  # (N,)
         visits = np.linalg.solve(np.eye(self.n_symbol) - self.branching().T, start)  # (N,)
         uses = visits[self.head] * self.p  # (R,) of each rule in a sentence
-        n_bytes = [0 if i < self.n_symbol else len(t.encode()) for i, t in enumerate(self.names)]
-        length = uses @ np.add.reduceat(np.array(n_bytes)[self.parts], self.first)
+        texts = self.names[self.n_symbol :]
+        n_bytes = np.array([0] * self.n_symbol + [len(text.encode()) for text in texts])
+        length = uses @ np.add.reduceat(n_bytes[self.parts], self.first)
         bits = -uses @ np.log2(self.p)
         return {
             "floor_bpb": float(bits / length),
@@ -153,25 +173,29 @@ class PCFG:
         from growing all sentences together.
         """
         levels = self._grow(n, rng)
-        sizes = [np.ones(len(nodes), int) for nodes, *_ in levels]  # texts below each node
+        sizes = [np.ones(len(level.nodes), int) for level in levels]  # texts below each node
         for k in reversed(range(len(levels) - 1)):
-            _, inner, first, _ = levels[k]
-            sizes[k][inner] = np.add.reduceat(sizes[k + 1], first)
+            level = levels[k]
+            sizes[k][level.inner] = np.add.reduceat(sizes[k + 1], level.first)
         ends = np.cumsum(sizes[0] + 1)  # a newline after each sentence
-        out = np.full(ends[-1], len(self.names))
-        place = ends - 1 - sizes[0]  # where the text below each node begins
-        for k, (nodes, inner, first, width) in enumerate(levels):
-            leaf = nodes >= self.n_symbol
-            out[place[leaf]] = nodes[leaf]
-            if len(inner):
+        newline = len(self.names)
+        out = np.full(ends[-1], newline)
+        place = ends - 1 - sizes[0]  # in `out`, where the text below each node begins
+        for k, level in enumerate(levels):
+            leaf = level.nodes >= self.n_symbol
+            out[place[leaf]] = level.nodes[leaf]
+            if len(level.inner):
                 before = np.cumsum(sizes[k + 1]) - sizes[k + 1]
-                place = before + np.repeat(place[inner] - before[first], width)
-        return "".join(map([*self.names, "\n"].__getitem__, out.tolist())).split("\n")[:-1]
+                shift = place[level.inner] - before[level.first]
+                place = before + np.repeat(shift, level.width)
+        texts = [*self.names, "\n"]
+        joined: str = "".join([texts[i] for i in out.tolist()])
+        return joined.split("\n")[:-1]
 
-    def _grow(self, n: int, rng: np.random.Generator) -> list[tuple[np.ndarray, ...]]:
-        """The trees of n sentences by level: the nodes, which of them are symbols, and where
-        the children of each of those begin in the next level and how many they are."""
-        levels, nodes = [], np.full(n, self.start)
+    def _grow(self, n: int, rng: np.random.Generator) -> list[Level]:
+        """The trees of n sentences, level by level from the start symbols."""
+        levels = []
+        nodes = np.full(n, self.start)
         while True:
             inner = np.flatnonzero(nodes < self.n_symbol)
             heads = nodes[inner]
@@ -179,24 +203,28 @@ class PCFG:
             rule = np.minimum(rule, self.last[heads])  # where that sum was rounded up to head + 1
             width = self.width[rule]
             first = np.cumsum(width) - width
-            levels.append((nodes, inner, first, width))
+            levels.append(Level(nodes, inner, first, width))
             if not len(inner):
                 return levels
-            where = np.repeat(self.first[rule] - first, width)
-            nodes = self.parts[where + np.arange(len(where))]
+            shift = np.repeat(self.first[rule] - first, width)
+            nodes = self.parts[shift + np.arange(len(shift))]
 
 
 def english() -> dict[str, list[tuple[float, str]]]:
-    """The rules above, words included, as PCFG takes them."""
+    """The grammar of RULES, NUMBERED_RULES and the words, as PCFG takes it."""
     rules: dict[str, list[tuple[float, str]]] = {}
-    numbered = [NUMBERED_RULES.replace("_n", number) for number in ("_s", "_p")]
-    for line in "".join([RULES, *numbered]).split("\n"):
+    singular = NUMBERED_RULES.replace("_n", "_s")
+    plural = NUMBERED_RULES.replace("_n", "_p")
+    for line in (RULES + singular + plural).split("\n"):
         if line:
             symbol, choices = line.split(maxsplit=1)
-            pairs = (choice.split(maxsplit=1) for choice in choices.split("|"))
-            rules[symbol] = [(float(p), right.strip()) for p, right in pairs]
-    words = {category: text.split() for category, text in WORDS.items()}
-    words |= {"N_s": NOUNS.split(), "N_p": [noun + "s" for noun in NOUNS.split()]}
+            rules[symbol] = []
+            for choice in choices.split("|"):
+                p, right = choice.split(maxsplit=1)
+                rules[symbol].append((float(p), right.strip()))
+    words: dict[str, list[str]] = {category: text.split() for category, text in WORDS.items()}
+    words["N_s"] = NOUNS.split()
+    words["N_p"] = [noun + "s" for noun in NOUNS.split()]
     for category, verbs in VERBS.items():
         words[f"{category}_s"] = [verb + "s" for verb in verbs.split()]
         words[f"{category}_p"] = verbs.split()
@@ -211,19 +239,29 @@ ENGLISH = PCFG(english())
 
 
 def sentences(n: int, seed: int) -> Iterator[str]:
-    """n sentences; fewer of the same seed are their beginning."""
+    """n sentences; a smaller n of the same seed gives the first of them."""
     batches = (ENGLISH.generate(BATCH, np.random.default_rng([seed, i])) for i in count())
     return islice((sentence for batch in batches for sentence in batch), n)
 
 
 class Grammar(Corpus):
-    """Sentences as documents, each ended by the only full stop in it, so that a perfect model
-    pays nothing for the end of a document, and `floor_bpb` needs no correction for it."""
+    """Sentences as documents, each ended by the only full stop in it.
 
-    def source(self) -> dict[str, Any]:
-        rules = hashlib.sha256(json.dumps(ENGLISH.rules).encode()).hexdigest()
-        wanted = {"n_documents": self.cfg.n_documents, "seed": self.cfg.seed}
-        return {"name": "grammar", **wanted, "batch": BATCH, "rules": rules}
+    A perfect model therefore pays nothing for the end of a document, and `floor_bpb` needs no
+    correction for it.
+    """
+
+    cfg: GrammarConfig
+
+    def source(self) -> dict[str, object]:
+        rules = json.dumps(ENGLISH.rules)
+        return {
+            "name": "grammar",
+            "n_documents": self.cfg.n_documents,
+            "seed": self.cfg.seed,
+            "batch": BATCH,
+            "rules": hashlib.sha256(rules.encode()).hexdigest(),
+        }
 
     def documents(self) -> Iterator[str]:
         return sentences(self.cfg.n_documents, self.cfg.seed)

@@ -14,17 +14,27 @@ import sysconfig
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from lm.corpora.base import Corpus
 
-RULES = 1  # raise it when the code below comes to produce other text from the same Python
+RULES = 1  # raise it when a change of the code below gives other text from the same Python
 MIN_CHARS = 30  # shorter docstrings are labels ("Return self.") and teach little prose
 # Installed packages are not the standard library; tests and demos are code with few words;
 # lib2to3 and idlelib go missing in newer or smaller installations.
-SKIP = {"site-packages", "dist-packages", "__pycache__", "lib-dynload", "pydoc_data"}
-SKIP |= {"test", "tests", "idlelib", "lib2to3", "turtledemo", "ensurepip"}
-HAVE_DOCSTRINGS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+SKIPPED_FOLDERS = {
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+    "lib-dynload",
+    "pydoc_data",
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "ensurepip",
+}
+Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Pydocs(Corpus):
@@ -33,24 +43,25 @@ class Pydocs(Corpus):
     Source files are parsed, never imported. An installation without sources has its topics only.
     """
 
-    def source(self) -> dict[str, Any]:
+    def source(self) -> dict[str, object]:
         digest = hashlib.sha256()
-        for path in _source_files():
+        for path in source_files():
             digest.update(hashlib.sha256(path.read_bytes()).digest())
-        for name, text in sorted(_topics().items()):
+        for name, text in sorted(topics().items()):
             digest.update(hashlib.sha256(f"{name}\n{text}".encode()).digest())
-        # The version besides the hash: another one may parse the same file differently.
+        # The version belongs to it: another one may parse the same file differently.
         version = f"{platform.python_implementation()} {platform.python_version()}"
         return {"name": "pydocs", "rules": RULES, "python": version, "sha256": digest.hexdigest()}
 
     def documents(self) -> Iterator[str]:
-        seen: set[bytes] = set()
+        """Texts of at least MIN_CHARS characters, each once. ValueError if there are none."""
+        digests: set[bytes] = set()
         for text in _texts():
-            key = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
-            if len(text) >= MIN_CHARS and key not in seen and _is_utf8(text):
-                seen.add(key)
+            digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
+            if len(text) >= MIN_CHARS and digest not in digests and _is_utf8(text):
+                digests.add(digest)
                 yield text
-        if not seen:
+        if not digests:
             raise ValueError(
                 f"this Python ({sysconfig.get_path('stdlib')}) has neither help topics nor source "
                 "files: choose another corpus, as corpus=files corpus.path=my.txt"
@@ -58,13 +69,14 @@ class Pydocs(Corpus):
 
 
 def _texts() -> Iterator[str]:
-    for _, text in sorted(_topics().items()):
+    for _, text in sorted(topics().items()):
         yield inspect.cleandoc(text)
-    for path in _source_files():
-        yield from _docstrings(path.read_bytes())
+    for path in source_files():
+        yield from docstrings(path.read_bytes())
 
 
-def _topics() -> dict[str, str]:
+def topics() -> dict[str, str]:
+    """The texts of Python's help() by their topic, {} if this Python comes without them."""
     try:
         from pydoc_data.topics import topics
     except ImportError:  # some distributions leave it out
@@ -72,12 +84,15 @@ def _topics() -> dict[str, str]:
     return topics
 
 
-def _source_files() -> list[Path]:
+def source_files() -> list[Path]:
+    """The standard library's source files, in an order that is the same on every machine."""
     root = Path(sysconfig.get_path("stdlib"))
     files = []
-    for folder, inner, names in os.walk(root):
-        inner[:] = [name for name in inner if name not in SKIP]
-        files += [Path(folder, n) for n in names if n.endswith(".py") and _is_portable(n)]
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if name not in SKIPPED_FOLDERS]
+        for name in names:
+            if name.endswith(".py") and _is_portable(name):
+                files.append(Path(folder, name))
     return sorted(files, key=lambda path: path.relative_to(root).as_posix())
 
 
@@ -86,7 +101,7 @@ def _is_portable(name: str) -> bool:
     return not name.startswith(("_sysconfigdata", "_sysconfig_vars"))
 
 
-def _docstrings(code: bytes) -> list[str]:
+def docstrings(code: bytes) -> list[str]:
     """The docstrings of one source file, in its order, without their indentation."""
     try:
         with warnings.catch_warnings():
@@ -94,15 +109,16 @@ def _docstrings(code: bytes) -> list[str]:
             tree = ast.parse(code)
     except (SyntaxError, ValueError):  # a template, or a file cut short
         return []
-    return [text for node in _definitions(tree) if (text := ast.get_docstring(node))]
+    texts = (ast.get_docstring(node) for node in _definitions(tree))
+    return [text for text in texts if text]
 
 
-def _definitions(node: ast.AST) -> Iterator[ast.AST]:
-    """The module, classes and functions under `node`, as they stand in the file.
+def _definitions(node: ast.AST) -> Iterator[Definition]:
+    """The module, classes and functions under `node`, in the order of the file.
 
     Only statements are entered, which is three times as fast as ast.walk.
     """
-    if isinstance(node, HAVE_DOCSTRINGS):
+    if isinstance(node, Definition):
         yield node
     for block in ("body", "handlers", "orelse", "finalbody"):
         for inner in getattr(node, block, ()):
@@ -110,7 +126,7 @@ def _definitions(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _is_utf8(text: str) -> bool:
-    """Not so for the odd docstring about surrogates."""
+    """False for the odd docstring that contains surrogates."""
     try:
         text.encode()
         return True

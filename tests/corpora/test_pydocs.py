@@ -18,7 +18,7 @@ def documents():
 def library(tmp_path, monkeypatch):
     """An empty folder in place of the standard library, and no help topics."""
     monkeypatch.setattr(pydocs.sysconfig, "get_path", lambda _: str(tmp_path))
-    monkeypatch.setattr(pydocs, "_topics", dict)
+    monkeypatch.setattr(pydocs, "topics", dict)
     return tmp_path
 
 
@@ -44,8 +44,8 @@ def test_documents_are_clean_distinct_and_not_labels(documents):
 
 
 def test_a_second_reading_gives_the_same_documents(monkeypatch):
-    some = pydocs._source_files()[::20]
-    monkeypatch.setattr(pydocs, "_source_files", lambda: some)
+    some = pydocs.source_files()[::20]
+    monkeypatch.setattr(pydocs, "source_files", lambda: some)
     corpus = PydocsConfig().build()
     assert list(corpus.documents()) == list(corpus.documents())
 
@@ -81,17 +81,17 @@ def j():
     return "no docstring"
 '''
     expected = ["module", "class", "method", "inner", "handler", "one line"]
-    assert pydocs._docstrings(code.encode()) == expected
+    assert pydocs.docstrings(code.encode()) == expected
 
 
 def test_every_docstring_that_ast_walk_finds_is_found():
     """The quick walk over statements must not miss what the slow one over all nodes sees."""
-    for path in pydocs._source_files()[::20]:
+    for path in pydocs.source_files()[::20]:
         tree = ast.parse(path.read_bytes())
-        nodes = [n for n in ast.walk(tree) if isinstance(n, pydocs.HAVE_DOCSTRINGS)]
+        nodes = [n for n in ast.walk(tree) if isinstance(n, pydocs.Definition)]
         slow = [text for n in nodes if (text := ast.get_docstring(n))]
         # One inside a match statement would be missed; the library has none.
-        assert sorted(pydocs._docstrings(path.read_bytes())) == sorted(slow), path
+        assert sorted(pydocs.docstrings(path.read_bytes())) == sorted(slow), path
 
 
 def test_nothing_of_the_library_is_run(library):
@@ -127,14 +127,14 @@ def test_files_that_do_not_parse_are_left_out(library):
 
 
 def test_a_python_without_sources_still_has_its_topics(library, monkeypatch):
-    monkeypatch.setattr(pydocs, "_topics", lambda: {"b": "y" * 40, "a": "x" * 40})
+    monkeypatch.setattr(pydocs, "topics", lambda: {"b": "y" * 40, "a": "x" * 40})
     assert read() == ["x" * 40, "y" * 40]
 
 
 def test_a_python_without_topics_still_has_its_docstrings(library, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    assert pydocs._topics() == {}
+    assert pydocs.topics() == {}
 
 
 def test_a_python_with_neither_names_the_way_out(library):
