@@ -17,13 +17,14 @@ import torch
 from lm import config, data, metrics
 from lm.models.ngram import Ngram
 from lm.system import files, store
+from lm.system.errors import DamagedError
+from lm.system.schemas import TokensRecord
 
 log = logging.getLogger(__name__)
 ORDERS = {1: "unigram counts", 2: "bigram counts", 5: "5-gram counts"}
 KEYS = ("floor/unigram_bpb", "floor/bigram_bpb", "floor/ngram_bpb")  # the same, of a run's points
 LIMIT = 20_000_000  # training tokens above which counting takes too long for a report
 AT_START = 4_000_000  # and above which they would keep a run waiting for more than a few seconds
-FORM = dict.fromkeys(ORDERS.values(), float)
 CONTEXT = 128  # tokens; the n-grams forget at these borders, as models do at theirs
 
 
@@ -43,13 +44,22 @@ def counted(folder: Path, load: Callable[[], Any], limit: int = LIMIT) -> dict[s
         (tmp / "floors.json").write_text(json.dumps(found), encoding="utf-8")
 
     try:
-        if files.read_json(folder / data.RECORD)["splits"]["train"]["n_tokens"] > limit:
+        about = files.read_record(folder / data.RECORD, TokensRecord)
+        if about.splits.train.n_tokens > limit:
             return {}
-        store.build_once(target, make, lambda f: files.read_json(f / "floors.json", FORM))
-        return files.read_json(target / "floors.json")
+        store.build_once(target, make, _read)
+        return _read(target)
     except (ValueError, OSError) as error:  # runs and reports do without
         log.warning(f"{folder}: its tokens are not counted: {' '.join(str(error).split())}")
         return {}
+
+
+def _read(folder: Path) -> dict[str, float]:
+    path = folder / "floors.json"
+    found = files.read_record(path, dict[str, float])
+    if lacking := set(ORDERS.values()) - found.keys():
+        raise DamagedError(f"{path} is not what was written: no {min(lacking)}")
+    return found
 
 
 @torch.inference_mode()

@@ -6,7 +6,6 @@ x, y = batches[step]                       # (B, T) ids, and the ids that follow
 DataLoader(batches, batch_size=None, sampler=range(100), num_workers=2)     # the same batches
 """
 
-import json
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,20 +16,18 @@ import torch
 from lm.metrics import IGNORE
 from lm.system import failpoint, files, seeds
 from lm.system.errors import DamagedError
+from lm.system.schemas import Splits, TokenCounts, TokensRecord
 from lm.tokenizers import Tokenizer
 
 RECORD = "tokens.json"
-COUNTS = {"n_tokens": int, "n_bytes": int}
-SPLITS = {"train": COUNTS, "val": COUNTS}
-FORM = {"dtype": str, "vocab_size": int, "tokenizer": str, "splits": SPLITS}  # of the record
 RESIDENT = 1 << 30  # bytes of a GPU's memory that the training tokens may take
 CHUNK = 1 << 22  # ids held in memory while packing or checking
 
 
 def pack(
     folder: Path, split: str, documents: Iterable[str], tokenizer: Tokenizer, ends: bool
-) -> dict[str, int]:
-    """Write the ids of all documents to folder/SPLIT.bin; return n_tokens, n_bytes, n_documents.
+) -> TokenCounts:
+    """Write the ids of all documents to folder/SPLIT.bin; return their counts.
 
     The end-of-document token stands between documents. With `ends` it also stands before the
     first and after the last, as the split then holds whole documents; a part cut out of a text
@@ -39,25 +36,25 @@ def pack(
     dtype = id_dtype(tokenizer)
     eot = np.array([tokenizer.eot_id], dtype=dtype)
     token_bytes = tokenizer.token_lengths()  # (V,)
-    counts = {"n_tokens": 0, "n_bytes": 0, "n_documents": 0}
+    counts = TokenCounts(0, 0)
     with open(folder / f"{split}.bin", "wb") as file:
 
         def write(pending: list[np.ndarray]) -> None:
             ids = np.concatenate(pending) if pending else eot[:0]
-            counts["n_tokens"] += len(ids)
-            counts["n_bytes"] += int(token_bytes[ids].sum())
+            counts.n_tokens += len(ids)
+            counts.n_bytes += int(token_bytes[ids].sum())
             # Not tofile, whose error does not say that the disk is full.
             file.write(ids.astype(ids.dtype.newbyteorder("<"), copy=False).data)
 
         pending = [eot] if ends else []
         n_pending = len(pending)
         for ids in tokenizer.encode_documents(documents):
-            if counts["n_documents"] and not ends:
+            if counts.n_documents and not ends:
                 pending.append(eot)
             pending.append(ids.astype(dtype))
             if ends:
                 pending.append(eot)
-            counts["n_documents"] += 1
+            counts.n_documents += 1
             n_pending += len(ids) + 1
             if n_pending > CHUNK:
                 write(pending)
@@ -73,25 +70,22 @@ def id_dtype(tokenizer: Tokenizer) -> np.dtype:
     return np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
 
 
-def write_record(folder: Path, tokenizer: Tokenizer, corpus: str, splits: dict[str, dict]) -> None:
+def write_record(
+    folder: Path, tokenizer: Tokenizer, corpus: str, splits: Splits[TokenCounts]
+) -> None:
     """Write what the token files mean: dtype, vocabulary, origin, counts."""
-    record = {
-        "dtype": str(id_dtype(tokenizer)),
-        "vocab_size": tokenizer.vocab_size,
-        "tokenizer": tokenizer.fingerprint,
-        "corpus": corpus,
-        "splits": splits,
-    }
-    (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    dtype = str(id_dtype(tokenizer))
+    record = TokensRecord(dtype, tokenizer.vocab_size, tokenizer.fingerprint, corpus, splits)
+    (folder / RECORD).write_text(files.to_json(record), encoding="utf-8")
 
 
 def load(folder: Path, split: str) -> np.ndarray:
     """The ids of a split, memory-mapped (n,), uint16 or uint32; DamagedError if it has others."""
-    record = files.read_json(folder / RECORD, FORM | {"splits": {split: COUNTS}})
-    path, n = folder / f"{split}.bin", record["splits"][split]["n_tokens"]
-    if record["dtype"] not in ("uint16", "uint32") or n < 0:
-        raise DamagedError(f"{path} holds {n} ids of {record['dtype'][:20]!a}, says {RECORD}")
-    number = np.dtype(record["dtype"]).newbyteorder("<")
+    record = files.read_record(folder / RECORD, TokensRecord)
+    path, n = folder / f"{split}.bin", getattr(record.splits, split).n_tokens
+    if record.dtype not in ("uint16", "uint32") or n < 0:
+        raise DamagedError(f"{path} holds {n} ids of {record.dtype[:20]!a}, says {RECORD}")
+    number = np.dtype(record.dtype).newbyteorder("<")
     if path.stat().st_size != n * number.itemsize:
         raise DamagedError(f"{path} has {path.stat().st_size} bytes, not {n} ids")
     if n == 0:  # what cannot be mapped
@@ -101,11 +95,12 @@ def load(folder: Path, split: str) -> np.ndarray:
 
 def check(folder: Path, tokenizer: Tokenizer) -> None:
     """Raise DamagedError unless these are tokens of this tokenizer, every id below vocab_size."""
-    record = files.read_json(folder / RECORD, FORM)
-    for name, mine in (("tokenizer", tokenizer.fingerprint), ("vocab_size", tokenizer.vocab_size)):
-        if record[name] != mine:
-            raise DamagedError(f"{folder} holds tokens of another {name}")
-    for split in SPLITS:
+    record = files.read_record(folder / RECORD, TokensRecord)
+    if record.tokenizer != tokenizer.fingerprint:
+        raise DamagedError(f"{folder} holds tokens of another tokenizer")
+    if record.vocab_size != tokenizer.vocab_size:
+        raise DamagedError(f"{folder} holds tokens of another vocab_size")
+    for split in ("train", "val"):
         ids = load(folder, split)
         for start in range(0, len(ids), CHUNK):
             if (top := int(ids[start : start + CHUNK].max())) >= tokenizer.vocab_size:

@@ -18,8 +18,7 @@ from lm.launch import cli
 from lm.models.base import LanguageModel
 from lm.record.run import Run
 from lm.settings import Settings, one_of
-from lm.system import device as devices
-from lm.system import failpoint, onednn, ranks, signals
+from lm.system import devices, failpoint, onednn, ranks, signals
 
 Pass = tuple[torch.Tensor, torch.Tensor]  # inputs and targets (B, T)
 TOKENS = 1 << 12  # at most in one forward pass: what it holds then fits a CPU's cache
@@ -139,7 +138,7 @@ def corpus_config(word: str, own: config.CorpusConfig) -> config.CorpusConfig:
 
 def command(cfg: EvaluateConfig) -> None:
     run = Run.open(cfg.run)
-    model = run.model(cfg.checkpoint).to(devices.device(cfg.device))
+    model = run.model(cfg.checkpoint).to(devices.choose(cfg.device))
     corpus = pipeline.prepare_corpus(corpus_config(cfg.corpus, run.cfg.corpus))
     prepared = pipeline.pack(corpus, run.tokenizer)
     ids = prepared.val if cfg.split == "val" else prepared.train

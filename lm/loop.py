@@ -16,8 +16,7 @@ from lm.record import checkpoint, guard
 from lm.record.state import TrainState
 from lm.record.tracker import Tracker
 from lm.setup import TrainingRun
-from lm.system import device as devices
-from lm.system import ranks, signals
+from lm.system import devices, ranks, signals
 from lm.system.errors import NonFiniteError, OutOfMemoryError, StorageError
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ def train_until_done(run: TrainingRun, track: Tracker, report: Report | None) ->
             saved = save(run, track)
             if improved and not saved:  # no checkpoint holds these weights
                 state.best_val_bpb, state.best_step = previous_best
-        elif not state.bad_in_a_row and signals.save_asked():
+        elif not state.bad_in_a_row and signals.save_requested():
             save(run, track, scheduled=False)
         if last:
             return finish(run, track, val)
@@ -75,7 +74,7 @@ def recovering(run: TrainingRun, track: Tracker) -> Iterator[None]:
     except NonFiniteError as reason:
         roll_back(run, track, reason)
     except (RuntimeError, MemoryError) as error:
-        if not devices.out_of_memory(error):
+        if not devices.is_out_of_memory(error):
             raise
         raise OutOfMemoryError(run.update.too_large(run.state.step)) from error
     except signals.Stopped as stop:

@@ -14,10 +14,11 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import regex
 from rich.progress import Progress
@@ -26,12 +27,11 @@ from lm import data, tokenizers
 from lm.config import Config, CorpusConfig, TokenizerConfig
 from lm.corpora import base
 from lm.system import failpoint, files, store
+from lm.system.schemas import CorpusRecord, Splits, TextCounts, TokensRecord
 from lm.tokenizers import formats
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val")
-CORPUS = {"source": dict, "split_by": str, "sha256": dict.fromkeys(SPLITS, str), "facts": dict}
-CORPUS["splits"] = {split: {"n_documents": int, "n_bytes": int} for split in SPLITS}
 TRAINED = 4096  # merges are learned up to this vocabulary at least, so that a sweep trains once
 
 
@@ -42,8 +42,14 @@ class Prepared:
     tokenizer: Any
     train: np.ndarray  # (n,) uint16 or uint32, memory-mapped
     val: np.ndarray
-    record: dict[str, Any]  # corpus, fingerprints, sizes: the run's data.json
-    facts: dict[str, float] = field(default_factory=dict)  # such as the grammar's floor_bpb
+    corpus: CorpusRecord
+    tokens: TokensRecord
+    folder: Path  # of the token files
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """What is known of the text, such as the grammar's floor_bpb."""
+        return self.corpus.facts
 
 
 def prepare(cfg: Config) -> Prepared:
@@ -61,29 +67,35 @@ def prepare_corpus(cfg: CorpusConfig) -> Path:
 
     def make(tmp: Path) -> None:
         kind, documents = base.split(corpus.documents(), cfg.val_fraction, cfg.name)
-        counts = {split: {"n_documents": 0, "n_bytes": 0} for split in SPLITS}
+        counts = Splits(TextCounts(0, 0), TextCounts(0, 0))
         sinks = {s: open(tmp / f"{s}.jsonl", "w", encoding="utf-8") for s in SPLITS}  # noqa: SIM115
         try:
             for split, text in documents:
                 sinks[split].write(json.dumps(text, ensure_ascii=False) + "\n")
-                counts[split]["n_documents"] += 1
-                counts[split]["n_bytes"] += len(text.encode())
+                count = getattr(counts, split)
+                count.n_documents += 1
+                count.n_bytes += len(text.encode())
         finally:
             for file in sinks.values():
                 file.close()
-        sha = {s: files.sha256(tmp / f"{s}.jsonl") for s in SPLITS}
-        record = {"source": source, "split_by": kind, "splits": counts, "sha256": sha}
-        record["facts"] = corpus.facts()
-        (tmp / "corpus.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        sha256 = Splits(*(files.sha256(tmp / f"{split}.jsonl") for split in SPLITS))
+        record = CorpusRecord(source, kind, counts, sha256, corpus.facts())
+        (tmp / "corpus.json").write_text(files.to_json(record), encoding="utf-8")
 
-    seconds = store.build_once(folder, make, lambda f: files.read_json(f / "corpus.json", CORPUS))
-    about = files.read_json(folder / "corpus.json")
-    n_bytes, n = (sum(s[k] for s in about["splits"].values()) for k in ("n_bytes", "n_documents"))
-    how = f"in {n:,} documents"
-    if about["split_by"] == "position":  # then one of them may be cut in two
+    seconds = store.build_once(folder, make, corpus_record)
+    about = corpus_record(folder)
+    train, val = about.splits.train, about.splits.val
+    n_bytes = train.n_bytes + val.n_bytes
+    how = f"in {train.n_documents + val.n_documents:,} documents"
+    if about.split_by == "position":  # then one of them may be cut in two
         how = f"of which the last {cfg.val_fraction:.0%} are to validate"
     _say("corpus", cfg.name, seconds, f"{n_bytes / 1e6:.1f} MB {how}")
     return folder
+
+
+def corpus_record(folder: Path) -> CorpusRecord:
+    """What is in the folder of a prepared corpus; raises DamagedError."""
+    return files.read_record(folder / "corpus.json", CorpusRecord)
 
 
 def prepare_tokenizer(cfg: TokenizerConfig, corpus: Path) -> Any:
@@ -97,9 +109,9 @@ def prepare_tokenizer(cfg: TokenizerConfig, corpus: Path) -> Any:
     if cfg.name == "bpe":  # its smaller vocabularies are the beginnings of a larger one's merges
         settings["vocab_size"] = max(TRAINED, 1 << (cfg.vocab_size - 1).bit_length())
     splits = SPLITS if cfg.name == "char" else SPLITS[:1]
-    sha = files.read_json(corpus / "corpus.json")["sha256"]
+    sha256 = corpus_record(corpus).sha256
     # Another version of regex knows other characters, so it may split, and count, differently.
-    key = [cfg.name, settings, regex.__version__, [sha[s] for s in splits]]
+    key = [cfg.name, settings, regex.__version__, [getattr(sha256, split) for split in splits]]
     folder = files.cache_dir() / f"tokenizers-{files.fingerprint(key)}"
 
     def make(tmp: Path) -> None:
@@ -139,29 +151,29 @@ def existing_tokenizer(folder: Path) -> Any:
 
 def pack(corpus: Path, tokenizer: Any) -> Prepared:
     """The corpus as ids of the tokenizer."""
-    about = files.read_json(corpus / "corpus.json")
-    key = [about["sha256"], about["split_by"], tokenizer.fingerprint]
+    about = corpus_record(corpus)
+    sha256 = msgspec.structs.asdict(about.sha256)
+    key = [sha256, about.split_by, tokenizer.fingerprint]
     folder = files.cache_dir() / f"tokens-{files.fingerprint(key)}"
 
     def make(tmp: Path) -> None:
-        ends = about["split_by"] == "document"
-        splits = {s: data.pack(tmp, s, read(corpus, s), tokenizer, ends) for s in SPLITS}
-        data.write_record(tmp, tokenizer, files.fingerprint(about["sha256"]), splits)
+        ends = about.split_by == "document"
+        counts = (data.pack(tmp, s, read(corpus, s), tokenizer, ends) for s in SPLITS)
+        data.write_record(tmp, tokenizer, files.fingerprint(sha256), Splits(*counts))
 
     seconds = store.build_once(folder, make, lambda f: data.check(f, tokenizer))
-    tokens = files.read_json(folder / data.RECORD)
-    train, val = (tokens["splits"][s] for s in SPLITS)
-    per_token = (train["n_bytes"] + val["n_bytes"]) / max(1, train["n_tokens"] + val["n_tokens"])
-    detail = f"{train['n_tokens']:,} to train on, {val['n_tokens']:,} to validate"
-    _say("tokens", tokens["dtype"], seconds, f"{detail}, {per_token:.2f} bytes each")
-    record = {"corpus": about, "tokens": tokens, "folder": str(folder)}
+    tokens = files.read_record(folder / data.RECORD, TokensRecord)
+    train, val = tokens.splits.train, tokens.splits.val
+    per_token = (train.n_bytes + val.n_bytes) / max(1, train.n_tokens + val.n_tokens)
+    detail = f"{train.n_tokens:,} to train on, {val.n_tokens:,} to validate"
+    _say("tokens", tokens.dtype, seconds, f"{detail}, {per_token:.2f} bytes each")
     ids = {s: data.load(folder, s) for s in SPLITS}
     if len(ids["val"]) < 2:
         raise ValueError(
             f"the validation split is too short ({len(ids['val'])} tokens): give more text, or "
-            f"raise corpus.val_fraction={about['source']['val_fraction']}"
+            f"raise corpus.val_fraction={about.source['val_fraction']}"
         )
-    return Prepared(tokenizer, ids["train"], ids["val"], record, about["facts"])
+    return Prepared(tokenizer, ids["train"], ids["val"], about, tokens, folder)
 
 
 def read(corpus: Path, split: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from lm.generate import generate_text, readable
 from lm.launch import cli
 from lm.record.run import Run
 from lm.settings import Settings, one_of, within
-from lm.system import device
+from lm.system import devices
 from lm.system.errors import ConfigError
 from lm.system.text import printable
 
@@ -39,7 +39,7 @@ class SampleConfig(Settings):
 
 def command(cfg: SampleConfig) -> None:
     run = Run.open(cfg.run)
-    model = run.model(cfg.checkpoint).to(device.device(cfg.device))
+    model = run.model(cfg.checkpoint).to(devices.choose(cfg.device))
     if cfg.interactive:
         prompt_line(run, model, cfg)
         return

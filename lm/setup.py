@@ -20,8 +20,7 @@ from lm.generate import readable
 from lm.models.base import LanguageModel
 from lm.record import checkpoint, origin
 from lm.record.state import Budget, TrainState
-from lm.system import device as devices
-from lm.system import ranks, seeds
+from lm.system import devices, distributed, ranks, seeds
 from lm.system.errors import ConfigError, StorageError
 from lm.tokenizers import Tokenizer
 from lm.update import UnreadLosses, Update, should_compile
@@ -72,7 +71,7 @@ def set_up(
     tokenizer, model or checkpoint do not fit each other, before anything is trained.
     """
     devices.configure(cfg.train.threads, cfg.train.deterministic)
-    device = devices.device(cfg.train.device)
+    device = devices.choose(cfg.train.device)
     with ranks.rank_0_first():
         prepared = pipeline.prepare(cfg)
         known_baselines = _baselines(prepared)
@@ -83,9 +82,9 @@ def set_up(
 
     torch.manual_seed(seeds.seed(cfg.seed, "init"))
     model: LanguageModel = cfg.model.build(tokenizer.vocab_size)
-    dtype = devices.dtype(cfg.train.dtype, device, model.low_precision)
+    dtype = devices.matmul_dtype(cfg.train.dtype, device, model.low_precision)
     if cfg.train.shard:
-        ranks.shard(model, device, dtype)
+        distributed.shard(model, device, dtype)
     else:
         model.to(device)
     ranks.on_rank_0(origin.record_code, out, device, dtype, cfg.train.shard)
@@ -170,7 +169,7 @@ def _prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:
 
 def _baselines(prepared: pipeline.Prepared) -> dict[str, float]:
     """What val/bpb is compared with: counts, and the exact entropy where it is known."""
-    found = baselines.points(Path(prepared.record["folder"]), prepared.tokenizer)
+    found = baselines.points(prepared.folder, prepared.tokenizer)
     if "floor_bpb" in prepared.facts:
         found["corpus/floor_bpb"] = prepared.facts["floor_bpb"]
     return found

@@ -55,7 +55,7 @@ def run(job: jobs.Job) -> float:
 
 def train_job(job: jobs.Job) -> float:
     """Train the job in this process, which may be one of several that share its batches."""
-    with signals.handled():
+    with signals.installed():
         report = tuner.reporter(job.sweep, job.out)
         return train(job.cfg, job.out, job.group, report)["best_val_bpb"]
 
@@ -73,13 +73,13 @@ def train(
     """
     # torch loads here, and not for --help or an error in the configuration.
     # A signal waits until it has: a library that is loaded in part spoils the end.
-    with signals.handled(), signals.held():
+    with signals.installed(), signals.deferred():
         from lm import loop, setup
         from lm.record.tracker import tracker
         from lm.system import ranks
 
     ready = setup.set_up(cfg, out, _initial_weights(cfg))
-    with tracker(out, cfg, ready.state, ready.budget.progress, group) as track, signals.held():
+    with tracker(out, cfg, ready.state, ready.budget.progress, group) as track, signals.deferred():
         track.watch(ready.model, ready.state)
         summary = loop.train(ready, track, report)
         if ranks.rank() == 0:

@@ -19,8 +19,7 @@ from lm.config import Config
 from lm.data import Batches
 from lm.models.base import LanguageModel
 from lm.optim.groups import skips_by_itself
-from lm.system import device as devices
-from lm.system import failpoint, onednn, ranks, seeds, signals
+from lm.system import devices, distributed, failpoint, onednn, ranks, seeds, signals
 
 log = logging.getLogger(__name__)
 WORTH_COMPILING = 1e13  # operations of a run on a CPU that repay the 15 s of compiling
@@ -35,7 +34,7 @@ class Loss(nn.Module):
         self.model = model
         self.dtype = dtype
         # A sharded model rounds its weights itself, as it gathers them.
-        self.plain = dtype == torch.float32 or ranks.is_sharded(model)
+        self.plain = dtype == torch.float32 or distributed.is_sharded(model)
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         if self.plain:
@@ -97,7 +96,7 @@ class Update:
         # The logged norm is the raw gradient's, comparable across clipping thresholds.
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.cfg.train.clip or math.inf)
         # Each process then knows of a non-finite number of any of them.
-        numbers = ranks.mean(torch.stack([loss, ranks.whole(norm)]))
+        numbers = ranks.mean(torch.stack([loss, distributed.full_tensor(norm)]))
         finite = numbers.sum().isfinite()
         failpoint.hit("train.before_step")
         for optimizer in self.optimizers:
@@ -114,13 +113,13 @@ class Update:
         """Leave the batch's gradients in the parameters; return its mean loss, ()."""
         size = self.micro_batch or len(inputs)
         if self.ddp is None:
-            self.ddp = ranks.wrap(self.loss, self.device)
+            self.ddp = distributed.data_parallel(self.loss, self.device)
         loss = torch.zeros((), device=self.device)
         parts = list(zip(inputs.split(size), targets.split(size), strict=True))
         for i, (x, y) in enumerate(parts):
             signals.poll()  # no weight has changed yet: the step can be done again
             failpoint.hit("train.forward")
-            with ranks.exchange(self.ddp, now=i + 1 == len(parts)):
+            with distributed.gradient_sync(self.ddp, now=i + 1 == len(parts)):
                 part = self.ddp(x, y) * (len(x) / len(inputs))
                 part.backward()
             loss += part.detach()
@@ -143,7 +142,7 @@ class Update:
             except (RuntimeError, MemoryError) as error:
                 size = self.micro_batch or self.cfg.train.batch_size
                 fixed = self.cfg.train.micro_batch != "auto" or size == 1
-                if fixed or self.weights_changed or not devices.out_of_memory(error):
+                if fixed or self.weights_changed or not devices.is_out_of_memory(error):
                     raise
                 log.warning(self.too_large(step))
             # Outside of `except`, which keeps the tensors of the failed step alive.
@@ -188,7 +187,7 @@ class Update:
             self.loss = cast(nn.Module, torch.compile(plain, dynamic=False, options=options))
             self.gradients(*self.batches[0])
         except Exception as error:  # the compiler's own, and whatever its tools raise
-            if devices.out_of_memory(error):  # the first step tells of it, or goes on in parts
+            if devices.is_out_of_memory(error):  # the first step tells of it, or goes on in parts
                 return "compiled in the first step, as this batch does not fit"
             self.loss = plain
             self.ddp = None

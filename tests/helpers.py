@@ -1,5 +1,6 @@
 """What several test files share: settings of tiny runs, and how a run's files are read."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -33,6 +34,11 @@ needs_data = pytest.mark.skipif(not DATA, reason="LM_DATA_DIR is not set: no sha
 
 class Killed(BaseException):
     """Stands for the end of the process at any moment."""
+
+
+def no_locks(*_: object, **__: object) -> None:
+    """Stands for FileLock.acquire on a file system that has no locks."""
+    raise OSError(errno.ENOLCK, "No locks available")
 
 
 def rows(out: Path, name: str = "metrics.jsonl") -> list[dict]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from lm import data, metrics, tokenizers
+from lm.system.schemas import Splits, TokenCounts
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def tokenizer():
 
 def packed(tmp_path, documents, tokenizer, ends):
     counts = data.pack(tmp_path, "train", documents, tokenizer, ends)
-    data.write_record(tmp_path, tokenizer, "corpus", {"train": counts})
+    data.write_record(tmp_path, tokenizer, "corpus", Splits(counts, counts))
     return data.load(tmp_path, "train"), counts
 
 
@@ -27,7 +28,7 @@ def test_whole_documents_have_an_end_token_on_both_sides(tmp_path, tokenizer):
     ids, counts = packed(tmp_path, ["ab", "c"], tokenizer, ends=True)
     end = tokenizer.eot_id
     assert ids.tolist() == [end, 97, 98, end, 99, end]
-    assert counts == {"n_tokens": 6, "n_bytes": 3, "n_documents": 2}
+    assert counts == TokenCounts(6, 3, 2)
 
 
 def test_parts_of_one_text_have_an_end_token_between_them_alone(tmp_path, tokenizer):

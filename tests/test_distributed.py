@@ -17,7 +17,7 @@ import lm
 from lm import config, metrics, setup, train, update
 from lm.launch import jobs, main, processes
 from lm.record import checkpoint
-from lm.system import ranks, seeds
+from lm.system import distributed, ranks, seeds
 from lm.system.errors import NonFiniteError
 from lm.system.tensors import load_tensors
 from tests.helpers import TINY_TRANSFORMER, Killed, rows
@@ -225,11 +225,11 @@ def test_counts_are_not_divided_nor_is_a_model_by_a_pytorch_that_would_sum_its_g
     """PyTorch 2.8 has a switch; without it gloo's sum would pass for a mean, or fail."""
     how = torch.device("cpu"), torch.float32
     with pytest.raises(ValueError, match="model=bigram_counts counts"):
-        ranks.shard(cfg("model=bigram_counts").model.build(9), *how)
+        distributed.shard(cfg("model=bigram_counts").model.build(9), *how)
     switch = "set_force_sum_reduction_for_comms"
     monkeypatch.delattr(f"torch.distributed.fsdp.FSDPModule.{switch}", raising=False)
     with pytest.raises(ValueError, match=r"PyTorch 2\.8 or later"):
-        ranks.shard(cfg("model=gru").model.build(9), *how)
+        distributed.shard(cfg("model=gru").model.build(9), *how)
 
 
 def test_a_sweep_under_torchrun_is_refused(monkeypatch, capsys):

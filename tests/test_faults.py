@@ -68,7 +68,7 @@ def child(made: config.Config, out: Path, points: str = "") -> multiprocessing.P
     def work() -> None:
         faulthandler.disable()  # pytest's, which would print a page for a SIGBUS
         failpoint._active, failpoint._visits = failpoint._parse(points), {}
-        with signals.handled(), store.locked(out):
+        with signals.installed(), store.locked(out):
             try:
                 train.train(made, out)
             except Exception as error:

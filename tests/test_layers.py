@@ -97,9 +97,9 @@ from safetensors.torch import save_file
 import numpy as np
 from lm import config, loop
 from lm.record import checkpoint
-from lm.system import device
+from lm.system import devices
 from lm.lens import probe, views
-device.configure(1, deterministic=True)
+devices.configure(1, deterministic=True)
 model = config.TransformerConfig(n_layer=1, n_embd=8, context_len=4).build(9)
 for kind in config.options("optimizer").values():
     for optimizer in kind().build(model):

@@ -9,11 +9,13 @@ import shutil
 import signal
 import subprocess
 
+import filelock
 import pytest
 
 from lm import data, pipeline, tokenizers
 from lm.launch import compose
 from lm.system import files, store
+from tests.helpers import no_locks
 
 
 @pytest.fixture
@@ -169,8 +171,8 @@ def test_eight_jobs_on_an_empty_cache_build_what_one_builds(
     pipeline.prepare(made)
     alone = digest()
     shutil.rmtree(files.cache_dir())
-    if not locks:  # network file systems where every lock succeeds
-        monkeypatch.setattr(store, "fcntl", None)
+    if not locks:
+        monkeypatch.setattr(filelock.FileLock, "acquire", no_locks)
     assert prepare_at_once(8, made, tmp_path / "log") == [0] * 8
     assert digest() == alone
     built = (tmp_path / "log").read_text().count("built in")
@@ -185,7 +187,7 @@ def test_jobs_that_find_every_stage_damaged_build_it_again(cfg, tiny, tmp_path, 
     for path in files.cache_dir().glob("*/t*.*"):
         os.truncate(path, 9)
     if not locks:
-        monkeypatch.setattr(store, "fcntl", None)
+        monkeypatch.setattr(filelock.FileLock, "acquire", no_locks)
     assert prepare_at_once(4, made, tmp_path / "log") == [0] * 4
     assert digest() == before
     built = (tmp_path / "log").read_text().count("built in")
@@ -248,10 +250,10 @@ def test_char_knows_the_letters_of_both_splits(cfg, tmp_path):
 
 def test_the_record_says_what_the_run_was_trained_on(cfg, tiny, toy_text):
     prepared = pipeline.prepare(cfg(*tiny))
-    splits = prepared.record["tokens"]["splits"]
-    assert splits["train"]["n_bytes"] + splits["val"]["n_bytes"] == toy_text.stat().st_size
-    assert len(prepared.train) == splits["train"]["n_tokens"]
-    assert prepared.record["tokens"]["tokenizer"] == prepared.tokenizer.fingerprint
+    splits = prepared.tokens.splits
+    assert splits.train.n_bytes + splits.val.n_bytes == toy_text.stat().st_size
+    assert len(prepared.train) == splits.train.n_tokens
+    assert prepared.tokens.tokenizer == prepared.tokenizer.fingerprint
 
 
 @pytest.mark.parametrize(

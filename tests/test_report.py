@@ -16,13 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 import lm
 from lm import config, train
+from lm.record.schemas import DataRecord
 from lm.report import board, effects, experiment, figures, floors, paired, records, scaling
 from lm.report import page as report_page
 from lm.report.__main__ import words
 from lm.report.page import ReportConfig
+from lm.system import files
+from lm.system.schemas import CorpusRecord, Splits, TextCounts, TokenCounts, TokensRecord
 from tests.browser import Browser, needs_browser
 
 
@@ -37,13 +41,11 @@ def fake_run(cfg, tmp_path):
         if words not in composed:
             composed[words] = cfg(*words)
         config.save(composed[words], path / config.RESOLVED)
-        tokens = {
-            "corpus": corpus,
-            "tokenizer": extra.get("tokenizer", "t1"),
-            "vocab_size": 10,
-            "splits": {"val": {"n_bytes": 1000, "n_tokens": 500}, "train": {"n_tokens": 4000}},
-        }
-        (path / "data.json").write_text(json.dumps({"corpus": {}, "tokens": tokens}))
+        counts = Splits(TokenCounts(4000, 8000), TokenCounts(500, 1000))
+        tokens = TokensRecord("uint16", 10, extra.get("tokenizer", "t1"), corpus, counts)
+        sizes = Splits(TextCounts(9, 8000), TextCounts(1, 1000))
+        text = CorpusRecord({}, "document", sizes, Splits("a", "b"))
+        (path / "data.json").write_text(files.to_json(DataRecord(text, tokens)))
         (path / "code.json").write_text(json.dumps({"git_commit": "abcdef0123", "python": "3.11"}))
         rows = [
             {"step": 10 * i, "tokens": 100 * i, "seconds": i * 1.0, "val/bpb": s, "val/loss": s}
@@ -275,13 +277,14 @@ def test_each_text_has_a_law_of_its_own(fake_run, monkeypatch):
     for i, (width, tokens) in enumerate(itertools.product((32, 48, 64), (200, 400, 800))):
         run = records.read(fake_run(f"outputs/sweeps/d/s/{i}"))
         run.settings |= {"model.n_embd": width, "train.tokens": tokens}
-        run.summary |= {"n_params": 24 * width**2 + 10 * width, "tokens": tokens}
-        run.summary["best_val_bpb"] = 0.9 + 20 / width + 30 / tokens**0.5
+        run.summary.n_params = 24 * width**2 + 10 * width
+        run.summary.tokens = tokens
+        run.summary.best_val_bpb = 0.9 + 20 / width + 30 / tokens**0.5
         other = dataclasses.replace(
             run,
             settings=run.settings | {"corpus.name": "names"},
-            data={"tokens": run.data["tokens"] | {"corpus": "c2"}},
-            summary=run.summary | {"best_val_bpb": run.score / 2},
+            data=replace(run.data, tokens=replace(run.data.tokens, corpus="c2")),
+            summary=replace(run.summary, best_val_bpb=run.score / 2),
         )
         runs += [run, other]
     drawn = []
@@ -541,13 +544,13 @@ def test_what_strangers_wrote_reaches_neither_the_terminal_nor_the_page_raw(fake
     that is no number was drawn as 0, and a file's name could clear the terminal."""
     path = fake_run("outputs/runs/d/a", scores=(8.0, math.nan, math.inf, 2.0))
     data = json.loads((path / "data.json").read_text())
-    data["corpus"] = {"source": {"files": [{"name": "\x1b[2Jtext"}]}}
+    data["corpus"]["source"] = {"files": [{"name": "\x1b[2Jtext"}]}
     (path / "data.json").write_text(json.dumps(data))
     (path / "samples.jsonl").write_text('{"step": 0, "prompt": "T", "text": "ratio:NaN"}\n')
     (run,) = records.find([Path("outputs")])
     run.settings["corpus.name"] = "files"
     run.settings["optimizer.betas"] = [math.nan, 0.9]
-    run.summary["corpus/floor_bpb"] = math.nan
+    run.summary.floor_bpb = math.nan
     assert floors.exact(run) == {}
     view = board.view([run], [])
     assert view["runs"][0]["val"] == [[0, 0.0, 8.0], [300, 3.0, 2.0]]

@@ -22,7 +22,7 @@ def _as_before():
 def test_the_handlers_of_before_come_back_and_nohup_stays():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     before = [signal.getsignal(number) for number in ALL]
-    with signals.handled():
+    with signals.installed():
         inside = [signal.getsignal(number) for number in ALL]
         assert [a == b for a, b in zip(inside, before, strict=True)] == [False] * 3 + [True]
     assert [signal.getsignal(number) for number in ALL] == before
@@ -30,15 +30,18 @@ def test_the_handlers_of_before_come_back_and_nohup_stays():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_waits_where_it_is_held_and_stops_elsewhere(number):
-    with signals.handled():
-        with pytest.raises(signals.Stopped) as caught, signals.held():  # at the latest at its end
+    with signals.installed():
+        with (
+            pytest.raises(signals.Stopped) as caught,
+            signals.deferred(),
+        ):
             os.kill(os.getpid(), number)
         assert caught.value.code == 128 + number
-        with signals.held():
+        with signals.deferred():
             with pytest.raises(signals.Stopped):
                 signals.poll()
             if number == signal.SIGHUP:
                 os.kill(os.getpid(), number)  # the kernel sends one and the shell another
             signals._received = 0
-    with pytest.raises(signals.Stopped), signals.handled():
+    with pytest.raises(signals.Stopped), signals.installed():
         os.kill(os.getpid(), number)

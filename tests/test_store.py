@@ -1,13 +1,18 @@
 """Folders are whole or absent, whatever changes, dies or runs at the same time."""
 
+import math
 import multiprocessing
 import os
 import time
 
+import filelock
+import msgspec
 import pytest
 
 from lm.system import files, store
 from lm.system.errors import DamagedError
+from lm.system.schemas import Int, Number
+from tests.helpers import no_locks
 
 
 def fill(folder):
@@ -88,8 +93,8 @@ def slow_build(folder, log):
 
 @pytest.mark.parametrize("locks", [True, False])
 def test_eight_builders_at_once_leave_one_good_folder(tmp_path, locks, monkeypatch):
-    if not locks:  # network file systems where every lock succeeds
-        monkeypatch.setattr(store, "fcntl", None)
+    if not locks:
+        monkeypatch.setattr(filelock.FileLock, "acquire", no_locks)
     context = multiprocessing.get_context("fork")
     arguments = (tmp_path / "x", tmp_path / "log")
     jobs = [context.Process(target=slow_build, args=arguments) for _ in range(8)]
@@ -168,26 +173,47 @@ def test_a_run_directory_is_held_by_one_living_process(tmp_path):
     assert in_a_process(enter) == 0
 
 
-FORMS = [
-    (1, int, ""),
-    (True, int, "it is True, not int"),
-    (1 << 63, int, "not int"),
-    (1.5, (int, float), ""),
-    ("1", (int, float), "it is '1', not int or float"),
-    ([1, "a"], [int], "a part of it is 'a', not int"),
-    ({}, [int], "it is {}, not a list"),
-    ({"a": {"b": 1}}, {"a": {"b": int, "c?": str}}, ""),
-    ({"a": {}}, {"a": {"b": int}}, "b is missing"),
-    ({"a": {"b": 1, "c": 2}}, {"a": {"b": int, "c?": str}}, "c is 2, not str"),
-    ([], {"a": int}, "it is [], not an object"),
-    ({"x": None, "y": [1]}, object, ""),
-]
+class Inner(msgspec.Struct):
+    n: Int
 
 
-@pytest.mark.parametrize(("value", "form", "says"), FORMS)
-def test_a_value_of_another_form_is_named(value, form, says):
-    wrong = files.misfit(value, form)
-    assert says in wrong and bool(wrong) == bool(says)
+class Outer(msgspec.Struct):
+    a: Inner
+    rows: list[Int] = []
+    size: Number = 0
+    ratio: float = 0.0
+
+
+WRONG = {
+    "[]": "Expected `object`, got `array`",
+    "{}": "missing required field `a`",
+    '{"a": {}}': "missing required field `n` - at `$.a`",
+    '{"a": {"n": true}}': "got `bool` - at `$.a.n`",
+    '{"a": {"n": "1"}}': "got `str` - at `$.a.n`",
+    '{"a": {"n": 9223372036854775808}}': "<= 9223372036854775807 - at `$.a.n`",
+    '{"a": {"n": 1}, "rows": [1, "a"]}': "got `str` - at `$.rows[1]`",
+    '{"a": {"n": 1}, "size": true}': "got `bool` - at `$.size`",
+    '{"a": {"n": 1}, "ratio": "word"}': "got `str` - at `$.ratio`",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_record_of_another_form_is_refused_with_the_path_of_what_is_wrong(text, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(DamagedError) as refused:
+        files.read_record(path, Outer)
+    assert str(refused.value).startswith(f"{path} is not what was written: ")
+    assert WRONG[text] in str(refused.value)
+
+
+def test_a_record_may_hold_more_and_name_what_is_not_finite(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": {"n": 1, "m": [null]}, "more": {}, "size": 1.5, "ratio": "inf"}')
+    record = files.read_record(path, Outer)
+    assert (record.a.n, record.size, record.ratio) == (1, 1.5, float("inf"))
+    path.write_text('{"a": {"n": 1}, "ratio": NaN}')
+    assert math.isnan(files.read_record(path, Outer).ratio)
 
 
 STRANGE = {
@@ -231,6 +257,16 @@ def test_fingerprints_depend_on_values_and_not_on_their_order():
     assert files.fingerprint({"a": 1, "b": 2}) == files.fingerprint({"b": 2, "a": 1})
     assert files.fingerprint({"a": 1}) != files.fingerprint({"a": 1.5})
     assert files.fingerprint([1, 2]) != files.fingerprint([2, 1])
+
+
+def test_where_locks_do_not_work_a_run_directory_is_entered_with_one_warning(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(filelock.FileLock, "acquire", no_locks)
+    with store.locked(tmp_path):
+        pass
+    (warning,) = caplog.messages
+    assert f"{tmp_path} cannot be locked" in warning and "No locks available" in warning
 
 
 def test_a_rank_left_in_the_environment_opens_no_held_directory(tmp_path, monkeypatch):

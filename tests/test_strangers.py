@@ -31,6 +31,7 @@ from tests.helpers import TINY
 SENTINEL = "/tmp/strangers-code-ran"
 RUN = (*TINY, "model=gpt2", "model.n_layer=1", "model.n_head=2", "model.n_embd=8")
 RUN = (*RUN, "model.context_len=16", "track=off", "train.steps=2", "train.save_every=1")
+NOBODYS = {"size": 1, "sha256": "0"}  # in a manifest
 READ = {"sample", "evaluate", "lens", "export", "check"}  # the commands that open a run
 COMMANDS = {
     "sample": ["lm.sample", "run=run", "max_tokens=3", "checkpoint=last"],
@@ -316,10 +317,13 @@ DAMAGE = {
     "checkpoint: a manifest of words": (
         written(f"checkpoints/step_000002/{store.MANIFEST}", '{"files": {"state.json": 1}}'),
         READ,
-        "missing or added",
+        "not what was written",
     ),
     "checkpoint: a path that leaves": (
-        updated(f"checkpoints/step_000002/{store.MANIFEST}", files={"../../x": {"size": 1}}),
+        updated(
+            f"checkpoints/step_000002/{store.MANIFEST}",
+            files={"../../x": NOBODYS},
+        ),
         READ,
         "missing or added",
     ),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from lm import config, data, update
 from lm.models import transformer
 from lm.optim.groups import AdamW
-from lm.system import device, failpoint
+from lm.system import devices, failpoint
 from tests.helpers import TINY_TRANSFORMER
 
 V, T = 64, 16
@@ -217,8 +217,8 @@ def test_the_share_of_a_gpu_that_is_used_needs_its_name(monkeypatch):
     names |= {"NVIDIA A100-SXM4-80GB": 312e12, "NVIDIA L40": None, "NVIDIA RTX A1000": None}
     for name, flops in names.items():
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=name: name)
-        assert device.peak_flops(torch.device("cuda")) == flops
-    assert device.peak_flops(torch.device("cpu")) is None
+        assert devices.peak_flops(torch.device("cuda")) == flops
+    assert devices.peak_flops(torch.device("cpu")) is None
 
 
 def test_a_batch_too_large_to_compile_is_left_to_the_first_step(make, monkeypatch):

@@ -25,7 +25,7 @@ from lm.launch import cli, compose
 from lm.models.base import LanguageModel
 from lm.record.find import find_run
 from lm.settings import Settings, one_of, within
-from lm.system import device
+from lm.system import devices
 from lm.system.errors import ConfigError
 
 MARKS = {"ok": "green", "note": "cyan", "skipped": "dim", "look": "yellow", "failed": "bold red"}
@@ -79,7 +79,7 @@ def check_run(cfg: CheckConfig, console: Console) -> bool:
 
 def check_model(cfg: Config, settings: CheckConfig, console: Console) -> bool:
     """Print the checks of a model; True if one failed."""
-    where = device.device(settings.device)
+    where = devices.choose(settings.device)
     logging.getLogger().setLevel(logging.WARNING)
     corpus = pipeline.prepare_corpus(config.GrammarConfig())
     tokenizer_cfg = config.BPEConfig(vocab_size=GRAMMAR_VOCAB)

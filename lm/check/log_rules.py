@@ -141,7 +141,9 @@ def _overtrained(evidence: Evidence) -> bool:
 def n_tokens_trained(record: Record) -> float:
     """Tokens that the run was trained on; 0 if unknown."""
     evaluated_at = [tokens for tokens, _ in record.curve("val/bpb")]
-    return record.summary.get("tokens") or max(evaluated_at, default=0)
+    if record.summary:
+        return record.summary.tokens
+    return max(evaluated_at, default=0)
 
 
 def epochs(evidence: Evidence) -> Finding | None:
@@ -152,7 +154,8 @@ def epochs(evidence: Evidence) -> Finding | None:
     n_train = len(evidence.train)
     n_epochs = n_tokens / n_train
     text = f"{n_epochs:.2f} times the {n_train:,} training tokens"
-    n_params = evidence.record.summary.get("n_params", 0)
+    summary = evidence.record.summary
+    n_params = summary.n_params if summary else 0
     if n_params:
         text += f", {n_tokens / n_params:.2g} tokens a parameter"
     if n_epochs > MAX_EPOCHS:

@@ -1,9 +1,11 @@
 """The model card of an export: how to load it, how good it is, what it was made of."""
 
+import json
 from dataclasses import dataclass
 
-from lm import config, pipeline
-from lm.record.run import Run, read_part
+from lm import config
+from lm.record.run import Run
+from lm.record.schemas import CodeRecord, DataRecord, Summary, read_part
 from lm.report import records
 from lm.settings import Settings, one_of
 
@@ -44,21 +46,25 @@ class ExportConfig(Settings):
 
 def card(run: Run, cfg: ExportConfig, name: str) -> str:
     """README.md of an export: how to load it, how good it is, what it was made of."""
-    summary, data, code = (read_part(run.path, name) for name in ("summary", "data", "code"))
-    corpus = data.get("corpus", {})
+    summary = read_part(run.path, Summary)
+    data = read_part(run.path, DataRecord)
+    code = read_part(run.path, CodeRecord)
     step = int(run.checkpoint(cfg.checkpoint).name.removeprefix("step_"))
     points = [p for p in records.lines(run.path / "metrics.jsonl") if p.get("step") == step]
     found = {k: v for point in points for k, v in point.items()} | {"step": step}
-    if (n_params := summary.get("n_params")) is not None:
-        found["parameters"] = n_params
+    if summary:
+        found["parameters"] = summary.n_params
     shown = ("val/loss", "val/ppl", "val/bpb", "step", "tokens", "parameters")
     rows = [(key, found[key]) for key in shown if key in found]
     results = "\n".join(f"| {k} | {v:.4f} |" if isinstance(v, float) else f"| {k} | {v:,} |"
                         for k, v in rows)  # fmt: skip
-    splits = {s: n for s, n in corpus.get("splits", {}).items() if s in pipeline.SPLITS}
-    sizes = ", ".join(f"{s} {n['n_bytes']:,} bytes" for s, n in splits.items())
+    sizes = "not recorded"
+    if data:
+        text = data.corpus.splits
+        sizes = f"train {text.train.n_bytes:,} bytes, val {text.val.n_bytes:,} bytes"
     settings = "\n".join(f"{k}: {v}" for k, v in config.flat(run.cfg).items())
-    code = "\n".join(f"{k}: {v}" for k, v in code.items())
+    versions = json.loads(code.to_json()) if code else {}
+    versions = "\n".join(f"{k}: {v}" for k, v in versions.items())
     return f"""# {run.cfg.name or run.cfg.model.name} on {run.cfg.corpus.name}
 
 Exported from the run `{run.path.name}`, checkpoint {cfg.checkpoint}, which is step {step:,}.
@@ -78,7 +84,7 @@ perplexity do not.
 
 ## Data
 
-{run.cfg.corpus.name}: {sizes or "not recorded"}.
+{run.cfg.corpus.name}: {sizes}.
 
 ## Settings
 
@@ -89,6 +95,6 @@ perplexity do not.
 ## Code
 
 ```
-{code}
+{versions}
 ```
 """

@@ -10,16 +10,23 @@ matrices transposed; Llama turns the numbers i and i + D/2 of a head together, o
 import logging
 from pathlib import Path
 
+import msgspec
 import torch
 from torch import Tensor
 
 from lm.huggingface import config as hf_config
 from lm.models.base import LanguageModel
-from lm.system import files, ranks
+from lm.system import distributed, files
 from lm.system.tensors import load_tensors
 
 log = logging.getLogger(__name__)
 Tensors = dict[str, Tensor]
+
+
+class WeightIndex(msgspec.Struct):
+    """model.safetensors.index.json: in which file each weight is."""
+
+    weight_map: dict[str, str]
 
 
 def to_hf(model: LanguageModel) -> Tensors:
@@ -51,7 +58,7 @@ def load(folder: Path, model: LanguageModel) -> None:
     if "wpe.weight" in ours:
         ours["wpe.weight"] = ours["wpe.weight"][: model.context_len]
     try:
-        ranks.load(model, {k: v.float() for k, v in ours.items()})
+        distributed.load_state_dict(model, {k: v.float() for k, v in ours.items()})
     except RuntimeError as error:
         raise ValueError(f"{folder} holds another model: {' '.join(str(error).split())}") from None
 
@@ -66,10 +73,8 @@ def _read(folder: Path) -> Tensors:
             f"{folder} has no model.safetensors: save it with transformers' save_pretrained (a "
             "pytorch_model.bin is a pickle, which could run code, and is not read)"
         )
-    names = {
-        Path(str(name)).name
-        for name in files.read_json(index, {"weight_map": dict})["weight_map"].values()
-    }
+    weight_map = files.read_record(index, WeightIndex).weight_map
+    names = {Path(name).name for name in weight_map.values()}
     tensors: Tensors = {}
     for name in sorted(names):
         tensors |= load_tensors(folder / name)

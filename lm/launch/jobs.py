@@ -5,7 +5,6 @@ score = finished(job)   # None if it has steps to do
 """
 
 import contextlib
-import json
 import logging
 import math
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from lm import config
 from lm.config import Config
+from lm.record.schemas import CodeRecord, Summary, read_part
 from lm.system import files
 from lm.system.errors import ConfigError, OtherRunError
 
@@ -119,8 +119,10 @@ def _extend(job: Job) -> None:
     code = job.out / "code.json"
     ends = _extended(job.out)
     if code.exists() and step and step not in ends:
-        about = files.read_json(code, dict) | {"extended": [*ends, step], "exact_resume": False}
-        files.atomic_write(code, json.dumps(about, indent=1) + "\n")
+        about = files.read_record(code, CodeRecord)
+        about.extended = [*ends, step]
+        about.exact_resume = False
+        files.atomic_write(code, about.to_json() + "\n")
     (job.out / "summary.json").unlink(missing_ok=True)  # there is more to do
 
 
@@ -132,8 +134,8 @@ def _newest_step(out: Path) -> int:
 
 def _extended(out: Path) -> list[int]:
     """The steps at which a run stood when it was given another budget."""
-    code = out / "code.json"
-    return files.read_json(code, {"extended?": [int]}).get("extended", []) if code.exists() else []
+    code = read_part(out, CodeRecord)
+    return code.extended if code else []
 
 
 @contextlib.contextmanager
@@ -157,9 +159,8 @@ def whole_or_absent(job: Job) -> Iterator[None]:
 
 def finished(job: Job) -> float | None:
     """The score of a job that was done before; None if it has steps to do."""
-    path = job.out / "summary.json"
-    if not path.exists():
+    summary = read_part(job.out, Summary)
+    if summary is None:
         return None
-    summary = files.read_json(path, {"step": int, "best_val_bpb": (int, float, str)})
-    log.info(f"{job.out} is already complete at step {summary['step']}")
-    return float(summary["best_val_bpb"])
+    log.info(f"{job.out} is already complete at step {summary.step}")
+    return summary.best_val_bpb

@@ -57,7 +57,7 @@ def main(run: Callable[[Job], float]) -> None:
     if {"-h", "--help"} & set(words):
         print(usage())  # Hydra's own page takes 2 s to list the same groups
         return
-    with signals.handled():
+    with signals.installed():
         _main(run, words)
 
 

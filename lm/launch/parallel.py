@@ -47,7 +47,7 @@ def join_torchrun(job: Job, score: float | None, work: Work) -> float:
                 return score
             return work(job)
     except RuntimeError as error:
-        if not ranks.is_loss(error):
+        if not ranks.is_lost_rank(error):
             raise
         raise LostRankError(
             f"another process of the run, maybe on another machine, was lost or did not answer "

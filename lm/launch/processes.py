@@ -20,7 +20,7 @@ from typing import Any
 from lm.config import TrainConfig
 from lm.system import ranks, signals
 from lm.system.errors import LostRankError
-from lm.system.ranks import is_loss, joined
+from lm.system.ranks import is_lost_rank, joined
 
 GRACE = 10.0  # seconds that the others have to end by themselves once a process has failed
 
@@ -36,7 +36,7 @@ def spawn(work: Callable, cfg: TrainConfig, *args: Any) -> Any:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    ranks.backend(cfg.device, cfg.n_proc)
+    ranks.check_backend(cfg.device, cfg.n_proc)
     context = multiprocessing.get_context("spawn")
     board = context.Array("q", 2 * cfg.n_proc, lock=False)
     told = [context.SimpleQueue() for _ in range(cfg.n_proc)]
@@ -88,7 +88,7 @@ def _cause(
 ) -> BaseException:
     """Why the processes ended. A lost one told nothing, and the others that they waited."""
     reports = {r: queue.get() for r, queue in enumerate(told) if not queue.empty()}
-    waited = {r: error for r, (_, error) in reports.items() if is_loss(error)}
+    waited = {r: error for r, (_, error) in reports.items() if is_lost_rank(error)}
     if own := [reports[r] for r in reports if r not in waited]:
         return min(own, key=lambda report: report[0])[1]
     if otherwise is not None:

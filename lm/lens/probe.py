@@ -22,9 +22,9 @@ from torch.utils import flop_counter
 from torch.utils.flop_counter import FlopCounterMode
 
 from lm.models.base import LanguageModel
-from lm.system import device
+from lm.system import devices
 
-device.stay_plain(getattr(flop_counter, "_FlopCounterMode", FlopCounterMode).__torch_dispatch__)
+devices.stay_plain(getattr(flop_counter, "_FlopCounterMode", FlopCounterMode).__torch_dispatch__)
 
 Shape = tuple[int, ...]
 # Functions that are steps of their own where a module calls them; all else is bookkeeping.

@@ -14,7 +14,7 @@ from torch import nn
 from lm.config import AdamWConfig, MuonConfig
 from lm.models.base import LanguageModel
 from lm.optim.muon import Muon
-from lm.system import device
+from lm.system import devices
 
 Groups = list[dict[str, Any]]  # as torch.optim takes them
 
@@ -103,10 +103,10 @@ def check_partition(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer
 def avoid_compiler_import() -> None:
     """Mark the methods of every torch optimizer as not for the compiler: asking it imports it."""
     optimizer = torch.optim.Optimizer
-    device.stay_plain(optimizer.add_param_group)
-    device.stay_plain(optimizer.zero_grad)
-    device.stay_plain(optimizer.state_dict)
-    device.stay_plain(optimizer.load_state_dict)
+    devices.stay_plain(optimizer.add_param_group)
+    devices.stay_plain(optimizer.zero_grad)
+    devices.stay_plain(optimizer.state_dict)
+    devices.stay_plain(optimizer.load_state_dict)
 
 
 def _hidden_matrices(model: LanguageModel) -> Groups:

@@ -9,12 +9,10 @@ manifest.json. Nothing is pickled. No random state is stored, as every draw is a
 """
 
 import contextlib
-import json
 import logging
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +23,15 @@ from torch.overrides import TorchFunctionMode
 
 from lm import config
 from lm.models.base import CountModel, LanguageModel
+from lm.record.schemas import CheckpointRecord
 from lm.record.state import TrainState
-from lm.system import failpoint, files, ranks, store
+from lm.system import distributed, failpoint, files, ranks, store
 from lm.system.errors import DamagedError, NoCheckpointError, NonFiniteError, StorageError
 from lm.system.tensors import load_tensors
 
 log = logging.getLogger(__name__)
 STATES = {"AdamW": {"step", "exp_avg", "exp_avg_sq"}, "Muon": {"momentum"}}  # of a parameter
 SPARE = 1 << 30  # bytes that a model may take for tables that are computed and not saved
-
-
-NUMBER = (int, float)
-KINDS = {int: int, float: NUMBER, list[float]: [NUMBER]}
-FORM: dict[str, Any] = {"state": {"step": int}, "optimizers": [[int]]}  # of state.json
-FORM["state"] |= {f"{f.name}?": KINDS[f.type] for f in fields(TrainState)}
 
 
 def folder(out: Path, step: int) -> Path:
@@ -64,7 +57,9 @@ def save(
     the bytes needed and free, where the disk refuses; the checkpoints of before then stay. Of
     several processes rank 0 writes, and all go on, or raise, when it is done.
     """
-    weights = {k: ranks.gathered(v).contiguous() for k, v in model.state_dict().items()}
+    weights = {
+        k: distributed.gather_on_rank_0(v).contiguous() for k, v in model.state_dict().items()
+    }
     ranks.on_rank_0(_write, out, state, keep_last, weights, *_pack_optimizers(optimizers))
 
 
@@ -87,9 +82,8 @@ def _write(
                 save_file(weights, tmp / "model.safetensors")
                 failpoint.hit("ckpt.mid_write")
                 save_file(tensors, tmp / "optimizer.safetensors")
-                (tmp / "state.json").write_text(
-                    json.dumps({"state": asdict(state), "optimizers": settings}, indent=1)
-                )
+                record = CheckpointRecord(state, settings)
+                (tmp / record.file).write_text(files.to_json(record))
     except (OSError, SafetensorError) as error:  # the latter for a write that was refused
         needed = sum(t.nbytes for t in (*weights.values(), *tensors.values()))
         free = shutil.disk_usage(out).free
@@ -122,7 +116,7 @@ def resume(
     path = ranks.on_rank_0(_newest, out)
     if path is None:
         return None
-    state = TrainState(**files.read_json(path / "state.json", FORM)["state"])
+    state = read_record(path).state
     load_weights(path, model)
     load_optimizers(path, optimizers)
     log.info(f"resumed from {path.name}")
@@ -135,12 +129,12 @@ def _newest(out: Path) -> Path | None:
         path = folder(out, step)
         try:
             store.verify(path)
-            state = TrainState(**files.read_json(path / "state.json", FORM)["state"])
+            state = read_record(path).state
             if state.step != step or state.skipped_batches < 0:
                 raise DamagedError(f"its state is that of step {state.step}")
             for name in ("model.safetensors", "optimizer.safetensors"):
                 load_tensors(path / name)
-        except (DamagedError, TypeError) as error:
+        except DamagedError as error:
             log.warning(f"checkpoint {path.name} is damaged and set aside: {error}")
             path.rename(path.with_name(f"damaged_{path.name}"))
             continue
@@ -153,15 +147,14 @@ def _newest(out: Path) -> Path | None:
     return None
 
 
+def read_record(path: Path) -> CheckpointRecord:
+    """Where the run of a checkpoint stood; raises DamagedError."""
+    return files.read_record(path / CheckpointRecord.file, CheckpointRecord)
+
+
 def load_weights(path: Path, model: LanguageModel) -> None:
     """Fill the model from a checkpoint; ValueError lists every key and shape that differs."""
     _fill(model, load_tensors(path / "model.safetensors"), path)
-
-
-def load_optimizers(path: Path, optimizers: list[torch.optim.Optimizer]) -> None:
-    """Fill optimizers with the state of the checkpoint in `path`; ValueError if it does not fit."""
-    n_parameters = files.read_json(path / "state.json", FORM)["optimizers"]
-    _unpack_optimizers(optimizers, load_tensors(path / "optimizer.safetensors"), n_parameters)
 
 
 def _fill(model: LanguageModel, weights: dict[str, torch.Tensor], path: Path) -> None:
@@ -170,7 +163,7 @@ def _fill(model: LanguageModel, weights: dict[str, torch.Tensor], path: Path) ->
         for name, tensor in weights.items():
             if name in mine and tensor.dtype != mine[name].dtype:
                 raise ValueError(f"{name} is {tensor.dtype}, not {mine[name].dtype}")
-        ranks.load(model, weights)
+        distributed.load_state_dict(model, weights)
     except (RuntimeError, ValueError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{path} holds another model: {text[:2000]}") from None
@@ -234,7 +227,7 @@ def _pack_optimizers(
         saved = optimizer.state_dict()
         for parameter, values in saved["state"].items():
             for name, value in values.items():
-                tensor = ranks.gathered(torch.as_tensor(value))
+                tensor = distributed.gather_on_rank_0(torch.as_tensor(value))
                 tensors[f"{i}/{parameter}/{name}"] = tensor.contiguous()
         settings.append([len(group["params"]) for group in saved["param_groups"]])
     return tensors, settings
@@ -243,12 +236,13 @@ def _pack_optimizers(
 _KEY = re.compile(r"([0-9]{1,4})/([0-9]{1,7})/(\w{1,60})")
 
 
-def _unpack_optimizers(
-    optimizers: list[torch.optim.Optimizer],
-    tensors: dict[str, torch.Tensor],
-    settings: list[list[int]],
-) -> None:
-    """The reverse. The rates of the groups come from the configuration, not from the file."""
+def load_optimizers(path: Path, optimizers: list[torch.optim.Optimizer]) -> None:
+    """Fill the optimizers' state from a checkpoint; ValueError if it is that of others.
+
+    The rates of the groups come from the configuration, not from the file.
+    """
+    tensors = load_tensors(path / "optimizer.safetensors")
+    settings = read_record(path).optimizers
     now = [[len(g["params"]) for g in o.param_groups] for o in optimizers]
     if now != settings:
         raise ValueError(
@@ -279,7 +273,7 @@ def _unpack_optimizers(
                         f"{tensor.dtype} {tuple(tensor.shape)}, not {tuple(shape)}"
                     )
                 if tensor.ndim:
-                    values[name] = ranks.part_of(tensor, parameters[parameter])
+                    values[name] = distributed.shard_like(tensor, parameters[parameter])
         optimizer.load_state_dict(
             {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
         )

@@ -6,16 +6,16 @@ origin.same_code(out, where, number, cfg.train.shard)   # another version or dev
 
 import hashlib
 import importlib
-import json
 import logging
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import torch
 
 from lm import pipeline, tokenizers
+from lm.record.schemas import CodeRecord, DataRecord
 from lm.system import files, ranks
 
 log = logging.getLogger(__name__)
@@ -26,10 +26,10 @@ def record_data(out: Path, prepared: pipeline.Prepared) -> None:
     path = out / "tokenizer.json"
     record = out / "data.json"
     if record.exists():
-        before = files.read_json(record, {"tokens": {"corpus": str, "tokenizer": str}})
+        before = files.read_record(record, DataRecord)
         for what, old, new in (
-            ("tokenizer", before["tokens"]["tokenizer"], prepared.tokenizer.fingerprint),
-            ("corpus", before["tokens"]["corpus"], prepared.record["tokens"]["corpus"]),
+            ("tokenizer", before.tokens.tokenizer, prepared.tokenizer.fingerprint),
+            ("corpus", before.tokens.corpus, prepared.tokens.corpus),
         ):
             if old != new:
                 raise ValueError(
@@ -39,7 +39,8 @@ def record_data(out: Path, prepared: pipeline.Prepared) -> None:
     if record.exists() and _fingerprint(path) != prepared.tokenizer.fingerprint:
         log.warning(f"{path} is not the tokenizer of this run: it is written anew")
     prepared.tokenizer.save(path)
-    files.atomic_write(record, json.dumps(prepared.record, indent=1) + "\n")
+    now = DataRecord(prepared.corpus, prepared.tokens, str(prepared.folder))
+    files.atomic_write(record, files.to_json(now) + "\n")
 
 
 def _fingerprint(path: Path) -> str:
@@ -57,28 +58,30 @@ def record_code(out: Path, where: torch.device, number: torch.dtype, shard: bool
     """
     path = out / "code.json"
     now = code_version(where, number)
-    now |= {"n_proc": ranks.n_proc(), "shard": shard}
-    exact = True
+    now.n_proc = ranks.n_proc()
+    now.shard = shard
     if path.exists():
-        before = {"shard": False} | files.read_json(path, dict)  # older runs do not name it
-        exact = before.pop("exact_resume", True)
-        now |= {key: before[key] for key in ("extended",) if key in before}
-        was = {key: before.get(key) for key in now}
-        changed = [f"{k} was {was[k]} and is {now[k]}" for k in now if was[k] != now[k]]
-        if changed:
-            exact = False
+        before = files.read_record(path, CodeRecord)
+        now.extended = before.extended
+        now.exact_resume = before.exact_resume
+        if changed := _changes(msgspec.to_builtins(before), msgspec.to_builtins(now)):
+            now.exact_resume = False
             log.warning(f"note: {'; '.join(changed)}: the bits may differ from here on")
-    files.atomic_write(path, json.dumps(now | {"exact_resume": exact}, indent=1) + "\n")
+    files.atomic_write(path, now.to_json() + "\n")
     if diff := code_diff():
         files.atomic_write(out / "code.diff", diff)
     else:
         (out / "code.diff").unlink(missing_ok=True)  # of an earlier start
 
 
+def _changes(before: dict[str, object], now: dict[str, object]) -> list[str]:
+    return [f"{k} was {before[k]} and is {now[k]}" for k in now if before[k] != now[k]]
+
+
 PACKAGES = ("torch", "numpy", "regex", "hydra-core", "omegaconf", "wandb", "safetensors")
 
 
-def code_version(where: torch.device, number: torch.dtype) -> dict[str, Any]:
+def code_version(where: torch.device, number: torch.dtype) -> CodeRecord:
     """All that may change the bits of a result: code, versions, threads, device, number type."""
     kind = torch.backends.cpu.get_cpu_capability()
     if where.type == "cuda":
@@ -86,16 +89,16 @@ def code_version(where: torch.device, number: torch.dtype) -> dict[str, Any]:
     here = Path(__file__).parent
     commit = _git(here, "rev-parse", "HEAD")
     diff = code_diff()
-    return {
-        "git_commit": commit or None,
-        "git_diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "device": f"{where.type} {kind}",
-        "dtype": str(number).removeprefix("torch."),
-        **{name: _version(name) for name in PACKAGES},
-    }
+    return CodeRecord(
+        git_commit=commit or None,
+        git_diff_sha256=hashlib.sha256(diff.encode()).hexdigest() if diff else None,
+        python=platform.python_version(),
+        platform=platform.platform(),
+        threads=torch.get_num_threads(),
+        device=f"{where.type} {kind}",
+        dtype=str(number).removeprefix("torch."),
+        **{name.replace("-", "_"): _version(name) for name in PACKAGES},
+    )
 
 
 def code_diff() -> str:

@@ -5,7 +5,6 @@ model = run.model("best")
 """
 
 import contextlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,35 +13,9 @@ from lm import config, tokenizers
 from lm.models.base import LanguageModel
 from lm.record import checkpoint, wandb_artifact
 from lm.record.find import find_run
+from lm.record.schemas import Summary, read_part
 from lm.system import files, store
 from lm.system.errors import DamagedError
-
-# What the JSON files of a run hold, as store.misfit reads it.
-NUMBER = (int, float)
-SUMMARY: dict[str, Any] = {"best_val_bpb": NUMBER, "best_step": int, "step": int, "tokens": int}
-SUMMARY |= {"val/loss": NUMBER, "val/ppl?": NUMBER, "val/bpb": NUMBER, "seconds": NUMBER}
-SUMMARY |= {"n_params": int, "flops": NUMBER, "corpus/floor_bpb?": NUMBER}
-N_BYTES = {"n_bytes": int}
-SPLITS = {"train": {"n_tokens": int}, "val": N_BYTES}
-DATA = {"tokens": {"corpus": str, "tokenizer": str, "splits": SPLITS}, "folder?": str}
-DATA["corpus"] = {
-    "source?": {"files?": [{"name": str}]},
-    "splits?": {"train": N_BYTES, "val": N_BYTES},
-}
-CODE = {"git_commit?": (str, type(None)), "extended?": [int]}
-FORMS = {"summary": SUMMARY, "data": DATA, "code": CODE}
-
-
-def read_part(path: Path, name: str) -> dict[str, Any]:
-    """summary.json, data.json or code.json of a run, {} if it is not there; DamagedError."""
-    file = path / f"{name}.json"
-    if not os.path.lexists(file):
-        return {}
-    values = files.read_json(file, dict)
-    values = {k: float(v) if v in ("nan", "inf", "-inf") else v for k, v in values.items()}
-    if wrong := files.misfit(values, FORMS[name]):
-        raise DamagedError(f"{file} is not what was written: {wrong}")
-    return values
 
 
 @dataclass
@@ -78,12 +51,11 @@ class Run:
             )
         step = found[-1]
         if which == "best":
-            path = checkpoint.folder(self.path, step) / "state.json"
-            best = files.read_json(path, {"state": {"best_step": int}})["state"]["best_step"]
+            best = checkpoint.read_record(checkpoint.folder(self.path, step)).state.best_step
             with contextlib.suppress(DamagedError):
-                end = read_part(self.path, "summary")
-                if end.get("step") == step:  # a stop may have saved it before it was scored
-                    best = end["best_step"]
+                end = read_part(self.path, Summary)
+                if end and end.step == step:  # a stop may have saved it before it was scored
+                    best = end.best_step
             step = best if best in found else step
         elif which != "last":
             if not which.isdecimal() or int(which) not in found:

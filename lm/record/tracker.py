@@ -16,9 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from lm import config
 from lm.models.base import LanguageModel
 from lm.record.display import Display
+from lm.record.schemas import Row
 from lm.record.state import TrainState
 from lm.record.wandb_mirror import Mirror
 from lm.system import failpoint, files, ranks, signals
@@ -55,7 +58,7 @@ class Tracker:
         self.display.close()
         self.metrics.close()
         self.texts.close()
-        with signals.held():  # a first signal does not cut the upload short
+        with signals.deferred():  # a first signal does not cut the upload short
             self.wandb.close(error)
 
     def watch(self, model: LanguageModel, state: TrainState) -> None:
@@ -189,10 +192,10 @@ def cut_back(path: Path, step: int) -> int:
     kept = []
     for line in lines[:-1]:  # behind the last line's end is nothing, or a torn line
         try:
-            row = json.loads(line)
+            row_step = msgspec.convert(json.loads(line), Row).step
         except (ValueError, RecursionError):
             break
-        if files.misfit(row, {"step": int}) or row["step"] >= step:
+        if row_step >= step:
             break
         kept.append(line + "\n")
     files.atomic_write(path, "".join(kept))

@@ -55,9 +55,7 @@ def _download(path: str) -> Path:
             below = tmp / "weights" if name in CHECKPOINT else tmp
             found.get_entry(name).download(root=str(below), skip_cache=True)
         store.verify(tmp / "weights")
-        step = files.read_json(tmp / "weights/state.json", {"state": {"step": int}})["state"][
-            "step"
-        ]
+        step = checkpoint.read_record(tmp / "weights").state.step
         checkpoint.folder(tmp, step).parent.mkdir()
         (tmp / "weights").rename(checkpoint.folder(tmp, step))
         try:

@@ -27,13 +27,12 @@ from torch import Tensor
 from lm import config
 from lm.models.base import LanguageModel
 from lm.record import checkpoint
+from lm.record.schemas import DataRecord, WandbRecord
 from lm.record.state import TrainState
 from lm.system import failpoint, files
 from lm.system.errors import Pruned
 
 log = logging.getLogger(__name__)
-SAVED = "wandb.json"  # in the run directory: the id under which W&B knows it
-SAVED_FORM = {"id": str, "first?": int}
 # Points of the training curve, a second and at first: one costs W&B 0.1 to 3 ms of our time,
 # which is much of a step of 1 ms.
 RATE, BURST = 2, 30
@@ -82,14 +81,14 @@ class Mirror:
             self._give_up(error)
 
     def _open(self, mode: str, group: str | None, written: int) -> None:
-        saved = self.out / SAVED
-        known = files.read_json(saved, SAVED_FORM) if saved.exists() else {}
-        if not re.fullmatch(r"[\w-]{0,64}", known.get("id", "")):  # it becomes part of a path
-            raise ValueError(f"{saved} has an id that is none: {known['id'][:64]!a}")
+        saved = self.out / WandbRecord.file
+        known = files.read_record(saved, WandbRecord) if saved.exists() else None
+        if known and not re.fullmatch(r"[\w-]{0,64}", known.id):  # it becomes part of a path
+            raise ValueError(f"{saved} has an id that is none: {known.id[:64]!a}")
         # One folder for all runs, as `wandb sync` and `wandb leet` read a single one.
         home = Path("outputs").absolute()
         home.mkdir(exist_ok=True)
-        uid = known.get("id") or secrets.token_hex(4)
+        uid = known.id if known and known.id else secrets.token_hex(4)
         if not known:  # before W&B hears of it: a start that is cut short leaves no second run
             files.atomic_write(saved, json.dumps({"id": uid}) + "\n")
         self.run = self._start(mode, uid, group, home)
@@ -98,18 +97,19 @@ class Mirror:
         if known:
             # W&B drops points whose counter was there before: go on above all that was sent,
             # which is at most a point and its samples for every line of metrics.jsonl.
-            self.first = known.get("first", 0) + 2 * written + 2
+            self.first = known.first + 2 * written + 2
             log.info(f"W&B: run {self.run.id} goes on")
-        self.record = {
-            "id": self.run.id,
-            "mode": "offline" if self.run.settings._offline else "online",
-            "path": str(self.run.dir),
-            "url": None if self.run.settings._offline else self.run.url,
-            "first": self.first or 0,
-        }
-        files.atomic_write(saved, json.dumps(self.record, indent=1) + "\n")
+        offline = self.run.settings._offline
+        self.record = WandbRecord(
+            self.run.id,
+            "offline" if offline else "online",
+            str(self.run.dir),
+            None if offline else self.run.url,
+            self.first or 0,
+        )
+        files.atomic_write(saved, files.to_json(self.record) + "\n")
         self._guard(self._save_files)
-        if known and not known.get("closed"):
+        if known and not known.closed:
             self._guard(self._send_again)
 
     def _send_again(self) -> None:
@@ -269,10 +269,10 @@ class Mirror:
         """Versioned files, each with what it was made from: corpus, tokenizer, tokens, model."""
         import wandb
 
-        data = files.read_json(self.out / "data.json")
-        corpus = f"corpus-{data['tokens']['corpus'][:12]}"
-        tokenizer = f"tokenizer-{data['tokens']['tokenizer'][:12]}"
-        tokens = f"tokens-{Path(data['folder']).name.removeprefix('tokens-')}"
+        data = files.read_record(self.out / DataRecord.file, DataRecord)
+        corpus = f"corpus-{data.tokens.corpus[:12]}"
+        tokenizer = f"tokenizer-{data.tokens.tokenizer[:12]}"
+        tokens = f"tokens-{Path(data.folder).name.removeprefix('tokens-')}"
         model = f"model-{self.run.id}"
         best = checkpoint.folder(self.out, int(values["best_step"]))
         made = [self.out / "tokenizer.json", self.out / config.RESOLVED]
@@ -282,7 +282,7 @@ class Mirror:
         ]
         if self.cfg.track.artifacts == "all":
             parts.insert(0, (corpus, "corpus", [self.out / "data.json"], []))
-            folder = sorted(Path(data["folder"]).glob("*"))
+            folder = sorted(Path(data.folder).glob("*"))
             parts.insert(2, (tokens, "tokens", folder, [corpus, tokenizer]))
         for name, kind, paths, made_from in parts:
             artifact = wandb.Artifact(name, type=kind, metadata={"made_from": made_from})
@@ -307,9 +307,12 @@ class Mirror:
         code = 0 if good else getattr(error, "exit_code", getattr(error, "code", 1))
         self._guard(lambda: failpoint.hit("wandb.finish"))
         self._guard(lambda: self.run.finish(exit_code=code))
-        record = self.out / SAVED
-        self._guard(lambda: files.atomic_write(record, json.dumps(self.record | {"closed": True})))
+        self._guard(self._note_closed)
         self.run = None
+
+    def _note_closed(self) -> None:
+        self.record.closed = True
+        files.atomic_write(self.out / WandbRecord.file, files.to_json(self.record))
 
     def _guard(self, action: Callable[[], Any]) -> None:
         if self.run is None:

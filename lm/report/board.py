@@ -61,12 +61,11 @@ def corpus_view(
     levels = dict(floors.exact(first))
     if counts:
         levels |= floors.lowest(members)
-    splits = first.data.get("tokens", {}).get("splits", {})
     scored = [run for arm in arms for run in arm.done]
     return {
         "id": fingerprint,
         "name": first.corpus_name,
-        "n_bytes": splits.get("val", {}).get("n_bytes"),
+        "n_bytes": first.data.tokens.splits.val.n_bytes if first.data else None,
         "floors": levels,
         "ppl": len(tokenizers) == 1,
         "note": "" if len(tokenizers) == 1 else ABOUT_PPL.format(n=len(tokenizers)),
@@ -76,11 +75,9 @@ def corpus_view(
 
 
 def arm_view(arm: Arm, index: dict[int, int]) -> dict[str, Any]:
-    ends = [r.summary for r in arm.done]
-
     def mean(key: str) -> float | None:
-        values = [s[key] for s in ends if isinstance(s.get(key), (int, float))]
-        return folding.mean_and_spread(values)[0]
+        values = [getattr(r.summary, key, None) for r in arm.done]
+        return folding.mean_and_spread(v for v in values if v is not None)[0]
 
     return {
         "label": arm.label,
@@ -92,8 +89,8 @@ def arm_view(arm: Arm, index: dict[int, int]) -> dict[str, Any]:
         "seconds": mean("seconds"),
         "tokens": mean("tokens"),
         "flops": mean("flops"),
-        "ppl": mean("val/ppl"),
-        "end": mean("val/bpb"),
+        "ppl": mean("val_ppl"),
+        "end": mean("val_bpb"),
     }
 
 
@@ -105,7 +102,7 @@ def run_view(run: Record) -> dict[str, Any]:
         "seed": run.seed,
         "status": run.status,
         "score": run.score,
-        "error": run.result.get("error"),
+        "error": run.result.error if run.result else None,
         "step": run.rows[-1].get("step") if run.rows else None,
         "flops": rate,
         "val": points(run.rows, "val/bpb"),

@@ -107,9 +107,9 @@ def rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
             end = run.summary
             score = None if lr_range.is_one([arm]) else run.score  # says nothing of such a run
             values = (run.corpus_name, arm.label, run.seed, run.status, score)
-            values += (end.get("best_step"), end.get("val/bpb"), end.get("val/loss"))
-            values += tuple(end.get(k) for k in ("step", "tokens", "seconds", "n_params", "flops"))
-            values += ((run.code.get("git_commit") or "")[:7], day(run))
+            keys = ("best_step", "val_bpb", "val_loss", "step", "tokens", "seconds", "n_params")
+            values += tuple(getattr(end, key, None) for key in (*keys, "flops"))
+            values += ((run.code.git_commit or "")[:7], day(run))
             found.append(dict(zip(COLUMNS, values, strict=True)))
     return found
 
@@ -188,7 +188,7 @@ def block(arms: Sequence[Arm], lost: Sequence[Arm] = ()) -> str:
 
 def corpus_table(group: Sequence[Arm]) -> str:
     first = group[0].runs[0]
-    n_bytes = first.data["tokens"]["splits"]["val"]["n_bytes"]
+    n_bytes = first.data.tokens.splits.val.n_bytes
     title = f"**{first.corpus_name}**, {n_bytes:,} bytes of validation text"
     for value in floors.exact(first).values():
         title += f"; a perfect model needs {value:.4f} bits per byte"
@@ -196,9 +196,9 @@ def corpus_table(group: Sequence[Arm]) -> str:
     lines[-1] += " seconds |"
     lines.append("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for arm in group:
-        ends = folding.mean_and_spread(r.summary["val/bpb"] for r in arm.done)[0]
+        ends = folding.mean_and_spread(r.summary.val_bpb for r in arm.done)[0]
         summary = arm.done[0].summary
-        steps = {r.summary["best_step"] for r in arm.done}
+        steps = {r.summary.best_step for r in arm.done}
         cells = (
             without(arm.label, first.corpus_name),
             f"{arm.mean:.4f}",
@@ -207,8 +207,8 @@ def corpus_table(group: Sequence[Arm]) -> str:
             "" if arm is group[0] else behind(arm, group[0]),
             f"{ends:.4f}",
             f"{min(steps):,}" + (f" to {max(steps):,}" if len(steps) > 1 else ""),
-            f"{summary['n_params']:,}",
-            f"{statistics.fmean(r.summary['seconds'] for r in arm.done):.0f}",
+            f"{summary.n_params:,}",
+            f"{statistics.fmean(r.summary.seconds for r in arm.done):.0f}",
         )
         lines.append(records.table_row(cells))
     return "\n".join(lines)
@@ -229,12 +229,12 @@ def behind(arm: Arm, best: Arm) -> str:
 def footer(runs: Sequence[Record]) -> str:
     """What the numbers come from: versions, threads, code, days."""
     code = runs[0].code
-    commits = sorted({(r.code.get("git_commit") or "unknown")[:7] for r in runs})
+    commits = sorted({(r.code.git_commit or "unknown")[:7] for r in runs})
     days = sorted({day(r) for r in runs})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     return (
-        f"{len(runs)} runs; Python {code.get('python')}, torch {code.get('torch')}, "
-        f"{code.get('threads')} threads; code {', '.join(commits)}; {when}."
+        f"{len(runs)} runs; Python {code.python}, torch {code.torch}, "
+        f"{code.threads} threads; code {', '.join(commits)}; {when}."
     )
 
 

@@ -10,8 +10,9 @@ from lm.report.records import Record
 def exact(run: Record) -> dict[str, float]:
     """The entropy of the text's source, where it is known: no model can be below it."""
     logged = [y for _, y in run.curve("corpus/floor_bpb", "step")]
-    known = [run.summary.get("corpus/floor_bpb", math.nan), *logged]
-    return next(({"entropy, exact": y} for y in known if math.isfinite(y)), {})
+    end = run.summary.floor_bpb if run.summary else None
+    known = [y for y in (end, *logged) if y is not None and math.isfinite(y)]
+    return {"entropy, exact": known[0]} if known else {}
 
 
 def lowest(runs: Sequence[Record]) -> dict[str, float]:
@@ -19,7 +20,7 @@ def lowest(runs: Sequence[Record]) -> dict[str, float]:
     kinds = {r.tokenizer: r for r in runs if r.data}
     best: dict[str, tuple[float, str]] = {}
     for run in kinds.values():
-        which = f"{run.settings.get('tokenizer.name')} {run.data['tokens']['vocab_size']}"
+        which = f"{run.settings.get('tokenizer.name')} {run.data.tokens.vocab_size}"
         for name, value in ladder(run).items():
             best[name] = min(best.get(name, (math.inf, "")), (value, which))
     return {f"{k}, {w}" if len(kinds) > 1 else k: v for k, (v, w) in best.items()}

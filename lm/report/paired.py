@@ -13,7 +13,6 @@ import numpy as np
 from lm import pipeline
 from lm.evaluate import token_nats
 from lm.record.run import Run
-from lm.system import files
 
 SPAN = 1000  # bytes, at least: long enough that neighbouring spans are nearly independent
 # Two-sided 95 % quantiles of Student's t for 1 to 10 degrees of freedom.
@@ -56,12 +55,15 @@ def compare(first: str, second: str) -> Comparison:
 def spent(run: Run) -> tuple[str, np.ndarray, np.ndarray]:
     """The text's fingerprint; where each token ends, in bytes; the bits spent up to there."""
     corpus = pipeline.prepare_corpus(run.cfg.corpus)
-    about = files.read_json(corpus / "corpus.json")
     ids = pipeline.pack(corpus, run.tokenizer).val
     lengths = run.tokenizer.token_lengths()[np.asarray(ids)]  # (n,); 0 for special tokens
     nats = token_nats(run.model("best"), ids)[0]  # (n - 1,): the first token is not predicted
     bits = np.where(lengths[1:] > 0, nats, 0.0) / np.log(2)
-    return about["sha256"]["val"], np.cumsum(lengths), np.concatenate(([0.0], np.cumsum(bits)))
+    return (
+        pipeline.corpus_record(corpus).sha256.val,
+        np.cumsum(lengths),
+        np.concatenate(([0.0], np.cumsum(bits))),
+    )
 
 
 def common_spans(

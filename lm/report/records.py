@@ -6,31 +6,41 @@
 Nothing is trusted to be complete: a run may be training, or may have been killed mid-line.
 """
 
+import dataclasses
 import json
 import logging
 import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import field
+
 from lm import config
-from lm.record.run import read_part
+from lm.record.schemas import CodeRecord, DataRecord, Row, Summary, read_part
 from lm.settings import MAX_BYTES, flat_values, plain_yaml
 from lm.sweep import ranking as folding
 from lm.system import files
 from lm.system.errors import ConfigError, DamagedError
+from lm.system.schemas import Int
 
 log = logging.getLogger(__name__)
 ALIVE = 300.0  # seconds without a new point after which a run is no longer called running
-TEXT = (str, type(None))
-SETTINGS = {"seed?": int} | dict.fromkeys(("name?", "model.name?", "corpus.name?"), str)
-RESULT = {"status?": str, "overrides?": [str], "error?": TEXT}
-ROW = {"step?": int, "tokens?": int, "seconds?": (int, float), "prompt?": str, "text?": str}
-VALUE = (int, float, str, bool, type(None), list)
+VALUES = dict[str, Int | float | str | bool | list[Any] | None]  # of a row
+
+
+class Known(msgspec.Struct):
+    """What is read of the settings, whose values a stranger may have written."""
+
+    seed: Int = 0
+    name: str = ""
+    model: str = field(name="model.name", default="")
+    corpus: str = field(name="corpus.name", default="")
 
 
 @dataclass
@@ -41,10 +51,10 @@ class Record:
     settings: dict[str, Any]  # by dotted key
     overrides: list[str]  # the words of the command line
     rows: list[dict[str, Any]]  # metrics.jsonl
-    summary: dict[str, Any]  # empty until the run is complete
-    result: dict[str, Any]  # of a sweep's arm; empty otherwise
-    data: dict[str, Any] = field(default_factory=dict)
-    code: dict[str, Any] = field(default_factory=dict)
+    summary: Summary | None  # None until the run is complete
+    result: folding.ArmResult | None  # of a sweep's arm; None otherwise
+    data: DataRecord | None = None
+    code: CodeRecord = dataclasses.field(default_factory=CodeRecord)
 
     @property
     def name(self) -> str:
@@ -59,8 +69,8 @@ class Record:
     @cached_property
     def status(self) -> str:
         """done, failed, pruned, running or stopped."""
-        if self.result.get("status") in ("failed", "pruned"):
-            return self.result["status"]
+        if self.result and self.result.status in ("failed", "pruned"):
+            return self.result.status
         if self.summary:
             return "done"
         return "running" if time.time() - self.touched < ALIVE else "stopped"
@@ -76,9 +86,8 @@ class Record:
     @property
     def score(self) -> float | None:
         """The best val/bpb so far: of a complete run, what its sweep minimises."""
-        value = self.summary.get("best_val_bpb")
-        if value is not None and math.isfinite(value):
-            return value
+        if self.summary and math.isfinite(self.summary.best_val_bpb):
+            return self.summary.best_val_bpb
         return min((v for _, v in self.curve("val/bpb")), default=None)
 
     def curve(self, key: str, against: str = "tokens") -> list[tuple[float, float]]:
@@ -93,32 +102,32 @@ class Record:
     @property
     def corpus(self) -> str:
         """The fingerprint of the text of both splits; runs with different ones are not ranked."""
-        return self.data["tokens"]["corpus"] if self.data else ""
+        return self.data.tokens.corpus if self.data else ""
 
     @property
     def corpus_name(self) -> str:
         name = self.settings.get("corpus.name", "?")
         if name == "files":
-            sources = self.data.get("corpus", {}).get("source", {}).get("files", [])
-            return sources[0]["name"] if len(sources) == 1 else f"{len(sources)} files"
+            names = self.data.corpus.file_names() if self.data else []
+            return names[0] if len(names) == 1 else f"{len(names)} files"
         return name
 
     @property
     def tokenizer(self) -> str:
         """The tokenizer's fingerprint; losses and perplexities compare only where it is equal."""
-        return self.data["tokens"]["tokenizer"] if self.data else ""
+        return self.data.tokens.tokenizer if self.data else ""
 
     @property
     def tokens(self) -> Path | None:
         """The folder of its token files in our own cache, whatever path the run claims."""
-        name = Path(self.data.get("folder", "")).name
+        name = Path(self.data.folder).name if self.data else ""
         path = files.cache_dir() / name
         return path if name.startswith("tokens-") and path.is_dir() else None
 
     @property
     def flops_per_token(self) -> float | None:
-        tokens = self.summary.get("tokens")
-        return self.summary["flops"] / tokens if tokens else None
+        end = self.summary
+        return end.flops / end.tokens if end and end.tokens else None
 
 
 @dataclass
@@ -177,23 +186,27 @@ def read(path: Path) -> Record:
     """The record of one run directory; ValueError names the file in it that is damaged."""
     files.no_links(path)
     settings = flat_values(_yaml(path / config.RESOLVED, dict))
-    if wrong := files.misfit(settings, SETTINGS):
-        raise ConfigError(f"{path / config.RESOLVED}: {wrong}")
-    code = read_part(path, "code")
-    if ends := code.get("extended"):  # not the run that was as long from the start
-        settings["run.extended_from"] = ", ".join(map(str, ends))
-    result, words = path / folding.RESULT, path / ".hydra" / "overrides.yaml"
-    result = files.read_json(result, RESULT) if result.exists() else {}
-    if "overrides" not in result:
-        result["overrides"] = [str(w) for w in _yaml(words, list)] if words.exists() else []
+    try:
+        msgspec.convert(settings, Known)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path / config.RESOLVED}: {error}") from None
+    code = read_part(path, CodeRecord) or CodeRecord()
+    if code.extended:  # not the run that was as long from the start
+        settings["run.extended_from"] = ", ".join(map(str, code.extended))
+    arm = path / folding.RESULT
+    result = folding.read_result(arm) if arm.exists() else None
+    overrides = result.overrides if result else []
+    if not overrides:
+        words = path / ".hydra" / "overrides.yaml"
+        overrides = [str(w) for w in _yaml(words, list)] if words.exists() else []
     return Record(
         path,
         settings,
-        result["overrides"],
+        overrides,
         lines(path / "metrics.jsonl"),
-        read_part(path, "summary"),
+        read_part(path, Summary),
         result,
-        read_part(path, "data"),
+        read_part(path, DataRecord),
         code,
     )
 
@@ -207,10 +220,11 @@ def lines(path: Path) -> list[dict[str, Any]]:
     for line in files.read_text(path, errors="replace").split("\n"):
         try:
             row = json.loads(line)
+            msgspec.convert(row, Row)
+            msgspec.convert(row, VALUES)
         except (ValueError, RecursionError):
             continue
-        if not files.misfit(row, ROW) and not files.misfit(list(row.values()), [VALUE]):
-            rows.append(row)
+        rows.append(row)
     return rows
 
 

@@ -125,10 +125,10 @@ def is_one(arms: Sequence[Arm]) -> bool:
 def points(arms: Sequence[Arm]) -> tuple[np.ndarray, np.ndarray]:
     """The sizes N, without the embedding, and the tokens D of the arms."""
     ends = [arm.done[0].summary for arm in arms]
-    embedding = [arm.done[0].data["tokens"]["vocab_size"] * arm.done[0].settings["model.n_embd"]
+    embedding = [arm.done[0].data.tokens.vocab_size * arm.done[0].settings["model.n_embd"]
                  for arm in arms]  # fmt: skip
-    n = [end["n_params"] - size for end, size in zip(ends, embedding, strict=True)]
-    return np.array(n, float), np.array([end["tokens"] for end in ends], float)
+    n = [end.n_params - size for end, size in zip(ends, embedding, strict=True)]
+    return np.array(n, float), np.array([end.tokens for end in ends], float)
 
 
 def block(arms: Sequence[Arm]) -> str:

@@ -56,11 +56,7 @@ class Row:
 
 def read_result(path: Path) -> ArmResult:
     """The result.json at `path`; DamagedError names the file and what is wrong in it."""
-    text = files.read_text(path, files.MAX_JSON)
-    try:
-        return msgspec.json.decode(text, type=ArmResult)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise DamagedError(f"{path} is not what was written: {error}") from None
+    return files.read_record(path, ArmResult)
 
 
 def read(root: Path) -> dict[str, ArmResult]:

@@ -8,7 +8,6 @@ hydra.sweep.dir=DIR goes on, also from several processes or machines that share 
 Needs the extra `sweep`.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -20,7 +19,7 @@ import socket
 import sys
 import time
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ class Tuner(Sweeper):
         files.atomic_write(root / STUDY, json.dumps(about, indent=1) + "\n")
         OmegaConf.save(self.config, root / "multirun.yaml")
         study = open_study(root)
-        with _lock(root):
+        with store.waited_lock(root / ".tuner.lock"):
             grid = self.settings.sampler == "grid"
             total = _enqueue_grid(study, space) if grid else self.settings.n_trials
         if study.trials:
@@ -88,7 +87,7 @@ class Tuner(Sweeper):
     def _next(self, study: Any, root: Path, space: dict, total: int) -> list[Any]:
         """The trials to run now: those that a killed process left, then new ones."""
         optuna = _optuna()
-        with _lock(root):
+        with store.waited_lock(root / ".tuner.lock"):
             batch = []
             for left in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
                 if len(batch) < self.settings.n_jobs and _abandoned(left, root):
@@ -283,14 +282,6 @@ def _abandoned(trial: Any, root: Path) -> bool:
         return pid == os.getpid() or not store.alive(pid)
     signs = [p.stat().st_mtime for p in (root / str(trial.number)).glob("*.json*")]
     return time.time() - max(signs, default=trial.datetime_start.timestamp()) > SILENT
-
-
-@contextlib.contextmanager
-def _lock(root: Path) -> Iterator[None]:
-    with open(root / ".tuner.lock", "w") as file:
-        if store.fcntl is not None:
-            store.fcntl.flock(file, store.fcntl.LOCK_EX)
-        yield
 
 
 # ------------------------------------------------------------------------------ during a trial

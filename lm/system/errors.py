@@ -24,7 +24,7 @@ class NonFiniteError(ArithmeticError):
     """A loss, gradient or weight is not a number."""
 
     exit_code = 3
-    of_all = True  # the numbers are those of all processes
+    on_all_ranks = True  # the numbers are those of all processes
 
 
 class StorageError(OSError):

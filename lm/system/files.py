@@ -12,16 +12,20 @@ import os
 import platform
 import secrets
 import stat
+import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from lm.system.errors import DamagedError
 
+T = TypeVar("T")
 HOST = platform.node().replace(".", "-")
 MAX_JSON = 1 << 25  # bytes of a JSON file: ten times as much memory while it is read
-
-
 MAX_TEXT = 1 << 30  # bytes of any other text that is read at once
+NOT_FINITE = ("nan", "inf", "-inf")
+FLOATS = (float, float | None)
 
 
 def cache_dir() -> Path:
@@ -72,17 +76,37 @@ def read_text(path: Path, limit: int = MAX_TEXT, errors: str = "strict") -> str:
         raise DamagedError(f"{path} cannot be read: {error}") from None
 
 
-def read_json(path: Path, form: Any = object) -> Any:
-    """The JSON in a file; raises DamagedError if it is absent, malformed or not of that form."""
+def read_json(path: Path) -> Any:
+    """The JSON in a file; raises DamagedError if it is absent, malformed, too large or too deep."""
     try:
-        value = json.loads(read_text(path, MAX_JSON))
+        return json.loads(read_text(path, MAX_JSON))
     except DamagedError:
         raise
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path} cannot be read: {error}") from None
-    if wrong := misfit(value, form):
-        raise DamagedError(f"{path} is not what was written: {wrong}")
-    return value
+
+
+def read_record(path: Path, kind: type[T]) -> T:
+    """The JSON in a file as a value of `kind`, a msgspec.Struct or a type such as dict[str, float].
+
+    Keys that a Struct does not name are allowed. Where it has a number, "nan", "inf" and "-inf"
+    stand for what JSON has no word for. Raises DamagedError with the path of what does not fit.
+    """
+    value = read_json(path)
+    if isinstance(value, dict) and issubclass(typing.get_origin(kind) or kind, msgspec.Struct):
+        for field in msgspec.structs.fields(kind):
+            name = value.get(field.encode_name)
+            if isinstance(name, str) and name in NOT_FINITE and field.type in FLOATS:
+                value[field.encode_name] = float(name)
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise DamagedError(f"{path} is not what was written: {error}") from None
+
+
+def to_json(record: msgspec.Struct) -> str:
+    """A record as the text of its JSON file."""
+    return json.dumps(msgspec.to_builtins(record), indent=1)
 
 
 def finite(value: Any) -> Any:
@@ -92,35 +116,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def misfit(value: Any, form: Any, where: str = "it") -> str:
-    """How a JSON value differs from its form, "" if it does not.
-
-    A form is a type or a tuple of types, [form] for a list, or {"key": form, "other?": form} for
-    an object, where the question mark is for keys that may be absent. More keys are allowed. A
-    bool is no number, and an int has 64 bits.
-    """
-    if isinstance(form, dict):
-        if not isinstance(value, dict):
-            return f"{where} is {_short(value)}, not an object"
-        for key, inner in form.items():
-            name = key.removesuffix("?")
-            if name in value:
-                if wrong := misfit(value[name], inner, name):
-                    return wrong
-            elif name == key:
-                return f"{key} is missing"
-        return ""
-    if isinstance(form, list):
-        if not isinstance(value, list):
-            return f"{where} is {_short(value)}, not a list"
-        return next(filter(None, (misfit(v, form[0], f"a part of {where}") for v in value)), "")
-    kinds = form if isinstance(form, tuple) else (form,)
-    good = isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
-    if form is not object and (not good or (isinstance(value, int) and abs(value) >= 1 << 63)):
-        return f"{where} is {_short(value)}, not {' or '.join(k.__name__ for k in kinds)}"
-    return ""
 
 
 def no_links(folder: Path) -> None:
@@ -151,8 +146,3 @@ def temporary(final: Path) -> Path:
     """A name beside `final` that says which process writes it."""
     mark = f"{HOST}.{os.getpid()}.{secrets.token_hex(4)}"
     return final.with_name(f".{final.name}.{mark}.tmp")
-
-
-def _short(value: Any, limit: int = 60) -> str:
-    text = ascii(value)
-    return text if len(text) <= limit else text[:limit] + "..."

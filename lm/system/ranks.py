@@ -1,11 +1,10 @@
-"""Data parallel training: n processes, each with its rows of the same global batch.
+"""The processes of one run: which one this is, and what all of them agree on.
 
     python -m lm.train train.n_proc=2               # starts them itself, in every job of a sweep
     torchrun --nproc-per-node 2 -m lm.train         # or torchrun has started them
 
-    with ranks.joined("cpu", 600.0):           # inside, rank() and n_proc() are known
-        model = ranks.wrap(model, where)      # its gradients are means over all processes
-        ranks.shard(model, where, number)     # or: each process keeps a part of it alone
+    with ranks.joined("cpu", 600.0):                # inside, rank() and n_proc() are known
+        loss = ranks.mean(loss)                     # the same bits on all processes
 
 In a single process all functions are there too, and change nothing.
 """
@@ -14,32 +13,35 @@ import contextlib
 import datetime
 import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping, MutableSequence
-from typing import Any
+from collections.abc import Callable, Iterator, MutableSequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
-from lm.system import device, signals
+from lm.system import devices, signals
 from lm.system.errors import ConfigError
 
+T = TypeVar("T")
 DAY = datetime.timedelta(days=1)
-_board: MutableSequence[
-    int
-] = []  # of a process started here: its process ids, then its steps, by rank
+_board: MutableSequence[int] = []  # of a process started here: process ids by rank, then steps
 _as_single_process = False
-_patient: dist.ProcessGroup | None = None  # for waits that may take hours
+_slow_group: dist.ProcessGroup | None = None  # for waits that may take hours
 
 
 def rank() -> int:
-    return dist.get_rank() if _joined() else 0
+    """The number of this process among those of the run; 0 speaks for all."""
+    return dist.get_rank() if _is_joined() else 0
 
 
 def n_proc() -> int:
-    return dist.get_world_size() if _joined() else 1
+    """How many processes the run has."""
+    return dist.get_world_size() if _is_joined() else 1
+
+
+def _is_joined() -> bool:
+    return not _as_single_process and dist.is_available() and dist.is_initialized()
 
 
 def report_to(board: MutableSequence[int]) -> None:
@@ -54,7 +56,7 @@ def note_step(step: int) -> None:
         _board[n_proc() + rank()] = step
 
 
-# ------------------------------------------------------------------ between the processes of a run
+# ---------------------------------------------------------------------- joining the processes
 
 
 @contextlib.contextmanager
@@ -68,20 +70,54 @@ def joined(
     A process that does not answer for `timeout` seconds ends the run. `on_error` receives an error
     while the other processes still wait, that is before they fail because of it.
     """
-    global _patient
+    global _slow_group
     try:
         _join(device_name, timeout)
         yield
     except BaseException as error:
-        if getattr(error, "of_all", False) and n_proc() > 1:
-            dist.barrier(_patient)  # rank 0 may still be closing its files: nobody ends before it
+        if getattr(error, "on_all_ranks", False) and n_proc() > 1:
+            dist.barrier(_slow_group)  # rank 0 may still be closing files: nobody ends before it
         on_error(error)
         raise
     finally:
-        signals.together = False
+        signals.several_processes = False
         if dist.is_initialized():
             dist.destroy_process_group()
-        _patient = None  # its threads end here, and not at random while the interpreter ends
+        _slow_group = None  # its threads end here, and not at random while the interpreter ends
+
+
+def _join(device_name: str, timeout: float) -> None:
+    global _slow_group
+    backend = check_backend(device_name, int(os.environ["WORLD_SIZE"]))
+    if "OMP_NUM_THREADS" not in os.environ:  # each its share of this machine
+        share = torch.get_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, share))
+    if backend != "gloo":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))
+    _slow_group = dist.new_group(timeout=DAY, backend="gloo")
+    if rank() > 0:
+        logging.getLogger().addHandler(logging.NullHandler())  # rank 0 speaks for all
+    signals.several_processes = True
+
+
+def check_backend(device_name: str, n_proc: int) -> str:
+    """The backend of n_proc processes: gloo between CPUs, nccl besides between GPUs.
+
+    Raises ConfigError where there are too few GPUs, or the device has no backend.
+    """
+    device = devices.choose(device_name)
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"train.n_proc={n_proc} on {device.type}: give train.device=cpu")
+    if device.type == "cpu":
+        return "gloo"
+    n_here = int(os.environ.get("LOCAL_WORLD_SIZE", n_proc))
+    if n_here > torch.cuda.device_count():
+        raise ConfigError(
+            f"train.n_proc: {n_here} processes here need as many GPUs, and there are "
+            f"{torch.cuda.device_count()}; train.device=cpu needs none"
+        )
+    return "cpu:gloo,cuda:nccl"
 
 
 @contextlib.contextmanager
@@ -95,104 +131,15 @@ def as_single_process() -> Iterator[None]:
         _as_single_process = False
 
 
-def _join(device_name: str, timeout: float) -> None:
-    global _patient
-    name = backend(device_name, int(os.environ["WORLD_SIZE"]))
-    if "OMP_NUM_THREADS" not in os.environ:  # each its share of this machine
-        share = torch.get_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(1, share))
-    if name != "gloo":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group(name, timeout=datetime.timedelta(seconds=timeout))
-    _patient = dist.new_group(timeout=DAY, backend="gloo")
-    if rank() > 0:
-        logging.getLogger().addHandler(logging.NullHandler())  # rank 0 speaks for all
-    signals.together = True
+def is_lost_rank(error: BaseException) -> bool:
+    """Whether an error only says that another process is not there."""
+    if isinstance(error, dist.DistError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("gloo" in text or "NCCL" in text)
 
 
-def wrap(model: nn.Module, where: torch.device) -> nn.Module:
-    """The model whose backward pass leaves the mean gradient of all processes (DDP)."""
-    if n_proc() == 1 or is_sharded(model):
-        return model
-    devices = [torch.cuda.current_device()] if where.type == "cuda" else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch 2.6 has no other name for it
-        return DistributedDataParallel(
-            model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
-
-
-def shard(model: nn.Module, where: torch.device, number: torch.dtype) -> None:
-    """Divide the model over the processes, on their devices (FSDP2).
-
-    Each keeps its rows of every parameter, and so of its gradient and optimizer state, in float32.
-    A pass gathers the blocks one by one, rounded to `number`, and lets go of each after its turn:
-    so all make it together, validation and samples too.
-    """
-    if not any(p.requires_grad for p in model.parameters()):
-        raise ConfigError(
-            f"train.shard=true: model={model.cfg.name} counts, and has no weights to divide"
-        )
-    from torch.distributed import fsdp  # half a second, which other runs need not wait for
-
-    if where.type == "cpu" and not hasattr(fsdp.FSDPModule, "set_force_sum_reduction_for_comms"):
-        raise ConfigError(
-            f"train.shard=true on CPUs takes PyTorch 2.8 or later, and this is {torch.__version__}"
-        )
-    mesh = dist.init_device_mesh(where.type, (n_proc(),))
-    # Not by autocast, whose rounded copies of all blocks would stay until the backward pass; nor
-    # are a block's inputs to be rounded, as the angles of its positions are among them.
-    rounded = fsdp.MixedPrecisionPolicy(number, torch.float32, cast_forward_inputs=False)
-    for part in (*getattr(model, "blocks", ()), model):
-        fsdp.fully_shard(part, mesh=mesh, mp_policy=rounded, reshard_after_forward=True)
-        if where.type == "cpu":  # where PyTorch 2.8 takes gloo's sum for its mean, silently
-            part.set_force_sum_reduction_for_comms(True)
-    for way in ("start", "step"):  # that generation takes through the model
-        fsdp.register_fsdp_forward_method(model, way)
-    with torch.no_grad():  # the first pass makes buffers: made in inference mode they cannot train
-        model(torch.zeros((1, 1), dtype=torch.long, device=where))
-
-
-def is_sharded(model: nn.Module) -> bool:
-    return any(hasattr(p, "full_tensor") for p in model.parameters())
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor that shard() divided, on every process."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def gathered(tensor: Tensor) -> Tensor:
-    """All of it on the CPU of rank 0, and nothing elsewhere; one that is not divided as it is."""
-    if not hasattr(tensor, "full_tensor"):
-        return tensor
-    return whole(tensor).cpu() if rank() == 0 else whole(tensor).new_empty(0)
-
-
-def part_of(tensor: Tensor, like: Tensor) -> Tensor:
-    """What this process keeps of a whole tensor, if `like` is divided; the reverse of whole()."""
-    if not hasattr(like, "full_tensor"):
-        return tensor
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
-
-
-def load(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """load_state_dict of whole tensors, also into a model that is divided."""
-    mine = model.state_dict()
-    fitting = (k for k in weights if k in mine and weights[k].shape == mine[k].shape)
-    parts = {k: part_of(weights[k], mine[k]) for k in fitting}
-    model.load_state_dict({**weights, **parts}, strict=True)
-
-
-def exchange(model: nn.Module, now: bool) -> contextlib.AbstractContextManager:
-    """Around forward and backward: gradients are exchanged after the last micro-batch only.
-
-    Those of a divided model after each: whole ones, kept until the last, would not fit.
-    """
-    waits = isinstance(model, DistributedDataParallel) and not now
-    return model.no_sync() if waits else contextlib.nullcontext()
+# --------------------------------------------------------------------- agreeing between them
 
 
 def mean(value: Tensor) -> Tensor:
@@ -208,64 +155,39 @@ def total(value: Tensor) -> Tensor:
 
 
 def largest(*values: float) -> list[float]:
-    """Each value as it is where it is largest: how all agree on a flag or a duration."""
+    """The largest of each value over the processes: how all agree on a flag or a duration."""
     if n_proc() == 1:
         return list(values)
-    together = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(together, dist.ReduceOp.MAX)
-    return together.tolist()
+    tensor = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return tensor.tolist()
 
 
-def on_rank_0(work: Callable, *args: Any) -> Any:
-    """Do it once, on rank 0; return, or raise, on every rank what came of it there."""
+def on_rank_0(work: Callable[..., T], *args: object) -> T:
+    """Call work(*args) on rank 0 alone; return its result, or raise its error, on every rank."""
     if n_proc() == 1:
         return work(*args)
-    answer: list[Any] = [None, None]
+    result: T | None = None
+    error: Exception | None = None
     if rank() == 0:
         try:
-            answer[0] = work(*args)
-        except Exception as error:  # whatever it is, it must not leave the others waiting
-            answer[1] = error
-    dist.broadcast_object_list(answer, group=_patient)
-    if answer[1] is not None:
-        answer[1].of_all = True
-        raise answer[1]
-    return answer[0]
+            result = work(*args)
+        except Exception as raised:  # whatever it is, it must not leave the others waiting
+            error = raised
+    answer = [result, error]
+    dist.broadcast_object_list(answer, group=_slow_group)
+    result, error = answer
+    if error is not None:
+        error.on_all_ranks = True
+        raise error
+    return result
 
 
 @contextlib.contextmanager
 def rank_0_first() -> Iterator[None]:
     """Rank 0 does what is inside before the others: what it builds, they find."""
     if rank() > 0:
-        dist.barrier(_patient)
+        dist.barrier(_slow_group)
     yield
     if rank() == 0 and n_proc() > 1:
-        dist.barrier(_patient)
-
-
-def _joined() -> bool:
-    return not _as_single_process and dist.is_available() and dist.is_initialized()
-
-
-def backend(device_name: str, n_proc: int) -> str:
-    """gloo between CPUs, nccl besides between GPUs; raises ConfigError for too few of them."""
-    where = device.device(device_name)
-    if where.type not in ("cpu", "cuda"):
-        raise ConfigError(f"train.n_proc={n_proc} on {where.type}: give train.device=cpu")
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", n_proc))
-    if where.type == "cuda" and here > torch.cuda.device_count():
-        raise ConfigError(
-            f"train.n_proc: {here} processes here need as many GPUs, and there are "
-            f"{torch.cuda.device_count()}; train.device=cpu needs none"
-        )
-    return "gloo" if where.type == "cpu" else "cpu:gloo,cuda:nccl"
-
-
-# -------------------------------------------------------------------------- starting the processes
-
-
-def is_loss(error: BaseException) -> bool:
-    """Whether an error only says that another process is not there."""
-    return isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error))
-    )
+        dist.barrier(_slow_group)

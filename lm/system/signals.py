@@ -1,8 +1,8 @@
 """Signals: SIGTERM, SIGINT and the end of its terminal stop a run, SIGUSR1 saves it.
 
-    with signals.handled():                 # the handlers of before come back at the end
+    with signals.installed():               # the handlers of before come back at the end
         prepare()                           # here a signal stops at once, by raising Stopped
-        with signals.held():                # here it waits
+        with signals.deferred():            # here it waits
             for step in range(steps):
                 signals.poll()              # until a moment like this one
 
@@ -19,100 +19,117 @@ from collections.abc import Callable, Iterator
 
 STOP = (signal.SIGTERM, signal.SIGINT)
 SAVE = getattr(signal, "SIGUSR1", None)  # not on Windows
-HANGUP = getattr(signal, "SIGHUP", None)  # the terminal is gone; nor that
+HANGUP = getattr(signal, "SIGHUP", None)  # the terminal is gone; not on Windows either
 
 ECHO = 0.5  # seconds in which a launcher of processes repeats a signal that they have already
 
-together = False  # one of several processes, which stop at the same step or not at all
-_received = 0  # the signal that asks to stop
-_since = 0.0  # when it came
-_held = False
-_save = False  # whether SIGUSR1 came
+several_processes = False  # whether this is one of several, which stop at the same step
+_stop_signal = 0  # the first signal that asked to stop; 0: none
+_stop_time = 0.0  # when it came
+_is_deferred = False
+_save_requested = False  # whether SIGUSR1 came to this process
 _save_agreed = False  # whether it came to any of the processes
 
 
 class Stopped(SystemExit):
-    """Ends the process with 128 and the signal's number: 130 for SIGINT, 143 for SIGTERM, 129 for
-    SIGHUP."""
+    """Ends the process with 128 and the signal's number.
+
+    That is 130 for SIGINT, 143 for SIGTERM and 129 for SIGHUP.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
+        self.number = number
         self.name = signal.Signals(number).name
-        self.of_all = False  # whether all processes of the run stop here
+        self.on_all_ranks = False  # whether all processes of the run stop here
 
     def __reduce__(self) -> tuple[type["Stopped"], tuple[int]]:  # from process to process
-        return Stopped, (int(self.code) - 128,)
+        return Stopped, (self.number,)
 
 
 @contextlib.contextmanager
-def handled() -> Iterator[None]:
+def installed() -> Iterator[None]:
     """Take the signals over; only the main thread can, elsewhere nothing changes."""
-    global _received, _save, _save_agreed
+    global _stop_signal, _save_requested, _save_agreed
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    outer = signal.getsignal(STOP[0]) is _handle
-    taken = {*STOP, SAVE, HANGUP} - {None}
-    # nohup: the run is to outlive its terminal; & in a script: Ctrl-C is for the script alone.
-    taken -= {number for number in taken if signal.getsignal(number) == signal.SIG_IGN}
-    before = {n: signal.signal(n, _handle) for n in taken}
+    is_nested = signal.getsignal(STOP[0]) is _handle
+    before = {}
+    for number in (*STOP, SAVE, HANGUP):
+        # nohup: the run is to outlive its terminal; & in a script: Ctrl-C is for the script alone.
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            before[number] = signal.signal(number, _handle)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if not outer:
-            _received, _save, _save_agreed = 0, False, False
+        if not is_nested:
+            _stop_signal = 0
+            _save_requested = False
+            _save_agreed = False
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
-    """A signal waits for the next `poll`, at the latest for the end of this block."""
-    global _held
-    before, _held = _held, True
+def deferred() -> Iterator[None]:
+    """Let a signal wait for the next `poll`, at the latest for the end of this block."""
+    global _is_deferred
+    before = _is_deferred
+    _is_deferred = True
     try:
         yield
     finally:
-        _held = before
-    if not _held:
+        _is_deferred = before
+    if not _is_deferred:
         poll()
 
 
 def poll(agree: Callable[[int, int], list[float]] | None = None) -> None:
-    """Raise Stopped if a signal asked for it. `agree` makes one answer of those of all processes;
-    where there are several, nothing happens without it."""
-    global _save, _save_agreed
+    """Raise Stopped if a signal asked for it.
+
+    `agree` makes one answer of those of all processes, the largest of each number. Where there
+    are several processes, nothing happens without it.
+    """
+    global _save_requested, _save_agreed
     if agree is None:
-        if _received and not together:
-            raise Stopped(_received)
+        if _stop_signal and not several_processes:
+            raise Stopped(_stop_signal)
         return
-    mine, _save = _save, False
-    number, save = map(int, agree(_received, mine))
-    _save_agreed = _save_agreed or bool(save)
+    requested_here = _save_requested
+    _save_requested = False
+    number, save = agree(_stop_signal, requested_here)
+    if save:
+        _save_agreed = True
     if number:
-        stop = Stopped(number)
-        stop.of_all = True
+        stop = Stopped(int(number))
+        stop.on_all_ranks = True
         raise stop
 
 
-def save_asked() -> bool:
-    """Whether SIGUSR1 came before a `poll` since the last time that this was asked."""
+def save_requested() -> bool:
+    """Whether SIGUSR1 came before a `poll` since the last call of this function."""
     global _save_agreed
-    asked, _save_agreed = _save_agreed, False
-    return asked
+    answer = _save_agreed
+    _save_agreed = False
+    return answer
 
 
 def _handle(number: int, _: object) -> None:
-    global _received, _save, _since
+    global _stop_signal, _stop_time, _save_requested
     if number == SAVE:
-        _save = True
-    elif _received and (number == HANGUP or (together and time.monotonic() - _since < ECHO)):
-        pass  # the same again: when a terminal is closed, its shell sends a signal too
-    elif _received:  # the second one: no clean-up may hold it up
-        if sys.stdout.isatty():
-            os.write(1, b"\x1b[?25h\n")  # the cursor, which a progress bar hides
-        os._exit(128 + number)
-    else:
-        _received, _since = number, time.monotonic()
-        if not _held:
+        _save_requested = True
+        return
+    if not _stop_signal:
+        _stop_signal = number
+        _stop_time = time.monotonic()
+        if not _is_deferred:
             raise Stopped(number)
+        return
+    is_echo = several_processes and time.monotonic() - _stop_time < ECHO
+    if number == HANGUP or is_echo:  # when a terminal is closed, its shell sends a signal too
+        return
+    # The second one: no clean-up may hold it up.
+    if sys.stdout.isatty():
+        os.write(1, b"\x1b[?25h\n")  # the cursor, which a progress bar hides
+    os._exit(128 + number)

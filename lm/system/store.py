@@ -7,25 +7,33 @@ and renamed. A reader therefore sees all of it or nothing, and `verify` finds ev
 """
 
 import contextlib
-import json
 import logging
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from lm.system import failpoint, files
 from lm.system.errors import DamagedError, LockedError
 
-try:
-    import fcntl
-except ImportError:  # Windows: two builders may then work at once, and the first rename wins
-    fcntl = None
-
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+
+
+class FileSum(msgspec.Struct):
+    size: int  # bytes
+    sha256: str
+
+
+class Manifest(msgspec.Struct):
+    """manifest.json: every other file of a sealed folder."""
+
+    files: dict[str, FileSum]
 
 
 @contextlib.contextmanager
@@ -56,18 +64,16 @@ def new_folder(final: Path, kind: str = "cache") -> Iterator[Path]:
 
 def verify(folder: Path) -> None:
     """Raise DamagedError unless the folder holds exactly the files and bytes of its manifest."""
-    listed = files.read_json(folder / MANIFEST, {"files": dict})["files"]
+    listed = files.read_record(folder / MANIFEST, Manifest).files
     present = {p.name for p in folder.iterdir()} - {MANIFEST}
     if present != set(listed):
         odd = sorted(present ^ set(listed))
         raise DamagedError(f"{folder} has files missing or added: {', '.join(odd)[:200]}")
     for name, record in listed.items():
         path = folder / name
-        if wrong := files.misfit(record, {"size": int, "sha256": str}, name):
-            raise DamagedError(f"{folder / MANIFEST} is not what was written: {wrong}")
         if path.is_symlink() or not path.is_file():
             raise DamagedError(f"{path} is not a plain file")
-        if path.stat().st_size != record["size"] or files.sha256(path) != record["sha256"]:
+        if path.stat().st_size != record.size or files.sha256(path) != record.sha256:
             raise DamagedError(f"{path} is not what was written: its checksum differs")
 
 
@@ -81,8 +87,10 @@ def build_once(
     """
     if not _fault(folder, check):
         return None
-    with _lock(folder.with_name(f".{folder.name}.lock")):
-        if not (fault := _fault(folder, check)):
+    _check_writable(folder.parent)
+    with waited_lock(folder.with_name(f".{folder.name}.lock")):
+        fault = _fault(folder, check)
+        if not fault:
             return None
         if folder.exists():
             log.warning(f"{fault}; building it again")
@@ -93,6 +101,18 @@ def build_once(
             make(tmp)
         clear_leftovers(folder.parent)  # of the one before, which may have been dying still
         return time.perf_counter() - start
+
+
+def _check_writable(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"cannot write to the cache {cache} ({error.strerror}): set LM_CACHE_DIR to a folder "
+            "of your own"
+        ) from None
 
 
 def remove(folder: Path) -> None:
@@ -121,23 +141,47 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     files.no_links(folder)
-    with open(folder / ".running", "a+", encoding="utf-8") as file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise LockedError(
-                f"{folder} is being written by process {file.read(80)}: wait until it has ended, "
-                "or choose another directory"
-            ) from None
-        except OSError as error:
-            log.warning(f"{folder} cannot be locked ({error}): start no second run in it")
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {files.HOST}")
-        file.flush()
+    import filelock  # 0.1 s, which --help need not wait for
+
+    path = folder / ".running"
+    lock = filelock.FileLock(path, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise LockedError(
+            f"{folder} is being written by process {_read_holder(path)}: wait until it has ended, "
+            "or choose another directory"
+        ) from None
+    except OSError as error:
+        log.warning(f"{folder} cannot be locked ({error}): start no second run in it")
+    try:
+        with contextlib.suppress(OSError):  # on Windows nobody else may write to a locked file
+            path.write_text(f"{os.getpid()} on {files.HOST}", encoding="utf-8")
         clear_leftovers(folder)
         yield
+    finally:
+        lock.release()
+
+
+def _read_holder(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")[:80]
+    except OSError:
+        return "?"
+
+
+@contextlib.contextmanager
+def waited_lock(path: Path) -> Iterator[None]:
+    """Wait for the lock on the file `path` and hold it; where locks do not work, all may enter."""
+    import filelock
+
+    lock = filelock.FileLock(path, fallback_to_soft=False)
+    with contextlib.suppress(OSError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _fault(folder: Path, check: Callable[[Path], Any] | None) -> str:
@@ -172,22 +216,5 @@ def _seal(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         with open(path, "rb") as file:
             os.fsync(file.fileno())
-        sums[path.name] = {"size": path.stat().st_size, "sha256": files.sha256(path)}
-    files.atomic_write(folder / MANIFEST, json.dumps({"files": sums}, indent=1))
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = open(path, "w")  # noqa: SIM115
-    except OSError as error:
-        raise OSError(
-            f"cannot write to the cache {path.parent} ({error.strerror}): set LM_CACHE_DIR to a "
-            "folder of your own"
-        ) from None
-    with file:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # a file system without locks: see build_once
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        sums[path.name] = FileSum(path.stat().st_size, files.sha256(path))
+    files.atomic_write(folder / MANIFEST, files.to_json(Manifest(sums)))

@@ -33,7 +33,7 @@ def train(n_layer: int, n_embd: int, context_len: int) -> dict:
     import torch
 
     from lm import config, data
-    from lm.system import device
+    from lm.system import devices
     from lm.update import Update
 
     empty = megabytes()
@@ -45,10 +45,10 @@ def train(n_layer: int, n_embd: int, context_len: int) -> dict:
         ),
         train=config.TrainConfig(batch_size=TOKENS // context_len),
     )  # fmt: skip
-    device.configure(cfg.train.threads, cfg.train.deterministic)
+    devices.configure(cfg.train.threads, cfg.train.deterministic)
     where = torch.device("cpu")
     model = cfg.model.build(V)
-    number = device.dtype("auto", where, model.low_precision)
+    number = devices.matmul_dtype("auto", where, model.low_precision)
     ids = np.random.default_rng(0).integers(0, V, 1 << 20).astype(np.uint16)
     batches = data.Batches(ids, cfg.train.batch_size, context_len, 0)
     update = Update(model, cfg.optimizer.build(model), batches, cfg, where, number)

@@ -46,10 +46,10 @@ def ours(case: Case, options: dict, compiled: str, device: str, exact: bool = Fa
     import torch
 
     from lm import config, data, update
-    from lm.system import device
+    from lm.system import devices
 
     n_layer, n_embd, B, T, V = case
-    device.configure(0, device == "cpu")  # as conf/train/default.yaml and gpu.yaml
+    devices.configure(0, device == "cpu")  # as conf/train/default.yaml and gpu.yaml
     size = {"n_layer": n_layer, "n_head": n_layer, "n_embd": n_embd, "context_len": T}
     parts = {
         "corpus": {"name": "pydocs"}, "tokenizer": {"name": "byte"}, "optimizer": {"name": "adamw"},
@@ -61,7 +61,7 @@ def ours(case: Case, options: dict, compiled: str, device: str, exact: bool = Fa
     where = torch.device(device)
     torch.manual_seed(0)
     model = cfg.model.build(V).to(where)
-    number = torch.float32 if exact else device.dtype("auto", where, model.low_precision)
+    number = torch.float32 if exact else devices.matmul_dtype("auto", where, model.low_precision)
     ids = np.random.default_rng(0).integers(0, V, 1 << 18).astype(np.uint16)
     batches = data.Batches(ids, B, T, seed=0).to(where)
     optimizers = cfg.optimizer.build(model, number)
@@ -236,11 +236,11 @@ def mfu(rows: list[dict], case: Case) -> str:
     """The share of the GPU's bfloat16 rate that lm's GPT-2 uses."""
     import torch
 
-    from lm.system import device
+    from lm.system import devices
 
     n_layer, n_embd, _, T, V = case
     flops = 6 * (12 * n_layer * n_embd**2 + V * n_embd) + 12 * n_layer * n_embd * T  # a token
-    peak = device.peak_flops(torch.device("cuda"))
+    peak = devices.peak_flops(torch.device("cuda"))
     if not peak:
         return "The peak rate of this GPU is not known, so neither is the share of it that is used."
     used = {r["side"]: r["tokens_per_s"] * flops / peak for r in rows if "gpt2" in r["side"]}

@@ -1,7 +1,7 @@
-"""What a run finds around it: device, number type, seeds, and the version of its code.
+"""The device a run computes on, the dtype of its matrix products, PyTorch's process-wide switches.
 
-device = runtime.device("auto")
-torch.manual_seed(runtime.seed(cfg.seed, "dropout", step))
+device = devices.choose("auto")
+dtype = devices.matmul_dtype("auto", device)
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 
-def device(name: str) -> torch.device:
+def choose(name: str) -> torch.device:
     """The device called `name`, or the fastest one for auto; ValueError if it is absent."""
     available = {
         "cuda": torch.cuda.is_available(),
@@ -22,50 +22,58 @@ def device(name: str) -> torch.device:
         "cpu": True,
     }
     if name == "auto":
-        name = next(n for n, there in available.items() if there)
+        name = next(known for known, is_there in available.items() if is_there)
     if not available[name]:
         raise ValueError(f"train.device={name} is not available here: use train.device=auto or cpu")
     return torch.device(name)
 
 
-def dtype(name: str, where: torch.device, wanted: bool = True) -> torch.dtype:
-    """The number type of the matrix products. auto is bfloat16 where the model wants it and the
-    processor multiplies in it natively; emulated, it would be slower than float32."""
+def matmul_dtype(name: str, device: torch.device, low_precision: bool = True) -> torch.dtype:
+    """The dtype of matrix products.
+
+    auto is bfloat16 where the model allows low precision and the processor multiplies in bfloat16
+    natively; emulated, it would be slower than float32.
+    """
     if name == "auto":
-        name = "bfloat16" if wanted and _native_bfloat16(where) else "float32"
+        name = "bfloat16" if low_precision and _has_bfloat16(device) else "float32"
     return getattr(torch, name)
 
 
-def _native_bfloat16(where: torch.device) -> bool:
-    if where.type == "cuda":
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if where.type == "cpu":
-        ask = getattr(torch.cpu, "get_capabilities", dict)  # PyTorch 2.11 and later
-        return bool({"avx512_bf16", "amx_bf16", "bf16"} & {k for k, v in ask().items() if v})
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # PyTorch 2.11 and later
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
 
 
 # Dense bfloat16 operations a second, from the makers' data sheets; the first name that fits.
-PEAK = {
+PEAK_FLOPS = {
     "B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12,
     "L40S": 362e12, "L4": 121e12, "A10": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12,
 }  # fmt: skip
 
 
-def peak_flops(where: torch.device) -> float | None:
-    """What the device can do at most, for the share of it that is used (MFU); None: not known."""
-    if where.type != "cuda":
+def peak_flops(device: torch.device) -> float | None:
+    """Operations a second that the device can do at most; None if that is not known.
+
+    The share of them that a run uses is its MFU.
+    """
+    if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(where)  # NVIDIA A100-SXM4-80GB
-    whole = (flops for known, flops in PEAK.items() if re.search(rf"\b{known}\b", name))
-    return next(whole, None)
+    name = torch.cuda.get_device_name(device)  # NVIDIA A100-SXM4-80GB
+    for known, flops in PEAK_FLOPS.items():
+        if re.search(rf"\b{known}\b", name):
+            return flops
+    return None
 
 
-def autocast(where: torch.device, number: torch.dtype) -> contextlib.AbstractContextManager:
-    """Matrix products in `number`, weights and sums in float32; nothing to do for float32."""
-    if number == torch.float32:
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
+    """Matrix products in `dtype`, weights and sums in float32; nothing to do for float32."""
+    if dtype == torch.float32:
         return contextlib.nullcontext()
-    return torch.autocast(where.type, dtype=number)
+    return torch.autocast(device.type, dtype=dtype)
 
 
 def configure(threads: int, deterministic: bool) -> None:
@@ -82,9 +90,14 @@ def configure(threads: int, deterministic: bool) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc reuse the memory of freed tensors instead of returning it to the system: fetching
-    it again, page by page, takes up to a third of a CPU step. Elsewhere this does nothing."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    """Let glibc reuse the memory of freed tensors instead of returning it to the system.
+
+    Fetching it again, page by page, takes up to a third of a CPU step. Does nothing where the C
+    library is another one.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: larger ones alone are mapped; the most
         libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD: bytes at the end of the heap kept free
@@ -101,13 +114,16 @@ def _default_threads() -> int:
 
 
 def stay_plain(function: Any) -> None:
-    """Keep the compiler out of one of PyTorch's functions: its first call would import all of
-    torch._dynamo, 0.7 s long, only to have it leave the function alone. So it finds that told."""
+    """Mark one of PyTorch's functions as not to be compiled.
+
+    Its first call would import all of torch._dynamo, 0.7 s long, only to leave it alone.
+    """
     if plain := getattr(function, "__wrapped__", None):
         plain.__dynamo_disable = plain
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a GPU or this machine has no memory left."""
-    told = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # the CPU's
-    return told or isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # the CPU's
