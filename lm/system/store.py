@@ -89,10 +89,11 @@ def build_once(
         return None
     _check_writable(folder.parent)
     with waited_lock(folder.with_name(f".{folder.name}.lock")):
+        is_there = folder.exists()  # asked first: without locks, a whole one may come meanwhile
         fault = _fault(folder, check)
         if not fault:
             return None
-        if folder.exists():
+        if is_there:
             log.warning(f"{fault}; building it again")
             with contextlib.suppress(FileNotFoundError):  # without locks, another was first
                 remove(folder)
