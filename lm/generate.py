@@ -7,7 +7,6 @@ Beyond the context: a model with a `limited` context reads on until its window i
 last context_len // 2 tokens become the new window, at positions 0 and up, and are read again once.
 """
 
-import hashlib
 import warnings
 from collections.abc import Iterator
 
@@ -15,8 +14,9 @@ import torch
 from torch import Tensor
 
 from lm.models.base import LanguageModel
-from lm.models.kv_cache import KVCache
-from lm.system import failpoint, signals
+from lm.models.kv_cache import KVCache, State
+from lm.system import failpoint, seeds, signals
+from lm.tokenizers.base import Tokenizer
 
 
 @torch.inference_mode()
@@ -42,8 +42,8 @@ def generate(
     windows = [_window(model, prompt, row) for row, prompt in enumerate(prompts)]
     if not windows or max_tokens < 1:
         return
-    device = model.device
-    draws = _uniform(seed, len(prompts), max_tokens).t().contiguous().to(device)  # (max_tokens, B)
+    draws = uniform_draws(seed, len(prompts), max_tokens)  # (B, max_tokens)
+    draws = draws.t().contiguous().to(model.device)  # (max_tokens, B)
     was_training = model.training
     model.eval()
     try:
@@ -56,21 +56,22 @@ def generate(
             signals.poll()
             failpoint.hit("sample.mid")
             ids = sample(logits, draws[i], temperature, top_k, top_p)  # (B,)
-            new = ids.tolist()
-            step: list[int | None] = [None] * len(prompts)
-            alive = [j for j, token in enumerate(new) if token not in stop_ids]
-            for j in alive:
-                step[rows[j]] = new[j]
-                windows[rows[j]].append(new[j])
+            tokens = ids.tolist()
+            alive = [j for j, token in enumerate(tokens) if token not in stop_ids]
             if not alive:
                 return
+            step: list[int | None] = [None] * len(prompts)
+            for j in alive:
+                step[rows[j]] = tokens[j]
+                windows[rows[j]].append(tokens[j])
             yield step
             if i + 1 == max_tokens:
                 return
             if len(alive) < len(rows):
                 rows = [rows[j] for j in alive]
                 state.keep(alive)
-                ids, draws = ids[alive], draws[:, alive]
+                ids = ids[alive]
+                draws = draws[:, alive]
             if model.limited:
                 _roll(model, state, windows, rows)
             logits = model.step(ids[:, None], state)  # (B, V)
@@ -80,7 +81,7 @@ def generate(
 
 def generate_text(
     model: LanguageModel,
-    tokenizer,
+    tokenizer: Tokenizer,
     prompt: str,
     *,
     max_tokens: int,
@@ -101,32 +102,21 @@ def generate_text(
         model, [ids], max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
         seed=seed, stop_ids=(tokenizer.eot_id,), compiled=compiled,
     )  # fmt: skip
-    pieces = tokenizer.decode_stream(step[0] for step in steps)
+    tokens = (token for (token,) in steps if token is not None)
+    pieces = tokenizer.decode_stream(tokens)
     yield from _until(pieces, stop) if stop else pieces
 
 
-def readable(prompt: str, tokenizer) -> str:
+def readable(prompt: str, tokenizer: Tokenizer) -> str:
     """The prompt, or "", the start of a document, where the tokenizer lacks one of its characters.
 
-    For prompts that nobody asked for; one that was is refused by `generate_text`.
+    For prompts that the user did not give; `generate_text` refuses one that cannot be read.
     """
     try:
         tokenizer.encode_ordinary(prompt)
     except ValueError:
         return ""
     return prompt
-
-
-@torch.inference_mode()
-def next_token_probs(model: LanguageModel, ids: list[int]) -> Tensor:
-    """Probabilities (V,) of the token after `ids`."""
-    was_training = model.training
-    model.eval()
-    try:
-        logits = _read(model, model.start(1), [_window(model, ids, 0)])
-    finally:
-        model.train(was_training)
-    return logits[0].softmax(dim=-1)
 
 
 def sample(
@@ -139,7 +129,7 @@ def sample(
     """
     if temperature == 0:
         return logits.argmax(dim=-1)
-    tokens = None  # the columns are all tokens, in order
+    tokens = None  # of each column; None: column i is token i
     if top_k:
         logits, tokens = logits.topk(min(top_k, logits.shape[-1]))  # (B, K), falling
     elif top_p < 1:
@@ -152,8 +142,19 @@ def sample(
     # the last sum and no token of probability 0 is ever chosen.
     targets = (draws * (1 - 1e-6))[:, None] * sums[:, -1:]
     chosen = torch.searchsorted(sums, targets, right=True)  # (B, 1)
-    chosen = chosen.clamp(max=sums.shape[-1] - 1)  # behind the last where a sum is no number
-    return (chosen if tokens is None else tokens.gather(1, chosen)).squeeze(1)
+    chosen = chosen.clamp(max=sums.shape[-1] - 1)  # behind the last where a sum is NaN
+    if tokens is not None:
+        chosen = tokens.gather(1, chosen)
+    return chosen.squeeze(1)
+
+
+def uniform_draws(seed: int, n_row: int, n: int) -> Tensor:
+    """Draws (n_row, n) from [0, 1): row i from a generator of its own, seeded by (seed, i)."""
+    rows = []
+    for row in range(n_row):
+        generator = torch.Generator().manual_seed(seeds.seed(seed, "sample", row))
+        rows.append(torch.rand(n, generator=generator))
+    return torch.stack(rows)
 
 
 def _window(model: LanguageModel, prompt: list[int], row: int) -> list[int]:
@@ -176,50 +177,50 @@ def _window(model: LanguageModel, prompt: list[int], row: int) -> list[int]:
     return list(prompt[-model.context_len :])
 
 
-def _read(model: LanguageModel, state, texts: list[list[int]]) -> Tensor:
+def _read(model: LanguageModel, state: State, texts: list[list[int]]) -> Tensor:
     """Logits (B, V) after texts of any lengths, read in one step."""
     lengths = [len(text) for text in texts]
     longest = max(lengths)
-    ids = torch.tensor([text + [0] * (longest - len(text)) for text in texts], device=model.device)
+    padded = [text + [0] * (longest - len(text)) for text in texts]
+    ids = torch.tensor(padded, device=model.device)  # (B, T)
     return model.step(ids, state, lengths if min(lengths) < longest else None)
 
 
-def _roll(model: LanguageModel, state, windows: list[list[int]], rows: list[int]) -> None:
+def _roll(model: LanguageModel, state: State, windows: list[list[int]], rows: list[int]) -> None:
     """Where a window would overflow, start it again with its last half."""
     full = [j for j, row in enumerate(rows) if len(windows[row]) > model.context_len]
-    if full:
-        for j in full:
-            windows[rows[j]] = windows[rows[j]][-(model.context_len // 2) :]
-        again = model.start(len(full))
-        texts = [windows[rows[j]][:-1] for j in full]  # the newest token is read by the next step
-        if texts[0]:
-            _read(model, again, texts)
-        state.put(full, again)
-
-
-def _uniform(seed: int, n_row: int, n: int) -> Tensor:
-    """Draws (n_row, n) from [0, 1): row i from a generator of its own, seeded by (seed, i)."""
-    rows = []
-    for row in range(n_row):
-        digest = hashlib.sha256(f"{seed}/sample/{row}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-        rows.append(torch.rand(n, generator=generator))
-    return torch.stack(rows)
+    if not full:
+        return
+    texts = []
+    for j in full:
+        window = windows[rows[j]][-(model.context_len // 2) :]
+        windows[rows[j]] = window
+        texts.append(window[:-1])  # the newest token is read by the next step
+    again = model.start(len(full))
+    if texts[0]:
+        _read(model, again, texts)
+    state.put(full, again)
 
 
 def _until(pieces: Iterator[str], stop: str) -> Iterator[str]:
-    """The text before `stop`; what could be its beginning is held back until that is known."""
-    held = ""
+    """The text before `stop`; what could be its beginning waits until that is known."""
+    waiting = ""
     for piece in pieces:
-        held += piece
-        if stop in held:
-            held = held[: held.index(stop)]
+        waiting += piece
+        if stop in waiting:
+            waiting = waiting[: waiting.index(stop)]
             break
-        n_held = next(
-            n for n in range(min(len(stop) - 1, len(held)), -1, -1) if held.endswith(stop[:n])
-        )
-        if len(held) > n_held:
-            yield held[: len(held) - n_held]
-        held = held[len(held) - n_held :]
-    if held:
-        yield held
+        n_ready = len(waiting) - _overlap(waiting, stop)
+        if n_ready:
+            yield waiting[:n_ready]
+        waiting = waiting[n_ready:]
+    if waiting:
+        yield waiting
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Characters at the end of the text that could be the beginning of `stop`."""
+    for n in range(min(len(stop) - 1, len(text)), 0, -1):
+        if text.endswith(stop[:n]):
+            return n
+    return 0

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lm import config
-from lm.generate import _uniform, generate, generate_text, next_token_probs, sample
+from lm.generate import generate, generate_text, sample, uniform_draws
 from tests import reference
 
 V, CONTEXT = 23, 16
@@ -48,7 +48,7 @@ PROMPTS = [[1], [2, 3, 4, 5, 6, 7, 8], [9, 10, 11], list(range(CONTEXT))]
 
 @pytest.mark.parametrize("how", [{"temperature": 0}, {}, {"top_k": 5}, {"top_p": 0.7}])
 def test_cached_text_equals_uncached_text_also_beyond_the_context(model, how):
-    draws = _uniform(3, len(PROMPTS), 3 * CONTEXT)
+    draws = uniform_draws(3, len(PROMPTS), 3 * CONTEXT)
     texts = rows(model, PROMPTS, max_tokens=3 * CONTEXT, seed=3, **how)
     for prompt, text, row in zip(PROMPTS, texts, draws, strict=True):
         assert text == reference.generate(model, prompt, row, **how)
@@ -117,7 +117,7 @@ def test_the_smallest_contexts_roll_too(context_len):
     cfg = config.TransformerConfig(n_layer=1, n_head=2, n_embd=8, context_len=context_len)
     model = cfg.build(V)
     (text,) = rows(model, [[1, 2]], max_tokens=9, seed=2)
-    assert text == reference.generate(model, [1, 2], _uniform(2, 1, 9)[0])
+    assert text == reference.generate(model, [1, 2], uniform_draws(2, 1, 9)[0])
 
 
 def test_wrong_prompts_are_refused_with_what_to_do(model):
@@ -131,13 +131,6 @@ def test_wrong_prompts_are_refused_with_what_to_do(model):
 def test_no_prompts_and_no_tokens_give_nothing(model):
     assert list(generate(model, [], max_tokens=3)) == []
     assert list(generate(model, [[1]], max_tokens=0)) == []
-
-
-def test_next_token_probs_are_those_of_forward(model):
-    model.eval()
-    probs = next_token_probs(model, [3, 4, 5])
-    expected = model(torch.tensor([[3, 4, 5]]))[0, -1].softmax(-1)
-    torch.testing.assert_close(probs, expected, atol=1e-6, rtol=1e-5)
 
 
 # ------------------------------------------------------------------------------------ sampling

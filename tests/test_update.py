@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from lm import config, data, update
-from lm.models import transformer
 from lm.optim.groups import AdamW
 from lm.system import devices, failpoint
 from tests.helpers import TINY_TRANSFORMER
@@ -88,26 +87,6 @@ def test_every_other_model_trains_in_bfloat16_too(name, cfg, tiny):
         step = update.Update(model, optimizers, batches, made, torch.device("cpu"), number)
         losses.append([step(i)[0].item() for i in range(3)])
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
-
-
-@pytest.mark.parametrize("length", [8, 20, 40])
-@pytest.mark.parametrize("groups", [1, 2, 4])
-def test_bfloat16_attention_on_a_cpu_is_the_kernel_s(length, groups, monkeypatch):
-    monkeypatch.setattr(transformer, "QUERIES", 8)  # in one go, in three, and by the kernel
-    monkeypatch.setattr(transformer, "WRITTEN_OUT", 20)
-    generator = torch.Generator().manual_seed(1)
-    q, k, v = (torch.randn(2, h, length, 8, generator=generator) for h in (4, groups, groups))
-    exact = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-    got = transformer.fused_attention(*(t.bfloat16() for t in (q, k, v)), None, 0.0, True)
-    assert got.dtype == torch.bfloat16
-    torch.testing.assert_close(got.float(), exact, rtol=0.02, atol=0.02)  # 8 bits of precision
-
-
-def test_the_compiler_s_gelu_is_gelu(monkeypatch):
-    x = torch.linspace(-9, 9, 999, dtype=torch.float64)
-    plain = transformer.gelu(x)
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    torch.testing.assert_close(transformer.gelu(x), plain, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.faults

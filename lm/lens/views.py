@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lm.config import BigramCountsConfig
-from lm.generate import _uniform, sample
+from lm.generate import sample, uniform_draws
 from lm.lens import probe
 from lm.models.base import LanguageModel
 from lm.models.bigram_counts import BigramCounts
@@ -235,7 +235,10 @@ def sampling(
         step = (high - low) / 65535 or 1.0
         numbers = ((values - low) / step).round().numpy().astype("<u2")
         rows.append({"t": t, "low": low, "step": step, "logits": packed(numbers)})
-    draws = [{"seed": seed + i, "u": float(_uniform(seed + i, 1, 1)[0, 0])} for i in range(N_DRAWS)]
+    draws = []
+    for i in range(N_DRAWS):
+        draw = uniform_draws(seed + i, 1, 1)
+        draws.append({"seed": seed + i, "u": draw.item()})
     first = torch.tensor([draws[0]["u"]])
     return {
         "rows": rows,

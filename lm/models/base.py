@@ -7,13 +7,13 @@ A new model is a subclass with a `forward`; the rest of this file then works for
 """
 
 import itertools
-from collections.abc import Mapping
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lm.config import ModelConfig
 from lm.models.kv_cache import State
 
 
@@ -25,7 +25,7 @@ class LanguageModel(nn.Module):
     low_precision = False  # its time goes into matrix products, so `auto` trains it in bfloat16
     hidden: tuple[str, ...] = ()  # submodules whose matrices lie between embedding and head
 
-    def __init__(self, cfg, vocab_size: int):
+    def __init__(self, cfg: ModelConfig, vocab_size: int):
         super().__init__()
         self.cfg = cfg
         self.vocab_size = vocab_size
@@ -45,8 +45,8 @@ class LanguageModel(nn.Module):
 
     def start(self, batch_size: int) -> State:
         """The state of having read nothing, for `step`."""
-        shape = (batch_size, self.memory)
-        return State(batch_size, [torch.zeros(shape, dtype=torch.long, device=self.device)])
+        tokens = torch.zeros(batch_size, self.memory, dtype=torch.long, device=self.device)
+        return State(batch_size, [tokens])
 
     def step(self, ids: Tensor, state: State, lengths: list[int] | None = None) -> Tensor:
         """Read ids (B, T) after all that `state` has read; logits (B, V) of what comes next.
@@ -56,16 +56,18 @@ class LanguageModel(nn.Module):
         This version remembers `memory` tokens and runs `forward` on them: right for any model.
         """
         B, T = ids.shape
-        old = torch.tensor(state.lengths, device=ids.device)  # (B,)
-        ends = old + torch.tensor(lengths or [T] * B, device=ids.device)
-        seen = F.pad(state.tensors[0], (0, T))  # (B, memory + T), each row filled from 0
-        seen.scatter_(1, old[:, None] + torch.arange(T, device=ids.device), ids)
-        rows = torch.arange(B, device=ids.device)
-        logits = self(seen[:, : int(ends.max())])[rows, ends - 1]  # (B, V)
-        starts = (ends - self.memory).clamp(min=0)
-        kept = starts[:, None] + torch.arange(self.memory, device=ids.device)
-        state.tensors = [seen.gather(1, kept)]
-        state.lengths = (ends - starts).tolist()
+        device = ids.device
+        n_old = torch.tensor(state.lengths, device=device)  # (B,)
+        n_all = n_old + torch.tensor(lengths or [T] * B, device=device)
+        text = F.pad(state.tensors[0], (0, T))  # (B, memory + T), each row filled from 0
+        places = n_old[:, None] + torch.arange(T, device=device)  # (B, T)
+        text.scatter_(1, places, ids)
+        rows = torch.arange(B, device=device)
+        logits = self(text[:, : int(n_all.max())])[rows, n_all - 1]  # (B, V)
+        first = (n_all - self.memory).clamp(min=0)  # what stands before it is forgotten
+        kept = first[:, None] + torch.arange(self.memory, device=device)
+        state.tensors = [text.gather(1, kept)]
+        state.lengths = (n_all - first).tolist()
         return logits
 
     def stacked_rows(self) -> dict[str, tuple[int, ...]]:
@@ -87,50 +89,5 @@ class LanguageModel(nn.Module):
         Two (a product and a sum) for each weight of a matrix in the forward pass and twice that
         in the backward pass: 6 n. Looking up an embedding costs none. 0 for models that count.
         """
-        linear = [m for m in self.modules() if isinstance(m, nn.Linear)]
-        return 6 * sum(m.weight.numel() for m in linear)
-
-
-class CountModel(LanguageModel):
-    """A model of counted tables: buffers whose length depends on the text.
-
-    A subclass lists them in `tables` as {name: dtype}, checks them in `check` and computes what
-    follows from them in `prepare`.
-    """
-
-    trainable = False
-    limited = False
-    tables: Mapping[str, torch.dtype]
-
-    def set_tables(self, tables: Mapping[str, np.ndarray | Tensor]) -> None:
-        """Take over counted tables, on the device where the model is."""
-        there = next(self.buffers(), None)  # none yet as the model is made
-        for name, dtype in self.tables.items():
-            table = torch.as_tensor(tables[name]).to(dtype)
-            self.register_buffer(name, table if there is None else table.to(there.device))
-        self.prepare()
-
-    def check(self) -> None:
-        """Raise ValueError unless `fit` could have made the tables: they may be a stranger's."""
-        raise NotImplementedError
-
-    def prepare(self) -> None:
-        """Compute from the tables what `forward` needs."""
-
-    def refuse(self, what: str) -> ValueError:
-        return ValueError(
-            f"the saved tables of model {self.cfg.name} are damaged: {what}; train the model again"
-        )
-
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        """Make room for tables of the saved length, load them, check them (PyTorch calls this)."""
-        for name, dtype in self.tables.items():
-            saved, mine = state_dict.get(prefix + name), getattr(self, name)
-            if saved is not None and saved.ndim == 1 and saved.dtype == dtype:
-                setattr(self, name, mine.new_empty(saved.shape))
-            elif saved is not None:
-                raise self.refuse(f"{name} is {tuple(saved.shape)} {saved.dtype}, not (n,) {dtype}")
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if all(prefix + name in state_dict for name in self.tables):
-            self.check()
-            self.prepare()
+        layers = [m for m in self.modules() if isinstance(m, nn.Linear)]
+        return 6 * sum(layer.weight.numel() for layer in layers)

@@ -5,6 +5,7 @@ python -m lm.train model=bigram tokenizer=char      # ends near the loss of mode
 
 from torch import Tensor, nn
 
+from lm.config import BigramConfig
 from lm.models.base import LanguageModel
 
 
@@ -13,7 +14,7 @@ class Bigram(LanguageModel):
 
     limited = False
 
-    def __init__(self, cfg, vocab_size: int):
+    def __init__(self, cfg: BigramConfig, vocab_size: int):
         super().__init__(cfg, vocab_size)
         self.memory = 0
         self.table = nn.Embedding(vocab_size, vocab_size)

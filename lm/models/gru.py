@@ -5,11 +5,10 @@
 Cho et al. 2014, https://arxiv.org/abs/1406.1078.
 """
 
-import itertools
-
 import torch
 from torch import Tensor, nn
 
+from lm.config import GRUConfig
 from lm.models.base import LanguageModel
 from lm.models.kv_cache import State
 
@@ -17,18 +16,19 @@ from lm.models.kv_cache import State
 class GRU(LanguageModel):
     """Embedding, GRU layers, head. Reads texts of any length; each window starts from zeros."""
 
+    cfg: GRUConfig
     limited = False
     hidden = ("layers",)
 
-    def __init__(self, cfg, vocab_size: int):
+    def __init__(self, cfg: GRUConfig, vocab_size: int):
         super().__init__(cfg, vocab_size)
         self.wte = nn.Embedding(vocab_size, cfg.n_embd)
         self.dropout = nn.Dropout(cfg.dropout)
         # One module a layer: nn.GRU shows the states at all positions of its last layer alone.
-        sizes = [cfg.n_embd] + [cfg.n_hidden] * cfg.n_layer
-        self.layers = nn.ModuleList(
-            nn.GRU(n_in, n_out, batch_first=True) for n_in, n_out in itertools.pairwise(sizes)
-        )
+        self.layers = nn.ModuleList()
+        for i in range(cfg.n_layer):
+            n_in = cfg.n_embd if i == 0 else cfg.n_hidden
+            self.layers.append(nn.GRU(n_in, cfg.n_hidden, batch_first=True))
         self.head = nn.Linear(cfg.n_hidden, vocab_size)
         nn.init.normal_(self.head.weight, std=0.02)  # small: the first loss is near ln V
         nn.init.zeros_(self.head.bias)
@@ -40,8 +40,8 @@ class GRU(LanguageModel):
         return self.head(x).float()  # (B, T, V)
 
     def start(self, batch_size: int) -> State:
-        zeros = self.head.weight.new_zeros
-        return State(batch_size, [zeros(batch_size, self.cfg.n_hidden) for _ in self.layers])
+        zeros = self.head.weight.new_zeros(batch_size, self.cfg.n_hidden)
+        return State(batch_size, [zeros.clone() for _ in self.layers])
 
     def step(self, ids: Tensor, state: State, lengths: list[int] | None = None) -> Tensor:
         B, T = ids.shape
@@ -50,10 +50,11 @@ class GRU(LanguageModel):
         last = torch.tensor(lengths, device=ids.device) - 1
         x = self.dropout(self.wte(ids))
         for i, layer in enumerate(self.layers):
-            x = layer(x, state.tensors[i][None].contiguous())[0]  # (B, T, n_hidden)
+            hidden = state.tensors[i][None].contiguous()  # (1, B, n_hidden)
+            x = layer(x, hidden)[0]  # (B, T, n_hidden)
             state.tensors[i] = x[rows, last]  # padding comes later, so it has changed nothing here
             x = self.dropout(x)
-        state.lengths = [old + new for old, new in zip(state.lengths, lengths, strict=True)]
+        state.count(lengths)
         return self.head(x[rows, last]).float()  # (B, V)
 
     def stacked_rows(self) -> dict[str, tuple[int, ...]]:
@@ -62,5 +63,5 @@ class GRU(LanguageModel):
 
     def flops_per_token(self) -> int:
         """6 operations for each weight of the gates and the head; see LanguageModel."""
-        gates = [p for p in self.layers.parameters() if p.ndim == 2]
-        return 6 * (sum(p.numel() for p in gates) + self.head.weight.numel())
+        gates = sum(p.numel() for p in self.layers.parameters() if p.ndim == 2)
+        return 6 * (gates + self.head.weight.numel())

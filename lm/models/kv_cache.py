@@ -5,18 +5,19 @@ logits = model.step(prompts, state, lengths=[5, 3])     # (B, V): after each row
 logits = model.step(next_ids, state)                    # reads one more token a row
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+
+from lm.models.slots import Slots
 
 
 class State:
     """Tensors with one row per text, and how many tokens of each text they stand for."""
 
     def __init__(self, batch_size: int, tensors: list[Tensor]):
-        self.lengths = [0] * batch_size  # plain numbers: asking them never waits for a device
+        self.lengths = [0] * batch_size  # plain numbers: reading them never waits for a device
         self.tensors = tensors  # (B, ...) each
 
     def keep(self, rows: list[int]) -> None:
@@ -25,11 +26,15 @@ class State:
         self.tensors = [tensor[rows] for tensor in self.tensors]
 
     def put(self, rows: list[int], other: "State") -> None:
-        """Replace what is known of these texts by the rows of `other`."""
+        """Replace what is known of these texts by the rows of another state of the model."""
         for row, length in zip(rows, other.lengths, strict=True):
             self.lengths[row] = length
         for mine, theirs in zip(self.tensors, other.tensors, strict=True):
             mine[rows] = theirs
+
+    def count(self, n_new: list[int]) -> None:
+        """Count so many tokens of each text as read."""
+        self.lengths = [old + new for old, new in zip(self.lengths, n_new, strict=True)]
 
 
 class KVCache(State):
@@ -52,18 +57,21 @@ class KVCache(State):
         # One tensor, keys then values: a step takes the views of all layers in a few calls.
         self.kv = like.new_zeros(2, n_layer, batch_size, n_head, context_len, head_dim)
         self.context_len = context_len
-        self.decoder: Any = None  # what Transformer.step prepares at the first single token
-        self.compiled = False  # whether it is to take a compiled step, which is for one size
+        # Prepared at the first single token: (ids, positions, cache) -> logits.
+        self.decoder: Callable[[Tensor, Tensor, KVCache], Tensor] | None = None
+        self.compiled = False  # whether single tokens take the compiled step, made for one size
 
     def compile(self) -> None:
-        torch._dynamo.mark_static_address(self.kv)  # a CUDA graph writes where it wrote before
+        Slots.keep_address(self.kv)
         self.compiled = True
 
     def keep(self, rows: list[int]) -> None:
         super().keep(rows)
-        self.kv, self.compiled = self.kv[:, :, rows], False
+        self.kv = self.kv[:, :, rows]
+        self.compiled = False
 
-    def put(self, rows: list[int], other: "KVCache") -> None:
+    def put(self, rows: list[int], other: State) -> None:
+        assert isinstance(other, KVCache), "a transformer's state replaces a transformer's"
         super().put(rows, other)
         self.kv[:, :, rows] = other.kv
 
@@ -75,15 +83,16 @@ class KVCache(State):
         Raises ValueError where the tokens do not fit.
         """
         first = max(self.lengths)
-        self.n_new, self.end = n_new, first + n_new  # S is `end`: the slots in use after this step
+        self.n_new = n_new
+        self.end = first + n_new  # S: the slots in use after this step
         if self.end > self.context_len:
             raise ValueError(
                 f"{first} tokens read and {n_new} more are above the model's "
                 f"context_len={self.context_len}: start again with the last ones"
             )
         device = self.kv.device
-        self.causal, self.mask = first == 0, None
-        self.even = min(self.lengths) == first
+        self.causal = first == 0
+        self.even = min(self.lengths) == first  # all rows are equally long
         if self.even:
             positions = torch.arange(first, self.end, device=device)  # (T,)
         else:
@@ -91,6 +100,7 @@ class KVCache(State):
             positions = starts[:, None] + torch.arange(n_new, device=device)  # (B, T)
             self.rows = torch.arange(len(self.lengths), device=device)[:, None]
             self.slots = positions
+        self.mask = None
         if not self.causal and (n_new > 1 or not self.even):
             slots = torch.arange(self.end, device=device)
             self.mask = (slots <= positions[..., None]).view(-1, 1, n_new, self.end)
@@ -98,12 +108,15 @@ class KVCache(State):
 
     def add(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k and v (B, H, T, D) of one layer; return all it holds so far, (B, H, S, D)."""
-        keys, values = self.kv[0, layer], self.kv[1, layer]
+        keys = self.kv[0, layer]
+        values = self.kv[1, layer]
         if self.even:
-            keys[:, :, self.end - self.n_new : self.end] = k
-            values[:, :, self.end - self.n_new : self.end] = v
+            first = self.end - self.n_new
+            keys[:, :, first : self.end] = k
+            values[:, :, first : self.end] = v
         else:
-            keys[self.rows, :, self.slots] = k.transpose(1, 2)  # indices apart put (B, T) first
+            # Indices that are not neighbours put their shape (B, T) first.
+            keys[self.rows, :, self.slots] = k.transpose(1, 2)
             values[self.rows, :, self.slots] = v.transpose(1, 2)
         return keys[:, :, : self.end], values[:, :, : self.end]
 
@@ -113,15 +126,16 @@ class KVCache(State):
         keys, values = self.kv.flatten(2, 3)[:, :, :, : self.end]
         self.bias = keys.new_zeros(1, 1, 1)
         if self.mask is not None:
-            hidden = ~self.mask[:, 0].repeat_interleave(self.kv.shape[3], dim=0)  # (B H, 1, S)
+            n_head = self.kv.shape[3]
+            hidden = ~self.mask[:, 0].repeat_interleave(n_head, dim=0)  # (B H, 1, S)
             self.bias = self.bias.masked_fill(hidden, -torch.inf)
-        self.slot = self.kv[..., self.end - 1, :].unbind(1)  # (2, B, H, D) for each layer
+        self.last_slots = self.kv[..., self.end - 1, :].unbind(1)  # (2, B, H, D) for each layer
         return zip(keys.mT.unbind(0), values.unbind(0), strict=True)
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Store k and v (B, H, D) of one layer, for one token a row."""
         if self.even:
-            slot = self.slot[layer]
+            slot = self.last_slots[layer]
             slot[0].copy_(k)
             slot[1].copy_(v)
         else:
@@ -129,5 +143,4 @@ class KVCache(State):
 
     def close(self, lengths: list[int] | None) -> None:
         """Count the new tokens as read: all, or `lengths` of each row (the rest is padding)."""
-        lengths = lengths or [self.n_new] * len(self.lengths)
-        self.lengths = [old + new for old, new in zip(self.lengths, lengths, strict=True)]
+        self.count(lengths or [self.n_new] * len(self.lengths))

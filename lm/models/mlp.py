@@ -8,16 +8,18 @@ Bengio et al. 2003, A Neural Probabilistic Language Model, without the direct co
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lm.config import MLPConfig
 from lm.models.base import LanguageModel
 
 
 class MLP(LanguageModel):
     """tanh layer over the last `window` tokens; before the text stands a token of its own."""
 
+    cfg: MLPConfig
     limited = False
     hidden = ("layer",)
 
-    def __init__(self, cfg, vocab_size: int):
+    def __init__(self, cfg: MLPConfig, vocab_size: int):
         super().__init__(cfg, vocab_size)
         self.memory = cfg.window - 1
         self.wte = nn.Embedding(vocab_size + 1, cfg.n_embd)  # the last row: no token here

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from lm import metrics
-from lm.models.base import CountModel
+from lm.config import NgramConfig
+from lm.models.counts import MAX_COUNT, CountModel, is_first, slices, sort
 
 
 class Ngram(CountModel):
@@ -27,115 +28,126 @@ class Ngram(CountModel):
 
     A sequence of n tokens has the key (row of its first n - 1 tokens in the table of n - 1) V +
     its last token. Keys of any order so fit 64 bits, and what can follow a context is one slice.
+
+    Stored for each order n: `keys_n` and `counts_n`, (rows,). Computed from them: `tokens_n`, the
+    last tokens, and `probs_n`, the probabilities less their discount, (rows,); `starts_n`, where
+    the rows of each context begin, (contexts + 1,), and `backoff_n`, (contexts,).
     """
 
-    def __init__(self, cfg, vocab_size: int):
+    cfg: NgramConfig
+    unigram: Tensor  # (V,) smoothed probabilities of single tokens
+
+    def __init__(self, cfg: NgramConfig, vocab_size: int):
         super().__init__(cfg, vocab_size)
         self.memory = cfg.order - 1
         self.orders = range(1, cfg.order + 1)
-        self.tables = {
-            f"{what}_{n}": torch.int64 for n in self.orders for what in ("keys", "counts")
-        }
+        self.tables = {}
+        for n in self.orders:
+            self.tables[f"keys_{n}"] = torch.int64
+            self.tables[f"counts_{n}"] = torch.int64
         self.set_tables({name: torch.zeros(0) for name in self.tables})
 
     def fit(self, ids: np.ndarray) -> None:
         """Count every sequence of up to `order` tokens, with one sort per order."""
         ids = np.asarray(ids).astype(np.int64)
         tables: dict[str, np.ndarray] = {}
-        row = np.zeros(
-            len(ids) + 1, np.int64
-        )  # table row of the sequence that starts at each place
+        # The table row of the sequence that starts at each place; at first all are empty.
+        row = np.zeros(len(ids) + 1, np.int64)
         for n in self.orders:
             n_places = max(len(ids) - n + 1, 0)
-            keys = row[:n_places] * self.vocab_size + ids[n - 1 :]
-            # PyTorch's is a radix sort: half the time of numpy's.
-            keys, order = (t.numpy() for t in torch.from_numpy(keys).sort(stable=True))
-            new = np.concatenate((np.ones(min(n_places, 1), bool), keys[1:] != keys[:-1]))
+            keys, places = sort(row[:n_places] * self.vocab_size + ids[n - 1 :])
+            new = is_first(keys)
             tables[f"keys_{n}"] = keys[new]
             tables[f"counts_{n}"] = np.diff(np.flatnonzero(new), append=n_places)
             if n > 1 and len(row):
                 # Each distinct sequence is one token seen before its last n - 1, which start one
                 # place later. The start of the text is one more, so that no count is 0.
-                suffixes = row[order[new] + 1]
-                counts = np.bincount(suffixes, minlength=len(tables[f"keys_{n - 1}"]))
-                counts[row[0]] += 1
-                tables[f"counts_{n - 1}"] = counts
+                suffixes = row[places[new] + 1]
+                n_before = np.bincount(suffixes, minlength=len(tables[f"keys_{n - 1}"]))
+                n_before[row[0]] += 1
+                tables[f"counts_{n - 1}"] = n_before
             row = np.empty(n_places, np.int64)
-            row[order] = np.cumsum(new) - 1
+            row[places] = np.cumsum(new) - 1
         self.set_tables(tables)
 
     def prepare(self) -> None:
-        """Probabilities less discount, and what each context leaves to the shorter one. Computed
-        on the CPU: of the others one, MPS, knows no float64."""
-        V, n_contexts, where = self.vocab_size, 1, self.device  # one: the empty context
+        """Compute the tables that `forward` reads, on the CPU: MPS knows no float64."""
+        V = self.vocab_size
+        device = self.device
+        n_contexts = 1  # the empty one
         for n in self.orders:
             keys = self.get_buffer(f"keys_{n}").cpu()
             counts = self.get_buffer(f"counts_{n}").cpu().double()
             contexts = keys // V
             discounts = self.discounts(n)[counts.clamp(max=3).long() - 1]
             totals = counts.new_zeros(n_contexts).index_add_(0, contexts, counts)
-            left = counts.new_zeros(n_contexts).index_add_(0, contexts, discounts)
+            taken = counts.new_zeros(n_contexts).index_add_(0, contexts, discounts)
             probs = (counts - discounts) / totals[contexts]
-            backoff = torch.where(totals > 0, left / totals, 1.0)
+            backoff = torch.where(totals > 0, taken / totals, 1.0)
             firsts = torch.arange(n_contexts + 1) * V
-            made = {"starts": torch.searchsorted(keys, firsts), "tokens": keys % V}
-            made |= {"probs": probs.float(), "backoff": backoff.float()}
-            for name, table in made.items():
-                self.register_buffer(f"{name}_{n}", table.to(where), persistent=False)
+            computed = {
+                "starts": torch.searchsorted(keys, firsts),
+                "tokens": keys % V,
+                "probs": probs.float(),
+                "backoff": backoff.float(),
+            }
+            for name, table in computed.items():
+                self.register_buffer(f"{name}_{n}", table.to(device), persistent=False)
             n_contexts = len(keys)
-        unigram = (self.backoff_1 / V).repeat(V)
-        unigram[self.tokens_1] += self.probs_1
-        self.register_buffer("unigram", unigram, persistent=False)  # (V,)
+        unigram = (self.get_buffer("backoff_1") / V).repeat(V)
+        unigram[self.get_buffer("tokens_1")] += self.get_buffer("probs_1")
+        self.register_buffer("unigram", unigram, persistent=False)
 
     def discounts(self, n: int) -> Tensor:
-        """What is taken from counts of 1, 2, and 3 or more at order n (the paper's eq. 26)."""
+        """What is taken from counts of 1, 2, and 3 or more at order n: (3,), the paper's eq. 26."""
         counts = self.get_buffer(f"counts_{n}")
         n1, n2, n3, n4 = (int((counts == c).sum()) for c in (1, 2, 3, 4))
         y = n1 / (n1 + 2 * n2) if n1 else 0.0
-        found = []
-        for c, here, above in ((1, n1, n2), (2, n2, n3), (3, n3, n4)):
-            d = c - (c + 1) * y * above / here if here else 0.0
-            # Half, where such small counts are too rare to tell: characters occur by thousands.
-            found.append(d if 0 < d < c else c / 2)
-        return torch.tensor(found, dtype=torch.float64)
+        discounts = []
+        for c, n_here, n_above in ((1, n1, n2), (2, n2, n3), (3, n3, n4)):
+            discount = 0.0
+            if n_here:
+                discount = c - (c + 1) * y * n_above / n_here
+            if not 0 < discount < c:
+                discount = c / 2  # too few such counts: in texts of characters all are large
+            discounts.append(discount)
+        return torch.tensor(discounts, dtype=torch.float64)
 
     def check(self) -> None:
         n_contexts = 1
         for n in self.orders:
-            keys, counts = self.get_buffer(f"keys_{n}"), self.get_buffer(f"counts_{n}")
+            keys = self.get_buffer(f"keys_{n}")
+            counts = self.get_buffer(f"counts_{n}")
             if keys.shape != counts.shape:
                 raise self.refuse(f"order {n} has {len(keys)} keys and {len(counts)} counts")
             if len(keys):
-                if (
-                    (keys.diff() <= 0).any()
-                    or keys[0] < 0
-                    or keys[-1] >= n_contexts * self.vocab_size
-                ):
+                known = keys[0] >= 0 and keys[-1] < n_contexts * self.vocab_size
+                if not known or (keys.diff() <= 0).any():
                     raise self.refuse(f"the keys of order {n} are not in order or have no context")
-                if (counts < 1).any() or (counts > 2**40).any():
+                if (counts < 1).any() or (counts > MAX_COUNT).any():
                     raise self.refuse(f"a count of order {n} is below 1 or above 2**40")
             n_contexts = len(keys)
 
     def forward(self, ids: Tensor) -> Tensor:
-        V, n_places = self.vocab_size, ids.numel()
-        scale = self.unigram.new_ones(n_places)  # (N,), N = B T: what longer contexts left over
-        places, values = [], []  # in the flat (N V,) result
-        for n, context in reversed(list(zip(self.orders, self.contexts(ids), strict=True))[1:]):
-            seen, context = context >= 0, context.clamp(min=0)  # (N,)
+        V = self.vocab_size
+        contexts = self.contexts(ids)
+        # What longer contexts leave of the probability to shorter ones: (N,), N = B T.
+        left = self.unigram.new_ones(ids.numel())
+        places = []  # in the flat (N V,) result
+        values = []
+        for n in reversed(self.orders[1:]):
             if len(self.get_buffer(f"keys_{n}")) == 0:
                 continue
-            starts, backoff = self.get_buffer(f"starts_{n}"), self.get_buffer(f"backoff_{n}")
+            known = contexts[n] >= 0  # (N,)
+            context = contexts[n].clamp(min=0)
+            starts = self.get_buffer(f"starts_{n}")
             first = starts[context]
-            length = torch.where(seen, starts[context + 1] - first, 0)
-            place = torch.repeat_interleave(torch.arange(n_places, device=ids.device), length)
-            entry = (
-                torch.arange(len(place), device=ids.device)
-                + (first + length - length.cumsum(0))[place]
-            )
-            places.append(place * V + self.get_buffer(f"tokens_{n}")[entry])
-            values.append(self.get_buffer(f"probs_{n}")[entry] * scale[place])
-            scale = scale * torch.where(seen, backoff[context], 1.0)
-        probs = scale[:, None] * self.unigram  # (N, V)
+            length = torch.where(known, starts[context + 1] - first, 0)
+            position, entry = slices(first, length)
+            places.append(position * V + self.get_buffer(f"tokens_{n}")[entry])
+            values.append(self.get_buffer(f"probs_{n}")[entry] * left[position])
+            left = left * torch.where(known, self.get_buffer(f"backoff_{n}")[context], 1.0)
+        probs = left[:, None] * self.unigram  # (N, V)
         if places:
             probs.view(-1).index_add_(0, torch.cat(places), torch.cat(values))
         return probs.log().view(*ids.shape, V)  # (B, T, V)
@@ -143,36 +155,40 @@ class Ngram(CountModel):
     def nats(self, ids: Tensor, targets: Tensor) -> Tensor:
         """-ln p(target) as (B, T), without the other V - 1 probabilities that forward computes;
         0 where the target is metrics.IGNORE."""
+        contexts = self.contexts(ids)
         last = targets.clamp(min=0).flatten()  # (N,), N = B T
         probs = self.unigram[last]
-        for n, context in list(zip(self.orders, self.contexts(ids), strict=True))[1:]:
+        for n in self.orders[1:]:
             keys = self.get_buffer(f"keys_{n}")
             if len(keys) == 0:
                 continue
-            seen, context = context >= 0, context.clamp(min=0)
-            wanted = context * self.vocab_size + last
-            row = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-            own = torch.where(keys[row] == wanted, self.get_buffer(f"probs_{n}")[row], 0.0)
+            context = contexts[n].clamp(min=0)
+            row = find(keys, context * self.vocab_size + last)
+            own = torch.where(row >= 0, self.get_buffer(f"probs_{n}")[row], 0.0)
             longer = own + self.get_buffer(f"backoff_{n}")[context] * probs
-            probs = torch.where(seen, longer, probs)
+            probs = torch.where(contexts[n] >= 0, longer, probs)
         nats = -probs.log().view(targets.shape)
         return torch.where(targets == metrics.IGNORE, 0.0, nats)
 
-    def contexts(self, ids: Tensor) -> list[Tensor]:
+    def contexts(self, ids: Tensor) -> dict[int, Tensor]:
         """For each order n the row (B T,) of the n - 1 tokens up to a position, -1 if unknown."""
         row = torch.zeros_like(ids)  # (B, T): the empty context
-        rows = [row.flatten()]
+        rows = {1: row.flatten()}
         for n in self.orders[:-1]:
             if n > 1:  # the tokens before: none stand before the window
                 row = torch.cat((row.new_full((len(row), 1), -1), row[:, :-1]), dim=1)
-            keys, wanted = self.get_buffer(f"keys_{n}"), row * self.vocab_size + ids
-            if len(keys) == 0:
-                row = torch.full_like(ids, -1)
-            else:
-                found = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-                row = torch.where((keys[found] == wanted) & (row >= 0), found, -1)
-            rows.append(row.flatten())
+            longer = find(self.get_buffer(f"keys_{n}"), row * self.vocab_size + ids)
+            row = torch.where(row >= 0, longer, -1)
+            rows[n + 1] = row.flatten()
         return rows
 
     def n_params(self) -> int:
         return sum(len(self.get_buffer(f"counts_{n}")) for n in self.orders)
+
+
+def find(keys: Tensor, wanted: Tensor) -> Tensor:
+    """The row of each wanted number in the sorted keys (n,), -1 where it is not there."""
+    if len(keys) == 0:
+        return torch.full_like(wanted, -1)
+    row = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+    return torch.where(keys[row] == wanted, row, -1)

@@ -22,7 +22,8 @@ from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
 from lm import config
-from lm.models.base import CountModel, LanguageModel
+from lm.models.base import LanguageModel
+from lm.models.counts import CountModel
 from lm.record.schemas import CheckpointRecord
 from lm.record.state import TrainState
 from lm.system import distributed, failpoint, files, ranks, store

@@ -8,37 +8,67 @@ and backward are sums of float32 as before; a test holds them together.
 """
 
 import contextlib
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.overrides import TorchFunctionMode
 
 # Multiplications from which on it pays: a call of oneDNN takes 10 us longer than one of MKL.
-PAYS = 1 << 21
+MIN_PRODUCT = 1 << 21
 # Of a model's largest product, from which on it pays to see each function that is called: 1 us.
-WORTH = 1 << 24
-HERE = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+MIN_LARGEST_PRODUCT = 1 << 24
+FASTER_HERE = (
+    torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+)
 
 
 def products(
-    model: nn.Module, inputs: Tensor, number: torch.dtype
+    model: nn.Module, inputs: Tensor, dtype: torch.dtype
 ) -> contextlib.AbstractContextManager:
-    """Where they pay; elsewhere, and in what is being compiled, nothing changes."""
-    on_cpu = HERE and inputs.device.type == "cpu" and number == torch.float32
+    """A context in which the model's linear layers call oneDNN, where they run faster for it.
+
+    Elsewhere, and in what is being compiled, it changes nothing. `inputs` are token ids (B, T),
+    `dtype` is the type of the model's matrix products.
+    """
+    on_cpu = FASTER_HERE and inputs.device.type == "cpu" and dtype == torch.float32
     if not on_cpu or torch.compiler.is_compiling():
         return contextlib.nullcontext()
     largest = max((p.numel() for p in model.parameters() if p.ndim == 2), default=0)
-    return _Mode() if inputs.numel() * largest >= WORTH else contextlib.nullcontext()
+    if inputs.numel() * largest < MIN_LARGEST_PRODUCT:
+        return contextlib.nullcontext()
+    return _LinearByOneDNN()
 
 
-class _Mode(TorchFunctionMode):
-    """Sees every PyTorch function that is called, and replaces one."""
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: bool = False) -> Tensor:
+    """F.linear of x (..., in) and weight (out, in) by oneDNN; with `gelu` GPT-2's GELU of it."""
+    activation = "gelu" if gelu else "none"
+    variant = "tanh" if gelu else ""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], variant)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.linear and not kwargs and _pays(*args[:2]):
+
+def reordered(
+    weight: Tensor, bias: Tensor | None, n_row: int, gelu: bool = False
+) -> Callable[[Tensor], Tensor]:
+    """`product` for x (n_row, in), on a copy of the weight in the order oneDNN reads fastest."""
+    copy = torch.ops.mkldnn._reorder_linear_weight(weight, n_row)
+    return lambda x: product(x, copy, bias, gelu)
+
+
+class _LinearByOneDNN(TorchFunctionMode):
+    """Sees every PyTorch function that is called, and replaces F.linear."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is F.linear and not kwargs and _pays(args[0], args[1]):
             return _Linear.apply(*args)
         return func(*args, **(kwargs or {}))
 
@@ -47,31 +77,34 @@ def _pays(x: Tensor, weight: Tensor) -> bool:
     return (
         x.dtype == weight.dtype == torch.float32
         and x.ndim > 1
-        and x.numel() * weight.shape[0] >= PAYS
+        and x.numel() * weight.shape[0] >= MIN_PRODUCT
         and not torch.is_autocast_enabled("cpu")
     )
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
 class _Linear(torch.autograd.Function):
+    """F.linear with its backward pass: three products by oneDNN."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        return product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        for_x, for_weight, *for_bias = ctx.needs_input_grad
-        rows, x = grad.flatten(0, -2), x.flatten(0, -2)  # (N, out), (N, in)
-        of_weight = None
-        if for_weight and weight.shape[0] > weight.shape[1]:
-            of_weight = _product(x.t(), rows.t()).t()  # the longer side as columns is the faster
-        elif for_weight:
-            of_weight = _product(rows.t(), x.t())
-        of_x = _product(grad, weight.t()) if for_x else None
-        return of_x, of_weight, *(rows.sum(0) if wanted else None for wanted in for_bias)
+        rows = grad.flatten(0, -2)  # (N, out)
+        x = x.flatten(0, -2)  # (N, in)
+        grads: list[Tensor | None] = [None] * len(ctx.needs_input_grad)  # of x, weight, bias
+        if ctx.needs_input_grad[0]:
+            grads[0] = product(grad, weight.t())
+        if ctx.needs_input_grad[1]:
+            n_out, n_in = weight.shape
+            if n_out > n_in:  # the longer side as columns is the faster
+                grads[1] = product(x.t(), rows.t()).t()
+            else:
+                grads[1] = product(rows.t(), x.t())
+        if len(grads) == 3 and ctx.needs_input_grad[2]:
+            grads[2] = rows.sum(0)
+        return tuple(grads)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from lm.generate import generate, next_token_probs, sample
+from lm.generate import generate, sample
 from lm.lens import page, terminal, views
 from lm.lens.__main__ import command as lens_command
 from lm.lens.page import LensConfig
@@ -39,10 +39,17 @@ def test_the_bits_of_the_text_are_the_models_loss(subject):
     assert "".join(token["plain"] for token in view["tokens"]) == TEXT
 
 
+def next_probs(subject: Subject, ids: list[int]) -> torch.Tensor:
+    """Probabilities (V,) of the token after `ids`."""
+    with torch.no_grad():
+        logits = subject.model(torch.tensor([ids]))  # (1, T, V)
+    return logits[0, -1].softmax(dim=-1)
+
+
 def test_the_next_tokens_are_those_of_generation(subject):
     view = look(subject)
     ids = subject.tokenizer.encode_ordinary(TEXT)
-    top = next_token_probs(subject.model, ids).topk(10)
+    top = next_probs(subject, ids).topk(10)
     assert view["next"][-1]["ids"] == top.indices.tolist()
     assert view["next"][-1]["p"] == pytest.approx(top.values.tolist(), abs=1e-4)
     assert view["layers"]["rows"][-1]["top"][-1] == top.indices[:3].tolist()
@@ -52,7 +59,7 @@ def test_the_next_tokens_are_those_of_generation(subject):
 def test_the_draws_are_those_of_the_sample_command(subject):
     ids = subject.tokenizer.encode_ordinary(TEXT)
     drawn = [d["u"] for d in look(subject, seed=3)["sampling"]["draws"]]
-    probs = next_token_probs(subject.model, ids).log()
+    probs = next_probs(subject, ids).log()
     assert (
         look(subject, seed=3, top_k=5)["sampling"]["drawn"]
         == next(generate(subject.model, [ids], max_tokens=1, temperature=0.8, top_k=5, seed=3))[0]

@@ -1,67 +1,15 @@
-"""What every model must do, tried on each model in lm/config.py and each preset in conf/model.
+"""What every model must do, tried on each kind of model."""
 
-A new model is tested by being listed there.
-"""
-
-import dataclasses
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 
 from lm import config
 from lm.models.base import LanguageModel
-
-V, CONTEXT = 29, 16
-SMALL = {"context_len": CONTEXT, "n_layer": 2, "n_head": 4, "n_embd": 32, "n_hidden": 48}
-PRESETS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
-
-
-def settings() -> dict[str, config.ModelConfig]:
-    """Every kind of model at a small size, by name."""
-    kinds = config.options("model")
-    found = {name: cls() for name, cls in kinds.items()}
-    for path in PRESETS:
-        values = yaml.safe_load(path.read_text())
-        schema = next(
-            d["/schema/model@_here_"] for d in values.pop("defaults") if isinstance(d, dict)
-        )
-        found[path.stem] = kinds[schema](**values)
-    found["llama-gqa"] = dataclasses.replace(found["llama"], n_kv_head=2)
-    found["capped"] = dataclasses.replace(found["transformer"], softcap=15.0, norm="layernorm")
-    small = {}
-    for name, cfg in found.items():
-        known = {f.name for f in dataclasses.fields(cfg)}
-        small[name] = dataclasses.replace(cfg, **{k: v for k, v in SMALL.items() if k in known})
-    return small
-
-
-SETTINGS = settings()
-
-
-def text(n: int = 3000) -> np.ndarray:
-    """Tokens with a rule to learn: each is often the one before plus one."""
-    rng = np.random.default_rng(0)
-    jumps = np.where(rng.random(n) < 0.7, 1, rng.integers(0, V, n))
-    return (np.cumsum(jumps) % V).astype(np.uint16)
-
-
-def build(name: str, vocab_size: int = V) -> LanguageModel:
-    torch.manual_seed(0)
-    model = SETTINGS[name].build(vocab_size)
-    model.fit(text())
-    for p in model.parameters():
-        # A matrix that starts at zero would hide what lies before it.
-        p.data += 0.05 * torch.randn_like(p)
-    return model.eval()
-
-
-def batch(B: int = 3, T: int = CONTEXT) -> torch.Tensor:
-    return torch.from_numpy(text().astype(np.int64))[: B * T].view(B, T)
+from tests.models.small import CONTEXT, SETTINGS, V, batch, build, text
 
 
 def loss_of(model: LanguageModel, ids: torch.Tensor) -> torch.Tensor:
@@ -118,9 +66,8 @@ def test_one_batch_can_be_learned_by_heart(trained_name, optimizer):
     model, ids = SETTINGS[trained_name].build(V), batch(1, CONTEXT)
     floor = 0.0
     if trained_name == "bigram":  # sees one token: what follows it in this batch stays open
-        pairs = torch.zeros(V, V).index_put_(
-            (ids[0, :-1], ids[0, 1:]), torch.ones(1), accumulate=True
-        )
+        pairs = torch.zeros(V, V)
+        pairs.index_put_((ids[0, :-1], ids[0, 1:]), torch.ones(1), accumulate=True)
         rows = pairs / pairs.sum(1, keepdim=True).clamp(min=1)
         floor = -(pairs * rows.clamp(min=1e-9).log()).sum().item() / (CONTEXT - 1)
     optimizers = config.options("optimizer")[optimizer]().build(model)

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from lm.generate import generate
-from lm.models import decode, slots
-from tests.models import test_contract as contract
+from lm.models import decode
+from lm.models.slots import Slots
+from tests.models import small
 
-KINDS = [n for n, cfg in contract.SETTINGS.items() if hasattr(cfg, "n_head")]
+KINDS = [n for n, cfg in small.SETTINGS.items() if hasattr(cfg, "n_head")]
 
 
 def logits(model, ids: torch.Tensor) -> list[torch.Tensor]:
@@ -22,8 +23,8 @@ def logits(model, ids: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize("reorder", [0, 10**9], ids=["oneDNN", "MKL"])
 @pytest.mark.parametrize("name", KINDS)
 def test_decoding_equals_the_plain_path(name, reorder, monkeypatch):
-    model, ids = contract.build(name), contract.batch()
-    monkeypatch.setattr(decode, "REORDER", reorder)
+    model, ids = small.build(name), small.batch()
+    monkeypatch.setattr(decode, "MIN_REORDERED", reorder)
     fast = logits(model, ids)
     monkeypatch.setattr(decode, "serves", lambda model: False)
     plain = logits(model, ids)
@@ -32,16 +33,16 @@ def test_decoding_equals_the_plain_path(name, reorder, monkeypatch):
 
 
 def test_decoding_serves_float32_on_a_cpu_in_evaluation_alone():
-    model = contract.build("transformer")
+    model = small.build("transformer")
     assert decode.serves(model)
     assert not decode.serves(model.train())
     assert not decode.serves(model.eval().bfloat16())
     with torch.device("meta"):
-        assert not decode.serves(contract.SETTINGS["transformer"].build(9).eval())
+        assert not decode.serves(small.SETTINGS["transformer"].build(9).eval())
 
 
 def test_weights_changed_between_two_texts_are_those_that_are_read():
-    model, ids = contract.build("transformer"), contract.batch(1)
+    model, ids = small.build("transformer"), small.batch(1)
     before = model.step(ids[:, :1], model.start(1))
     model.wte.weight.data += 0.1 * torch.randn_like(model.wte.weight)
     after = model.step(ids[:, :1], model.start(1))
@@ -58,8 +59,8 @@ def compiled_logits(model, ids: torch.Tensor) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_step_of_fixed_shapes_equals_the_plain_path(name, monkeypatch):
-    model, ids = contract.build(name), contract.batch()
-    monkeypatch.setattr(slots, "compiled", lambda: slots.step)
+    model, ids = small.build(name), small.batch()
+    monkeypatch.setattr(Slots, "compiled_step", lambda: Slots.step)
     fixed = compiled_logits(model, ids)
     plain = logits(model, ids)[:4]  # it goes on with fewer rows
     for a, b in zip(fixed, plain, strict=True):
@@ -69,7 +70,7 @@ def test_a_step_of_fixed_shapes_equals_the_plain_path(name, monkeypatch):
 @pytest.mark.faults
 @pytest.mark.parametrize("name", ["transformer", "gpt2"])
 def test_compiled_it_writes_the_same_text_beyond_the_context_and_when_rows_end(name):
-    model = contract.build(name)
+    model = small.build(name)
     torch.compiler.reset()
     prompts, how = [[1, 2], [3], [4, 5, 6]], {"max_tokens": 40, "seed": 3}
     for stop_ids in ((), (7,)):

@@ -1,6 +1,5 @@
 """Counted models against dictionaries, and the losses everybody quotes."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,9 @@ import torch.nn.functional as F
 from lm import metrics
 from lm.config import AdamWConfig, BigramConfig, BigramCountsConfig, NgramConfig
 from tests import reference
+from tests.helpers import DATA, needs_data
 
 V = 7
-DATA = os.environ.get("LM_DATA_DIR")
-needs_data = pytest.mark.skipif(not DATA, reason="LM_DATA_DIR is not set: no shakespeare.txt")
 
 
 def text(n: int = 400, vocab_size: int = V) -> np.ndarray:

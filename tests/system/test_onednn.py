@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from lm import update
 from lm.system import onednn
-from tests.models import test_contract as contract
+from tests.models import small
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this PyTorch is without oneDNN"
@@ -15,15 +15,15 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def always(monkeypatch):
-    monkeypatch.setattr(onednn, "HERE", True)
-    monkeypatch.setattr(onednn, "PAYS", 0)
-    monkeypatch.setattr(onednn, "WORTH", 0)
+    monkeypatch.setattr(onednn, "FASTER_HERE", True)
+    monkeypatch.setattr(onednn, "MIN_PRODUCT", 0)
+    monkeypatch.setattr(onednn, "MIN_LARGEST_PRODUCT", 0)
 
 
-def products(n: int = 512, inputs: torch.Tensor | None = None, number=torch.float32):
+def products(n: int = 512, inputs: torch.Tensor | None = None, dtype=torch.float32):
     """For a model whose largest matrix has n x n numbers."""
     inputs = torch.zeros(8, 8) if inputs is None else inputs
-    return onednn.products(torch.nn.Linear(n, n), inputs, number)
+    return onednn.products(torch.nn.Linear(n, n), inputs, dtype)
 
 
 @pytest.mark.parametrize("n_out", [3, 16, 65], ids=["narrow", "square", "wide"])
@@ -32,11 +32,11 @@ def test_values_and_gradients_are_those_of_float64(always, n_out, bias):
     torch.manual_seed(0)
     x, weight, seen = torch.randn(4, 7, 16), torch.randn(n_out, 16), torch.randn(4, 7, n_out)
     found = []
-    for number in (torch.float32, torch.float64):
-        leaves = [t.detach().to(number).requires_grad_() for t in (x, weight, torch.ones(n_out))]
+    for dtype in (torch.float32, torch.float64):
+        leaves = [t.detach().to(dtype).requires_grad_() for t in (x, weight, torch.ones(n_out))]
         with products():
             y = F.linear(*leaves[: 2 + bias])
-        (y * seen.to(number)).sum().backward()
+        (y * seen.to(dtype)).sum().backward()
         found.append([y, *(leaf.grad for leaf in leaves[: 2 + bias])])
     assert [found[i][0].grad_fn.name() == "_LinearBackward" for i in (0, 1)] == [True, False]
     for a, b in zip(*found, strict=True):
@@ -52,7 +52,7 @@ def test_inputs_that_lie_scattered_in_memory_are_read_right(always):
 
 
 def test_it_serves_large_products_of_float32_on_a_cpu_alone(monkeypatch):
-    monkeypatch.setattr(onednn, "HERE", True)
+    monkeypatch.setattr(onednn, "FASTER_HERE", True)
     x, weight = torch.randn(256, 128, requires_grad=True), torch.randn(128, 128)
 
     def serves(x, weight) -> bool:
@@ -68,23 +68,23 @@ def test_it_serves_large_products_of_float32_on_a_cpu_alone(monkeypatch):
             assert not serves(x, weight)
     for other in (
         {"n": 32},
-        {"number": torch.bfloat16},
+        {"dtype": torch.bfloat16},
         {"inputs": torch.zeros(8, 8, device="meta")},
     ):
         with products(**other):
             assert not serves(x, weight)
-    monkeypatch.setattr(onednn, "HERE", False)
+    monkeypatch.setattr(onednn, "FASTER_HERE", False)
     with products():
         assert not serves(x, weight)
 
 
 @pytest.mark.parametrize("name", ["transformer", "gpt2", "llama-gqa", "gru", "mlp"])
 def test_every_model_with_linear_layers_has_the_same_loss_and_gradient(name, always, monkeypatch):
-    model, ids = contract.build(name), contract.batch()
-    loss, found, calls, product = update.Loss(model, torch.float32), [], [], onednn._product
-    monkeypatch.setattr(onednn, "_product", lambda *args: calls.append(1) or product(*args))
+    model, ids = small.build(name), small.batch()
+    loss, found, calls, product = update.Loss(model, torch.float32), [], [], onednn.product
+    monkeypatch.setattr(onednn, "product", lambda *args: calls.append(1) or product(*args))
     for here in (False, True):
-        monkeypatch.setattr(onednn, "HERE", here)
+        monkeypatch.setattr(onednn, "FASTER_HERE", here)
         assert not calls
         value = loss(ids[:, :-1], ids[:, 1:])
         found.append([value, *torch.autograd.grad(value, list(model.parameters()))])
