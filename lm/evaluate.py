@@ -4,6 +4,11 @@ python -m lm.evaluate run=latest split=val
 python -m lm.evaluate run=latest corpus=my.txt
 """
 
+if __name__ == "__main__":
+    from lm.system import signals
+
+    signals.end_on_ctrl_c()
+
 import itertools
 import math
 from collections.abc import Iterator, Sequence

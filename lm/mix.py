@@ -7,6 +7,11 @@ sure of itself (Guo et al. 2017, https://arxiv.org/abs/1706.04599). Temperatures
 chosen on the first half of the text, so the second half says what they are worth.
 """
 
+if __name__ == "__main__":
+    from lm.system import signals
+
+    signals.end_on_ctrl_c()
+
 from dataclasses import dataclass
 
 import numpy as np

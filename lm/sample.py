@@ -4,6 +4,11 @@ python -m lm.sample run=latest prompt="The import statement" temperature=0.8 n=3
 python -m lm.sample interactive=true
 """
 
+if __name__ == "__main__":
+    from lm.system import signals
+
+    signals.end_on_ctrl_c()
+
 import sys
 from dataclasses import dataclass
 

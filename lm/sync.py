@@ -4,6 +4,11 @@ python -m lm.sync                     # all of outputs/wandb
 python -m lm.sync outputs/wandb/run-20261122_083128-a1b2c3d4     # an online run that an outage cut
 """
 
+if __name__ == "__main__":
+    from lm.system import signals
+
+    signals.end_on_ctrl_c()
+
 import subprocess
 import sys
 from collections.abc import Sequence

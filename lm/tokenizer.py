@@ -4,6 +4,11 @@ python -m lm.tokenizer train path=book.txt vocab_size=2048 out=book.json
 python -m lm.tokenizer show tokenizer=book.json text="Colours show where the tokens end."
 """
 
+if __name__ == "__main__":
+    from lm.system import signals
+
+    signals.end_on_ctrl_c()
+
 import logging
 import os
 import sys

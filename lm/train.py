@@ -6,6 +6,11 @@ python -m lm.train resume=latest train.steps=3000
 torchrun --nproc-per-node 2 -m lm.train         # or train.n_proc=2: a process for each GPU
 """
 
+if __name__ == "__main__":
+    from lm.system import signals
+
+    signals.end_on_ctrl_c()
+
 import contextlib
 import logging
 import sys
@@ -16,7 +21,7 @@ from typing import TYPE_CHECKING
 from lm.config import Config
 from lm.launch import jobs, main
 from lm.launch.parallel import how_to_go_on, join_torchrun, start_processes
-from lm.sweep import tuner
+from lm.sweep.study import reporter
 from lm.system import signals, store
 from lm.system.processes import import_words, launch_rank, started_by_torchrun
 
@@ -56,7 +61,7 @@ def run(job: jobs.Job) -> float:
 def train_job(job: jobs.Job) -> float:
     """Train the job in this process, which may be one of several that share its batches."""
     with signals.installed():
-        report = tuner.reporter(job.sweep, job.out)
+        report = reporter(job.sweep, job.out)
         return train(job.cfg, job.out, job.group, report)["best_val_bpb"]
 
 

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 
 import lm
 from lm import config, train
-from lm.launch import compose, hydra_version
+from lm.launch import compose
 from tests.helpers import TINY
 from tests.wandb_server import WandbServer
 
@@ -35,6 +34,8 @@ def _own_world(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     torch.set_num_threads(1)
+    # A command that a test ran in this process has taken it over: see signals.end_on_ctrl_c.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +65,7 @@ def cfg():
     """cfg("model=gru", ...): the checked configuration that the command line would give."""
 
     def make(*overrides: str) -> config.Config:
-        with initialize_config_dir(str(compose.folder("conf")), **hydra_version.VERSION):
+        with compose.composing():
             return compose.load(hydra_compose("config", overrides=list(overrides)))
 
     return make

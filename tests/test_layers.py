@@ -15,24 +15,26 @@ ROOT = Path(__file__).parent.parent
 HEAVY = {  # a package, and the files of lm that may import it
     "hydra": {
         "launch.compose",
-        "launch.hydra_version",
+        "launch.hydra_internals",
         "launch.main",
         "launch.preflight",
+        "launch.resume",
         "sweep.callback",
-        "sweep.tuner",
+        "sweep.space",
     },
     "omegaconf": {
         "config",
         "launch.cli",
         "launch.compose",
         "launch.main",
+        "launch.preflight",
         "settings",
         "sweep.callback",
         "sweep.tuner",
     },
     "wandb": {"record.wandb_mirror", "record.wandb_artifact"},
     "matplotlib": {"report.figures"},
-    "optuna": {"sweep.tuner"},
+    "optuna": {"sweep.space", "sweep.study", "sweep.tuner"},
     "safetensors": {"record.checkpoint", "system.tensors", "export.files"},
 }
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 import lm
 from lm import config, train
-from lm.launch import cli, compose, main
+from lm.launch import cli, compose, resume
 from lm.record import checkpoint
 from lm.system import store
 from tests.helpers import TINY
@@ -87,7 +87,7 @@ def call(monkeypatch, capfd):
         try:
             if name == "resume":
                 with cli.errors_in_one_line():
-                    train.run(main.resumed(words))
+                    train.run(resume.job(words))
             else:
                 runpy.run_module(module, run_name="__main__")
         except SystemExit as error:

@@ -1,6 +1,5 @@
 """Sweeps: seeds are folded, a failed arm harms no other, and the same command goes on."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -18,8 +17,8 @@ from hypothesis import strategies as st
 from lm import config
 from lm.launch import compose, jobs, main, preflight
 from lm.settings import read_yaml
-from lm.sweep import ranking, tuner
-from lm.sweep.space import TunerConfig
+from lm.sweep import ranking, space, study, tuner
+from lm.sweep.space import TunerConfig, load_optuna
 from lm.system import files
 from lm.system.errors import ConfigError, LockedError, Pruned
 from tests.helpers import TINY_TRANSFORMER
@@ -190,28 +189,28 @@ COUNTS = ("model=bigram_counts", "model.add_k=tag(log, interval(1e-3,1e3))")
 TUNE = ("-m", "hydra/sweeper=lm", "hydra.sweep.dir=outputs/tune", "hydra.sweeper.n_startup=4")
 
 
-def space(*words, **params):
-    return tuner.search_space(OverridesParser.create(), params, words)
+def search_space(*words, **params):
+    return space.search_space(OverridesParser.create(), params, words)
 
 
 def trials(root: Path) -> list:
-    return tuner.open_study(root).trials
+    return study.open_study(root).trials
 
 
 def states(root: Path) -> list[str]:
     return [t.state.name for t in trials(root)]
 
 
-def study(root: Path, **about) -> object:
+def new_study(root: Path, **about) -> object:
     root.mkdir(parents=True, exist_ok=True)
     record = {"journal": "optuna.journal", "study": "lm", "pruner": "none", "warmup": 0} | about
-    (root / tuner.STUDY).write_text(json.dumps(record))
-    return tuner.open_study(root)
+    (root / study.STUDY).write_text(json.dumps(record))
+    return study.open_study(root)
 
 
 def test_hydra_s_grammar_becomes_optuna_s_distributions():
     d = pytest.importorskip("optuna").distributions
-    fixed, found = space(
+    fixed, found = search_space(
         "optimizer.lr=tag(log, interval(1e-4,3e-2))",
         "model.n_layer=range(2,6)",
         "model.n_embd=range(16,65,16)",
@@ -232,7 +231,7 @@ def test_hydra_s_grammar_becomes_optuna_s_distributions():
 
 
 def test_the_command_line_wins_over_the_file_s_settings_to_search():
-    fixed, found = space("a=1", a="1,2", b="3,4")
+    fixed, found = search_space("a=1", a="1,2", b="3,4")
     assert fixed == ["a=1"] and list(found) == ["b"]
 
 
@@ -242,28 +241,28 @@ def test_the_command_line_wins_over_the_file_s_settings_to_search():
 )
 def test_a_search_that_cannot_be_is_refused_with_the_way_out(words, message):
     with pytest.raises(ConfigError, match=message):
-        space(*words)
+        search_space(*words)
 
 
 def test_a_grid_s_points_are_queued_once(tmp_path):
-    there = study(tmp_path)
-    _, found = space("a=1,2,3", "b=range(0,2)")
-    assert tuner._enqueue_grid(there, found) == tuner._enqueue_grid(there, found) == 6
+    there = new_study(tmp_path)
+    _, found = search_space("a=1,2,3", "b=range(0,2)")
+    assert tuner.enqueue_grid(there, found) == tuner.enqueue_grid(there, found) == 6
     points = [there.ask(found).params for _ in range(6)]
     assert len({tuple(p.items()) for p in points}) == 6
     with pytest.raises(ConfigError, match="sampler=grid takes"):
-        tuner._enqueue_grid(there, space("a=interval(0,1)")[1])
+        tuner.enqueue_grid(there, search_space("a=interval(0,1)")[1])
 
 
 def test_a_journal_torn_by_a_kill_is_read_and_goes_on(tmp_path):
-    there = study(tmp_path)
-    _, found = space("a=interval(0.0,1.0)")
+    there = new_study(tmp_path)
+    _, found = search_space("a=interval(0.0,1.0)")
     there.tell(there.ask(found), 1.0)
     journal = tmp_path / "optuna.journal"
     whole = journal.read_bytes()
     for cut in range(1, 60, 7):
         journal.write_bytes(whole + whole[:cut].rstrip(b"\n"))
-        again = tuner.open_study(tmp_path)
+        again = study.open_study(tmp_path)
         again.tell(again.ask(found), 2.0)
         assert [t.value for t in trials(tmp_path)] == [1.0, 2.0]
         journal.write_bytes(whole)
@@ -271,45 +270,43 @@ def test_a_journal_torn_by_a_kill_is_read_and_goes_on(tmp_path):
 
 def test_the_draws_of_neighbouring_trials_are_spread_over_the_whole_range(tmp_path):
     """Seeds 0, 1, 2, ... gave first draws between 0.4 and 0.55 again and again."""
-    import optuna
-
     chosen = TunerConfig(sampler="random")
-    there = study(tmp_path)
+    there = new_study(tmp_path)
     values = []
     for n in range(40):
-        there.sampler = tuner._sampler(optuna, chosen, n)
-        values.append(there.ask(space("a=interval(0.0,1.0)")[1]).params["a"])
+        there.sampler = study.sampler(chosen, n)
+        values.append(there.ask(search_space("a=interval(0.0,1.0)")[1]).params["a"])
     assert min(values) < 0.1 and max(values) > 0.9 and statistics.stdev(values) > 0.2
 
 
 def test_trials_that_run_two_at_a_time_never_draw_the_same_values(tmp_path):
     """The second trial of a batch and the first one of the next had the same seed."""
     chosen = TunerConfig(sampler="random", n_jobs=2)
-    search = tuner.Tuner(**{f.name: getattr(chosen, f.name) for f in dataclasses.fields(chosen)})
-    there, (_, found) = study(tmp_path), space("a=interval(0.0,1.0)")
+    chosen.n_trials = 6
+    search = tuner.Search(tmp_path, chosen, *search_space("a=interval(0.0,1.0)"))
     drawn = []
     for _ in range(3):
-        batch = search._next(there, tmp_path, found, total=6)
+        batch = search.next_trials()
         for trial in batch:
-            there.tell(trial, 1.0)
+            search.study.tell(trial, 1.0)
         drawn += [trial.params["a"] for trial in batch]
-    assert len(set(drawn)) == 6 and not search._next(there, tmp_path, found, total=6)
+    assert len(set(drawn)) == 6 and not search.next_trials()
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
 def test_a_trial_that_falls_behind_is_pruned(tmp_path, pruner):
-    there = study(tmp_path, pruner=pruner)
-    _, found = space("a=interval(0.0,1.0)")
+    there = new_study(tmp_path, pruner=pruner)
+    _, found = search_space("a=interval(0.0,1.0)")
 
     def run(score: float) -> bool:
         trial = there.ask(found)
-        report = tuner.reporter(tmp_path, tmp_path / str(trial.number))
+        report = study.reporter(tmp_path, tmp_path / str(trial.number))
         report(0, 99.0)  # before training: says nothing
         try:
             for step in range(1, 28):
                 report(step, score)
         except Pruned:
-            there.tell(trial, state=tuner._optuna().trial.TrialState.PRUNED)
+            there.tell(trial, state=load_optuna().trial.TrialState.PRUNED)
             return True
         there.tell(trial, score)
         return False
@@ -320,10 +317,10 @@ def test_a_trial_that_falls_behind_is_pruned(tmp_path, pruner):
 
 def test_a_search_without_a_complete_trial_says_so_and_names_no_best_one(tmp_path, caplog):
     caplog.set_level("INFO")
-    there, optuna = study(tmp_path), tuner._optuna()
-    trial = there.ask(space("a=interval(0.0,1.0)")[1])
-    tuner._tell(optuna, there, trial, tmp_path)
-    tuner._conclude(optuna, there, tmp_path)
+    there = new_study(tmp_path)
+    trial = there.ask(search_space("a=interval(0.0,1.0)")[1])
+    tuner.record_trial(there, trial, tmp_path)
+    tuner.conclude(there, tmp_path)
     assert "no trial of 1 is complete" in caplog.text
     assert read_yaml(tmp_path / "optimization_results.yaml") == {"fail": 1}
 
@@ -335,26 +332,44 @@ def test_a_search_without_optuna_says_what_to_install(monkeypatch):
 
 
 def test_the_sweeper_needs_no_other_plugin_of_hydra():
-    """Hydra 1.3 takes plugins from the package hydra_plugins alone, which only plugins bring."""
+    """Hydra takes plugins from the package hydra_plugins alone, which other plugins share."""
     code = """
 import sys
-sys.modules["hydra_plugins"] = None  # importing it fails
-from hydra.utils import get_class
+import hydra_plugins
+root = sys.argv[1]
+assert f"{root}/hydra_plugins" in hydra_plugins.__path__
+hydra_plugins.__path__ = [f"{root}/hydra_plugins"]
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
 from lm.launch import compose, preflight
-from lm.sweep import tuner
 compose.register()
 preflight.check(["-m", "hydra/sweeper=lm", "optimizer.lr=interval(0,1)"])
-assert get_class("hydra_plugins.lm.Tuner") is tuner.Tuner
+(tuner,) = (p for p in Plugins.instance().discover(Sweeper) if p.__name__ == "Tuner")
+assert f"{tuner.__module__}.{tuner.__name__}" == compose.TUNER
 """
-    env = {**os.environ, "PYTHONPATH": str(compose.folder("conf").parent)}
-    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+    root = str(compose.folder("conf").parent)
+    command = [sys.executable, "-c", code, root]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, check=True)
+
+
+def test_hydra_finds_the_sweeper_without_loading_what_a_search_needs():
+    code = """
+import sys
+from hydra.core.plugins import Plugins
+Plugins.instance()
+assert "hydra_plugins.lm_sweeper" in sys.modules
+sys.exit(any(name in sys.modules for name in ("lm", "optuna", "torch")))
+"""
+    root = str(compose.folder("conf").parent)
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, check=True)
 
 
 def test_outside_a_study_nothing_is_reported(tmp_path):
-    assert tuner.reporter(None, tmp_path) is None
-    assert tuner.reporter(tmp_path, tmp_path / "0") is None
-    study(tmp_path)
-    assert tuner.reporter(tmp_path, tmp_path / "0") is None
+    assert study.reporter(None, tmp_path) is None
+    assert study.reporter(tmp_path, tmp_path / "0") is None
+    new_study(tmp_path)
+    assert study.reporter(tmp_path, tmp_path / "0") is None
 
 
 @pytest.mark.slow
@@ -587,11 +602,8 @@ def test_a_launcher_runs_the_arms_in_processes_that_share_the_cores(
 def test_the_slurm_preset_asks_to_be_queued_again(cfg):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
 
-    from lm.launch import compose, hydra_version
-
-    with initialize_config_dir(str(compose.folder("conf")), **hydra_version.VERSION):
+    with compose.composing():
         whole = hydra_compose(
             "config", overrides=["hydra/launcher=slurm"], return_hydra_config=True
         )
@@ -666,20 +678,19 @@ def test_a_run_stopped_on_its_way_and_given_another_end_says_so(cfg, tmp_path):
 
 def test_a_grid_is_refused_in_the_directory_of_a_search(tmp_path):
     (tmp_path / "s").mkdir()
-    (tmp_path / "s" / tuner.STUDY).write_text("{}")
+    (tmp_path / "s" / study.STUDY).write_text("{}")
     with pytest.raises(ConfigError, match="s holds a search, which hydra/sweeper=lm"):
         preflight.check(["-m", "hydra.sweep.dir=s", "seed=0,1"])
 
 
-def test_an_arm_that_another_process_trains_is_left_to_it(cfg, tmp_path, monkeypatch):
+def test_an_arm_that_another_process_trains_is_left_to_it(cfg, tmp_path):
     job = jobs.Job(cfg("track=off"), tmp_path, [], sweep=tmp_path)
-    monkeypatch.setattr(main, "_job", lambda composed: job)
     (tmp_path / ranking.RESULT).write_text("theirs")
 
     def held(job):
         raise LockedError("it is being written by process 1")
 
-    assert main._arm(held, None) == float("inf")
+    assert main.run_arm(held, job) == float("inf")
     assert (tmp_path / ranking.RESULT).read_text() == "theirs"
 
 
@@ -695,10 +706,9 @@ def test_an_arm_that_another_process_trains_is_left_to_it(cfg, tmp_path, monkeyp
 )
 def test_another_search_is_refused_in_the_directory_of_one(words, key, tmp_path):
     pytest.importorskip("optuna")
-    same = space("track.project=x", "++train.steps=5", "train.micro_batch=auto", "a=1,2")
+    same = search_space("track.project=x", "++train.steps=5", "train.micro_batch=auto", "a=1,2")
     same[0].append("train.log_every=3")
-    about = tuner.signature(*space("train.steps=5", "a=1,2"))
-    (tmp_path / tuner.STUDY).write_text(json.dumps(about))
-    tuner.same_search(tmp_path, *same)
+    study.describe(tmp_path, TunerConfig(), *search_space("train.steps=5", "a=1,2"))
+    study.same_search(tmp_path, *same)
     with pytest.raises(ConfigError, match=f"holds another search: {key} is"):
-        tuner.same_search(tmp_path, *space(*words))
+        study.same_search(tmp_path, *search_space(*words))

@@ -7,6 +7,11 @@
 The checks of a model are in conformance.py, the rules about a run in doctor.py.
 """
 
+if __name__ == "__main__":
+    from lm.system import signals
+
+    signals.end_on_ctrl_c()
+
 import logging
 import sys
 import time

@@ -7,6 +7,11 @@ What the other side cannot compute exactly is refused, with the reason. Each fol
 in the real library by the tests.
 """
 
+if __name__ == "__main__":
+    from lm.system import signals
+
+    signals.end_on_ctrl_c()
+
 from pathlib import Path
 
 from lm.export import files

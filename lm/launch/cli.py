@@ -1,6 +1,6 @@
 """The command line of the verbs that compose nothing: key=value words into one dataclass.
 
-cli.main(config.SampleConfig, command)
+cli.main(SampleConfig, command)
 """
 
 import contextlib
@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
@@ -26,21 +27,27 @@ STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 S = TypeVar("S", bound=Settings)
 
 
-def main(cls: type[S], command: Callable[[S], Any]) -> None:
+def main(cls: type[S], command: Callable[[S], object]) -> None:
     """Run `command` with the settings of the command line; an error is one line and exit code 2."""
     prepare_streams()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     words = sys.argv[1:]
-    if {"-h", "--help"} & set(words):
+    if asks_for_help(words):
         print(usage(cls))
         return
     with interruptible(), errors_in_one_line():
-        command(parse(cls, without_imports(words)))
+        command(parse(cls, import_own_modules(words)))
+
+
+# ------------------------------------------------------------------------------- the process
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt inside; around it ends the process: see lm/__init__.py."""
+    """Ctrl-C raises KeyboardInterrupt inside; around it ends the process at once.
+
+    See signals.end_on_ctrl_c, with which the commands start.
+    """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
         yield
         return
@@ -52,48 +59,70 @@ def interruptible() -> Iterator[None]:
 
 
 def prepare_streams() -> None:
-    """What cannot be told, as the terminal is gone or the disk full, costs that line and no run."""
-    warnings.showwarning = plain_warning
+    """Let what cannot be printed, as the terminal is gone or the disk full, cost that line alone.
+
+    Warnings become one line each.
+    """
+    warnings.showwarning = show_warning
     logging.raiseExceptions = False  # or each such line would be a page of tracebacks
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: a file of the run could get its number
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
-def without_imports(words: list[str]) -> list[str]:
-    """The words but `import=MODULE`, whose modules are imported: models from outside the package.
+def show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Log a warning as one line, without the place in our code that gave it."""
+    logging.getLogger("lm").warning(f"note: {message}")
 
-    Only the command line can name them, since to import is to run their code; no file ever does.
+
+def asks_for_help(words: Sequence[str]) -> bool:
+    return "-h" in words or "--help" in words
+
+
+def import_own_modules(words: Sequence[str]) -> list[str]:
+    """Import the module of each word `import=MODULE`, a part of the user's own; return the others.
+
+    The module is looked for in the current directory too, in this process and in those that it
+    starts. Only the command line can name one, since to import is to run code; no file ever does.
     """
     kept = []
-    os.environ.pop(processes.IMPORTS, None)
+    names = []
     for word in words:
         key, _, name = word.partition("=")
-        if key != "import":
+        if key == "import":
+            _import_own(name)
+            names.append(name)
+        else:
             kept.append(word)
-            continue
-        here = os.getcwd()  # where my_models/ lies, for installed commands too
-        sys.path.insert(0, here)
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not (name + ".").startswith(error.name + "."):
-                raise  # the module is there and lacks something itself
-            raise ConfigError(
-                f"import={name}: there is no such module under {here} or installed"
-            ) from None
-        finally:
-            sys.path.pop(0)
-        if here not in sys.path:  # the processes of a sweep or of several GPUs import it again
-            sys.path.append(here)
-            os.environ["PYTHONPATH"] = os.pathsep.join(
-                filter(None, [os.environ.get("PYTHONPATH"), here])
-            )
-        os.environ[processes.IMPORTS] = f"{os.environ.get(processes.IMPORTS, '')} {name}".strip()
+    os.environ.pop(processes.IMPORTS, None)
+    if names:
+        os.environ[processes.IMPORTS] = " ".join(names)
     return kept
 
 
-def parse(cls: type[S], words: list[str]) -> S:
+def _import_own(name: str) -> None:
+    here = os.getcwd()  # where my_models/ lies, for installed commands too
+    sys.path.insert(0, here)
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there and lacks something itself
+        raise ConfigError(
+            f"import={name}: there is no such module under {here} or installed"
+        ) from None
+    finally:
+        sys.path.pop(0)
+    if here not in sys.path:  # the processes of a sweep or of several GPUs import it again
+        sys.path.append(here)
+        paths = [os.environ.get("PYTHONPATH"), here]
+        os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+
+
+# ---------------------------------------------------------------------------------- the words
+
+
+def parse(cls: type[S], words: Sequence[str]) -> S:
     """The dataclass `cls` with the fields that the words set; raises ConfigError.
 
     A str field takes its text as it stands: `prompt=The king: a` holds a colon, not a mapping.
@@ -101,17 +130,27 @@ def parse(cls: type[S], words: list[str]) -> S:
     """
     types = {f.name: f.type for f in dataclasses.fields(cls)}
     values: dict[str, Any] = {}
+    overrides = []
     for word in words:
         key, equals, text = word.partition("=")
         if "overrides" in types and key not in types:
-            values.setdefault("overrides", []).append(word)
+            overrides.append(word)
             continue
         if not equals:
             raise ConfigError(f"{word} is not key=value (known: {', '.join(types)})")
-        if problems := unknown(cls, [key], ""):
+        problems = unknown(cls, {key: text}, "")
+        if problems:
             raise ConfigError(problems[0])
-        values[key] = text if types[key] in (str, str | None) else _plain(text)
+        is_text = types[key] in (str, str | None)
+        values[key] = text if is_text else _plain(text)
+    if overrides:
+        values["overrides"] = overrides
     return cls(**typed(cls, values, ""))
+
+
+def _plain(text: str) -> object:
+    """The value of a word as YAML reads it: a number, a bool, a list."""
+    return OmegaConf.create(f"value: {text}").value if text else None
 
 
 def change(settings: S, word: str) -> S:
@@ -122,18 +161,19 @@ def change(settings: S, word: str) -> S:
 
 def usage(cls: type[Settings]) -> str:
     """The command's purpose, then each setting and its default."""
-    names = [f.name for f in dataclasses.fields(cls) if f.name != "overrides"]
-    rows = [f"  {name}={getattr(cls(), name)}" for name in names]
-    return "\n".join([(cls.__doc__ or "").strip(), "", "settings, as key=value:", *rows])
+    defaults = cls()
+    lines = [(cls.__doc__ or "").strip(), "", "settings, as key=value:"]
+    for f in dataclasses.fields(cls):
+        if f.name != "overrides":
+            lines.append(f"  {f.name}={getattr(defaults, f.name)}")
+    return "\n".join(lines)
 
 
-def plain_warning(message: Warning | str, *_: Any) -> None:
-    """A warning as one line, without the place in our code that gave it."""
-    logging.getLogger("lm").warning(f"note: {message}")
+# --------------------------------------------------------------------------------- the errors
 
 
 class errors_in_one_line:
-    """What the user can mend is told in one line; our own mistakes keep their traceback.
+    """Prints what the user can mend in one line; our own mistakes keep their traceback.
 
     Exit code 2, or the error's own: 3 non-finite numbers, 4 storage, 5 no intact checkpoint.
     HYDRA_FULL_ERROR=1 shows the traceback of every error.
@@ -142,23 +182,25 @@ class errors_in_one_line:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, error: Any, _: Any) -> None:
-        if kind is None or os.environ.get("HYDRA_FULL_ERROR"):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if error is None or os.environ.get("HYDRA_FULL_ERROR"):
             return
-        if issubclass(kind, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt):
             sys.exit(130)
-        full = isinstance(error, OSError) and error.errno in STORAGE
-        code = getattr(error, "exit_code", 4 if full else 2)
-        if issubclass(kind, (ValueError, OSError)) or hasattr(error, "exit_code"):
-            sys.stdout.flush()
-            where = f"rank {launch_rank()}: " * (launch_rank() > 0)
-            text = " ".join(str(error).split())
-            if full and not error.filename:
+        if not isinstance(error, (ValueError, OSError)) and not hasattr(error, "exit_code"):
+            return
+        text = " ".join(str(error).split())
+        code = 2
+        if isinstance(error, OSError) and error.errno in STORAGE:
+            code = 4
+            if not error.filename:
                 text += ": make room, or set LM_CACHE_DIR to a folder on another disk"
-            if not where or not isinstance(error, ConfigError):  # rank 0 has told that one too
-                print(f"error: {where}{text}", file=sys.stderr)
-            sys.exit(code)
-
-
-def _plain(text: str) -> Any:
-    return OmegaConf.create(f"value: {text}").value if text else None
+        sys.stdout.flush()
+        rank = launch_rank()
+        if rank == 0:
+            print(f"error: {text}", file=sys.stderr)
+        elif not isinstance(error, ConfigError):  # rank 0 has printed that one too
+            print(f"error: rank {rank}: {text}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", code))

@@ -1,18 +1,18 @@
-"""From the command line to a job: Hydra composes, config.load checks, one error is one line.
+"""From the words of a command line to a checked Config: Hydra composes, config.load checks.
 
-    launch.main(run)        # run(job) -> the score that a sweep minimises
+    cfg = compose.compose_run(["model=gru", "train.steps=500"])
 
-Neither torch nor wandb is loaded before the configuration is known to be good.
+Every mistake is a ConfigError of one line. Neither torch nor wandb is loaded.
 """
 
+import argparse
 import contextlib
-import logging
+import dataclasses
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -21,12 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 from lm import config
 from lm.config import Config
 from lm.huggingface import config as hf_config
-from lm.launch import hydra_version
+from lm.launch import hydra_internals
 from lm.settings import flat_values
-from lm.sweep import tuner
+from lm.sweep.space import TunerConfig
 from lm.system.errors import ConfigError
 
-log = logging.getLogger(__name__)
+TUNER = "hydra_plugins.lm_sweeper.Tuner"  # hydra/sweeper=lm; Hydra finds plugins there alone
 SECRET = re.compile(r"oc\.env:\s*([^,}]*(?:KEY|TOKEN|SECRET|PASSW)[^,}]*)", re.IGNORECASE)
 
 
@@ -38,7 +38,7 @@ def folder(name: str) -> Path:
 
 
 def register() -> None:
-    """Tell Hydra our dataclasses, the experiments and the ranking of a sweep."""
+    """Register with Hydra the dataclasses, experiments, sweeper and ranking of lm."""
     cs = ConfigStore.instance()
     cs.store(group="schema", name="config", node=Config)
     for group in config.PARTS:
@@ -48,7 +48,8 @@ def register() -> None:
         _store_experiment(cs, path.parent.name, OmegaConf.load(path))
     ranking = {"_target_": "lm.sweep.callback.Ranking"}
     cs.store(group="hydra/callbacks", name="lm", node={"lm": ranking})
-    tuner.register()
+    sweeper = {"_target_": TUNER, **dataclasses.asdict(TunerConfig())}
+    cs.store(group="hydra/sweeper", name="lm", node=sweeper, provider="lm")
 
 
 def _store_experiment(cs: ConfigStore, name: str, settings: DictConfig) -> None:
@@ -69,12 +70,33 @@ def _store_experiment(cs: ConfigStore, name: str, settings: DictConfig) -> None:
 def compose_run(words: list[str]) -> Config:
     """The checked configuration that `python -m lm.train WORDS` would train; raises ConfigError."""
     register()
-    args = get_args_parser().parse_args(words)
-    with (
-        errors_in_one_line(words),
-        initialize_config_dir(str(folder("conf")), **hydra_version.VERSION),
-    ):
+    args = read_arguments(words)
+    with errors_in_one_line(words), composing():
         return compose_job(args.overrides, search_path_override(args.config_dir))
+
+
+def read_arguments(words: list[str]) -> argparse.Namespace:
+    """Hydra's options among the words, and the `overrides`; ConfigError for a word of no use."""
+    args, strange = hydra_internals.read_arguments(words)
+    if strange and strange[0].startswith("-"):
+        raise ConfigError(f"{strange[0]} is no option: settings are key=value, without dashes")
+    if strange:
+        raise ConfigError(f"{strange[0]}: put -m and other options before the settings")
+    for word in args.overrides:
+        if "=" in word or word.startswith("~"):
+            continue
+        hint = ""
+        if Path(word).exists():
+            hint = f"; for a text of your own corpus=files corpus.path={word}"
+        raise ConfigError(f"{word} is not key=value{hint}")
+    return args
+
+
+@contextlib.contextmanager
+def composing() -> Iterator[None]:
+    """Hydra is initialized with conf/ inside, so that compose can be called."""
+    with initialize_config_dir(str(folder("conf")), **hydra_internals.VERSION):
+        yield
 
 
 def search_path_override(config_dir: str | None) -> list[str]:
@@ -83,34 +105,42 @@ def search_path_override(config_dir: str | None) -> list[str]:
 
 
 def compose_job(overrides: list[str], extra: list[str]) -> Config:
+    """The checked configuration of one job; `extra` are overrides of our own, such as paths."""
     lenient = [accepting_unknown_keys(word) for word in overrides]
     composed = compose("config", overrides=[*lenient, *extra])
-    keys = {word: word.partition("=")[0].lstrip("+") for word in overrides}
     if composed.get("init_from"):
-        _one_model(keys)
+        _check_one_model(overrides)
     cfg = load(composed)
-    check_one_budget(keys.values(), cfg)
+    check_one_budget([_key(word) for word in overrides], cfg)
     return cfg
 
 
-def _one_model(keys: dict[str, str]) -> None:
-    """ConfigError where words name a model or tokenizer though `init_from` brings both; `keys`
-    holds the key of each word."""
-    free = ("model.context_len", "model.dropout")
-    parts = ("model", "tokenizer")
-    if theirs := [w for w, k in keys.items() if k.split(".")[0] in parts and k not in free]:
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+")
+
+
+def _check_one_model(overrides: Sequence[str]) -> None:
+    """ConfigError where words name a model or tokenizer though `init_from` brings both."""
+    allowed = ("model.context_len", "model.dropout")
+    wrong = []
+    for word in overrides:
+        key = _key(word)
+        if key.split(".")[0] in ("model", "tokenizer") and key not in allowed:
+            wrong.append(word)
+    if wrong:
         raise ConfigError(
-            f"init_from= brings its model and tokenizer: leave out {', '.join(theirs)}"
+            f"init_from= brings its model and tokenizer: leave out {', '.join(wrong)}"
         )
 
 
 def check_one_budget(keys: Collection[str], cfg: Config) -> None:
     """ConfigError where train.steps is given though another budget ends the run."""
-    if "train.steps" in keys and (other := cfg.train.budgets()):
-        key = other[0].partition("=")[0]
+    budgets = cfg.train.budgets()
+    if "train.steps" in keys and budgets:
+        key = budgets[0].partition("=")[0]
         raise ConfigError(
-            f"train.steps beside {other[0]}: a run has one budget; leave train.steps out, or give "
-            f"{key}=0 too"
+            f"train.steps beside {budgets[0]}: a run has one budget; leave train.steps out, or "
+            f"give {key}=0 too"
         )
 
 
@@ -127,19 +157,30 @@ def errors_in_one_line(words: list[str]) -> Iterator[None]:
 
 def load(composed: DictConfig) -> Config:
     """What Hydra composed, as a checked Config. No secret of the environment gets into it."""
-    for key, value in flat_values(OmegaConf.to_container(composed, resolve=False)).items():
-        if isinstance(value, str) and (secret := SECRET.search(value)):
+    for key, value in flat_values(_plain(composed, resolve=False)).items():
+        secret = SECRET.search(value) if isinstance(value, str) else None
+        if secret:
             raise ConfigError(f"{key}={value}: {secret[1]} would be written into the run's files")
-    values = OmegaConf.to_container(composed, resolve=True)
-    values = {str(k): v for k, v in values.items() if k not in ("hydra", "experiment")}
+    values = _plain(composed, resolve=True)
+    for group in ("hydra", "experiment"):
+        values.pop(group, None)
     return config.load(hf_config.adopt(values) if values.get("init_from") else values)
+
+
+def _plain(composed: DictConfig, resolve: bool) -> dict[str, object]:
+    """The nested values, with each `${...}` as it stands or as what it means."""
+    values = OmegaConf.to_container(composed, resolve=resolve)
+    assert isinstance(values, dict), "a DictConfig becomes a dict"
+    return {str(key): value for key, value in values.items()}
 
 
 def accepting_unknown_keys(word: str) -> str:
     """`a.b=1` as `++a.b=1`: a key that does not exist then gets config.load's better message."""
     key = word.partition("=")[0]
     is_group = key.split("@")[0] in (*config.GROUPS, "experiment", "arm")
-    return word if is_group or key.startswith(("hydra", "+", "~")) else f"++{word}"
+    if is_group or key.startswith(("hydra", "+", "~")):
+        return word
+    return f"++{word}"
 
 
 def _one_line(error: Exception) -> str:
@@ -150,12 +191,11 @@ def _one_line(error: Exception) -> str:
     lines = [line.strip().removeprefix("In 'config': ") for line in text.splitlines()]
     lines = [line for line in lines if line and "hydra.cc/docs" not in line]
     text = "; ".join(dict.fromkeys(lines)).replace("++", "")
-    if number := re.search(r"Value '(\d+)\.0' of type 'float' could not be .* to Integer", text):
-        text += f": write {number[1]}"
+    whole = re.search(r"Value '(\d+)\.0' of type 'float' could not be .* to Integer", text)
+    if whole:
+        text += f": write {whole[1]}"
     if "schema/model/" in text:
         text += "; a model of your own takes import=MODULE too"
-    quote = "; a value that holds = needs two pairs of quotes: 'key=\"a=b\"'"
-    return text + quote * text.startswith("mismatched input '='")
-
-
-# --------------------------------------------------------------------------- inside Hydra's jobs
+    if text.startswith("mismatched input '='"):
+        text += "; a value that holds = needs two pairs of quotes: 'key=\"a=b\"'"
+    return text

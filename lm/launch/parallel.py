@@ -6,7 +6,7 @@ score = parallel.start_processes(job, train_job)
 from collections.abc import Callable
 
 from lm.launch.jobs import Job
-from lm.launch.main import log_to
+from lm.launch.logs import log_to
 from lm.system.errors import LostRankError
 from lm.system.processes import import_words, launch_rank
 

@@ -1,65 +1,59 @@
-"""Before Hydra starts: compose and check every job of the command."""
+"""Before Hydra starts: compose and check every job of the command.
+
+Hydra would make the run directory first, take unknown keys given with `+`, and exit with 1.
+"""
 
 import os
 import secrets
 from pathlib import Path
 
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 
-from lm.launch import compose, hydra_version
+from lm.launch import compose, hydra_internals
 from lm.launch.jobs import same_arm
-from lm.sweep import tuner
+from lm.sweep import space, study
 from lm.system.errors import ConfigError
 
 
 def check(words: list[str]) -> None:
-    """Compose and load every job of the command; raise ConfigError at the first that cannot be.
-
-    Hydra would make the run directory first, take unknown keys given with `+`, and exit with 1.
-    """
-    args, strange = get_args_parser().parse_known_args(words)
-    if strange and strange[0].startswith("-"):
-        raise ConfigError(f"{strange[0]} is no option: settings are key=value, without dashes")
-    if strange:
-        raise ConfigError(f"{strange[0]}: put -m and other options before the settings")
-    if plain := [w for w in args.overrides if "=" not in w and not w.startswith("~")]:
-        own = f"; for a text of your own corpus=files corpus.path={plain[0]}"
-        raise ConfigError(f"{plain[0]} is not key=value" + own * os.path.exists(plain[0]))
+    """Raise ConfigError at the first job of the command that cannot be run."""
+    args = compose.read_arguments(words)
     if args.hydra_help or args.cfg or args.info is not None:
         return
     if args.shell_completion or args.config_path or args.config_name:
         return  # a configuration of somebody's own is checked when it is loaded
     extra = compose.search_path_override(args.config_dir)
-    with (
-        compose.errors_in_one_line(words),
-        initialize_config_dir(str(compose.folder("conf")), **hydra_version.VERSION),
-    ):
-        there = _sweep_dir(args.overrides)
-        ranking = _arms(args.overrides, extra, there) if args.multirun else [args.overrides]
-        jobs = [compose.compose_job(overrides, extra) for overrides in ranking]
-        if not args.multirun:
+    with compose.errors_in_one_line(words), compose.composing():
+        if args.multirun:
+            _check_sweep(args.overrides, extra)
+        else:
+            compose.compose_job(args.overrides, extra)
             _whole_experiment(args.overrides, extra)
-        elif there and not (there / tuner.STUDY).exists():
-            for number, cfg in enumerate(jobs):
-                same_arm(there / str(number), cfg)
-    _writable(Path("outputs"), "start in another directory")
-    for key, _, value in (word.partition("=") for word in args.overrides):
-        if key in ("hydra.run.dir", "hydra.sweep.dir") and "$" not in value:
-            _writable(Path(value), f"choose another {key}=")
+    _check_directories(args.overrides)
 
 
-def _sweep_dir(overrides: list[str]) -> Path | None:
+def _check_sweep(overrides: list[str], extra: list[str]) -> None:
+    """Compose every arm of a sweep; where its directory is there already, it must be this one's."""
+    root = _existing_sweep(overrides)
+    jobs = _arms(overrides, extra, root)
+    configs = [compose.compose_job(job, extra) for job in jobs]
+    if root and not (root / study.STUDY).exists():
+        for number, cfg in enumerate(configs):
+            same_arm(root / str(number), cfg)
+
+
+def _existing_sweep(overrides: list[str]) -> Path | None:
     """The directory of a sweep that is to go on, if the command names one that is there and its
     arms have their numbers for names."""
-    named = {key: value.strip("'\"") for key, _, value in (w.partition("=") for w in overrides)}
-    there = Path(named.get("hydra.sweep.dir", ""))
-    numbered = "hydra.sweep.subdir" not in named
-    return there if named.get("hydra.sweep.dir") and numbered and there.is_dir() else None
+    named = {}
+    for word in overrides:
+        key, _, value = word.partition("=")
+        named[key] = value.strip("'\"")
+    name = named.get("hydra.sweep.dir")
+    if not name or "hydra.sweep.subdir" in named:
+        return None
+    return Path(name) if Path(name).is_dir() else None
 
 
 def _whole_experiment(overrides: list[str], extra: list[str]) -> None:
@@ -68,44 +62,57 @@ def _whole_experiment(overrides: list[str], extra: list[str]) -> None:
     keys = [word.partition("=")[0].lstrip("+") for word in overrides]
     if "experiment" not in keys:
         return
-    composed = hydra_compose("config", overrides=[*overrides, *extra], return_hydra_config=True)
-    if missing := [key for key in composed.hydra.sweeper.params or {} if key not in keys]:
+    swept = _with_hydra([*overrides, *extra]).hydra.sweeper.params or {}
+    missing = [key for key in swept if key not in keys]
+    if missing:
         words = " ".join(overrides)
         raise ConfigError(
             f"this experiment is a sweep of {', '.join(missing)}: python -m lm.train -m {words}"
         )
 
 
-def _arms(overrides: list[str], extra: list[str], there: Path | None) -> list[list[str]]:
-    """The overrides of every job that Hydra's own sweeper would start."""
-    # The loader knows the options of a group, which glob(*) asks for.
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+def _arms(overrides: list[str], extra: list[str], root: Path | None) -> list[list[str]]:
+    """The overrides of every job that the sweep would start; of a search its extreme ones."""
+    parser = hydra_internals.overrides_parser()
     fixed = [o for o in overrides if not parser.parse_override(o).is_sweep_override()]
     lenient = [compose.accepting_unknown_keys(word) for word in fixed]
-    composed = hydra_compose("config", overrides=[*lenient, *extra], return_hydra_config=True)
-    sweeper = composed.hydra.sweeper
-    if sweeper._target_.endswith("lm.Tuner"):
-        if there:
-            tuner.same_search(there, *tuner.search_space(parser, sweeper.params, overrides))
-        return tuner.corners(parser, sweeper.params, overrides)
-    if there and (there / tuner.STUDY).exists():
+    sweeper = _with_hydra([*lenient, *extra]).hydra.sweeper
+    if sweeper._target_ == compose.TUNER:
+        words, searched = space.search_space(parser, sweeper.params, overrides)
+        if root:
+            study.same_search(root, words, searched)
+        return space.corners(words, searched)
+    if root and (root / study.STUDY).exists():
         raise ConfigError(
-            f"{there} holds a search, which hydra/sweeper=lm goes on with: give another "
+            f"{root} holds a search, which hydra/sweeper=lm goes on with: give another "
             "hydra.sweep.dir"
         )
-    if not sweeper._target_.endswith("BasicSweeper"):
-        return [fixed]  # a sweeper of another kind has its own grammar
-    params = [f"{k}={v}" for k, v in (sweeper.params or {}).items()]
-    batches = BasicSweeper.split_arguments(parser.parse_overrides([*params, *overrides]), None)
-    return [arm for batch in batches for arm in batch]
+    if hydra_internals.is_grid_sweeper(sweeper._target_):
+        return hydra_internals.grid(parser, sweeper.params, overrides)
+    return [fixed]  # a sweeper of another kind has its own grammar
+
+
+def _with_hydra(overrides: list[str]) -> DictConfig:
+    """What the words compose, Hydra's own settings included."""
+    return hydra_compose("config", overrides=overrides, return_hydra_config=True)
+
+
+def _check_directories(overrides: list[str]) -> None:
+    """ConfigError unless the command can write where it is told to."""
+    _writable(Path("outputs"), "start in another directory")
+    for word in overrides:
+        key, _, value = word.partition("=")
+        if key in ("hydra.run.dir", "hydra.sweep.dir") and "$" not in value:
+            _writable(Path(value), f"choose another {key}=")
 
 
 def _writable(path: Path, way_out: str) -> None:
-    """Write into the folder, or into the nearest above that is there; ConfigError if that fails."""
-    there = next(p for p in (path.absolute(), *path.absolute().parents) if os.path.lexists(p))
+    """Write into the folder, or into the nearest above that exists; ConfigError if that fails."""
+    path = path.absolute()
+    existing = next(p for p in (path, *path.parents) if os.path.lexists(p))
     try:
-        probe = there / f".probe-{secrets.token_hex(4)}"
+        probe = existing / f".probe-{secrets.token_hex(4)}"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ConfigError(f"cannot write to {there} ({error.strerror}): {way_out}") from None
+        raise ConfigError(f"cannot write to {existing} ({error.strerror}): {way_out}") from None

@@ -7,6 +7,11 @@ Prints the short form and writes one HTML page that needs no network. How the mo
 in probe.py, what the page shows is made in page.py and views.py, how it looks is in web/.
 """
 
+if __name__ == "__main__":
+    from lm.system import signals
+
+    signals.end_on_ctrl_c()
+
 from pathlib import Path
 
 from lm.launch import cli, compose

@@ -7,6 +7,11 @@ python -m lm.report experiment=001_model_ladder           # its results.csv, cur
 python -m lm.report compare=RUN_A,RUN_B                   # the paired difference in bits per byte
 """
 
+if __name__ == "__main__":
+    from lm.system import signals
+
+    signals.end_on_ctrl_c()
+
 import logging
 import sys
 import time

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from lm.config import RESOLVED
 from lm.sweep import ranking
 from lm.sweep.ranking import ArmResult, Row
-from lm.sweep.tuner import STUDY
+from lm.sweep.study import STUDY
 from lm.system.processes import import_words
 
 log = logging.getLogger(__name__)

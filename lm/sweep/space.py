@@ -1,9 +1,27 @@
-"""The settings of a search, and what it searches."""
+"""What a search is: its settings, the words that stay, and what the others are drawn from.
 
+    fixed, space = search_space(parser, {}, ["seed=0", "optimizer.lr=interval(1e-4,3e-2)"])
+
+Hydra's own grammar says what is searched. Needs the extra `sweep`.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+
+from lm import config
 from lm.settings import Settings, one_of, within
+from lm.system.errors import ConfigError
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+Space = Mapping[str, "BaseDistribution"]  # by the key of the setting
 
 
 @dataclass
@@ -20,3 +38,113 @@ class TunerConfig(Settings):
     warmup: int = within(0, 0)  # steps of training before which none is ended
     storage: str = ""  # another file for the journal, such as one that several sweeps share
     params: dict[str, Any] = field(default_factory=dict)  # settings to search, from a file
+
+
+def load_optuna() -> ModuleType:
+    """The module optuna, loaded when it is needed; ConfigError says how to install it."""
+    try:
+        import optuna
+    except ImportError:
+        raise ConfigError(
+            "hydra/sweeper=lm needs Optuna: pip install 'lm[sweep]' (grids need nothing)"
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def search_space(
+    parser: OverridesParser, params: Mapping[str, object] | None, arguments: Sequence[str]
+) -> tuple[list[str], Space]:
+    """The words that stay, and Optuna's distribution of each setting that is searched.
+
+    interval(a,b) is a real number, int(interval(a,b)) and range(a,b) whole ones, tag(log, ...)
+    draws on a logarithmic scale, a,b,c is a choice. `params` come first, the command line wins.
+    """
+    words = [f"{key}={value}" for key, value in (params or {}).items()]
+    overrides: dict[str, Override] = {}
+    for override in parser.parse_overrides([*words, *arguments]):
+        key = override.get_key_element()
+        overrides.pop(key, None)  # the last one of a key wins, and takes its place too
+        overrides[key] = override
+    fixed = []
+    space = {}
+    for key, override in overrides.items():
+        if not override.is_sweep_override():
+            fixed.append(override.input_line)
+        elif key == "seed":
+            raise ConfigError(
+                f"{override.input_line}: a seed is not tuned; give one, and repeat the best "
+                "settings with seed=0,1,2"
+            )
+        else:
+            space[key] = distribution(override)
+    if not space:
+        raise ConfigError(
+            "nothing to tune: give at least one setting as interval(a,b), range(a,b) or a,b,c"
+        )
+    return fixed, space
+
+
+def distribution(override: Override) -> "BaseDistribution":
+    """What Optuna draws the value of this setting from."""
+    kinds = load_optuna().distributions
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        is_log = "log" in value.tags
+        if isinstance(value.start, int) and isinstance(value.end, int):
+            return kinds.IntDistribution(value.start, value.end, log=is_log)
+        return kinds.FloatDistribution(float(value.start), float(value.end), log=is_log)
+    if isinstance(value, RangeSweep) and isinstance(value.step, int):
+        numbers = range(int(value.start or 0), int(value.stop), value.step)
+        if len(numbers) and value.step > 0 and numbers[0] == value.start:
+            return kinds.IntDistribution(numbers[0], numbers[-1], step=value.step)
+    return kinds.CategoricalDistribution(tuple(override.sweep_string_iterator()))
+
+
+def corners(fixed: Sequence[str], space: Space) -> list[list[str]]:
+    """Jobs with every setting at its first and at its last value, to check before the first one."""
+    ends: tuple[list[str], list[str]] = (list(fixed), list(fixed))
+    for key, spread in space.items():
+        values = getattr(spread, "choices", None) or (spread.low, spread.high)
+        ends[0].append(f"{key}={values[0]}")
+        ends[1].append(f"{key}={values[-1]}")
+    return list(ends)
+
+
+def grid(space: Space) -> list[dict[str, Any]]:
+    """Every point of the space; ConfigError if a setting of it is an interval."""
+    kinds = load_optuna().distributions
+    axes = []
+    for key, spread in space.items():
+        if isinstance(spread, kinds.CategoricalDistribution):
+            axes.append(spread.choices)
+        elif isinstance(spread, kinds.IntDistribution) and not spread.log:
+            axes.append(range(spread.low, spread.high + 1, spread.step))
+        else:
+            raise ConfigError(
+                f"{key} is an interval: sampler=grid takes a,b,c or range(a,b); or use sampler=tpe"
+            )
+    return [dict(zip(space, values, strict=True)) for values in itertools.product(*axes)]
+
+
+# ------------------------------------------------------------------- whether two are the same
+
+
+def deciding(words: Sequence[str]) -> list[str]:
+    """Those of the words that decide a score, as key=value, in order."""
+    kept = []
+    for word in words:
+        key, _, value = word.partition("=")
+        key = key.strip().lstrip("+")
+        if not key.startswith("hydra") and not config.keeps_result(key):
+            kept.append(f"{key}={value.strip()}")
+    return sorted(kept)
+
+
+def kinds(space: Space) -> dict[str, list[Any]]:
+    """The choices, or the kind of number, of each searched setting; an interval may be another."""
+    found = {}
+    for key, spread in space.items():
+        choices = getattr(spread, "choices", None)
+        found[key] = list(choices) if choices else [type(spread).__name__, spread.log]
+    return found

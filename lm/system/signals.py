@@ -47,6 +47,15 @@ class Stopped(SystemExit):
         return Stopped, (self.number,)
 
 
+def end_on_ctrl_c() -> None:
+    """Let Ctrl-C end the process at once, without a traceback: it is still loading what it needs.
+
+    The first call of each command; a handler that somebody else has set stays.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def installed() -> Iterator[None]:
     """Take the signals over; only the main thread can, elsewhere nothing changes."""

@@ -1,0 +1,40 @@
+"""All that lm takes from inside Hydra, where its public interface has nothing for it."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+# On 1.4 any version_base warns; on 1.3 leaving it out warns and changes the working directory.
+VERSION: dict[str, str] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+
+
+def read_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Hydra's options and the overrides among the words, and the words that are neither."""
+    return get_args_parser().parse_known_args(list(words))
+
+
+def overrides_parser() -> OverridesParser:
+    """A parser that knows the options of every group, which glob(*) asks for.
+
+    To be used while Hydra is initialized: see compose.composing.
+    """
+    return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+
+
+def is_grid_sweeper(target: str) -> bool:
+    """Whether this `_target_` of hydra.sweeper is Hydra's own, which runs every combination."""
+    return target.endswith(f".{BasicSweeper.__name__}")
+
+
+def grid(
+    parser: OverridesParser, params: Mapping[str, object] | None, overrides: Sequence[str]
+) -> list[list[str]]:
+    """The overrides of every job that Hydra's own sweeper would start, in its order."""
+    words = [f"{key}={value}" for key, value in (params or {}).items()]
+    batches = BasicSweeper.split_arguments(parser.parse_overrides([*words, *overrides]), None)
+    return [list(job) for batch in batches for job in batch]

@@ -1,0 +1,69 @@
+"""`resume=DIR`: a run that goes on, with another budget or with what changes no result.
+
+job = resume.job(["resume=latest", "train.steps=3000", "track.mode=off"])
+"""
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from lm import config
+from lm.launch import compose, jobs
+from lm.launch.jobs import Job
+from lm.record.find import find_run
+from lm.settings import read_yaml
+from lm.system import files
+from lm.system.errors import ConfigError
+
+WORD = "resume="
+
+
+def is_resumed(words: list[str]) -> bool:
+    return any(word.startswith(WORD) for word in words)
+
+
+def job(words: list[str]) -> Job:
+    """The job of a run's saved configuration, in its own directory, with the changes of the words.
+
+    Raises ConfigError for a change that would make another run.
+    """
+    names = [word.removeprefix(WORD) for word in words if word.startswith(WORD)]
+    changes: dict[str, object] = {}
+    for word in words:
+        if not word.startswith(WORD):
+            key = _single_setting(word, names[-1])
+            changes[key] = _value(word, key)
+    out = find_run(names[-1])
+    files.no_links(out)
+    values = read_yaml(out / config.RESOLVED)
+    saved = config.load(values)  # now, or values["train"] may be anything
+    for key, value in changes.items():
+        group, _, name = key.rpartition(".")
+        settings = values[group] if group else values
+        settings[name] = value
+    cfg = config.load(values)
+    for key, text in jobs.changes(saved, cfg).items():
+        if not jobs.may_change(key):
+            raise ConfigError(f"resume={names[-1]}: {text}; another {key} makes another run")
+    compose.check_one_budget(changes, cfg)
+    return Job(cfg, out, words)
+
+
+def _single_setting(word: str, run: str) -> str:
+    """The key of a word beside resume=; ConfigError unless it is that of one setting."""
+    key, equals, _ = word.partition("=")
+    key = key.lstrip("+")
+    group = key.rpartition(".")[0]
+    if not equals or key in config.GROUPS or group not in ("", *config.GROUPS):
+        raise ConfigError(
+            f"resume={run} takes single settings, such as train.steps=3000 or track.mode=off, "
+            f"and nothing else, not {word}"
+        )
+    return key
+
+
+def _value(word: str, key: str) -> object:
+    """The value as Hydra reads it elsewhere: a number, a text, a list."""
+    with compose.errors_in_one_line([word]):
+        override = OverridesParser.create().parse_override(word)
+    if override.is_sweep_override():
+        raise ConfigError(f"a resumed run has one value of {key}, and not those of {word}")
+    return override.value()

@@ -1,0 +1,84 @@
+"""To import a module of lm changes nothing in the process: no handler, no patch, no path."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Each module is imported in a fork of a process that has loaded the libraries and nothing of lm.
+WATCH = """
+import importlib, json, logging, os, signal, sys, warnings
+import hydra, matplotlib, numpy, omegaconf, optuna, rich, safetensors.torch, torch, wandb
+import torch.distributed.fsdp
+
+def state():
+    found = {f"handler of {s.name}": signal.getsignal(s) for s in signal.valid_signals()
+             if isinstance(s, signal.Signals)}
+    for kind in (torch.nn.Module, torch.nn.Linear, torch.optim.Optimizer, torch.optim.AdamW,
+                 torch.Tensor, logging.Logger):
+        found |= {f"{kind.__name__}.{name}": value for name, value in vars(kind).items()}
+    found["raiseExceptions"] = logging.raiseExceptions
+    found |= {f"environment {name}": value for name, value in os.environ.items()}
+    found["sys.path"] = list(sys.path)
+    found["sys.argv"] = list(sys.argv)
+    found["sys.stdout"], found["sys.stderr"] = sys.stdout, sys.stderr
+    found["sys.excepthook"] = sys.excepthook
+    found["log handlers"] = list(logging.getLogger().handlers)
+    found["showwarning"] = warnings.showwarning
+    found["threads"] = torch.get_num_threads()
+    found["dtype"] = torch.get_default_dtype()
+    found["deterministic"] = torch.are_deterministic_algorithms_enabled()
+    found["random numbers"] = torch.random.get_rng_state().sum().item()
+    found["directory"] = os.getcwd()
+    return found
+
+before = state()
+for name in json.load(sys.stdin):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        try:
+            importlib.import_module(name)
+            after = state()
+            keys = [k for k in {*before, *after} if before.get(k) is not after.get(k)
+                    and before.get(k) != after.get(k)]
+        except BaseException as error:
+            keys = [f"it raises {error!r}"]
+        os.write(write, json.dumps(sorted(keys)).encode())
+        os._exit(0)
+    os.close(write)
+    with open(read, "rb") as answer:
+        print(json.dumps([name, json.loads(answer.read())]), flush=True)
+    os.wait()
+"""
+
+
+def modules() -> list[str]:
+    names = []
+    for folder in ("lm", "hydra_plugins"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            names.append(".".join(parts).removesuffix(".__init__"))
+    return names
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_no_import_of_a_module_changes_the_process(tmp_path):
+    """`import lm` set a handler for Ctrl-C; a module of optimizers replaced methods of torch."""
+    pytest.importorskip("optuna")
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH],
+        input=json.dumps(modules()),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    found = dict(map(json.loads, done.stdout.splitlines()))
+    assert set(found) == set(modules())
+    assert {name: changes for name, changes in found.items() if changes} == {}
