@@ -37,6 +37,7 @@ def train(run: TrainingRun, track: Tracker, report: Report | None = None) -> Num
 
 
 def train_until_done(run: TrainingRun, track: Tracker, report: Report | None) -> Numbers:
+    """The loop itself; what interrupts it is handled by `recovering`."""
     cfg, state = run.cfg.train, run.state
     val: Numbers = {}
     while True:

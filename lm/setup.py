@@ -80,13 +80,7 @@ def set_up(
     ranks.on_rank_0(origin.record_data, out, prepared)
     checkpoint.check_newest_fits(out, lambda: cfg.model.build(tokenizer.vocab_size))
 
-    torch.manual_seed(seeds.seed(cfg.seed, "init"))
-    model: LanguageModel = cfg.model.build(tokenizer.vocab_size)
-    dtype = devices.matmul_dtype(cfg.train.dtype, device, model.low_precision)
-    if cfg.train.shard:
-        distributed.shard(model, device, dtype)
-    else:
-        model.to(device)
+    model, dtype = _build_model(cfg, tokenizer.vocab_size, device)
     ranks.on_rank_0(origin.record_code, out, device, dtype, cfg.train.shard)
 
     optimizers = cfg.optimizer.build(model, dtype) if model.trainable else []
@@ -144,6 +138,20 @@ def make_budget(cfg: Config, model: LanguageModel) -> Budget:
     if tokens:
         steps = math.ceil(tokens / (cfg.train.batch_size * model.context_len))
     return Budget(steps, cfg.train.seconds)
+
+
+def _build_model(
+    cfg: Config, vocab_size: int, device: torch.device
+) -> tuple[LanguageModel, torch.dtype]:
+    """A new model on its device, or its shard there, and the dtype of its matrix products."""
+    torch.manual_seed(seeds.seed(cfg.seed, "init"))
+    model: LanguageModel = cfg.model.build(vocab_size)
+    dtype = devices.matmul_dtype(cfg.train.dtype, device, model.low_precision)
+    if cfg.train.shard:
+        distributed.shard(model, device, dtype)
+    else:
+        model.to(device)
+    return model, dtype
 
 
 def _compile_if_worth_it(run: TrainingRun, device: torch.device) -> None:

@@ -1,0 +1,56 @@
+"""Make the two pictures of README.md: the lens on a trained transformer, and the report of a sweep.
+
+python experiments/pictures/make.py       # some minutes on two cores; needs chromium
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+WIDTH = 1100  # pixels
+LENS_HEIGHT, REPORT_HEIGHT = 760, 900
+PROMPT = "The import statement"
+SWEEP = ("model=bigram,mlp,gru,transformer", "seed=0,1", "train.steps=300", "track=off")
+
+
+def lm(folder: Path, verb: str, *words: str) -> None:
+    """Run a command of the project in a folder of its own."""
+    subprocess.run([sys.executable, "-m", f"lm.{verb}", *words], cwd=folder, check=True)
+
+
+def best_arm(sweep: Path) -> Path:
+    """The directory of the arm with the lowest bits per byte."""
+    scores = {}
+    for path in sweep.glob("*/result.json"):
+        scores[path.parent] = json.loads(path.read_text(encoding="utf-8"))["value"]
+    return min(scores, key=lambda arm: scores[arm])
+
+
+def photograph(page: Path, picture: Path, height: int) -> None:
+    """The top of an HTML page as a PNG file."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        sys.exit("error: chromium is not installed: the pictures are taken with it")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    flags += [f"--window-size={WIDTH},{height}", f"--screenshot={picture}"]
+    flags += ["--virtual-time-budget=3000", page.absolute().as_uri()]
+    subprocess.run([browser, *flags], check=True, capture_output=True)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lm(folder, "train", "-m", *SWEEP, "hydra.sweep.dir=sweep")
+        arm = best_arm(folder / "sweep")
+        lm(folder, "lens", f"run={arm.relative_to(folder)}", f"prompt={PROMPT}", "out=lens.html")
+        lm(folder, "report", "sweep", "out=report.html")
+        photograph(folder / "lens.html", HERE / "lens.png", LENS_HEIGHT)
+        photograph(folder / "report.html", HERE / "report.png", REPORT_HEIGHT)
+
+
+if __name__ == "__main__":
+    main()
