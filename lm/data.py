@@ -82,15 +82,16 @@ def write_record(
 def load(folder: Path, split: str) -> np.ndarray:
     """The ids of a split, memory-mapped (n,), uint16 or uint32; DamagedError if it has others."""
     record = files.read_record(folder / RECORD, TokensRecord)
-    path, n = folder / f"{split}.bin", getattr(record.splits, split).n_tokens
+    path = folder / f"{split}.bin"
+    n = getattr(record.splits, split).n_tokens
     if record.dtype not in ("uint16", "uint32") or n < 0:
         raise DamagedError(f"{path} holds {n} ids of {record.dtype[:20]!a}, says {RECORD}")
-    number = np.dtype(record.dtype).newbyteorder("<")
-    if path.stat().st_size != n * number.itemsize:
+    dtype = np.dtype(record.dtype).newbyteorder("<")
+    if path.stat().st_size != n * dtype.itemsize:
         raise DamagedError(f"{path} has {path.stat().st_size} bytes, not {n} ids")
     if n == 0:  # what cannot be mapped
-        return np.zeros(0, dtype=number)
-    return np.memmap(path, dtype=number, mode="r", shape=(n,))
+        return np.zeros(0, dtype=dtype)
+    return np.memmap(path, dtype=dtype, mode="r", shape=(n,))
 
 
 def check(folder: Path, tokenizer: Tokenizer) -> None:
@@ -103,7 +104,8 @@ def check(folder: Path, tokenizer: Tokenizer) -> None:
     for split in ("train", "val"):
         ids = load(folder, split)
         for start in range(0, len(ids), CHUNK):
-            if (top := int(ids[start : start + CHUNK].max())) >= tokenizer.vocab_size:
+            top = int(ids[start : start + CHUNK].max())
+            if top >= tokenizer.vocab_size:
                 raise DamagedError(
                     f"{folder / split}.bin holds the id {top}, and the vocabulary ends at "
                     f"{tokenizer.vocab_size - 1}"
