@@ -84,17 +84,17 @@ def check_run(cfg: CheckConfig, console: Console) -> bool:
 
 def check_model(cfg: Config, settings: CheckConfig, console: Console) -> bool:
     """Print the checks of a model; True if one failed."""
-    where = devices.choose(settings.device)
+    device = devices.choose(settings.device)
     logging.getLogger().setLevel(logging.WARNING)
     corpus = pipeline.prepare_corpus(config.GrammarConfig())
     tokenizer_cfg = config.BPEConfig(vocab_size=GRAMMAR_VOCAB)
     tokenizer = pipeline.prepare_tokenizer(tokenizer_cfg, corpus)
     prepared = pipeline.pack(corpus, tokenizer)
-    bench = Bench(cfg, tokenizer.vocab_size, where, prepared.train)
+    bench = Bench(cfg, tokenizer.vocab_size, device, prepared.train)
     n_params = bench.model().n_params()
     console.print(
         f"model {escape(cfg.model.name)}, {n_params:,} parameters "
-        f"at {tokenizer.vocab_size} tokens, on {where}\n"
+        f"at {tokenizer.vocab_size} tokens, on {device}\n"
     )
     n_failed = 0
     for name, verdict, detail in conformance.examine(bench):

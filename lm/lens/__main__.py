@@ -3,8 +3,9 @@
     python -m lm.lens run=latest prompt="The king said" layer=0 out=king.html
     python -m lm.lens model=transformer model.n_layer=2          # before any training
 
-Prints the short form and writes one HTML page that needs no network. How the model is watched is
-in probe.py, what the page shows is made in page.py and views.py, how it looks is in web/.
+Prints the short form and writes one HTML page that needs no network. The settings are in
+settings.py, what the page shows in page.py, how the model is watched in
+probe.py, and how it looks in web/.
 """
 
 if __name__ == "__main__":
@@ -16,12 +17,13 @@ from pathlib import Path
 
 from lm.launch import cli, compose
 from lm.lens import page, terminal
-from lm.lens.page import LensConfig
+from lm.lens.settings import LensConfig
 from lm.lens.subject import Subject
 from lm.system.errors import ConfigError
 
 
 def command(cfg: LensConfig) -> None:
+    """Print the lens of a run, or of an untrained model, and write its page."""
     if cfg.run and cfg.overrides:
         raise ConfigError(
             f"run={cfg.run} has its own settings: leave out {cfg.overrides[0]}, or leave out run="

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,30 +15,31 @@ from lm.record import checkpoint
 from lm.record.run import Run
 from lm.system import seeds
 from lm.system.tensors import load_tensors
+from lm.tokenizers import Tokenizer
 
 
 @dataclass
 class Subject:
-    """The model to look at, and where it comes from."""
+    """A model to look at, and where it comes from."""
 
     model: LanguageModel
-    tokenizer: Any
+    tokenizer: Tokenizer
     cfg: Config
-    name: str  # of the run; "untrained" for a model from the configuration alone
-    home: Path  # where the page goes unless told otherwise
+    name: str  # of the run; "untrained" or "counted" for a model from the configuration alone
+    home: Path  # the folder of the page where no other is named
     step: int = 0
-    weights: list[tuple[int, Path]] = field(default_factory=list)  # checkpoints, oldest first
+    checkpoints: list[tuple[int, Path]] = field(default_factory=list)  # by step, oldest first
     train_ids: np.ndarray | None = None  # (n,) for the counts beside the model
     missing: str = ""  # why there are none
 
     @classmethod
     def of_run(cls, name: str, which: str) -> "Subject":
+        """The model of the run `name` at its checkpoint `which`; ValueError if there is none."""
         run = Run.open(name)
-        step = int(run.checkpoint(which).name.removeprefix("step_"))
-        found = [(s, checkpoint.folder(run.path, s)) for s in checkpoint.steps(run.path)]
-        subject = cls(
-            run.model(which), run.tokenizer, run.cfg, str(run.path), run.path, step, found
-        )
+        subject = cls(run.model(which), run.tokenizer, run.cfg, str(run.path), run.path)
+        subject.step = int(run.checkpoint(which).name.removeprefix("step_"))
+        for step in checkpoint.steps(run.path):
+            subject.checkpoints.append((step, checkpoint.folder(run.path, step)))
         try:
             with pipeline.quietly():
                 prepared = pipeline.prepare(run.cfg)
@@ -54,9 +54,10 @@ class Subject:
 
     @classmethod
     def untrained(cls, cfg: Config) -> "Subject":
+        """The model as training would start with it; one that counts has counted already."""
         prepared = pipeline.prepare(cfg)
         model = first_weights(cfg, prepared.tokenizer.vocab_size)
-        model.fit(prepared.train)  # counts; nothing for a model that learns by gradient
+        model.fit(prepared.train)  # nothing for a model that learns by gradient
         name = "untrained" if model.trainable else "counted"
         return cls(model, prepared.tokenizer, cfg, name, Path(), train_ids=prepared.train)
 
@@ -67,18 +68,21 @@ def first_weights(cfg: Config, vocab_size: int) -> LanguageModel:
     return cfg.model.build(vocab_size).eval()
 
 
-def tables(subject: Subject) -> Iterator[tuple[int, Tensor]]:
-    """The embedding table (V, C) at each step it is known of, the one looked at last."""
+def embedding_tables(subject: Subject) -> Iterator[tuple[int, Tensor]]:
+    """The step and the embedding table (V, C) at each checkpoint up to the model looked at.
+
+    The first is that before training, unless the run began with weights from elsewhere.
+    """
     model = subject.model
     name = embedding_name(model)
     if name is None:
         return
     V = model.vocab_size  # rows above it stand for no token
-    if subject.weights:
-        start = first_weights(subject.cfg, model.vocab_size)
-        if not getattr(subject.cfg, "init_from", ""):
+    if subject.checkpoints:
+        if not subject.cfg.init_from:
+            start = first_weights(subject.cfg, V)
             yield 0, start.get_parameter(name).detach()[:V]
-        for step, folder in subject.weights:
+        for step, folder in subject.checkpoints:
             if 0 < step < subject.step:
                 yield step, load_tensors(folder / "model.safetensors")[name][:V]
     yield subject.step, model.get_parameter(name).detach()[:V]

@@ -3,28 +3,30 @@
 terminal.show(page.look(subject, cfg))
 """
 
-from typing import Any
+import math
 
-import numpy as np
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lm.lens.views import unpacked
+from lm.lens.views import Values, View, unpacked
 
 N_SHOWN = 12  # positions across the terminal
+N_HEADS = 6
+N_EMBEDDINGS = 5  # tokens whose neighbours are listed
+N_NEAR = 4
+N_NEXT = 6
 
 
-def show(view: dict[str, Any], console: Console | None = None) -> None:
+def show(view: View, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, 120)  # in a file nothing needs to be cut
     about = view["about"]
     step = f", step {about['step']:,}" if about["step"] else ""
-    console.print(
-        Text(f"{about['model']} ({about['name']}{step}), {about['n_params']:,} parameters")
-    )
-    for title, block in (
+    title = f"{about['model']} ({about['name']}{step}), {about['n_params']:,} parameters"
+    console.print(Text(title))
+    blocks: list[tuple[str, RenderableType]] = [
         ("1 shapes", shapes(view)),
         ("2 tokens, shaded by the bits spent on them", tokens(view)),
         ("3 embeddings: nearest tokens, by the cosine", embeddings(view)),
@@ -34,16 +36,20 @@ def show(view: dict[str, Any], console: Console | None = None) -> None:
             prediction(view, console.width),
         ),
         ("6 bits for the text", bigram(view)),
-    ):
+    ]
+    for title, block in blocks:
         console.print(Text(f"\n{title}", style="bold"))
         console.print(block)
 
 
 def plain_table(*columns: str) -> Table:
+    """A table without lines; a title that begins with > stands on the right."""
     table = Table(box=None, pad_edge=False, show_header=any(columns))
     for column in columns:
-        right = column.startswith(">")
-        table.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=True)
+        if column.startswith(">"):
+            table.add_column(column.removeprefix(">"), justify="right", no_wrap=True)
+        else:
+            table.add_column(column, no_wrap=True)
     return table
 
 
@@ -51,117 +57,166 @@ def quoted(token: str) -> str:
     return f"'{token}'"  # control characters are escaped already
 
 
-def shapes(view: dict[str, Any]) -> Group:
-    table = plain_table("step", "what", "shape", ">sizes", ">parameters", ">FLOPs")
+# --------------------------------------------------------------------------------- 1 shapes
+
+
+def shapes(view: View) -> Group:
+    """A row for each step; of the layers only the first is written out."""
     about, found = view["about"], view["shapes"]
-    steps = found["steps"]
+    table = plain_table("step", "what", "shape", ">sizes", ">parameters", ">FLOPs")
     n_bytes = sum(token["n"] for token in view["tokens"])
     table.add_row("text", "UTF-8", "bytes", str(n_bytes), "", "")
     table.add_row("ids", about["tokenizer"], "B x T", f"1 x {about['T']}", "", "")
-    for i, step in enumerate(steps):
-        if step["layer"]:  # as in the first layer
-            if steps[i - 1]["layer"] == 0:
-                n, flops = f"{found['layer_params']:,}", f"{found['layer_flops']:,}"
-                table.add_row(f"{found['n_layer'] - 1} more such", "", "", "", n, flops)
-            continue
-        letters = " x ".join(a[0] or f"{a[1]}" for a in step["axes"])
-        sizes = " x ".join(f"{a[1]:,}" for a in step["axes"])
-        last = i == len(steps) - 1
-        path = step["path"] or ("logits" if last else next(iter(step["params"]), "(model)"))
-        n = f"{step['n_params']:,}" if step["n_params"] else ""
-        flops = f"{step['flops']:,}" if step["flops"] else ""
-        table.add_row(Text(path), Text(step["kind"]), letters, sizes, n, flops)
+    previous_layer = None
+    for step in found["steps"]:
+        if step["layer"] and previous_layer == 0:
+            _add_other_layers(table, found)
+        if not step["layer"]:
+            _add_step(table, step, is_last=step is found["steps"][-1])
+        previous_layer = step["layer"]
     sizes = f"1 x {about['T']} x {about['vocab_size']:,}"
     table.add_row("probabilities", "softmax", "B x T x V", sizes, "", f"{about['flops']:,} in all")
-    meanings = (f"{k} {text.partition(':')[0]}" for k, text in found["axes"].items())
+    meanings = [f"{letter} {text.partition(':')[0]}" for letter, text in found["axes"].items()]
     return Group(table, Text(", ".join(meanings), style="dim"))
 
 
-def tokens(view: dict[str, Any]) -> Group:
-    line, known = Text(), [b for b in view["bits"] if b is not None]
+def _add_other_layers(table: Table, found: Values) -> None:
+    n_others = found["n_layer"] - 1
+    n_params = f"{found['layer_params']:,}"
+    flops = f"{found['layer_flops']:,}"
+    table.add_row(f"{n_others} more such", "", "", "", n_params, flops)
+
+
+def _add_step(table: Table, step: Values, is_last: bool) -> None:
+    letters = []
+    sizes = []
+    for letter, size, *_ in step["axes"]:
+        letters.append(letter or f"{size}")
+        sizes.append(f"{size:,}")
+    name = step["path"]
+    if not name:
+        name = "logits" if is_last else next(iter(step["params"]), "(model)")
+    n_params = f"{step['n_params']:,}" if step["n_params"] else ""
+    flops = f"{step['flops']:,}" if step["flops"] else ""
+    table.add_row(
+        Text(name), Text(step["kind"]), " x ".join(letters), " x ".join(sizes), n_params, flops
+    )
+
+
+# --------------------------------------------------------------------- 2 tokens, 3 embeddings
+
+
+def tokens(view: View) -> Group:
+    line = Text()
+    known = [bits for bits in view["bits"] if bits is not None]
     top = max(known, default=1.0) or 1.0
     for token, bits in zip(view["tokens"], view["bits"], strict=True):
-        shade = int(200 * (bits or 0) / top)
+        shade = (bits or 0.0) / top
+        red = 40 + int(200 * shade) if math.isfinite(shade) else 40  # of NaN: none
         piece = token["text"].replace(" ", "\u00b7")
-        line.append(piece, style=f"rgb(240,240,240) on rgb({40 + shade},48,64)")
+        line.append(piece, style=f"rgb(240,240,240) on rgb({red},48,64)")
         line.append(f" {token['id']}  ", style="dim")
-    n_bytes = sum(token["n"] for token in view["tokens"][1:])
+    n_bytes = _n_predicted_bytes(view)
     total = f"{sum(known):.1f} bits for {len(known)} tokens of {n_bytes} bytes"
-    per_byte = f", {sum(known) / n_bytes:.3f} bits a byte" if n_bytes else ""
-    return Group(line, Text(total + per_byte, style="dim"))
+    if n_bytes:
+        total += f", {sum(known) / n_bytes:.3f} bits a byte"
+    return Group(line, Text(total, style="dim"))
 
 
-def embeddings(view: dict[str, Any]) -> Table | Text:
+def _n_predicted_bytes(view: View) -> int:
+    """Bytes of all tokens but the first, which nothing predicts."""
+    return sum(token["n"] for token in view["tokens"][1:])
+
+
+def embeddings(view: View) -> Table | Text:
     found = view["embeddings"]
     if found is None:
-        return Text("this model has no table with a row for each token, or all of it is still zero")
+        return Text(
+            "this model has no table with a row for each token, or it is still zero, or not finite"
+        )
+    vocab = view["vocab"]
     table = plain_table("", "")
-    ids = list(dict.fromkeys(token["id"] for token in view["tokens"]))[-5:]
-    for i in ids:
+    in_text = dict.fromkeys(token["id"] for token in view["tokens"])  # each once, in order
+    for i in list(in_text)[-N_EMBEDDINGS:]:
         row = found["ids"].index(i)
-        near = zip(found["near"][row], found["cosine"][row], strict=True)
-        text = "   ".join(f"{quoted(view['vocab'][j])} {c:.2f}" for j, c in list(near)[:4])
-        table.add_row(Text(quoted(view["vocab"][i])), Text(text))
+        near = zip(found["near"][row][:N_NEAR], found["cosine"][row][:N_NEAR], strict=True)
+        text = "   ".join(f"{quoted(vocab[j])} {cosine:.2f}" for j, cosine in near)
+        table.add_row(Text(quoted(vocab[i])), Text(text))
     return table
 
 
-def attention(view: dict[str, Any]) -> Table | Text:
-    found = view["attention"]["layers"]
-    if not found:
+# ------------------------------------------------------- 4 attention, 5 prediction, 6 bigram
+
+
+def attention(view: View) -> Table | Text:
+    layers = view["attention"]["layers"]
+    if not layers:
         return Text(f"{view['about']['class']} has no attention")
     T = view["about"]["T"]
-    table = plain_table("", *[f"head {h}" for h in range(min(6, found[0]["H"]))])
-    for layer in found:
+    n_heads = min(N_HEADS, layers[0]["H"])
+    table = plain_table("", *[f"head {head}" for head in range(n_heads)])
+    for layer in layers:
         maps = unpacked(layer["weights"]).reshape(layer["H"], -1)
-        last = maps[:6, -T:] / 255  # (H, T): the last row of the lower triangle
-        best = np.argmax(last, axis=1)
-        cells = [
-            f"{quoted(view['tokens'][k]['text'])} {last[h, k]:.0%}" for h, k in enumerate(best)
-        ]
-        table.add_row(f"layer {layer['layer']}", *map(Text, cells))
+        cells = []
+        for last_row in maps[:N_HEADS, -T:]:  # (T,): the end of the lower triangle
+            best = int(last_row.argmax())
+            cells.append(Text(f"{quoted(view['tokens'][best]['text'])} {last_row[best] / 255:.0%}"))
+        table.add_row(f"layer {layer['layer']}", *cells)
     return table
 
 
-def prediction(view: dict[str, Any], width: int) -> Group:
-    parts: list[Any] = []
+def prediction(view: View, width: int) -> Group:
+    vocab = view["vocab"]
+    parts: list[RenderableType] = []
     if view["layers"]:
-        rows = view["layers"]["rows"][::-1]
-        columns = [  # one a position: what each layer would say, and below it what was read
-            [quoted(view["vocab"][row["top"][t][0]]) for row in rows] + [quoted(token["text"])]
-            for t, token in enumerate(view["tokens"])
-        ]
-        names = [*(row["path"] for row in rows), "reads"]
-        room, shown = width - max(map(len, names)), 0
-        while shown < min(len(columns), N_SHOWN):  # as many as fit, the last ones
-            room -= max(map(len, columns[-shown - 1])) + 2
-            if room < 0:
-                break
-            shown += 1
-        table = plain_table("", *[""] * shown)
-        for name, *cells in zip(names, *columns[len(columns) - shown :], strict=True):
-            table.add_row(name, *map(Text, cells), style="dim" if name == "reads" else "")
-        parts.append(table)
-    last, drawn = view["next"][-1], view["sampling"]
-    words = [
-        f"{quoted(view['vocab'][i])} {p:.1%}"
-        for i, p in zip(last["ids"][:6], last["p"], strict=False)
-    ]
-    text = f"next: {'  '.join(words)}   (entropy {last['entropy']:.2f} bits)"
-    draw = f"drawn with seed {drawn['draws'][0]['seed']} at temperature {drawn['temperature']}: "
-    return Group(*parts, Text(text), Text(draw + quoted(view["vocab"][drawn["drawn"]])))
+        parts.append(_layer_table(view, view["layers"]["rows"][::-1], width))
+    last, sampling = view["next"][-1], view["sampling"]
+    likeliest = zip(last["ids"][:N_NEXT], last["p"][:N_NEXT], strict=True)
+    words = "  ".join(f"{quoted(vocab[i])} {p:.1%}" for i, p in likeliest)
+    parts.append(Text(f"next: {words}   (entropy {last['entropy']:.2f} bits)"))
+    seed = sampling["draws"][0]["seed"]
+    drawn = quoted(vocab[sampling["drawn"]])
+    text = f"drawn with seed {seed} at temperature {sampling['temperature']}: {drawn}"
+    return Group(*parts, Text(text))
 
 
-def bigram(view: dict[str, Any]) -> Table | Text:
+def _layer_table(view: View, rows: list[Values], width: int) -> Table:
+    """A column for each position: what each layer would say, and below it what was read.
+
+    As many of the last positions as fit into `width`.
+    """
+    columns = []
+    for t, token in enumerate(view["tokens"]):
+        column = [quoted(view["vocab"][row["top"][t][0]]) for row in rows]
+        column.append(quoted(token["text"]))
+        columns.append(column)
+    names = [*(row["path"] for row in rows), "reads"]
+    room = width - max(len(name) for name in names)
+    shown: list[list[str]] = []
+    for column in columns[-N_SHOWN:][::-1]:
+        room -= max(len(cell) for cell in column) + 2
+        if room < 0:
+            break
+        shown.insert(0, column)
+    table = plain_table("", *[""] * len(shown))
+    for i, name in enumerate(names):
+        cells = [Text(column[i]) for column in shown]
+        table.add_row(name, *cells, style="dim" if name == "reads" else "")
+    return table
+
+
+def bigram(view: View) -> Table | Text:
     found = view["bigram"]
     if "missing" in found:
         return Text(f"no counts: {found['missing']}")
-    n_bytes = sum(token["n"] for token in view["tokens"][1:])
+    n_bytes = _n_predicted_bytes(view)
     table = plain_table("", ">bits", ">bits a byte")
-    for name, bits in (
-        ("counts of pairs", found["bits"]["counts"]),
-        ("neural bigram", found["bits"]["neural"]),
-        (view["about"]["model"], view["bits"]),
-    ):
+    bits_by_model = {
+        "counts of pairs": found["bits"]["counts"],
+        "neural bigram": found["bits"]["neural"],
+        view["about"]["model"]: view["bits"],
+    }
+    for name, bits in bits_by_model.items():
         total = sum(b for b in bits if b is not None)
         table.add_row(name, f"{total:.1f}", f"{total / n_bytes:.3f}" if n_bytes else "")
     return table

@@ -9,9 +9,9 @@ import torch
 from rich.console import Console
 
 from lm.generate import generate, sample
-from lm.lens import page, terminal, views
+from lm.lens import bigram_view, embedding_map, page, terminal, views
 from lm.lens.__main__ import command as lens_command
-from lm.lens.page import LensConfig
+from lm.lens.settings import LensConfig
 from lm.lens.subject import Subject
 from lm.system.errors import ConfigError
 from tests.browser import Browser, needs_browser
@@ -87,7 +87,7 @@ def test_the_bigram_rows_are_counts_of_the_training_text():
     import numpy as np
 
     ids = np.array([0, 1, 0, 1, 0, 2, 0, 1])
-    found = views.bigram(ids, 4, torch.tensor([0, 1]))
+    found = bigram_view.bigram(ids, 4, torch.tensor([0, 1]))
     assert found["rows"][0]["ids"] == [1, 2]
     assert found["rows"][0]["counts"] == [3, 1]
     assert found["rows"][0]["neural_p"][:2] == pytest.approx([0.75, 0.25], abs=0.02)
@@ -132,7 +132,7 @@ def test_without_a_prompt_a_text_of_other_letters_is_seen_from_its_beginning(
         ({"prompt": "x", "layer": 2}, "layer=2: the model has layers 0 to 1"),
     ],
 )
-def test_what_cannot_be_shown_is_told_in_one_line(subject, settings, message):
+def test_what_cannot_be_shown_is_refused_in_one_line(subject, settings, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         page.look(subject, LensConfig(**settings))
 
@@ -160,11 +160,14 @@ def test_the_page_holds_its_data_whatever_the_text(subject):
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_a_model_of_no_numbers_gives_a_page_that_can_be_read(cfg, tiny):
+@pytest.mark.parametrize("name", ["norm.weight", "blocks.0.attn.qkv.weight", "wte.weight"])
+def test_a_model_with_nan_gives_a_page_that_can_be_read(name, cfg, tiny):
     subject = Subject.untrained(cfg(*tiny, *TINY_TRANSFORMER))
     with torch.no_grad():
-        subject.model.norm.weight[0] = torch.nan
-    html = page.html(look(subject, "the cat"))
+        subject.model.get_parameter(name).fill_(torch.nan)
+    view = look(subject, "the cat")
+    terminal.show(view, Console(file=io.StringIO()))
+    html = page.html(view)
     data = re.search(r'<script id="data"[^>]*>(.*?)</script>', html, re.S).group(1)
     bits = json.loads(data, parse_constant=pytest.fail)["bits"]
     assert bits == [None] * 7
@@ -173,16 +176,16 @@ def test_a_model_of_no_numbers_gives_a_page_that_can_be_read(cfg, tiny):
 @pytest.mark.slow
 def test_a_page_of_128_tokens_of_gpt2s_size_is_under_5_megabytes():
     """124M parameters are slow to make: what fills the page has the same size with random maps."""
-    from lm.lens.probe import Attention, Trace
+    from lm.lens.tracing import Attention, Trace
 
     maps = [
         Attention(f"blocks.{i}", torch.rand(1, 12, 128, 128).tril(), torch.randn(1, 12, 128, 64))
         for i in range(12)
     ]
     found = views.attention(Trace(torch.empty(0), attention=maps))
-    assert len(found["layers"]) == 12  # none is left out
+    assert len(found["layers"]) == 12  # none is skipped
     tables = [(s, torch.randn(50257, 16)) for s in (0, 1, 2)]
-    points = views.embeddings(tables, list(range(128)))
+    points = embedding_map.embeddings(tables, list(range(128)))
     logits = views.sampling(torch.randn(128, 50257), 0, 1.0, 0, 1.0)
     vocabulary = ["x" * 7] * 50257
     assert len(json.dumps([found, points, logits, vocabulary])) < 4.5e6

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lm import config
-from lm.lens import probe
+from lm.lens import attention, axes, probe
 from lm.models.base import LanguageModel
 
 V, T = 65, 12
@@ -74,13 +74,13 @@ def test_attention_weights_are_causal_shares_that_give_the_kernels_result(settin
 
 def test_a_kernel_that_differs_from_the_plain_softmax_is_not_believed(monkeypatch):
     model = make("transformer")
-    true = probe.plain_attention
+    true = attention.plain_attention
 
     def wrong(*args):
         weights, values, mixed = true(*args)
         return weights, values, mixed + 1e-3
 
-    monkeypatch.setattr(probe, "plain_attention", wrong)
+    monkeypatch.setattr(attention, "plain_attention", wrong)
     with pytest.raises(AssertionError, match=r"blocks\.0\.attn: the plain softmax differs"):
         probe.record(model, IDS)
 
@@ -88,10 +88,10 @@ def test_a_kernel_that_differs_from_the_plain_softmax_is_not_believed(monkeypatc
 def test_axes_are_named_by_what_they_grow_with():
     """T and C are both 12 here, B T H and D too close for sizes alone to tell."""
     model = make("transformer", n_embd=T, n_head=2, context_len=T)
-    trace, axes = probe.with_axes(model, IDS)
+    trace, rows = axes.with_axes(model, IDS)
     letters = {
         (step.path, step.kind): "".join(a.letter or "." for a in row)
-        for step, row in zip(trace.steps, axes, strict=True)
+        for step, row in zip(trace.steps, rows, strict=True)
     }
     assert letters["wte", "Embedding"] == "BTC"
     assert letters["blocks.0.attn", "scores"] == "BHTT"
@@ -104,8 +104,8 @@ def test_axes_are_named_by_what_they_grow_with():
     [{}, {"n_kv_head": 2}, {"activation": "swiglu"}, {"positions": "learned", "qk_norm": False}],
 )
 def test_every_axis_has_a_letter_and_the_residual_sums_are_seen(settings):
-    trace, axes = probe.with_axes(make("transformer", **settings), IDS)
-    assert all(axis.letter for row in axes for axis in row)
+    trace, rows = axes.with_axes(make("transformer", **settings), IDS)
+    assert all(axis.letter for row in rows for axis in row)
     inside = [s for s in trace.steps if s.path == "blocks.0"]
     assert [s.kind for s in inside] == ["add", "add"]
     assert inside[0].inputs == [(1, T, 32)] * 2 and "residual" in inside[0].note
@@ -113,7 +113,7 @@ def test_every_axis_has_a_letter_and_the_residual_sums_are_seen(settings):
     assert len(turned) == (0 if settings.get("positions") == "learned" else 2)
 
 
-def test_what_happens_to_the_heads_is_told_in_numbers():
+def test_notes_give_the_sizes_of_heads():
     steps = probe.record(make("transformer", n_kv_head=2), IDS).steps
     notes = {(s.path, s.kind): s.note for s in steps}
     assert notes["blocks.0.attn.qkv", "Linear"] == (
@@ -123,10 +123,16 @@ def test_what_happens_to_the_heads_is_told_in_numbers():
     assert notes["blocks.0.attn.proj", "Linear"].endswith("4 x 8 = 32 numbers")
 
 
+def test_a_note_gives_the_rows_of_stacked_matrices():
+    steps = probe.record(make("gru"), IDS).steps
+    (gru,) = [step for step in steps if step.kind == "GRU"]
+    assert gru.note == "24 + 24 + 24 outputs"
+
+
 def test_a_window_of_positions_and_a_sum_over_them_are_steps():
-    trace, axes = probe.with_axes(make("mlp"), IDS)
+    trace, rows = axes.with_axes(make("mlp"), IDS)
     (i,) = [i for i, s in enumerate(trace.steps) if s.kind == "unfold"]
-    assert [a.letter for a in axes[i]] == ["B", "T", "C", "W"]
+    assert [a.letter for a in rows[i]] == ["B", "T", "C", "W"]
 
     class Mean(make("bigram").__class__):
         def forward(self, ids):
@@ -159,7 +165,7 @@ class ByHand(LanguageModel):
 
 def test_a_model_of_ones_own_shows_its_attention_and_shapes():
     model = ByHand(config.BigramConfig(context_len=16), V)
-    trace, axes = probe.with_axes(model, IDS)
+    trace, rows = axes.with_axes(model, IDS)
     assert [s.kind for s in trace.steps] == ["matmul", "softmax", "matmul", "matmul"]
     assert trace.attention[0].weights.shape == (1, 1, T, T)
-    assert [a.letter for a in axes[-1]] == ["B", "T", "V"]
+    assert [a.letter for a in rows[-1]] == ["B", "T", "V"]

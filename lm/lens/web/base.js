@@ -171,7 +171,7 @@ views.push(() => {
 });
 
 // ------------------------------------------------------------------------------ 3 embeddings
-if (!E) fill("embeddings", el("h2", {}, el("i", {}, "3"), " Embeddings"), el("p", { class: "lead" }, "This model has no table with a row of numbers for each token, or all of it is still zero."));
+if (!E) fill("embeddings", el("h2", {}, el("i", {}, "3"), " Embeddings"), el("p", { class: "lead" }, "This model has no table with a row of numbers for each token, or it is still zero, or not finite."));
 else {
   at.frame = E.frames.length - 1;
   const place = new Map(E.ids.map((id, i) => [id, i]));

@@ -66,7 +66,8 @@ else {
       ...order.map((k) => bar(`${k + 1} ${name(D.tokens[k].id)}`, row[k], percent(row[k])))];
     if (layer.v) parts.push(...weightedSum(layer, row, order));
     fill("looks", ...parts);
-    $("attnote").textContent = layer.v ? `Recomputed by the plain softmax; the fused kernel's result differs by at most ${layer.error.toExponential(1)}.`
+    $("attnote").textContent = layer.v && layer.error === null ? "Numbers in this layer are infinite or not a number: they are drawn as 0."
+      : layer.v ? `Recomputed by the plain softmax; the fused kernel's result differs by at most ${layer.error.toExponential(1)}.`
       : "The model writes its own softmax; its values are not visible from outside.";
   });
   const place = (event) => { const box = $("matrix").getBoundingClientRect(), cell = box.height / T;
