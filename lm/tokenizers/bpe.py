@@ -14,20 +14,21 @@ import numpy as np
 import regex
 
 from lm.tokenizers.base import EOT, Tokenizer
-from lm.tokenizers.merge import Merges
+from lm.tokenizers.merge import Merge, Merges
 from lm.tokenizers.split import Splitter, find_chunks
 from lm.tokenizers.table import MAX_KEY_BYTES, Table, distinct, gather, pack, words
 from lm.tokenizers.text import encode_texts
 
 PRIORITIES = ("order", "new-id")
 
-_COUNT_BITS = (
-    28  # of a table value: how many ids a chunk has; the rest is where they start in the pool
-)
-_MAX_ENTRY, _MAX_POOL = 1 << 20, 1 << 23  # of the chunks remembered; past that they are forgotten
-_MAX_PIECE = 64  # characters of a remembered piece: a longer one hardly comes again
+# The chunks and pieces remembered, and the ids of those chunks: past that they are forgotten.
+MAX_KNOWN = 1 << 20
+MAX_POOL = 1 << 23
+MAX_PIECE_LEN = 64  # characters of a remembered piece: a longer one hardly comes again
+# The low bits of a table value: how many ids a chunk has. The rest is where they start in the pool.
+_COUNT_BITS = 28
 _NOT_UTF8 = re.compile("([\udc80-\udcff]+)")
-_SHORT_TEXT = 1800  # characters below which plain Python is faster than numpy
+_SHORT_LEN = 1800  # characters below which plain Python is faster than numpy
 
 
 class BPETokenizer(Tokenizer):
@@ -42,7 +43,7 @@ class BPETokenizer(Tokenizer):
     def __init__(
         self,
         tokens: dict[int, bytes],
-        merges: Sequence[tuple[int, int, int]],
+        merges: Iterable[Merge],
         pattern: str = "gpt4",
         specials: dict[str, int] | None = None,
         tie_break: str = "",
@@ -51,33 +52,32 @@ class BPETokenizer(Tokenizer):
         super().__init__(tokens, specials or {})
         self.splitter = Splitter(pattern)
         self.pattern = self.splitter.name or pattern
-        self.merges = [tuple(merge) for merge in merges]
-        self.tie_break, self.priority = tie_break, priority
+        self.merges = [(left, right, new) for left, right, new in merges]
+        self.tie_break = tie_break
+        self.priority = priority
         if priority not in PRIORITIES:
             raise ValueError(f"priority={priority!r} is not one of {', '.join(PRIORITIES)}")
         _check_merges(tokens, self.merges, ordered=priority == "order")
-        self._byte_ids = _byte_ids(tokens)
-        self._merger = Merges(self.merges, self._byte_ids, by_new_id=priority == "new-id")
-        self._forget()
+        self._merger = Merges(self.merges, _byte_ids(tokens), by_new_id=priority == "new-id")
+        self.forget_chunks()
 
     @classmethod
     def of_merges(
         cls,
-        merges: Iterable[tuple[int, int, int]],
+        merges: Iterable[Merge],
         pattern: str = "gpt4",
         specials: Sequence[str] = (EOT,),
         tie_break: str = "first-pair",
     ) -> "BPETokenizer":
-        """Of merges as `learn_merges` gives them: bytes are 0..255, new ids follow, specials come
-        last.
+        """The tokenizer of merges as `learn_merges` gives them: ids 0..255 are the bytes, the new
+        ids follow, specials come last.
         """
         tokens = {b: bytes([b]) for b in range(256)}
         merges = list(merges)
         for left, right, new in merges:
             tokens[new] = tokens[left] + tokens[right]
-        return cls(
-            tokens, merges, pattern, {s: len(tokens) + k for k, s in enumerate(specials)}, tie_break
-        )
+        special_ids = {special: len(tokens) + k for k, special in enumerate(specials)}
+        return cls(tokens, merges, pattern, special_ids, tie_break)
 
     @classmethod
     def of_vocab(
@@ -87,8 +87,9 @@ class BPETokenizer(Tokenizer):
         pattern: str = "gpt2",
         specials: dict[str, int] | None = None,
     ) -> "BPETokenizer":
-        """Of a vocabulary with any ids and merges by bytes, as GPT-2 and Hugging Face publish
-        them.
+        """The tokenizer of a vocabulary with any ids and of merges by bytes, as GPT-2 and Hugging
+        Face publish them. Raises ValueError if two ids hold the same bytes, or a merge has a part
+        or a result without an id.
         """
         id_of = {token: i for i, token in vocab.items()}
         if len(id_of) < len(vocab):
@@ -107,8 +108,8 @@ class BPETokenizer(Tokenizer):
         return cls(vocab, triples, pattern, specials)
 
     def truncate(self, n: int) -> "BPETokenizer":
-        """The tokenizer that a training with vocab_size=n would have given, n at most our
-        vocab_size.
+        """The tokenizer that a training with vocab_size=n would have given. Raises ValueError if
+        the merges do not reach n, or the ids do not follow them.
         """
         n_merge = n - 256 - len(self.specials)
         if not 0 <= n_merge <= len(self.merges):
@@ -117,24 +118,25 @@ class BPETokenizer(Tokenizer):
         for k, (_, _, new) in enumerate(self.merges):
             if new != 256 + k:
                 raise ValueError("only a tokenizer whose ids follow its merges can be truncated")
-        ordered = sorted(self.specials, key=self.specials.get)
+        ordered = sorted(self.specials, key=self.specials.__getitem__)
         return BPETokenizer.of_merges(self.merges[:n_merge], self.pattern, ordered, self.tie_break)
 
     # --- encoding
 
     def encode_ordinary(self, text: str, errors: str = "strict") -> list[int]:
-        if errors != "strict" or not isinstance(text, str) or len(text) > _SHORT_TEXT:
+        if errors != "strict" or not isinstance(text, str) or len(text) > _SHORT_LEN:
             return self.encode_to_numpy(text, errors).tolist()
         ids: list[int] = []
         known = self._by_piece
         for piece in self.splitter.pieces(text):
-            if (found := known.get(piece)) is None:
+            found = known.get(piece)
+            if found is None:
                 if not piece.isascii():
                     encode_texts([text])  # names a lone surrogate by its offset in the whole text
                 found = self._encode_piece(piece)
-                if len(known) >= _MAX_ENTRY:
+                if len(known) >= MAX_KNOWN:
                     known.clear()
-                if len(piece) <= _MAX_PIECE:
+                if len(piece) <= MAX_PIECE_LEN:
                     known[piece] = found
             ids += found
         return ids
@@ -143,9 +145,10 @@ class BPETokenizer(Tokenizer):
         ids: list[int] = []
         known = self._by_chunk
         for chunk in self.splitter.chunks(piece):
-            if (found := known.get(chunk)) is None:
+            found = known.get(chunk)
+            if found is None:
                 found = self._merger.encode(chunk.encode())
-                if len(known) >= _MAX_ENTRY:
+                if len(known) >= MAX_KNOWN:
                     known.clear()
                 known[chunk] = found
             ids += found
@@ -155,7 +158,8 @@ class BPETokenizer(Tokenizer):
         """The ids of tokens that the merges do not make of their own bytes."""
         length = self.token_lengths()
         ids = np.flatnonzero(length)
-        start, data = np.cumsum(length) - length, b"".join(self._token_bytes)
+        start = np.cumsum(length) - length
+        data = b"".join(self._token_bytes)
         _, count = self._merger.encode_many(data, start[ids], length[ids])
         return ids[count > 1].tolist()
 
@@ -163,12 +167,11 @@ class BPETokenizer(Tokenizer):
         """Ids that decode to exactly these bytes: valid UTF-8 as text, each stretch of other bytes
         as a chunk.
         """
-        text = data.decode(
-            "utf-8", "surrogateescape"
-        )  # a byte that is no UTF-8 becomes U+DC80..U+DCFF
+        # A byte that is no UTF-8 becomes U+DC80..U+DCFF, so every second part is of such bytes.
+        text = data.decode("utf-8", "surrogateescape")
         ids: list[int] = []
         for k, part in enumerate(_NOT_UTF8.split(text)):
-            if k % 2:
+            if k % 2 == 1:
                 ids += self._merger.encode(part.encode("utf-8", "surrogateescape"))
             else:
                 ids += self.encode_ordinary(part)
@@ -176,26 +179,26 @@ class BPETokenizer(Tokenizer):
 
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         raw = encode_texts(texts)
-        if self.splitter.known:
-            data, start, length, text_of = find_chunks(self.splitter, texts, raw)
-            value = self._lookup(data, start, length)
+        if self.splitter.starts is not None:
+            data, start, length, text_of = find_chunks(self.splitter.starts, texts, raw)
         else:
             chunks = [self.splitter.chunks(text) for text in texts]
             encoded = [chunk.encode() for part in chunks for chunk in part]
             data = b"".join(encoded)
             length = np.array([len(chunk) for chunk in encoded], np.int64)
-            value = self._lookup(data, np.cumsum(length) - length, length)
+            start = np.cumsum(length) - length
             text_of = np.cumsum([0] + [len(part) for part in chunks])
+        value = self._lookup(data, start, length)
         count = value & ((1 << _COUNT_BITS) - 1)
         ids = gather(self._pool, value >> _COUNT_BITS, count)
         until = np.concatenate(([0], np.cumsum(count)))[text_of]
-        if self._table.n_entry > _MAX_ENTRY or self._pool_len > _MAX_POOL:
-            self._forget()
+        if self._table.n_entry > MAX_KNOWN or self._pool_len > MAX_POOL:
+            self.forget_chunks()
         return ids, np.diff(until)
 
     def _lookup(self, data: bytes, start: np.ndarray, length: np.ndarray) -> np.ndarray:
-        """Per chunk, int64: where its ids start in the pool, and in the low bits how many there
-        are.
+        """Table value of each chunk, int64 (n,): where its ids start in the pool, and in the low
+        bits how many there are. New chunks are encoded.
         """
         is_long = np.flatnonzero(length > MAX_KEY_BYTES)
         lo, hi = pack(words(data), start, np.minimum(length, MAX_KEY_BYTES))
@@ -217,7 +220,7 @@ class BPETokenizer(Tokenizer):
         return value
 
     def _learn(self, data: bytes, start: np.ndarray, length: np.ndarray) -> np.ndarray:
-        """Encode new chunks and put their ids into the pool; their table values."""
+        """Encode new chunks and put their ids into the pool; returns their table values (n,)."""
         if not len(start):
             return np.zeros(0, np.int64)
         ids, count = self._merger.encode_many(data, start, length)
@@ -230,8 +233,8 @@ class BPETokenizer(Tokenizer):
         self._pool[first : self._pool_len] = ids
         return (first + np.cumsum(count) - count) << _COUNT_BITS | count
 
-    def _forget(self) -> None:
-        """Start over with an empty memory of chunks; ids never depend on it."""
+    def forget_chunks(self) -> None:
+        """Empty the memory of chunks that were encoded before; ids never depend on it."""
         self._table = Table()
         self._long: dict[bytes, int] = {}
         self._by_piece: dict[str, list[int]] = {}  # between safe cuts, of one or more chunks
@@ -246,20 +249,23 @@ class BPETokenizer(Tokenizer):
         return self.splitter.last_safe_cut(text)
 
     def content(self) -> dict[str, object]:
+        known = self._decoder.tokens
+        tokens = [
+            token.hex() if i in known else None  # None: a gap in the ids
+            for i, token in enumerate(self._token_bytes)
+        ]
         return {
             "pattern": self.pattern,
             "regex": regex.__version__,  # its Unicode tables decide what is a letter
             "tie_break": self.tie_break,
             "priority": self.priority,
-            "tokens": [
-                token.hex() if i in self._decoder.tokens else None  # None: a gap in the ids
-                for i, token in enumerate(self._token_bytes)
-            ],
+            "tokens": tokens,
             "merges": [list(merge) for merge in self.merges],
         }
 
 
 def _byte_ids(tokens: dict[int, bytes]) -> list[int]:
+    """The id of each byte. Raises ValueError if one has none."""
     single = {token[0]: i for i, token in tokens.items() if len(token) == 1}
     for byte in range(256):
         if byte not in single:
@@ -269,27 +275,25 @@ def _byte_ids(tokens: dict[int, bytes]) -> list[int]:
     return [single[byte] for byte in range(256)]
 
 
-def _check_merges(
-    tokens: dict[int, bytes], merges: Sequence[tuple[int, int, int]], ordered: bool
-) -> None:
+def _check_merges(tokens: dict[int, bytes], merges: Sequence[Merge], ordered: bool) -> None:
+    """Raise ValueError at a merge that names no token, does not join to its result, or comes twice,
+    and, if `ordered`, at one that comes before its parts.
+    """
     made = {i for i, token in tokens.items() if len(token) == 1}
-    seen = set()
+    pairs: set[tuple[int, int]] = set()
     for rank, (left, right, new) in enumerate(merges):
+        problem = ""
         for i in (left, right, new):
             if i not in tokens:
-                raise ValueError(
-                    f"merge {rank} ({left}, {right}, {new}): {i} is not an ordinary token"
-                )
-        for i in (left, right) if ordered else ():
-            if i not in made:
-                raise ValueError(
-                    f"merge {rank} ({left}, {right}, {new}): no earlier merge makes {i}"
-                )
-        if tokens[left] + tokens[right] != tokens[new]:
-            raise ValueError(
-                f"merge {rank} ({left}, {right}, {new}): the parts do not join to the new token"
-            )
-        if (left, right) in seen:
-            raise ValueError(f"merge {rank} ({left}, {right}, {new}): this pair was merged before")
-        seen.add((left, right))
+                problem = problem or f"{i} is not an ordinary token"
+        for i in (left, right):
+            if ordered and i not in made:
+                problem = problem or f"no earlier merge makes {i}"
+        if not problem and tokens[left] + tokens[right] != tokens[new]:
+            problem = "the parts do not join to the new token"
+        if (left, right) in pairs:
+            problem = problem or "this pair was merged before"
+        if problem:
+            raise ValueError(f"merge {rank} ({left}, {right}, {new}): {problem}")
+        pairs.add((left, right))
         made.add(new)

@@ -1,7 +1,6 @@
 """Learn byte-pair merges from counted chunks, exactly, with numpy.
 
-    learn_merges({b"hug": 10, b"pug": 5}, n_merge=2)   # [(117, 103, 256), (104, 256, 257)]: "ug",
-    then "hug"
+    learn_merges({b"hug": 10, b"pug": 5}, n_merge=2)   # [(117, 103, 256), (104, 256, 257)]
 
 All chunks lie in one flat array with a border between them. Every pair of neighbours has a number,
 kept at its left position, and a count. A new token only makes pairs that did not exist before, so
@@ -15,9 +14,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from lm.tokenizers.merge import Merge
+
 TIE_BREAKS = ("first-pair", "greatest-bytes")
 
-_BORDER, _DEAD = -1, -2  # symbols of a chunk's border and of a place that was merged away
+_BORDER = -1  # the symbol between two chunks
+_DEAD = -2  # the symbol of a position that was merged into the one before it
+
+Ids = list[int]
 
 
 def learn_merges(
@@ -25,25 +29,29 @@ def learn_merges(
     n_merge: int,
     tie_break: str = "first-pair",
     progress: Callable[[int, int], None] | None = None,
-) -> list[tuple[int, int, int]]:
+) -> list[Merge]:
     """At most n_merge triples (left id, right id, new id), commonest pair first; new ids count up
-    from 256.
+    from 256. Fewer come back where no pair is left.
 
     Among pairs of equal count, `first-pair` takes the lowest (left id, right id), as rustbpe does,
-    and `greatest-bytes` the lexicographically greatest pair of byte strings. Fewer come back where
-    no pair is left.
+    and `greatest-bytes` the lexicographically greatest pair of byte strings.
+    `progress(done, total)` counts merges.
     """
     if tie_break not in TIE_BREAKS:
         raise ValueError(f"tie_break={tie_break} is not one of {', '.join(TIE_BREAKS)}")
     state = _Pairs(chunk_counts)
     queue = _Queue(state, tie_break)
-    merges: list[tuple[int, int, int]] = []
-    while len(merges) < n_merge and (pair := queue.pop()) is not None:
+    merges: list[Merge] = []
+    while len(merges) < n_merge:
+        pair = queue.pop()
+        if pair is None:
+            break
         left, right = state.parts(pair)
         new = 256 + len(merges)
         merges.append((left, right, new))
-        queue.name(left, right)
-        queue.push(state.merge(pair, left, right, new))
+        queue.add_token(left, right)
+        first, last = state.merge(pair, left, right, new)
+        queue.push(first, last)
         if progress and len(merges) % 64 == 0:
             progress(len(merges), n_merge)
     if progress:
@@ -52,8 +60,8 @@ def learn_merges(
 
 
 class _Pairs:
-    """The chunks as linked symbols, and for each pair its count and the positions where it once
-    stood.
+    """The chunks as linked symbols, and for each pair its count and the positions where it stood
+    when it came up.
     """
 
     def __init__(self, chunk_counts: Mapping[bytes, int]):
@@ -64,137 +72,138 @@ class _Pairs:
         length = np.array([len(chunk) for chunk, _ in items], np.int64)
         n = int(length.sum()) + len(items) + 1  # a border before each chunk and one at the end
         border = np.append(np.cumsum(length + 1) - length - 1, n - 1)
-        place = np.int32 if n < 2**31 - 1 else np.int64
+        index = np.int32 if n < 2**31 - 1 else np.int64
         inside = np.ones(n, bool)
         inside[border] = False
         self.symbol = np.full(n, _BORDER, np.int32)
         self.symbol[inside] = np.frombuffer(b"".join(chunk for chunk, _ in items), np.uint8)
         self.weight = np.zeros(n, np.int64)
         self.weight[inside] = np.repeat(np.array(counts, np.int64), length)
-        self.next = np.arange(1, n + 1, dtype=place)
-        self.before = np.arange(-1, n - 1, dtype=place)
+        self.next = np.arange(1, n + 1, dtype=index)
+        self.previous = np.arange(-1, n - 1, dtype=index)
         self.pair = np.zeros(n, np.int32)  # pair 0 is no pair: at borders and at each chunk's end
-        self.count = np.zeros(1 << 16, np.int64)
+        self.count = np.zeros(1 << 16, np.int64)  # by pair; longer than there are pairs
         self.n_pair = 1
         self.left = [_BORDER]
         self.right = [_BORDER]
-        self.places: list[np.ndarray] = [np.zeros(0, place)]
-        at = np.flatnonzero(inside[:-1] & inside[1:]).astype(place)
+        self.places: list[np.ndarray] = [np.zeros(0, index)]
+        at = np.flatnonzero(inside[:-1] & inside[1:]).astype(index)
         key = self.symbol[at].astype(np.uint16) << 8 | self.symbol[at + 1].astype(np.uint16)
         self._add(at, key, at, lambda keys: ((keys >> 8).tolist(), (keys & 255).tolist()))
 
     def parts(self, pair: int) -> tuple[int, int]:
+        """Left and right id of the pair."""
         return self.left[pair], self.right[pair]
 
     def _add(
-        self, at: np.ndarray, key: np.ndarray, weight_at: np.ndarray, split: Callable
-    ) -> tuple[int, int]:
+        self,
+        at: np.ndarray,
+        key: np.ndarray,
+        weight_at: np.ndarray,
+        ids_of: Callable[[np.ndarray], tuple[Ids, Ids]],
+    ) -> None:
         """Number the pairs that now start at positions `at` (ascending), one number for each
-        distinct key.
+        distinct key; `ids_of(keys)` gives their left and right ids.
         """
-        first = self.n_pair
         if not len(at):
-            return first, first
+            return
+        first = self.n_pair
         order = np.argsort(key, kind="stable")
-        key, at = key[order], at[order]
+        key = key[order]
+        at = at[order]
         edge = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
         n = len(edge)
         last = first + n
         if last > len(self.count):
             self.count = np.concatenate((self.count, np.zeros(max(len(self.count), n), np.int64)))
         self.count[first:last] = np.add.reduceat(self.weight[weight_at][order], edge)
-        self.pair[at] = np.repeat(
-            np.arange(first, last, dtype=np.int32), np.diff(edge, append=len(at))
-        )
+        numbers = np.arange(first, last, dtype=np.int32)
+        self.pair[at] = np.repeat(numbers, np.diff(edge, append=len(at)))
         bounds = [*edge.tolist(), len(at)]
         self.places += [at[a:b] for a, b in itertools.pairwise(bounds)]
-        left, right = split(key[edge])
+        left, right = ids_of(key[edge])
         self.left += left
         self.right += right
         self.n_pair = last
-        return first, last
 
     def merge(self, pair: int, left: int, right: int, new: int) -> tuple[int, int]:
-        """Replace the pair everywhere, leftmost first; the range of numbers of the pairs this
-        makes.
+        """Replace the pair everywhere by the new id, leftmost first. Returns the range of numbers
+        (first, last + 1) of the pairs this makes.
         """
-        symbol, following, before = self.symbol, self.next, self.before
+        symbol = self.symbol
         at = self.places[pair]
         at = at[self.pair[at] == pair]
         self.places[pair] = at[:0]
         if left == right:
-            at = _without_overlaps(at, following)
-        second = following[at]
-        after = following[second]
+            at = _without_overlaps(at, self.next)
+        second = self.next[at]
+        after = self.next[second]
         symbol[at] = new
         symbol[second] = _DEAD
-        previous = before[at]
+        previous = self.previous[at]
         previous = previous[symbol[previous] != _DEAD]  # else the pair before was merged as well
         # The pairs that go: this one, the one at its second symbol, the one before it.
         gone = np.concatenate((self.pair[second], self.pair[previous]))
-        heirs = np.concatenate((at, following[previous]))
+        heirs = np.concatenate((at, self.next[previous]))
         np.subtract.at(self.count, gone, self.weight[heirs])
         self.count[pair] = 0
         self.pair[second] = 0
-        following[at] = after
-        before[after] = at
+        self.next[at] = after
+        self.previous[after] = at
         first = self.n_pair
         after_symbol = symbol[after]
         inner = after_symbol != _BORDER
         self.pair[at] = 0
-        self._add(
-            at[inner],
-            after_symbol[inner],
-            at[inner],
-            lambda keys: ([new] * len(keys), keys.tolist()),
-        )
+        at = at[inner]
+        self._add(at, after_symbol[inner], at, lambda keys: ([new] * len(keys), keys.tolist()))
         previous_symbol = symbol[previous]
-        previous = previous[previous_symbol != _BORDER]
-        previous_symbol = previous_symbol[previous_symbol != _BORDER]
-        self._add(
-            previous, previous_symbol, previous, lambda keys: (keys.tolist(), [new] * len(keys))
-        )
+        inner = previous_symbol != _BORDER
+        at = previous[inner]
+        self._add(at, previous_symbol[inner], at, lambda keys: (keys.tolist(), [new] * len(keys)))
         return first, self.n_pair
 
 
-def _without_overlaps(at: np.ndarray, following: np.ndarray) -> np.ndarray:
-    """In a run such as aaaa the pairs overlap: keep the first, third, ... of each run."""
+def _without_overlaps(at: np.ndarray, next_of: np.ndarray) -> np.ndarray:
+    """The first, third, ... position of each run such as aaaa, in which the pairs overlap."""
     if len(at) < 2:
         return at
-    linked = np.concatenate(([False], following[at[:-1]] == at[1:]))
+    linked = np.concatenate(([False], next_of[at[:-1]] == at[1:]))
     index = np.arange(len(at))
     run_start = np.maximum.accumulate(np.where(linked, 0, index))
     return at[(index - run_start) % 2 == 0]
 
 
 class _Queue:
-    """Pairs by count, then by the tie rule; only those above a falling floor enter the heap."""
+    """Pairs by count, then by the tie rule; only those above a falling threshold enter the heap."""
 
     def __init__(self, state: _Pairs, tie_break: str):
         self.state = state
         self.by_bytes = tie_break == "greatest-bytes"
-        self.tokens = [bytes([b]) for b in range(256)]
-        self.keys = [_descending(token) for token in self.tokens]
-        self.heap: list[tuple] = []
-        self.floor = max(1, int(state.count[: state.n_pair].max(initial=0)) // 4)
-        self.push((1, state.n_pair))
+        self.tokens = [bytes([byte]) for byte in range(256)]
+        self.sort_keys = [_descending(token) for token in self.tokens]
+        self.heap: list[tuple] = []  # (-count, tie, pair)
+        self.threshold = max(1, int(state.count[: state.n_pair].max(initial=0)) // 4)
+        self.push(1, state.n_pair)
 
-    def name(self, left: int, right: int) -> None:
-        """Learn the bytes of the next new token."""
+    def add_token(self, left: int, right: int) -> None:
+        """Learn the bytes of the next new token, where the tie rule needs them."""
         if self.by_bytes:
-            self.tokens.append(self.tokens[left] + self.tokens[right])
-            self.keys.append(_descending(self.tokens[-1]))
+            token = self.tokens[left] + self.tokens[right]
+            self.tokens.append(token)
+            self.sort_keys.append(_descending(token))
 
-    def push(self, pairs: tuple[int, int], below: float = np.inf) -> None:
-        """Enter those of the pairs numbered first to last - 1 whose count lies in floor..below."""
-        first, last = pairs
+    def push(self, first: int, last: int, below: float = np.inf) -> None:
+        """Enter those of the pairs numbered first to last - 1 whose count is at least the
+        threshold, and less than `below`.
+        """
         count = self.state.count[first:last]
-        for pair in (np.flatnonzero((count >= self.floor) & (count < below)) + first).tolist():
+        enter = (count >= self.threshold) & (count < below)
+        for pair in (np.flatnonzero(enter) + first).tolist():
             self._enter(int(self.state.count[pair]), pair)
 
     def _enter(self, count: int, pair: int) -> None:
         left, right = self.state.parts(pair)
-        tie = (self.keys[left], self.keys[right]) if self.by_bytes else (left, right)
+        tie = (self.sort_keys[left], self.sort_keys[right]) if self.by_bytes else (left, right)
         heapq.heappush(self.heap, (-count, tie, pair))
 
     def pop(self) -> int | None:
@@ -207,17 +216,17 @@ class _Queue:
                 count = int(self.state.count[pair])
                 if count == -negative:
                     return pair
-                if count >= self.floor:
+                if count >= self.threshold:
                     self._enter(count, pair)
-            if self.floor == 1:
+            if self.threshold == 1:
                 return None
-            below = self.floor
-            self.floor = max(1, self.floor // 2)
-            self.push((1, self.state.n_pair), below)
+            below = self.threshold
+            self.threshold = max(1, self.threshold // 2)
+            self.push(1, self.state.n_pair, below)
 
 
 def _descending(token: bytes) -> tuple[int, ...]:
     """A key that sorts byte strings from the greatest to the least; 256 puts a longer one before
     its prefix.
     """
-    return (*(255 - b for b in token), 256)
+    return (*(255 - byte for byte in token), 256)

@@ -17,17 +17,17 @@ class ByteTokenizer(Tokenizer):
     name = "byte"
 
     def __init__(self, specials: Sequence[str] = (EOT,)):
-        super().__init__(
-            {b: bytes([b]) for b in range(256)}, {s: 256 + k for k, s in enumerate(specials)}
-        )
+        tokens = {byte: bytes([byte]) for byte in range(256)}
+        super().__init__(tokens, {special: 256 + k for k, special in enumerate(specials)})
 
     def encode_bytes(self, data: bytes) -> list[int]:
         return list(data)
 
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         raw = encode_texts(texts)
-        counts = np.array([len(r) for r in raw], np.int64)
-        return np.frombuffer(b"".join(raw), np.uint8).astype(self.dtype), counts
+        counts = np.array([len(data) for data in raw], np.int64)
+        ids = np.frombuffer(b"".join(raw), np.uint8).astype(self.dtype)
+        return ids, counts
 
     def content(self) -> dict[str, object]:
         return {}

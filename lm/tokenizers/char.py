@@ -20,11 +20,11 @@ class CharTokenizer(Tokenizer):
         self.chars = "".join(sorted(set(chars)))
         encode_utf8(self.chars, "the training text")
         tokens = {i: c.encode() for i, c in enumerate(self.chars)}
-        super().__init__(tokens, {s: len(tokens) + k for k, s in enumerate(specials)})
+        special_ids = {special: len(tokens) + k for k, special in enumerate(specials)}
+        super().__init__(tokens, special_ids)
         points = np.array([ord(c) for c in self.chars], np.int64)
-        self._ids = np.full(
-            int(points.max(initial=-1)) + 2, -1, np.int32
-        )  # the last entry stands for all above
+        n_entry = int(points.max(initial=-1)) + 2  # the last stands for all characters above
+        self._ids = np.full(n_entry, -1, np.int32)
         self._ids[points] = np.arange(len(points))
 
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -33,17 +33,19 @@ class CharTokenizer(Tokenizer):
         points = np.frombuffer(raw, np.uint32)
         ids = self._ids[np.minimum(points, len(self._ids) - 1)]
         if len(ids) and ids.min() < 0:
-            unknown = int(np.flatnonzero(ids < 0)[0])
-            text = int(np.searchsorted(np.cumsum(counts), unknown, side="right"))
-            char = chr(points[unknown])
-            raise TextError(
-                f"{char!r} (U+{ord(char):04X}) at offset {{offset}} is none of the "
-                f"{len(self.chars)} characters this tokenizer knows: "
-                "use tokenizer=byte or tokenizer=bpe",
-                text,
-                unknown - int(counts[:text].sum()),
-            )
+            raise self._unknown(points, counts, int(np.flatnonzero(ids < 0)[0]))
         return ids.astype(self.dtype), counts
+
+    def _unknown(self, points: np.ndarray, counts: np.ndarray, at: int) -> TextError:
+        """The error for the code point points[at] of texts with `counts` characters each."""
+        char = chr(points[at])
+        text = int(np.searchsorted(np.cumsum(counts), at, side="right"))
+        offset = at - int(counts[:text].sum())
+        message = (
+            f"{char!r} (U+{ord(char):04X}) at offset {{offset}} is none of the {len(self.chars)} "
+            "characters this tokenizer knows: use tokenizer=byte or tokenizer=bpe"
+        )
+        return TextError(message, text, offset)
 
     def content(self) -> dict[str, object]:
         return {"chars": self.chars}

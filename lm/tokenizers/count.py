@@ -11,36 +11,36 @@ import numpy as np
 
 from lm.tokenizers.split import Splitter, find_chunks
 from lm.tokenizers.table import MAX_KEY_BYTES, Table, distinct, pack, words
-from lm.tokenizers.text import blocks, encode_texts
+from lm.tokenizers.text import blocks, encode_texts, keep_pages
 
 
 def count_chunks(
     documents: Iterable[str], splitter: Splitter, specials: Sequence[str] = ()
 ) -> dict[bytes, int]:
-    """How often each chunk occurs; no chunk spans two documents, nor a special token, which is left
-    out.
+    """How often each chunk occurs. No chunk spans two documents, or contains a special token: those
+    are not counted.
     """
-    if not splitter.known:
+    if splitter.starts is None:
         return _count_plainly(documents, splitter, specials)
+    keep_pages()
     short = _ShortCounts()
     long: Counter[bytes] = Counter()
     for texts, _ in blocks(_without_specials(documents, specials), splitter.safe_cut):
-        data, start, length, _ = find_chunks(
-            splitter, texts, encode_texts(texts, "the training text")
-        )
+        raw = encode_texts(texts, "the training text")
+        data, start, length, _ = find_chunks(splitter.starts, texts, raw)
         is_long = length > MAX_KEY_BYTES
-        at, size = start[is_long].tolist(), length[is_long].tolist()
-        long.update([data[a : a + n] for a, n in zip(at, size, strict=True)])
+        spans = zip(start[is_long].tolist(), length[is_long].tolist(), strict=True)
+        long.update([data[a : a + n] for a, n in spans])
         short.add(data, start[~is_long], length[~is_long])
     return short.counts() | dict(long)
 
 
 class _ShortCounts:
-    """Counts by packed key: a table numbers the keys, an array counts them."""
+    """Counts of chunks that fit a packed key: a table numbers the keys, an array counts them."""
 
     def __init__(self):
         self.table = Table(16)
-        self.n = np.zeros(1 << 16, np.int64)
+        self.n = np.zeros(1 << 16, np.int64)  # by number; longer than there are keys
         self.keys: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, data: bytes, start: np.ndarray, length: np.ndarray) -> None:
@@ -70,6 +70,7 @@ class _ShortCounts:
 def _count_plainly(
     documents: Iterable[str], splitter: Splitter, specials: Sequence[str]
 ) -> dict[bytes, int]:
+    """`count_chunks` with the chunks of `regex`, for a pattern of which nothing is known."""
     counts: Counter[str] = Counter()
     for text in _without_specials(documents, specials):
         counts.update(splitter.chunks(text))
@@ -78,6 +79,7 @@ def _count_plainly(
 
 
 def _without_specials(documents: Iterable[str], specials: Sequence[str]) -> Iterator[str]:
+    """The documents, cut where a special token stands."""
     longest_first = sorted(specials, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, longest_first)))
     for document in documents:

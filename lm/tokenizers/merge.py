@@ -3,12 +3,12 @@ with a heap.
 
     Merges([(104, 105, 256)], byte_ids=range(256)).encode(b"hi")   # [256]
 
-All three repeat "merge the pair of lowest rank, the leftmost first" until no pair is left.
+All ways repeat "merge the pair of lowest rank, the leftmost first" until no pair is left.
 """
 
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -18,7 +18,9 @@ _HEAP_FROM = 48  # bytes of a chunk from which the heap beats scanning all pairs
 _LONG = 2048  # bytes of a chunk whose first merges numpy does
 _WORTH = 200  # a numpy round over this many ids costs as much as one merge on the heap
 _FEW = 256  # ids left in a batch below which plain Python ends sooner
-_NONE = np.iinfo(np.int64).max
+_NONE = np.iinfo(np.int64).max  # the rank of a pair that is not merged
+
+Merge = tuple[int, int, int]  # left id, right id, new id
 
 
 class Merges:
@@ -26,32 +28,39 @@ class Merges:
 
     def __init__(
         self,
-        merges: Sequence[tuple[int, int, int]],
-        byte_ids: Sequence[int],
+        merges: Sequence[Merge],
+        byte_ids: Iterable[int],
         by_new_id: bool = False,
     ):
         self.byte_ids = list(byte_ids)
-        ranks = [new for _, _, new in merges] if by_new_id else list(range(len(merges)))
-        self.ranked = {
-            (left, right): (rank, new)
-            for (left, right, new), rank in zip(merges, ranks, strict=True)
-        }
-        self.in_order = _in_order(merges, ranks)
-        left, right, new = np.array(merges, np.int64).reshape(-1, 3).T.astype(np.uint64)
-        self.table = Table()
-        value = np.array(ranks, np.int64) << 32 | new.astype(np.int64)
-        self.table.insert(left << np.uint64(32) | right, np.zeros(len(left), np.uint64), value)
         self.byte_array = np.array(self.byte_ids, np.int64)
+        if by_new_id:
+            ranks = [new for _, _, new in merges]
+        else:
+            ranks = list(range(len(merges)))
+        self.ranked: dict[tuple[int, int], tuple[int, int]] = {}  # rank and new id of each pair
+        for rank, (left, right, new) in zip(ranks, merges, strict=True):
+            self.ranked[left, right] = (rank, new)
+        self.in_order = _in_order(merges, ranks)
+        # The same pairs for numpy: rank and new id in one number.
+        table = np.array(merges, np.int64).reshape(-1, 3)  # (merges, 3)
+        key = _pair_key(table[:, 0], table[:, 1])
+        self.table = Table()
+        value = np.array(ranks, np.int64) << 32 | table[:, 2]
+        self.table.insert(key, np.zeros(len(key), np.uint64), value)
 
     def encode(self, chunk: bytes) -> list[int]:
         """Ids of one chunk."""
         if self.in_order and len(chunk) > _LONG:
             array = self._shrink(self.byte_array[np.frombuffer(chunk, np.uint8)])
-            return self._heap(array.tolist())
+            return self.merge_by_heap(array.tolist())
         ids = [self.byte_ids[b] for b in chunk]
-        return self._scan(ids) if len(ids) < _HEAP_FROM else self._heap(ids)
+        if len(ids) < _HEAP_FROM:
+            return self.merge_by_scan(ids)
+        return self.merge_by_heap(ids)
 
-    def _scan(self, ids: list[int]) -> list[int]:
+    def merge_by_scan(self, ids: list[int]) -> list[int]:
+        """Merge the ids of one chunk, looking at all pairs for each merge; changes the list."""
         ranked = self.ranked
         pairs = [ranked.get(pair, (_NONE, 0)) for pair in itertools.pairwise(ids)]
         while pairs:
@@ -67,34 +76,43 @@ class Merges:
                 pairs[at] = ranked.get((ids[at], ids[at + 1]), (_NONE, 0))
         return ids
 
-    def _heap(self, ids: list[int]) -> list[int]:
-        """n log n: a heap of (rank, position, left, right), in which entries that no longer hold
-        are skipped.
+    def merge_by_heap(self, ids: list[int]) -> list[int]:
+        """Merge the n ids of one chunk in n log n steps; changes the list.
+
+        The heap holds (rank, position, left id, right id, new id); entries whose pair is no longer
+        there are skipped.
         """
-        ranked, n = self.ranked, len(ids)
-        after = list(range(1, n + 1))
+        ranked = self.ranked
+        n = len(ids)
+        after = list(range(1, n + 1))  # the position that follows each
         before = list(range(-1, n - 1))
-        heap = [
-            (*ranked[pair], at, *pair)
-            for at, pair in enumerate(itertools.pairwise(ids))
-            if pair in ranked
-        ]
-        heap = [(rank, at, left, right, new) for rank, new, at, left, right in heap]
+        heap: list[tuple[int, int, int, int, int]] = []
+        for at, (left, right) in enumerate(itertools.pairwise(ids)):
+            found = ranked.get((left, right))
+            if found:
+                heap.append((found[0], at, left, right, found[1]))
         heapq.heapify(heap)
         while heap:
             _, at, left, right, new = heapq.heappop(heap)
             second = after[at]
             if ids[at] != left or second >= n or ids[second] != right:
                 continue
-            ids[at], ids[second] = new, -1
-            following = after[at] = after[second]
+            ids[at] = new
+            ids[second] = -1
+            following = after[second]
+            after[at] = following
             if following < n:
                 before[following] = at
-                if found := ranked.get((new, ids[following])):
-                    heapq.heappush(heap, (found[0], at, new, ids[following], found[1]))
+                right = ids[following]
+                found = ranked.get((new, right))
+                if found:
+                    heapq.heappush(heap, (found[0], at, new, right, found[1]))
             previous = before[at]
-            if previous >= 0 and (found := ranked.get((ids[previous], new))):
-                heapq.heappush(heap, (found[0], previous, ids[previous], new, found[1]))
+            if previous >= 0:
+                left = ids[previous]
+                found = ranked.get((left, new))
+                if found:
+                    heapq.heappush(heap, (found[0], previous, left, new, found[1]))
         return [i for i in ids if i >= 0]
 
     def encode_many(
@@ -111,7 +129,7 @@ class Merges:
         apart = np.flatnonzero(~short)
         spans = zip(start[apart].tolist(), length[apart].tolist(), strict=True)
         parts = [self.encode(data[a : a + n]) for a, n in spans]
-        done_ids = [np.array([i for part in parts for i in part], np.int64)]
+        done_ids = [np.array(list(itertools.chain.from_iterable(parts)), np.int64)]
         done_owner = [np.repeat(apart, np.array([len(part) for part in parts], np.int64))]
         pool = np.frombuffer(data, np.uint8)
         ids = self.byte_array[gather(pool, start[short], length[short])]  # (n,)
@@ -129,20 +147,23 @@ class Merges:
             hit[at[np.diff(owner[at], prepend=-1) > 0]] = True
             ids, owner, found = self._apply(ids, owner, found, hit, going)
         for chunk in dict.fromkeys(owner.tolist()):
-            rest = self._scan(ids[owner == chunk].tolist())
+            rest = self.merge_by_scan(ids[owner == chunk].tolist())
             done_ids.append(np.array(rest, np.int64))
             done_owner.append(np.full(len(rest), chunk))
-        ids, owner = np.concatenate(done_ids), np.concatenate(done_owner)
-        return ids[np.argsort(owner, kind="stable")], np.bincount(owner, minlength=len(length))
+        ids = np.concatenate(done_ids)
+        owner = np.concatenate(done_owner)
+        count = np.bincount(owner, minlength=len(length))
+        return ids[np.argsort(owner, kind="stable")], count
 
     def _shrink(self, ids: np.ndarray) -> np.ndarray:
         """The first merges of one long chunk, as long as each replaces a good part of it."""
         owner = np.zeros(len(ids), np.int64)
         found = self._find(ids, owner, np.arange(len(ids)))
-        while (best := found.min()) != _NONE:
+        while True:
+            best = found.min()
             hit = found == best
             hit &= ~_odd_in_run(hit)
-            if np.count_nonzero(hit) * _WORTH < len(ids):
+            if best == _NONE or np.count_nonzero(hit) * _WORTH < len(ids):
                 break
             ids, owner, found = self._apply(ids, owner, found, hit, np.ones(len(ids), bool))
         return ids
@@ -155,41 +176,53 @@ class Merges:
         hit: np.ndarray,
         keep: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Merge the pairs that start at the hits; of the ids only those to keep come back."""
+        """Merge the pairs that start at the hits. Returns ids, owner and found of those ids that
+        are left of the ones to keep.
+        """
         ids[hit] = found[hit] & 0xFFFFFFFF
         keep[1:] &= ~hit[:-1]  # the second of each pair is gone
-        ids, owner, found, hit = ids[keep], owner[keep], found[keep], hit[keep]
+        ids = ids[keep]
+        owner = owner[keep]
+        found = found[keep]
+        hit = hit[keep]
         hit[:-1] |= hit[1:]  # the pairs to look up again: at a new id, and just before one
         at = np.flatnonzero(hit)
         found[at] = self._find(ids, owner, at)
         return ids, owner, found
 
     def _find(self, ids: np.ndarray, owner: np.ndarray, at: np.ndarray) -> np.ndarray:
-        """Rank and new id, in one number, of the pairs that start at positions `at`, else _NONE."""
+        """Rank and new id, in one number, of the pairs that start at positions `at`; _NONE where
+        there is no merge.
+        """
         after = np.minimum(at + 1, len(ids) - 1)
-        key = ids[at].astype(np.uint64) << np.uint64(32) | ids[after].astype(np.uint64)
+        key = _pair_key(ids[at], ids[after])
         found = self.table.find(key, np.zeros(len(key), np.uint64))
         found[(found < 0) | (owner[at] != owner[after]) | (at == after)] = _NONE
         return found
 
 
+def _pair_key(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return left.astype(np.uint64) << np.uint64(32) | right.astype(np.uint64)
+
+
 def _odd_in_run(hit: np.ndarray) -> np.ndarray:
-    """Of neighbouring hits, which overlap: the second, fourth, ... of each run."""
+    """Whether a hit is the second, fourth, ... of a run of neighbours, whose pairs overlap."""
     if not (hit[1:] & hit[:-1]).any():
         return np.zeros(len(hit), bool)
     index = np.arange(len(hit))
-    run_start = np.maximum.accumulate(np.where(hit & np.concatenate(([True], ~hit[:-1])), index, 0))
+    is_first = hit & np.concatenate(([True], ~hit[:-1]))
+    run_start = np.maximum.accumulate(np.where(is_first, index, 0))
     return hit & ((index - run_start) % 2 == 1)
 
 
-def _in_order(merges: Sequence[tuple[int, int, int]], ranks: list[int]) -> bool:
+def _in_order(merges: Sequence[Merge], ranks: list[int]) -> bool:
     """Whether a pair always ranks after whatever makes its parts: then merging never opens a lower
     rank.
     """
-    made_by: dict[int, int] = {}
+    rank_of: dict[int, int] = {}  # the last rank that makes an id
     for (_, _, new), rank in zip(merges, ranks, strict=True):
-        made_by[new] = max(made_by.get(new, -1), rank)
-    return all(
-        made_by.get(left, -1) < rank and made_by.get(right, -1) < rank
-        for (left, right, _), rank in zip(merges, ranks, strict=True)
-    )
+        rank_of[new] = max(rank_of.get(new, -1), rank)
+    for (left, right, _), rank in zip(merges, ranks, strict=True):
+        if rank_of.get(left, -1) >= rank or rank_of.get(right, -1) >= rank:
+            return False
+    return True

@@ -13,26 +13,36 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from lm.tokenizers.text import Batch, Mark
+from lm.tokenizers.text import Batch, Mark, keep_pages
+
+if TYPE_CHECKING:
+    from lm.tokenizers.base import Tokenizer
 
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from lm.tokenizers import from_json, parallel; parallel.serve(from_json)"
 )
 
-Result = tuple[tuple[np.ndarray, np.ndarray], list[Mark]]
+Encoded: TypeAlias = tuple[np.ndarray, np.ndarray]  # what `Tokenizer.encode_batch` returns
+Result: TypeAlias = tuple[Encoded, list[Mark]]
 
 
 def encode(
-    to_json: Callable[[], str], batches: Iterator[Batch], n_proc: int, dtype: type
+    to_json: Callable[[], str],
+    batches: Iterator[Batch],
+    n_proc: int,
+    dtype: type[np.unsignedinteger],
 ) -> Iterator[Result]:
-    """What `encode_batch` gives for each batch, in order, with at most 3 * n_proc batches in
-    memory. No process starts where there is no batch.
+    """What `Tokenizer.encode_batch` gives for each batch, in order, from n_proc processes; at most
+    3 * n_proc batches are in memory. No process starts where there is no batch.
+
+    Raises ValueError where a text cannot be encoded, RuntimeError where a process died.
     """
     first = list(itertools.islice(batches, 1))
     if not first:
@@ -43,14 +53,15 @@ def encode(
         idle.put(worker)
 
     def run(batch: Batch) -> Result:
+        texts, marks = batch
         worker = idle.get()
         try:
-            return worker.encode(*batch), batch[1]
+            return worker.encode(texts, marks), marks
         finally:
             idle.put(worker)
 
     pool = ThreadPoolExecutor(n_proc)
-    pending: deque = deque()
+    pending: deque[Future[Result]] = deque()
     try:
         for batch in itertools.chain(first, batches):
             pending.append(pool.submit(run, batch))
@@ -65,28 +76,34 @@ def encode(
 
 
 class _Worker:
-    """One child process; frames are a length in 8 bytes, then the content."""
+    """One child process. It is sent the tokenizer's JSON once, then for each batch two frames:
+    bytes and offset of each text, and the texts. It answers with two: counts, and ids; or none, and
+    an error's message.
+    """
 
-    def __init__(self, tokenizer_json: str, dtype: type):
+    def __init__(self, tokenizer_json: str, dtype: type[np.unsignedinteger]):
         self.dtype = np.dtype(dtype)
-        command = [sys.executable, "-c", _CHILD, json.dumps([p or os.getcwd() for p in sys.path])]
+        path = json.dumps([folder or os.getcwd() for folder in sys.path])
+        command = [sys.executable, "-c", _CHILD, path]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.setup: bytes | None = tokenizer_json.encode()
+        assert self.process.stdin is not None and self.process.stdout is not None, "both are pipes"
+        self.stdin = self.process.stdin
+        self.stdout = self.process.stdout
+        self.unsent_json: bytes | None = tokenizer_json.encode()
 
-    def encode(self, texts: list[str], marks: list[Mark]) -> tuple[np.ndarray, np.ndarray]:
-        if (
-            self.setup is not None
-        ):  # sent by the worker's first thread, so that all children start together
-            send(self.process.stdin, self.setup)
-            self.setup = None
+    def encode(self, texts: list[str], marks: list[Mark]) -> Encoded:
+        # Sent by the thread that uses the worker first, so that all children start together.
+        if self.unsent_json is not None:
+            send(self.stdin, self.unsent_json)
+            self.unsent_json = None
         raw = [text.encode("utf-8", "surrogatepass") for text in texts]
-        sizes = np.array([(len(r), mark[0]) for r, mark in zip(raw, marks, strict=True)], np.int64)
-        send(self.process.stdin, sizes.tobytes())
-        send(self.process.stdin, b"".join(raw))
-        counts = receive(self.process.stdout)
-        if counts is None:
+        sizes = [(len(data), offset) for data, (offset, _) in zip(raw, marks, strict=True)]
+        send(self.stdin, np.array(sizes, np.int64).tobytes())
+        send(self.stdin, b"".join(raw))
+        counts = receive(self.stdout)
+        content = receive(self.stdout) if counts is not None else None
+        if counts is None or content is None:
             raise RuntimeError(f"an encoding process died with exit code {self.process.wait()}")
-        content = receive(self.process.stdout)
         if not counts:
             raise ValueError(content.decode())
         return np.frombuffer(content, self.dtype), np.frombuffer(counts, np.int64)
@@ -94,24 +111,34 @@ class _Worker:
     def stop(self) -> None:
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        self.stdin.close()
+        self.stdout.close()
 
 
-def serve(tokenizer_of_json) -> None:
+def serve(from_json: Callable[[str], "Tokenizer"]) -> None:
     """The child's loop: a tokenizer, then batches until the stream ends."""
-    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    source = sys.stdin.buffer
+    sink = sys.stdout.buffer
     sys.stdout = sys.stderr  # nothing else may write into the frames
-    tokenizer = tokenizer_of_json(receive(source).decode())
-    while (sizes := receive(source)) is not None:
-        size, offset = np.frombuffer(sizes, np.int64).reshape(-1, 2).T
-        raw, ends = receive(source), np.cumsum(size)
-        texts = [
-            raw[end - n : end].decode("utf-8", "surrogatepass")
-            for n, end in zip(size, ends, strict=True)
-        ]
+    tokenizer_json = receive(source)
+    if tokenizer_json is None:
+        return
+    keep_pages()
+    tokenizer = from_json(tokenizer_json.decode())
+    while True:
+        sizes = receive(source)
+        raw = receive(source)
+        if sizes is None or raw is None:
+            return
+        texts: list[str] = []
+        marks: list[Mark] = []
+        at = 0
+        for size, offset in np.frombuffer(sizes, np.int64).reshape(-1, 2).tolist():
+            texts.append(raw[at : at + size].decode("utf-8", "surrogatepass"))
+            marks.append((offset, True))
+            at += size
         try:
-            ids, counts = tokenizer.encode_marked(texts, [(int(k), True) for k in offset])
+            ids, counts = tokenizer.encode_marked(texts, marks)
         except ValueError as error:
             send(sink, b"")
             send(sink, str(error).encode("utf-8", "backslashreplace"))
@@ -120,13 +147,14 @@ def serve(tokenizer_of_json) -> None:
         send(sink, ids.tobytes())
 
 
-def send(file, content: bytes) -> None:
+def send(file: IO[bytes], content: bytes) -> None:
+    """Write a frame: the length in 8 bytes, then the content."""
     file.write(len(content).to_bytes(8, "little"))
     file.write(content)
     file.flush()
 
 
-def receive(file) -> bytes | None:
+def receive(file: IO[bytes]) -> bytes | None:
     """The next frame, or None at the end of the stream."""
     head = file.read(8)
     if len(head) < 8:

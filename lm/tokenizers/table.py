@@ -33,7 +33,7 @@ class Table:
         self._value = np.full(size, -1, np.int64)  # -1 marks an empty slot
 
     def _slot(self, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
-        return (_hash(lo, hi) >> self._shift).astype(np.intp)
+        return (hash_keys(lo, hi) >> self._shift).astype(np.intp)
 
     def find(self, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
         """Values of n keys, int64 (n,), -1 for each key that is not in the table."""
@@ -58,9 +58,11 @@ class Table:
         need = self.n_entry + len(lo)
         if 2 * need > len(self._value):
             used = np.flatnonzero(self._value >= 0)
-            old = self._lo[used], self._hi[used], self._value[used]
+            used_lo = self._lo[used]
+            used_hi = self._hi[used]
+            used_value = self._value[used]
             self._allocate((4 * need - 1).bit_length())
-            self._place(*old)
+            self._place(used_lo, used_hi, used_value)
         self._place(lo, hi, value)
         self.n_entry = need
 
@@ -70,19 +72,20 @@ class Table:
         todo = np.arange(len(lo))
         while len(todo):
             free = todo[self._value[slot[todo]] < 0]
-            self._value[slot[free]] = (
-                free  # of several keys for one slot the last stays: the winner
-            )
+            self._value[slot[free]] = free  # of several keys for one slot the last stays
             winner = free[self._value[slot[free]] == free]
             at = slot[winner]
-            self._lo[at], self._hi[at], self._value[at] = lo[winner], hi[winner], value[winner]
+            self._lo[at] = lo[winner]
+            self._hi[at] = hi[winner]
+            self._value[at] = value[winner]
             placed = np.zeros(len(lo), bool)
             placed[winner] = True
             todo = todo[~placed[todo]]
             slot[todo] = (slot[todo] + 1) & last
 
 
-def _hash(lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
+def hash_keys(lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
+    """A hash of each of n keys, uint64 (n,), whose high bits are well mixed."""
     mixed = lo * _MIX_LO
     mixed ^= hi * _MIX_HI
     mixed ^= mixed >> np.uint64(29)
@@ -91,8 +94,10 @@ def _hash(lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
 
 
 def distinct(lo: np.ndarray, hi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of n keys: a position of each distinct one (d,), and the number in that list of each (n,)."""
-    hashed = _hash(lo, hi)
+    """The distinct ones among n keys: a position of each (d,), and for every key which of them it
+    is, int64 (n,).
+    """
+    hashed = hash_keys(lo, hi)
     order = np.argsort(hashed)  # one word sorts three times as fast as two
     fresh = np.ones(len(order), bool)
     fresh[1:] = (np.diff(lo[order]) != 0) | (np.diff(hi[order]) != 0)
@@ -109,24 +114,29 @@ def words(data: bytes) -> np.ndarray:
     return np.frombuffer(data + bytes(24 - len(data) % 8), "<u8")
 
 
-def pack(data_words: np.ndarray, start: np.ndarray, length: np.ndarray):
-    """Keys (lo, hi), uint64, of the strings data[start:start + length]; exact up to MAX_KEY_BYTES.
+def pack(
+    data_words: np.ndarray, start: np.ndarray, length: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keys (lo, hi), uint64 (n,) each, of the n strings data[start:start + length], where
+    data_words = words(data) and no length is above MAX_KEY_BYTES.
 
     The key is the string itself, padded with zeros, with its length in the last byte.
     """
     word = start >> 3
     shift = (start.astype(np.uint64) & np.uint64(7)) << np.uint64(3)
     back = np.uint64(64) - shift  # numpy shifts by 64 give 0, which is what an aligned start needs
-    first, second, third = (data_words.take(word + k) for k in range(3))
+    first = data_words.take(word)
+    second = data_words.take(word + 1)
+    third = data_words.take(word + 2)
     lo = ((first >> shift) | (second << back)) & _MASK_LO.take(length)
     hi = ((second >> shift) | (third << back)) & _MASK_HI.take(length) | _LENGTH.take(length)
     return lo, hi
 
 
 def gather(pool: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """pool[start:start + length] for each of n stretches, end to end; every length is at least 1.
+    """The n stretches pool[start:start + length], end to end; every length is at least 1.
 
-    Positions step by one but at the start of a stretch: a running sum over the steps gives them
+    Positions step by one except at the start of a stretch: a running sum over the steps gives them
     all.
     """
     if not len(start):

@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,7 +41,7 @@ def plain(tokenizer, text):
     """Split with regex, then every merge in turn: the slow way."""
     if tokenizer.name == "byte":
         return list(text.encode())
-    chunks = tokenizer.splitter._regex.findall(text)
+    chunks = regex.findall(tokenizer.splitter.pattern, text)
     return [i for c in chunks for i in reference.encode(c.encode(), tokenizer.merges)]
 
 
@@ -281,13 +282,13 @@ def test_an_iterator_left_early_ends_its_processes(trained, monkeypatch):
 @pytest.mark.slow
 def test_forgetting_the_known_chunks_changes_nothing(trained, library_text, monkeypatch):
     expected = trained.encode_ordinary(library_text[0])
-    monkeypatch.setattr(bpe, "_MAX_ENTRY", 100)
+    monkeypatch.setattr(bpe, "MAX_KNOWN", 100)
     documents = [library_text[0][k : k + 2000] for k in range(0, 20_000, 2000)]
     for _ in range(2):
         joined = [i for d in documents for i in trained.encode_to_numpy(d).tolist()]
     assert joined == [i for d in documents for i in plain(trained, d)]
     assert trained.encode_ordinary(library_text[0]) == expected
-    monkeypatch.setattr(bpe, "_MAX_PIECE", 8)
+    monkeypatch.setattr(bpe, "MAX_PIECE_LEN", 8)
     for short in [library_text[0][k : k + 300] for k in range(0, 9000, 300)] * 2:
         assert trained.encode_ordinary(short) == plain(trained, short)
 
@@ -307,8 +308,8 @@ def test_scan_heap_and_rounds_agree_with_the_reference(chunks, seed):
     merger = Merges(merges, range(256))
     assert merger.in_order
     expected = [reference.encode(chunk, merges) for chunk in chunks]
-    assert [merger._scan(list(chunk)) for chunk in chunks] == expected
-    assert [merger._heap(list(chunk)) for chunk in chunks] == expected
+    assert [merger.merge_by_scan(list(chunk)) for chunk in chunks] == expected
+    assert [merger.merge_by_heap(list(chunk)) for chunk in chunks] == expected
     length = np.array([len(chunk) for chunk in chunks], np.int64)
     ids, count = merger.encode_many(b"".join(chunks), np.cumsum(length) - length, length)
     assert [part.tolist() for part in np.split(ids, np.cumsum(count)[:-1])][
@@ -328,7 +329,7 @@ def test_rounds_need_no_order_of_the_merges(words, chunks):
     cuts = [(word[:k], word[k:], ids[word]) for word in words for k in range(1, len(word))]
     merges = [(ids[a], ids[b], new) for a, b, new in cuts if a in ids and b in ids]
     merger = Merges(merges, range(256), by_new_id=True)
-    expected = [merger._scan(list(chunk)) for chunk in chunks]
+    expected = [merger.merge_by_scan(list(chunk)) for chunk in chunks]
     length = np.array([len(chunk) for chunk in chunks], np.int64)
     found, count = merger.encode_many(b"".join(chunks), np.cumsum(length) - length, length)
     assert [part.tolist() for part in np.split(found, np.cumsum(count)[:-1])] == expected
@@ -391,14 +392,16 @@ def test_long_chunks_that_numpy_shrinks_agree_with_the_heap(text, more):
     merges = reference.train([text * 4 + more], 40, lambda t: [t])
     merger = Merges(merges, range(256))
     chunk = (text * 400 + more).encode() * 2 + b"ab" * 1200
-    assert merger.encode(chunk) == merger._heap(list(chunk)) == reference.encode(chunk, merges)
+    assert (
+        merger.encode(chunk) == merger.merge_by_heap(list(chunk)) == reference.encode(chunk, merges)
+    )
 
 
 @pytest.mark.parametrize("clash", [False, True])
 def test_keys_of_one_hash_are_kept_apart(monkeypatch, clash):
     """Whoever writes a text can make two chunks hash alike."""
     if clash:
-        monkeypatch.setattr(table, "_hash", lambda lo, hi: (lo & np.uint64(1)) << np.uint64(63))
+        monkeypatch.setattr(table, "hash_keys", lambda lo, hi: (lo & np.uint64(1)) << np.uint64(63))
     lo, hi = np.random.default_rng(0).integers(0, 9, (2, 300)).astype(np.uint64)
     first, number = table.distinct(lo, hi)
     keys = list(zip(lo.tolist(), hi.tolist(), strict=True))

@@ -91,7 +91,7 @@ def test_each_doubling_of_the_text_takes_at_most_2_6_times_as_long(trained, kind
         text = hostile(n)[kind]
         best = float("inf")
         for _ in range(3):
-            trained._forget()
+            trained.forget_chunks()
             start = time.process_time()
             trained.encode_to_numpy(text)
             best = min(best, time.process_time() - start)

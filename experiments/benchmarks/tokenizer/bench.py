@@ -172,7 +172,7 @@ def train(documents: list[str], vocab_size: int) -> dict[str, list[float]]:
     import tokenizers as hf
 
     from lm import tokenizers
-    from lm.tokenizers.split import GPT4
+    from lm.tokenizers.patterns import GPT4
 
     def ours() -> None:
         tokenizers.train("bpe", documents, vocab_size=vocab_size, specials=())
@@ -203,7 +203,7 @@ def tokenizers_of(documents: list[str], vocab_size: int) -> tuple:
 
     from lm import tokenizers
     from lm.tokenizers import formats
-    from lm.tokenizers.split import GPT4
+    from lm.tokenizers.patterns import GPT4
 
     ours = tokenizers.train("bpe", documents, vocab_size=vocab_size, specials=())
     rust = rustbpe.Tokenizer()
@@ -264,7 +264,7 @@ def processes() -> list[dict]:
     n_byte = sum(len(d.encode()) for d in documents)
 
     def run(n_proc: int) -> None:
-        ours._forget()  # new processes know no chunks either
+        ours.forget_chunks()  # new processes know no chunks either
         for _ in ours.encode_documents(documents, n_proc=n_proc):
             pass
 
@@ -308,7 +308,7 @@ def hostile() -> list[dict]:
     rows = []
     for name, text in hostile_texts().items():
         n_byte = len(text.encode())
-        ours._forget()
+        ours.forget_chunks()
         ids: list[int] = []
         encode = timed(lambda text=text, ids=ids: ids.extend(ours.encode_ordinary(text)))
         assert ours.decode(ids) == text

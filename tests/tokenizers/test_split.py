@@ -2,14 +2,20 @@
 
 import itertools
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
 import regex
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lm.tokenizers.split import PATTERNS, Splitter, classify, find_chunks
+from lm.tokenizers import BPETokenizer
+from lm.tokenizers.char_classes import classify
+from lm.tokenizers.count import count_chunks
+from lm.tokenizers.patterns import GPT4, PATTERNS, SplitPattern
+from lm.tokenizers.split import Splitter, find_chunks
+from tests.tokenizers import reference
 
 # Every class of character that decides a boundary, so that short strings cover every neighbourhood.
 ALPHABETS = [
@@ -42,7 +48,8 @@ TEXT = (
 
 
 def fast(splitter: Splitter, texts: list[str]) -> list[list[str]]:
-    data, start, length, text_of = find_chunks(splitter, texts, [t.encode() for t in texts])
+    assert splitter.starts is not None
+    data, start, length, text_of = find_chunks(splitter.starts, texts, [t.encode() for t in texts])
     spans = zip(start.tolist(), length.tolist(), strict=True)
     chunks = [data[a : a + n].decode() for a, n in spans]
     return [chunks[a:b] for a, b in itertools.pairwise(text_of.tolist())]
@@ -131,14 +138,32 @@ def test_what_regex_takes_for_white_space_re_does_too():
 def test_other_patterns_of_published_parts_are_cut_but_are_not_ours():
     for pattern in OTHERS:
         splitter = Splitter(pattern)
-        assert splitter.safe and not splitter.known
+        assert splitter.has_safe_cuts and splitter.starts is None
     # that of tiktoken 0.14 ends the text in one chunk of white space
     assert splitter.chunks("a\n ") == ["a", "\n "]
     assert Splitter("gpt4").chunks("a\n ") == ["a", "\n", " "]
 
 
+@settings(
+    deadline=None,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(text=TEXT)
+@pytest.mark.parametrize("third", [r"\p{L}+|\P{L}+", OTHERS[0]])
+def test_a_pattern_added_by_name_alone_is_split_by_regex(third, text, monkeypatch):
+    """Every name but gpt2 once got the boundaries of gpt4."""
+    monkeypatch.setitem(PATTERNS, "third", SplitPattern(third))
+    expected = regex.findall(third, text)
+    assert Splitter("third").chunks(text) == expected
+    assert count_chunks([text], Splitter("third")) == Counter(c.encode() for c in expected)
+    tokenizer = BPETokenizer.of_merges([(97, 32, 256)], "third")
+    ids = [i for c in expected for i in reference.encode(c.encode(), tokenizer.merges)]
+    assert tokenizer.encode_to_numpy(text).tolist() == tokenizer.encode_ordinary(text) == ids
+
+
 def test_a_pattern_of_other_parts_is_never_cut():
-    for pattern in (r"\S+|\s+", r"(?s:.)", PATTERNS["gpt4"] + "|x", r"[^ ]+\n\S|\S|\s"):
+    for pattern in (r"\S+|\s+", r"(?s:.)", GPT4 + "|x", r"[^ ]+\n\S|\S|\s"):
         splitter = Splitter(pattern)
         assert splitter.safe_cut("a b\nc", 0) == 5
         assert splitter.last_safe_cut("a b\nc") == 0
@@ -176,7 +201,7 @@ def test_classes_of_ascii_equal_those_of_unicode():
 @given(text=TEXT)
 def test_other_spellings_of_the_patterns_split_the_same(spelling, text):
     splitter = Splitter(spelling)
-    assert splitter.known
+    assert splitter.starts is not None
     assert regex.findall(spelling, text) == splitter.chunks(text)
 
 
