@@ -6,7 +6,9 @@ load("tokenizer.json")   # TokenizerFormatError, one line, if anything is wrong 
 import json
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn, TypeVar
 
 import regex
 
@@ -17,10 +19,12 @@ from lm.tokenizers.char import CharTokenizer
 
 MAX_FILE_BYTES = 256 << 20
 
+T = TypeVar("T")
 
-def load(path: str | os.PathLike) -> Tokenizer:
-    """The tokenizer of a file that `save` wrote. Raises TokenizerFormatError, or
-    FileNotFoundError.
+
+def load(path: str | os.PathLike[str]) -> Tokenizer:
+    """The tokenizer of a file that `save` wrote. Raises FileNotFoundError, or TokenizerFormatError
+    if anything is wrong with the content.
     """
     path = Path(path)
     if not path.is_file():
@@ -32,7 +36,7 @@ def load(path: str | os.PathLike) -> Tokenizer:
 
 
 def read_text(path: Path) -> str:
-    """The file as text, unless it is too large or no UTF-8."""
+    """The file as text. Raises TokenizerFormatError if it is too large or not UTF-8."""
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
         raise TokenizerFormatError(
@@ -45,7 +49,7 @@ def read_text(path: Path) -> str:
 
 
 def from_json(text: str) -> Tokenizer:
-    """The tokenizer that `to_json` described."""
+    """The tokenizer that `to_json` described. Raises TokenizerFormatError."""
     state = parse_json(text)
     if state.get("format") != FORMAT:
         raise TokenizerFormatError(
@@ -59,13 +63,14 @@ def from_json(text: str) -> Tokenizer:
     if name not in _BUILDERS:
         raise TokenizerFormatError(f'"name" is {short(name)}, not one of {", ".join(_BUILDERS)}')
     build, keys = _BUILDERS[name]
-    if extra := sorted(set(state) - keys - {"format", "version", "name", "specials", "eot"}):
+    extra = sorted(state.keys() - keys - _COMMON_KEYS)
+    if extra:
         raise TokenizerFormatError(f"unknown key {short(extra[0])}")
     try:
         tokenizer = build(state, _specials(state))
         if "eot" in state:
             tokenizer.eot = field(state, "eot", str)
-            _ = tokenizer.eot_id  # it must be a special
+            _ = tokenizer.eot_id  # raises if it is no special
         return tokenizer
     except TokenizerFormatError:
         raise
@@ -73,22 +78,12 @@ def from_json(text: str) -> Tokenizer:
         raise TokenizerFormatError(str(error)) from None
 
 
-def parse_json(text: str) -> dict:
-    """A JSON object, strictly: no NaN, no double keys, no endless numbers or depth."""
-
-    def refuse(constant: str):
-        raise TokenizerFormatError(f"not JSON: {constant}")
-
-    def unique(pairs: list[tuple[str, object]]) -> dict:
-        out = dict(pairs)
-        if len(out) < len(pairs):
-            seen: set[str] = set()
-            double = next(key for key, _ in pairs if key in seen or seen.add(key))
-            raise TokenizerFormatError(f"the key {short(double)} is there twice")
-        return out
-
+def parse_json(text: str) -> dict[str, object]:
+    """The JSON object of the text. Raises TokenizerFormatError also for NaN, a key that is there
+    twice, and numbers or nesting without end.
+    """
     try:
-        state = json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
+        state = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
     except RecursionError:
         raise TokenizerFormatError("nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -102,13 +97,27 @@ def parse_json(text: str) -> dict:
     return state
 
 
-def field(state: dict, key: str, kind: type):
-    """state[key], which must be there and of that type."""
+def _refuse_constant(constant: str) -> NoReturn:
+    raise TokenizerFormatError(f"not JSON: {constant}")
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    state: dict[str, object] = {}
+    for key, value in pairs:
+        if key in state:
+            raise TokenizerFormatError(f"the key {short(key)} is there twice")
+        state[key] = value
+    return state
+
+
+def field(state: dict[str, object], key: str, kind: type[T]) -> T:
+    """state[key]. Raises TokenizerFormatError if it is missing or not of that type."""
     if key not in state:
         raise TokenizerFormatError(f'the key "{key}" is missing')
-    if not isinstance(state[key], kind) or (isinstance(state[key], bool) and kind is int):
-        raise TokenizerFormatError(f'"{key}" is {short(state[key])}, not a {kind.__name__}')
-    return state[key]
+    value = state[key]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+        raise TokenizerFormatError(f'"{key}" is {short(value)}, not a {kind.__name__}')
+    return value
 
 
 def short(value: object, limit: int = 60) -> str:
@@ -117,8 +126,9 @@ def short(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else text[:limit] + "..."
 
 
-def _specials(state: dict) -> dict[str, int]:
-    specials = field(state, "specials", dict)
+def _specials(state: dict[str, object]) -> dict[str, int]:
+    """Ids of the special tokens by their text."""
+    specials: dict[str, int] = field(state, "specials", dict)
     for text, i in specials.items():
         if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i < MAX_VOCAB:
             raise TokenizerFormatError(
@@ -129,8 +139,9 @@ def _specials(state: dict) -> dict[str, int]:
     return specials
 
 
-def _last_ids(specials: dict[str, int], first: int) -> list[str]:
-    ordered = sorted(specials, key=specials.get)
+def _in_order_from(first: int, specials: dict[str, int]) -> list[str]:
+    """The special tokens in the order of their ids, which must be first, first + 1, ..."""
+    ordered = sorted(specials, key=specials.__getitem__)
     if [specials[text] for text in ordered] != list(range(first, first + len(ordered))):
         raise TokenizerFormatError(
             f"the special tokens must have the ids {first}..{first + len(ordered) - 1}"
@@ -138,42 +149,33 @@ def _last_ids(specials: dict[str, int], first: int) -> list[str]:
     return ordered
 
 
-def _char(state: dict, specials: dict[str, int]) -> CharTokenizer:
+def _char(state: dict[str, object], specials: dict[str, int]) -> CharTokenizer:
     chars = field(state, "chars", str)
     if "".join(sorted(set(chars))) != chars:
         raise TokenizerFormatError('"chars" must be sorted, each character once')
-    return CharTokenizer(chars, _last_ids(specials, len(chars)))
+    return CharTokenizer(chars, _in_order_from(len(chars), specials))
 
 
-def _byte(state: dict, specials: dict[str, int]) -> ByteTokenizer:
-    return ByteTokenizer(_last_ids(specials, 256))
+def _byte(state: dict[str, object], specials: dict[str, int]) -> ByteTokenizer:
+    return ByteTokenizer(_in_order_from(256, specials))
 
 
-def _bpe(state: dict, specials: dict[str, int]) -> BPETokenizer:
-    tokens = {}
-    special_ids = set(specials.values())
-    entries = field(state, "tokens", list)
-    if len(entries) > MAX_VOCAB:
-        raise TokenizerFormatError(f"{len(entries)} tokens are more than {MAX_VOCAB}")
-    for i, entry in enumerate(entries):
-        if entry is None and i not in special_ids:  # a gap in the ids
-            continue
-        try:
-            token = bytes.fromhex(entry)
-        except (TypeError, ValueError):
-            raise TokenizerFormatError(f"token {i} is {short(entry)}, not bytes in hex") from None
-        if bool(token) == (i in special_ids):
-            what = "belongs to a special token too" if token else "is empty"
-            raise TokenizerFormatError(f"token {i} {what}")
-        if token:
-            tokens[i] = token
+def _bpe(state: dict[str, object], specials: dict[str, int]) -> BPETokenizer:
+    tokens = _tokens(field(state, "tokens", list), set(specials.values()))
     merges = field(state, "merges", list)
     for rank, merge in enumerate(merges):
         if not isinstance(merge, list) or [type(part) for part in merge] != [int, int, int]:
             raise TokenizerFormatError(f"merge {rank} is {short(merge)}, not three ids")
-    settings = {key: field(state, key, str) for key in ("pattern", "tie_break", "priority")}
-    tokenizer = BPETokenizer(tokens, merges, specials=specials, **settings)
-    if (version := field(state, "regex", str)) != regex.__version__:
+    tokenizer = BPETokenizer(
+        tokens,
+        merges,
+        pattern=field(state, "pattern", str),
+        specials=specials,
+        tie_break=field(state, "tie_break", str),
+        priority=field(state, "priority", str),
+    )
+    version = field(state, "regex", str)
+    if version != regex.__version__:
         warnings.warn(
             f"this tokenizer was made with regex {version} and runs with {regex.__version__}: "
             "characters that only one of them knows may get other ids",
@@ -182,7 +184,35 @@ def _bpe(state: dict, specials: dict[str, int]) -> BPETokenizer:
     return tokenizer
 
 
-_BUILDERS = {
+def _tokens(entries: list[object], special_ids: set[int]) -> dict[int, bytes]:
+    """The bytes of each ordinary id, of a list with the bytes of every id in hex: those of special
+    ids are empty, and null is a gap in the ids.
+    """
+    if len(entries) > MAX_VOCAB:
+        raise TokenizerFormatError(f"{len(entries)} tokens are more than {MAX_VOCAB}")
+    tokens: dict[int, bytes] = {}
+    for i, entry in enumerate(entries):
+        if entry is None and i not in special_ids:
+            continue
+        try:
+            token = bytes.fromhex(entry) if isinstance(entry, str) else None
+        except ValueError:
+            token = None
+        if token is None:
+            raise TokenizerFormatError(f"token {i} is {short(entry)}, not bytes in hex")
+        if i in special_ids and token:
+            raise TokenizerFormatError(f"token {i} belongs to a special token too")
+        if i not in special_ids and not token:
+            raise TokenizerFormatError(f"token {i} is empty")
+        if token:
+            tokens[i] = token
+    return tokens
+
+
+_COMMON_KEYS = {"format", "version", "name", "specials", "eot"}
+_Builder = Callable[[dict[str, object], dict[str, int]], Tokenizer]
+# By name: what builds the tokenizer, and the keys of its content.
+_BUILDERS: dict[str, tuple[_Builder, set[str]]] = {
     "char": (_char, {"chars"}),
     "byte": (_byte, set()),
     "bpe": (_bpe, {"pattern", "regex", "tie_break", "priority", "tokens", "merges"}),

@@ -23,10 +23,10 @@ def train(
     *,
     specials: Sequence[str] = (EOT,),
     progress: Progress | None = None,
-    **settings,
+    **settings: object,
 ) -> Tokenizer:
     """A tokenizer of kind char, byte or bpe for the documents; specials take the last ids, in their
-    order.
+    order. Raises ValueError for an unknown name or setting, or a value out of bounds.
 
     Settings, of bpe only: vocab_size (specials and the 256 bytes included), pattern (gpt2, gpt4 or
     a regular expression), tie_break (first-pair or greatest-bytes). `progress(done, total)` counts
@@ -76,7 +76,8 @@ def _train_bpe(
     if tie_break not in TIE_BREAKS:
         raise ValueError(f"tie_break={tie_break} is not one of {', '.join(TIE_BREAKS)}")
     splitter = Splitter(pattern)
-    merges = learn_merges(count_chunks(documents, splitter, specials), n_merge, tie_break, progress)
+    counts = count_chunks(documents, splitter, specials)
+    merges = learn_merges(counts, n_merge, tie_break, progress)
     tokenizer = BPETokenizer.of_merges(merges, pattern, specials, tie_break)
     if len(merges) < n_merge:
         warnings.warn(
@@ -87,4 +88,8 @@ def _train_bpe(
     return tokenizer
 
 
-_TRAINERS = {"char": _train_char, "byte": _train_byte, "bpe": _train_bpe}
+_TRAINERS: dict[str, Callable[..., Tokenizer]] = {
+    "char": _train_char,
+    "byte": _train_byte,
+    "bpe": _train_bpe,
+}

@@ -50,8 +50,6 @@ def trips(trained, shuffled, tmp_path_factory):
     for k, tokenizer in enumerate((trained, shuffled[0])):
         formats.to_hf(tokenizer, folder / f"{k}.json")
         out.append((tokenizer, formats.from_hf(folder / f"{k}.json")))
-        formats.to_gpt2(tokenizer, folder / f"v{k}.json", folder / f"m{k}.txt")
-        out.append((tokenizer, formats.from_gpt2(folder / f"v{k}.json", folder / f"m{k}.txt")))
         out.append((tokenizer, tokenizers.from_json(tokenizer.to_json())))
     out.append((trained, tokenizers.from_json(out[0][1].to_json())))
     return out
