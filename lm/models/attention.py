@@ -76,8 +76,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, p_drop: float = 0.0) -> Tensor:
     T, D = q.shape[-2:]
     S = k.shape[-2]
     scores = (q / math.sqrt(D)) @ k.mT  # (B, H, T, S): how well query t matches key s
-    later = torch.full((T, S), -math.inf, dtype=q.dtype, device=q.device).triu(S - T + 1)
-    weights = (scores + later).softmax(dim=-1)  # each row sums to 1, nothing from behind t
+    never = torch.full((T, S), -math.inf, dtype=q.dtype, device=q.device)
+    later = never.triu(S - T + 1)  # -inf where s comes after t, else 0
+    weights = (scores + later).softmax(dim=-1)  # each row sums to 1
     if p_drop:
         weights = dropout(weights, p_drop)
     return weights @ v  # (B, H, T, D)
@@ -121,7 +122,9 @@ def _attention_in_chunks(q: Tensor, k: Tensor, v: Tensor, p_drop: float) -> Tens
     end = 0
     for chunk in q.split(chunk_len, dim=2):
         end += chunk.shape[2]
-        chunks.append(attention(chunk, k[:, :, :end], v[:, :, :end], p_drop))
+        keys = k[:, :, :end]
+        values = v[:, :, :end]
+        chunks.append(attention(chunk, keys, values, p_drop))
     return chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=2)
 
 
@@ -137,8 +140,9 @@ def rotate(x: Tensor, rope: Rope) -> Tensor:
         return torch.view_as_real(turned).flatten(-2)
     cos, sin = rope
     a, b = pairs.unbind(-1)  # (B, T, H, D/2) each
-    turned = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1)
-    return turned.flatten(-2).type_as(x)
+    turned_a = a * cos - b * sin
+    turned_b = b * cos + a * sin
+    return torch.stack((turned_a, turned_b), dim=-1).flatten(-2).type_as(x)
 
 
 def rope_table(context_len: int, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
@@ -158,7 +162,8 @@ def dropout(x: Tensor, p: float) -> Tensor:
         return F.dropout(x, p)
     n_words = math.ceil(x.numel() / 8)
     words = torch.randint(-(1 << 63), (1 << 63) - 1, (n_words,))  # int64
-    draws = words.view(torch.uint8)[: x.numel()].view(x.shape).to(x.dtype)  # 0 to 255
+    octets = words.view(torch.uint8)[: x.numel()]
+    draws = octets.view(x.shape).to(x.dtype)  # 0 to 255
     n_dropped = round(256 * p)  # of 256
     kept = (draws - (n_dropped - 1)).clamp(0, 1)  # compiled, a comparison is not vectorised
     return x * (kept * (256 / (256 - n_dropped)))

@@ -62,13 +62,14 @@ class LanguageModel(nn.Module):
         text = F.pad(state.tensors[0], (0, T))  # (B, memory + T), each row filled from 0
         places = n_old[:, None] + torch.arange(T, device=device)  # (B, T)
         text.scatter_(1, places, ids)
-        rows = torch.arange(B, device=device)
-        logits = self(text[:, : int(n_all.max())])[rows, n_all - 1]  # (B, V)
+        longest = int(n_all.max())
+        logits = self(text[:, :longest])  # (B, longest, V)
         first = (n_all - self.memory).clamp(min=0)  # what stands before it is forgotten
         kept = first[:, None] + torch.arange(self.memory, device=device)
         state.tensors = [text.gather(1, kept)]
         state.lengths = (n_all - first).tolist()
-        return logits
+        rows = torch.arange(B, device=device)
+        return logits[rows, n_all - 1]  # (B, V)
 
     def stacked_rows(self) -> dict[str, tuple[int, ...]]:
         """Row counts of the independent matrices in each submodule's weights, by its name.

@@ -36,15 +36,17 @@ class BigramCounts(CountModel):
         counts = np.zeros(0, np.int64)
         for start in range(0, len(ids) - 1, CHUNK):
             chunk = np.asarray(ids[start : start + CHUNK + 1], np.int64)
-            more_pairs, more_counts = unique_counts(chunk[:-1] * V + chunk[1:], V * V)
+            keys = chunk[:-1] * V + chunk[1:]
+            more_pairs, more_counts = unique_counts(keys, V * V)
             if start == 0:
                 pairs = more_pairs
                 counts = more_counts
                 continue
-            both = np.concatenate((pairs, more_pairs))
-            order = np.argsort(both, kind="stable")
-            pairs, first = np.unique(both[order], return_index=True)
-            counts = np.add.reduceat(np.concatenate((counts, more_counts))[order], first)
+            pairs = np.concatenate((pairs, more_pairs))
+            counts = np.concatenate((counts, more_counts))
+            order = np.argsort(pairs, kind="stable")
+            pairs, first = np.unique(pairs[order], return_index=True)
+            counts = np.add.reduceat(counts[order], first)
         self.set_tables({"pairs": pairs, "counts": counts})
 
     def prepare(self) -> None:
@@ -73,7 +75,8 @@ class BigramCounts(CountModel):
         logits = (scale + np.log(k))[:, None].repeat(1, V)  # of a pair that never occurred
         start = self.starts[flat]
         row, entry = slices(start, self.starts[flat + 1] - start)  # the pairs that did
-        logits[row, self.pairs[entry] % V] = torch.log(self.counts[entry] + k) + scale[row]
+        token = self.pairs[entry] % V
+        logits[row, token] = torch.log(self.counts[entry] + k) + scale[row]
         return logits.view(*ids.shape, V).float()  # (B, T, V)
 
     def n_params(self) -> int:

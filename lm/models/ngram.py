@@ -14,13 +14,26 @@ leaves all to the next shorter one. A position sees its own window alone: near t
 start the contexts are short.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lm import metrics
 from lm.config import NgramConfig
 from lm.models.counts import MAX_COUNT, CountModel, is_first, slices, sort
+
+
+class Table(NamedTuple):
+    """The sequences of one order, as rows sorted by their keys, and their contexts."""
+
+    keys: Tensor  # (rows,)
+    tokens: Tensor  # (rows,) the last of each sequence
+    probs: Tensor  # (rows,) less the discount
+    starts: Tensor  # (contexts + 1,) the row where each context begins
+    backoff: Tensor  # (contexts,) what is left to the shorter one
 
 
 class Ngram(CountModel):
@@ -29,9 +42,7 @@ class Ngram(CountModel):
     A sequence of n tokens has the key (row of its first n - 1 tokens in the table of n - 1) V +
     its last token. Keys of any order so fit 64 bits, and what can follow a context is one slice.
 
-    Stored for each order n: `keys_n` and `counts_n`, (rows,). Computed from them: `tokens_n`, the
-    last tokens, and `probs_n`, the probabilities less their discount, (rows,); `starts_n`, where
-    the rows of each context begin, (contexts + 1,), and `backoff_n`, (contexts,).
+    The buffers keys_n and counts_n of each order n are saved; `prepare` computes the others.
     """
 
     cfg: NgramConfig
@@ -98,16 +109,16 @@ class Ngram(CountModel):
         unigram[self.get_buffer("tokens_1")] += self.get_buffer("probs_1")
         self.register_buffer("unigram", unigram, persistent=False)
 
-    def discounts(self, n: int) -> Tensor:
-        """What is taken from counts of 1, 2, and 3 or more at order n: (3,), the paper's eq. 26."""
-        counts = self.get_buffer(f"counts_{n}")
-        n1, n2, n3, n4 = (int((counts == c).sum()) for c in (1, 2, 3, 4))
-        y = n1 / (n1 + 2 * n2) if n1 else 0.0
+    def discounts(self, order: int) -> Tensor:
+        """What is taken from counts of 1, 2, and 3 or more at this order: (3,), by eq. 26."""
+        counts = self.get_buffer(f"counts_{order}")
+        n = [int((counts == c).sum()) for c in range(5)]  # sequences that occur c times
+        y = n[1] / (n[1] + 2 * n[2]) if n[1] else 0.0
         discounts = []
-        for c, n_here, n_above in ((1, n1, n2), (2, n2, n3), (3, n3, n4)):
+        for c in (1, 2, 3):
             discount = 0.0
-            if n_here:
-                discount = c - (c + 1) * y * n_above / n_here
+            if n[c]:
+                discount = c - (c + 1) * y * n[c + 1] / n[c]
             if not 0 < discount < c:
                 discount = c / 2  # too few such counts: in texts of characters all are large
             discounts.append(discount)
@@ -136,17 +147,17 @@ class Ngram(CountModel):
         places = []  # in the flat (N V,) result
         values = []
         for n in reversed(self.orders[1:]):
-            if len(self.get_buffer(f"keys_{n}")) == 0:
+            table = self.table(n)
+            if len(table.keys) == 0:
                 continue
             known = contexts[n] >= 0  # (N,)
             context = contexts[n].clamp(min=0)
-            starts = self.get_buffer(f"starts_{n}")
-            first = starts[context]
-            length = torch.where(known, starts[context + 1] - first, 0)
-            position, entry = slices(first, length)
-            places.append(position * V + self.get_buffer(f"tokens_{n}")[entry])
-            values.append(self.get_buffer(f"probs_{n}")[entry] * left[position])
-            left = left * torch.where(known, self.get_buffer(f"backoff_{n}")[context], 1.0)
+            first = table.starts[context]
+            n_rows = table.starts[context + 1] - first
+            position, row = slices(first, torch.where(known, n_rows, 0))
+            places.append(position * V + table.tokens[row])
+            values.append(table.probs[row] * left[position])
+            left = left * torch.where(known, table.backoff[context], 1.0)
         probs = left[:, None] * self.unigram  # (N, V)
         if places:
             probs.view(-1).index_add_(0, torch.cat(places), torch.cat(values))
@@ -159,13 +170,13 @@ class Ngram(CountModel):
         last = targets.clamp(min=0).flatten()  # (N,), N = B T
         probs = self.unigram[last]
         for n in self.orders[1:]:
-            keys = self.get_buffer(f"keys_{n}")
-            if len(keys) == 0:
+            table = self.table(n)
+            if len(table.keys) == 0:
                 continue
             context = contexts[n].clamp(min=0)
-            row = find(keys, context * self.vocab_size + last)
-            own = torch.where(row >= 0, self.get_buffer(f"probs_{n}")[row], 0.0)
-            longer = own + self.get_buffer(f"backoff_{n}")[context] * probs
+            row = find(table.keys, context * self.vocab_size + last)
+            own = torch.where(row >= 0, table.probs[row], 0.0)
+            longer = own + table.backoff[context] * probs
             probs = torch.where(contexts[n] >= 0, longer, probs)
         nats = -probs.log().view(targets.shape)
         return torch.where(targets == metrics.IGNORE, 0.0, nats)
@@ -175,12 +186,16 @@ class Ngram(CountModel):
         row = torch.zeros_like(ids)  # (B, T): the empty context
         rows = {1: row.flatten()}
         for n in self.orders[:-1]:
-            if n > 1:  # the tokens before: none stand before the window
-                row = torch.cat((row.new_full((len(row), 1), -1), row[:, :-1]), dim=1)
+            if n > 1:  # of the tokens before, and none stand before the window
+                row = F.pad(row[:, :-1], (1, 0), value=-1)
             longer = find(self.get_buffer(f"keys_{n}"), row * self.vocab_size + ids)
             row = torch.where(row >= 0, longer, -1)
             rows[n + 1] = row.flatten()
         return rows
+
+    def table(self, n: int) -> Table:
+        buffers = [self.get_buffer(f"{name}_{n}") for name in Table._fields]
+        return Table(*buffers)
 
     def n_params(self) -> int:
         return sum(len(self.get_buffer(f"counts_{n}")) for n in self.orders)

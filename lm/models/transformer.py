@@ -64,9 +64,10 @@ class Transformer(LanguageModel):
                 outputs.append(module.proj)
             if isinstance(module, MLP):
                 outputs.append(module.down)
+        # 2 n_layer outputs add up in the stream: their sum then starts with the size of one.
+        std = 0.02 / math.sqrt(2 * cfg.n_layer)
         for layer in outputs:
-            # 2 n_layer of them add up in the stream: their sum then starts with the size of one.
-            nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * cfg.n_layer))
+            nn.init.normal_(layer.weight, std=std)
 
     def forward(self, ids: Tensor) -> Tensor:
         T = ids.shape[1]
@@ -127,7 +128,8 @@ class Transformer(LanguageModel):
         state.close(lengths)
         if lengths is None:
             return self.unembed(x[:, -1])  # (B, V)
-        return self.unembed(x[torch.arange(B), [n - 1 for n in lengths]])
+        last = [n - 1 for n in lengths]
+        return self.unembed(x[torch.arange(B), last])
 
     def stacked_rows(self) -> dict[str, tuple[int, ...]]:
         rows = {}

@@ -17,6 +17,7 @@ from lm.optim.muon import Muon
 from lm.system import devices
 
 Groups = list[dict[str, Any]]  # as torch.optim takes them
+Parts = tuple[int, ...] | None  # row counts of the matrices stacked in one; None: it is one
 
 
 class AdamW(torch.optim.AdamW):
@@ -113,7 +114,7 @@ def _hidden_matrices(model: LanguageModel) -> Groups:
     """The matrices inside `model.hidden`, one group for each way of stacking several in one."""
     children = [name for name, _ in model.named_children()]
     stacked = model.stacked_rows()
-    by_parts: dict[tuple[int, ...] | None, list[nn.Parameter]] = defaultdict(list)
+    by_parts: dict[Parts, list[nn.Parameter]] = defaultdict(list)
     for child in model.hidden:
         if child not in children:
             raise ValueError(

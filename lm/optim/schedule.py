@@ -1,6 +1,7 @@
-"""The learning rate over a run, as a share of its base: pure functions of how much of it is done.
+"""The learning rate over a run, as a share of its base: functions of how much of it is done.
 
 scale = cfg.schedule.build(0.5)          # halfway; the rate is base_lr * scale
+rates = set_rates(optimizers, scale)
 """
 
 import math
