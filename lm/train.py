@@ -80,11 +80,12 @@ def train(
     # A signal waits until it has: a library that is loaded in part spoils the end.
     with signals.installed(), signals.deferred():
         from lm import loop, setup
-        from lm.record.tracker import tracker
+        from lm.record.tracker import open_tracker
         from lm.system import ranks
 
     ready = setup.set_up(cfg, out, _initial_weights(cfg))
-    with tracker(out, cfg, ready.state, ready.budget.progress, group) as track, signals.deferred():
+    tracker = open_tracker(out, cfg, ready.state, ready.budget.progress, group)
+    with tracker as track, signals.deferred():
         track.watch(ready.model, ready.state)
         summary = loop.train(ready, track, report)
         if ranks.rank() == 0:
@@ -113,9 +114,9 @@ def _initial_weights(cfg: Config) -> Callable[["LanguageModel"], None] | None:
     """What fills a new model with the weights of `init_from`; None without it."""
     if not cfg.init_from:
         return None
-    from lm.huggingface import weights
+    from lm.huggingface import weights as hf_weights
 
-    return lambda model: weights.load(Path(cfg.init_from), model)
+    return lambda model: hf_weights.load(Path(cfg.init_from), model)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ import torch
 from hydra import compose as hydra_compose
 
 import lm
-from lm import config, tokenizers, train
+from lm import config, train
 from lm.launch import compose
+from lm.system import failpoint
 from tests.helpers import TINY
 from tests.wandb_server import WandbServer
 
@@ -36,6 +37,7 @@ def _own_world(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     # A command that a test ran in this process has taken it over: see signals.end_on_ctrl_c.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    failpoint.switch_on("")
 
 
 @pytest.fixture(scope="session")
@@ -47,11 +49,6 @@ def toy_text(tmp_path_factory) -> Path:
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="session")
-def toy_bpe(toy_text):
-    return tokenizers.train("bpe", [toy_text.read_text(encoding="utf-8")], vocab_size=400)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ HEAVY = {  # a package, and the files of lm that may import it
         "sweep.callback",
         "sweep.tuner",
     },
-    "wandb": {"record.wandb_mirror", "record.wandb_artifact"},
+    "wandb": {f"record.wandb_{name}" for name in ("artifact", "histograms", "mirror", "mode")},
     "matplotlib": {"report.figures"},
     "optuna": {"sweep.space", "sweep.study", "sweep.tuner"},
     "safetensors": {"record.checkpoint", "system.tensors", "export.files"},

@@ -98,8 +98,7 @@ def test_a_bad_loss_stops_before_the_update_and_saves_nothing_bad(trained, tmp_p
 
 def test_losses_that_are_read_later_end_in_the_same_files(trained, monkeypatch):
     """As on a GPU, where the CPU begins steps before it knows the losses of the last ones."""
-    bad = {"train.loss": ("nan", range(11, 13)), "train.grad": ("inf", range(17, 18))}
-    monkeypatch.setattr(failpoint, "_active", bad)
+    failpoint.switch_on("train.loss=nan@11-12,train.grad=inf@17")
     words = *TINY_TRANSFORMER, "train.log_every=7", "train.save_every=5"
     at_once, read = trained("at once", *words), []
     plain, init = guard.judge, update.Update.__init__
@@ -238,14 +237,13 @@ def test_the_uncommitted_changes_of_the_code_are_kept_as_a_patch(tmp_path, monke
 def test_a_batch_that_does_not_fit_goes_through_in_halves_with_the_same_result(
     trained, monkeypatch, caplog
 ):
-    monkeypatch.setattr(failpoint, "_active", {"train.forward": ("memory", range(9, 11))})
-    monkeypatch.setattr(failpoint, "_visits", {})
+    failpoint.switch_on("train.forward=memory@9-10")
     words = (*TINY_TRANSFORMER, "train.log_every=1")
     auto = trained("auto", *words, "train.micro_batch=auto")
     assert "2 windows of model.context_len=16" in caplog.text
     state = json.loads((checkpoint.folder(auto, 20) / "state.json").read_text())["state"]
     assert state["micro_batch"] == 1
-    monkeypatch.setattr(failpoint, "_active", {})
+    failpoint.switch_on("")
     whole = trained("whole", *words)
     for a, b in zip(rows(whole), rows(auto), strict=True):
         for key in a:
@@ -253,8 +251,7 @@ def test_a_batch_that_does_not_fit_goes_through_in_halves_with_the_same_result(
 
 
 def test_without_memory_the_message_names_what_would_take_less(trained, monkeypatch):
-    monkeypatch.setattr(failpoint, "_active", {"train.forward": ("memory", range(9, 11))})
-    monkeypatch.setattr(failpoint, "_visits", {})
+    failpoint.switch_on("train.forward=memory@9-10")
     with pytest.raises(OutOfMemoryError) as caught:
         trained("run", *TINY_TRANSFORMER)
     for part in ("model.context_len=16", "train.batch_size=4", "train.micro_batch=2 takes less"):

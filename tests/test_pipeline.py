@@ -121,7 +121,7 @@ def test_damaged_tokens_are_rebuilt_with_a_warning(kind, cfg, tiny, stages, capl
     DAMAGE[kind](tokens)
     if kind.endswith("*"):
         (tokens / store.MANIFEST).unlink()
-        store._seal(tokens)
+        store.seal(tokens)
     assert stages(cfg(*tiny)) == {**REUSED, "tokens": "built"}
     assert "building it again" in caplog.text
     assert good == ((tokens / "train.bin").read_bytes(), (tokens / "val.bin").read_bytes())
@@ -133,7 +133,7 @@ def test_a_stage_that_is_sealed_but_senseless_is_rebuilt(stage, file, cfg, tiny,
     folder = next(files.cache_dir().glob(f"{stage}-*"))
     (folder / f"{file}.json").write_text('{"format": 1}')
     (folder / store.MANIFEST).unlink()
-    store._seal(folder)
+    store.seal(folder)
     assert stages(cfg(*tiny)) == {**REUSED, file: "built"}
     assert "building it again" in caplog.text
 

@@ -21,8 +21,7 @@ from lm.sweep import ranking, space, study, tuner
 from lm.sweep.space import TunerConfig, load_optuna
 from lm.system import files
 from lm.system.errors import ConfigError, LockedError, Pruned
-from tests.helpers import TINY_TRANSFORMER
-from tests.test_track import inspected, offline_runs
+from tests.helpers import TINY_TRANSFORMER, inspected, offline_runs
 
 
 def results(*arms: tuple) -> dict[str, ranking.ArmResult]:

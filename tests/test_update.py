@@ -53,7 +53,7 @@ def test_a_step_that_is_not_finite_leaves_weights_and_optimizer_as_they_were(
     step = make(torch.float32, f"optimizer={optimizer}")
     step(0)
     before = copy.deepcopy([step.model.state_dict(), *(o.state_dict() for o in step.optimizers)])
-    monkeypatch.setattr(failpoint, "_active", failpoint._parse(f"{fault}@1"))
+    failpoint.switch_on(f"{fault}@1")
     assert not math.isfinite(sum(step(1)))
     after = [step.model.state_dict(), *(o.state_dict() for o in step.optimizers)]
     torch.testing.assert_close(after, before, rtol=0, atol=0)
@@ -114,9 +114,9 @@ def test_a_step_that_a_gpu_would_leave_out_by_itself_changes_no_bit(make, words,
         assert torch.equal(plain(step), ahead(step))
     assert all(map(torch.equal, bits(plain), bits(ahead)))
     before = bits(ahead)
-    with monkeypatch.context() as patch:
-        patch.setattr(failpoint, "_active", {"train.grad": ("nan", None)})
-        assert ahead(3)[1].isnan()
+    failpoint.switch_on("train.grad=nan")
+    assert ahead(3)[1].isnan()
+    failpoint.switch_on("")
     assert all(map(torch.equal, before, bits(ahead)))
     assert torch.equal(plain(4), ahead(4))
     assert all(map(torch.equal, bits(plain), bits(ahead)))
@@ -205,7 +205,7 @@ def test_a_batch_too_large_to_compile_is_left_to_the_first_step(make, monkeypatc
     monkeypatch.setattr(torch, "compile", lambda loss, **_: copy.copy(loss))
     made = make(torch.float32, "train.compile=on", "train.micro_batch=auto")
     plain = made.loss
-    monkeypatch.setattr(failpoint, "_active", failpoint._parse("train.forward=memory@1"))
+    failpoint.switch_on("train.forward=memory@1")
     assert made.compile().startswith("compiled in the first step")
     assert made.loss is not plain and all(p.grad is None for p in made.model.parameters())
     made.micro_batch = 4
@@ -235,6 +235,6 @@ def test_an_optimizer_of_ones_own_takes_no_step_with_a_non_finite_gradient(make,
     made = make()
     made.optimizers = [Plain(made.model.parameters(), lr=0.1)]
     before = copy.deepcopy(made.model.state_dict())
-    monkeypatch.setattr(failpoint, "_active", failpoint._parse("train.grad=nan@0"))
+    failpoint.switch_on("train.grad=nan@0")
     assert not math.isfinite(sum(made(0)))
     torch.testing.assert_close(made.model.state_dict(), before, rtol=0, atol=0)

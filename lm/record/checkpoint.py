@@ -10,11 +10,9 @@ manifest.json. Nothing is pickled. No random state is stored, as every draw is a
 
 import contextlib
 import logging
-import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from lm import config
 from lm.models.base import LanguageModel
 from lm.models.counts import CountModel
+from lm.record import optimizer_state
 from lm.record.schemas import CheckpointRecord
 from lm.record.state import TrainState
 from lm.system import distributed, failpoint, files, ranks, store
@@ -31,18 +30,24 @@ from lm.system.errors import DamagedError, NoCheckpointError, NonFiniteError, St
 from lm.system.tensors import load_tensors
 
 log = logging.getLogger(__name__)
-STATES = {"AdamW": {"step", "exp_avg", "exp_avg_sq"}, "Muon": {"momentum"}}  # of a parameter
+WEIGHTS = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
 SPARE = 1 << 30  # bytes that a model may take for tables that are computed and not saved
 
 
 def folder(out: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or would be."""
     return out / "checkpoints" / f"step_{step:06d}"
 
 
 def steps(out: Path) -> list[int]:
     """The steps that have a checkpoint, oldest first; its content is not looked at."""
-    names = (p.name for p in (out / "checkpoints").glob("step_*") if p.is_dir())
-    return sorted(int(name[5:]) for name in names if name[5:].isdecimal())
+    found = []
+    for path in (out / "checkpoints").glob("step_*"):
+        number = path.name.removeprefix("step_")
+        if number.isdecimal() and path.is_dir():
+            found.append(int(number))
+    return sorted(found)
 
 
 def save(
@@ -58,40 +63,43 @@ def save(
     the bytes needed and free, where the disk refuses; the checkpoints of before then stay. Of
     several processes rank 0 writes, and all go on, or raise, when it is done.
     """
-    weights = {
-        k: distributed.gather_on_rank_0(v).contiguous() for k, v in model.state_dict().items()
-    }
-    ranks.on_rank_0(_write, out, state, keep_last, weights, *_pack_optimizers(optimizers))
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        weights[name] = distributed.gather_on_rank_0(tensor).contiguous()
+    tensors, group_sizes = optimizer_state.pack(optimizers)
+    record = CheckpointRecord(state, group_sizes)
+    ranks.on_rank_0(_write, out, record, weights, tensors)
+    ranks.on_rank_0(_prune, out, state, keep_last)
 
 
 def _write(
     out: Path,
-    state: TrainState,
-    keep_last: int,
+    record: CheckpointRecord,
     weights: dict[str, torch.Tensor],
-    tensors: dict[str, torch.Tensor],
-    settings: list[list[int]],
+    optimizer_tensors: dict[str, torch.Tensor],
 ) -> None:
-    target = folder(out, state.step)
-    for name, tensor in (*weights.items(), *tensors.items()):
+    step = record.state.step
+    for name, tensor in (*weights.items(), *optimizer_tensors.items()):
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise NonFiniteError(f"step {state.step}: {name} has values that are not finite")
+            raise NonFiniteError(f"step {step}: {name} has values that are not finite")
     try:
         failpoint.hit("ckpt.begin")
-        if not target.exists():
-            with store.new_folder(target, "ckpt") as tmp:
-                save_file(weights, tmp / "model.safetensors")
+        if not folder(out, step).exists():
+            with store.new_folder(folder(out, step), "ckpt") as tmp:
+                save_file(weights, tmp / WEIGHTS)
                 failpoint.hit("ckpt.mid_write")
-                save_file(tensors, tmp / "optimizer.safetensors")
-                record = CheckpointRecord(state, settings)
+                save_file(optimizer_tensors, tmp / OPTIMIZER)
                 (tmp / record.file).write_text(files.to_json(record))
     except (OSError, SafetensorError) as error:  # the latter for a write that was refused
-        needed = sum(t.nbytes for t in (*weights.values(), *tensors.values()))
+        n_bytes = sum(t.nbytes for t in (*weights.values(), *optimizer_tensors.values()))
         free = shutil.disk_usage(out).free
         raise StorageError(
-            f"the checkpoint of step {state.step} is not written ({error}): it needs "
-            f"{needed:,} bytes, and {free:,} are free in {out}"
+            f"the checkpoint of step {step} is not written ({error}): it needs "
+            f"{n_bytes:,} bytes, and {free:,} are free in {out}"
         ) from None
+
+
+def _prune(out: Path, state: TrainState, keep_last: int) -> None:
     for step in steps(out)[:-keep_last]:
         if step not in (state.best_step, state.good_step):
             with contextlib.suppress(OSError):  # it is in nobody's way but the disk's
@@ -133,7 +141,7 @@ def _newest(out: Path) -> Path | None:
             state = read_record(path).state
             if state.step != step or state.skipped_batches < 0:
                 raise DamagedError(f"its state is that of step {state.step}")
-            for name in ("model.safetensors", "optimizer.safetensors"):
+            for name in (WEIGHTS, OPTIMIZER):
                 load_tensors(path / name)
         except DamagedError as error:
             log.warning(f"checkpoint {path.name} is damaged and set aside: {error}")
@@ -153,17 +161,20 @@ def read_record(path: Path) -> CheckpointRecord:
     return files.read_record(path / CheckpointRecord.file, CheckpointRecord)
 
 
+def load_optimizers(path: Path, optimizers: list[torch.optim.Optimizer]) -> None:
+    """Fill the optimizers' state from a checkpoint; ValueError if it is that of others."""
+    tensors = load_tensors(path / OPTIMIZER)
+    optimizer_state.unpack(optimizers, tensors, read_record(path).optimizers)
+
+
 def load_weights(path: Path, model: LanguageModel) -> None:
     """Fill the model from a checkpoint; ValueError lists every key and shape that differs."""
-    _fill(model, load_tensors(path / "model.safetensors"), path)
-
-
-def _fill(model: LanguageModel, weights: dict[str, torch.Tensor], path: Path) -> None:
-    mine = model.state_dict()
+    weights = load_tensors(path / WEIGHTS)
+    current = model.state_dict()
     try:
         for name, tensor in weights.items():
-            if name in mine and tensor.dtype != mine[name].dtype:
-                raise ValueError(f"{name} is {tensor.dtype}, not {mine[name].dtype}")
+            if name in current and tensor.dtype != current[name].dtype:
+                raise ValueError(f"{name} is {tensor.dtype}, not {current[name].dtype}")
         distributed.load_state_dict(model, weights)
     except (RuntimeError, ValueError) as error:
         text = " ".join(str(error).split())
@@ -173,30 +184,35 @@ def _fill(model: LanguageModel, weights: dict[str, torch.Tensor], path: Path) ->
             raise ValueError(f"{path} is damaged: {name} has values that are not finite")
 
 
-class _Unfilled(TorchFunctionMode):
-    """Leave out torch.nn.init: to draw on the meta device takes a second, for PyTorch's compiler
-    is imported to do it."""
+class _SkipInit(TorchFunctionMode):
+    """Skips torch.nn.init: to draw on the meta device takes a second, for PyTorch's compiler is
+    imported to do it."""
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self,
+        func: Callable,
+        types: Sequence[type],
+        args: tuple = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        kwargs = kwargs or {}
         if getattr(func, "__module__", "") == "torch.nn.init":
             return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def check_fits(path: Path, build: Callable[[], LanguageModel]) -> None:
-    """Raise ValueError before any memory is taken, if the model that `build` makes is not that of
-    the checkpoint: a stranger's configuration may ask for more than the machine has."""
-    file = path / "model.safetensors"
+    """Raise ValueError, before memory is taken, if `build` makes another model than was saved.
+
+    A stranger's configuration may ask for more memory than the machine has.
+    """
+    file = path / WEIGHTS
     try:
-        with torch.device("meta"), _Unfilled():  # shapes alone
+        with torch.device("meta"), _SkipInit():  # shapes alone
             model = build()
     except Exception:  # it computes with values as it is made, in whatever way
         return
-    try:
-        with safe_open(file, "pt") as saved:
-            shapes = {name: saved.get_slice(name).get_shape() for name in saved.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DamagedError(f"{file} cannot be read: {error}") from None
+    shapes = _saved_shapes(file)
     if isinstance(model, CountModel):
         return  # its tables have the length that the file says
     for name, tensor in model.state_dict().items():
@@ -205,76 +221,23 @@ def check_fits(path: Path, build: Callable[[], LanguageModel]) -> None:
                 f"{path} holds another model: {name} is {shapes.get(name, 'not there')}, and "
                 f"{config.RESOLVED} makes it {list(tensor.shape)}"
             )
-    needed = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
-    if needed > SPARE + 4 * file.stat().st_size:
-        raise ValueError(f"{path}: its model takes {needed:,} bytes, far more than its weights")
+    n_bytes = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+    if n_bytes > SPARE + 4 * file.stat().st_size:
+        raise ValueError(f"{path}: its model takes {n_bytes:,} bytes, far more than its weights")
+
+
+def _saved_shapes(file: Path) -> dict[str, list[int]]:
+    try:
+        with safe_open(file, "pt") as saved:
+            names = saved.keys()
+            return {name: saved.get_slice(name).get_shape() for name in names}
+    except (SafetensorError, OSError) as error:
+        raise DamagedError(f"{file} cannot be read: {error}") from None
 
 
 def check_newest_fits(out: Path, build: Callable[[], LanguageModel]) -> None:
-    """`check_fits` for the newest checkpoint of a run that can be read, if there is one."""
+    """Raise ValueError if `build` makes another model than that of the run's newest checkpoint."""
     for step in reversed(steps(out)):
         with contextlib.suppress(DamagedError):  # resume names it and sets it aside
             check_fits(folder(out, step), build)
             return
-
-
-def _pack_optimizers(
-    optimizers: list[torch.optim.Optimizer],
-) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    """State as tensors named OPTIMIZER/PARAMETER/NAME, and the plain settings of the groups."""
-    tensors: dict[str, torch.Tensor] = {}
-    settings = []
-    for i, optimizer in enumerate(optimizers):
-        saved = optimizer.state_dict()
-        for parameter, values in saved["state"].items():
-            for name, value in values.items():
-                tensor = distributed.gather_on_rank_0(torch.as_tensor(value))
-                tensors[f"{i}/{parameter}/{name}"] = tensor.contiguous()
-        settings.append([len(group["params"]) for group in saved["param_groups"]])
-    return tensors, settings
-
-
-_KEY = re.compile(r"([0-9]{1,4})/([0-9]{1,7})/(\w{1,60})")
-
-
-def load_optimizers(path: Path, optimizers: list[torch.optim.Optimizer]) -> None:
-    """Fill the optimizers' state from a checkpoint; ValueError if it is that of others.
-
-    The rates of the groups come from the configuration, not from the file.
-    """
-    tensors = load_tensors(path / "optimizer.safetensors")
-    settings = read_record(path).optimizers
-    now = [[len(g["params"]) for g in o.param_groups] for o in optimizers]
-    if now != settings:
-        raise ValueError(
-            f"the checkpoint's optimizer has parameter groups of {settings}, this one of {now}: "
-            "resume takes the same optimizer and model"
-        )
-    if strange := [key for key in tensors if not _KEY.fullmatch(key)]:
-        raise ValueError(f"the checkpoint's optimizer state has the name {strange[0][:60]!a}")
-    for i, optimizer in enumerate(optimizers):
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, tensor in tensors.items():
-            which, parameter, name = _KEY.fullmatch(key).groups()
-            if int(which) == i:
-                state.setdefault(int(parameter), {})[name] = tensor
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        for parameter, values in state.items():
-            wanted = STATES.get(type(optimizer).__name__, values.keys())
-            if parameter >= len(parameters) or values.keys() != wanted:
-                raise ValueError(
-                    f"the checkpoint's optimizer state holds {', '.join(sorted(values))[:99]} of "
-                    f"parameter {parameter}, and not {', '.join(sorted(wanted))[:99]}"
-                )
-            for name, tensor in values.items():
-                shape = tensor.shape if tensor.ndim == 0 else parameters[parameter].shape
-                if tensor.shape != shape or not tensor.is_floating_point():
-                    raise ValueError(
-                        f"the checkpoint's optimizer state {name} of parameter {parameter} is "
-                        f"{tensor.dtype} {tuple(tensor.shape)}, not {tuple(shape)}"
-                    )
-                if tensor.ndim:
-                    values[name] = distributed.shard_like(tensor, parameters[parameter])
-        optimizer.load_state_dict(
-            {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
-        )

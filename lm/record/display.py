@@ -9,7 +9,6 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -38,8 +37,8 @@ class Display:
 
     def __init__(self, progress: Callable[[TrainState], float]) -> None:
         self.progress = progress  # the share of the run that is done
-        self.seen: dict[str, float] = {}
-        self.last = 0.0
+        self.latest: dict[str, object] = {}  # of each metric the last value
+        self.line_time = 0.0  # when the last plain line was written
         self.bar: Progress | None = None
         if sys.stdout.isatty():
             self.bar = Progress(
@@ -52,28 +51,36 @@ class Display:
             self.task = self.bar.add_task("train", total=1.0, text="")
             self.bar.start()
 
-    def show(self, state: TrainState, row: Mapping[str, Any]) -> None:
-        self.seen |= row
-        if "val/bpb" in row and state.losses:  # of the steps just before, as the log has none yet
-            self.seen["train/loss"] = sum(state.losses) / len(state.losses)
-        # In the bar and at an evaluation the last of each, elsewhere what was measured then.
-        shown = self.seen if self.bar is not None or "val/bpb" in row else row
-        text = "  ".join(
-            f"{label} {shown[key]:{form}}"
-            for key, label, form in SHOWN
-            if isinstance(shown.get(key), (int, float))
-        )
+    def show(self, state: TrainState, row: Mapping[str, object]) -> None:
+        """Show one point of the run's curves."""
+        is_evaluation = "val/bpb" in row
+        self.latest |= row
+        if is_evaluation and state.losses:  # of the steps just before, as the log has none yet
+            self.latest["train/loss"] = sum(state.losses) / len(state.losses)
         if self.bar is not None:
+            text = _text(self.latest)
             done = self.progress(state)
             self.bar.update(self.task, completed=done, text=f"step {state.step}  {text}")
-        elif "val/bpb" in row or time.monotonic() - self.last > QUIET:
-            self.last = time.monotonic()
+        elif is_evaluation or time.monotonic() - self.line_time > QUIET:
+            self.line_time = time.monotonic()
+            # At an evaluation the last of each metric, elsewhere what was measured just then.
+            text = _text(self.latest if is_evaluation else row)
             log.info(f"step {state.step:>6}  {text}")
 
     def text(self, line: str) -> None:
+        """Show a line as it is."""
         log.info(line)
 
     def close(self) -> None:
         if self.bar is not None:
             with contextlib.suppress(OSError):  # the terminal may be gone
                 self.bar.stop()
+
+
+def _text(values: Mapping[str, object]) -> str:
+    words = []
+    for key, label, form in SHOWN:
+        value = values.get(key)
+        if isinstance(value, (int, float)):
+            words.append(f"{label} {value:{form}}")
+    return "  ".join(words)

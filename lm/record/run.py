@@ -7,7 +7,6 @@ model = run.model("best")
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lm import config, tokenizers
 from lm.models.base import LanguageModel
@@ -20,9 +19,11 @@ from lm.system.errors import DamagedError
 
 @dataclass
 class Run:
+    """A run directory that has been trained at least in part."""
+
     path: Path
     cfg: config.Config
-    tokenizer: Any
+    tokenizer: tokenizers.Tokenizer
 
     @classmethod
     def open(cls, name: str) -> "Run":
@@ -30,8 +31,8 @@ class Run:
 
         Raises ValueError if it is none.
         """
-        remote = name.startswith(wandb_artifact.PREFIX)
-        path = wandb_artifact.fetch(name) if remote else find_run(name)
+        is_remote = name.startswith(wandb_artifact.PREFIX)
+        path = wandb_artifact.fetch(name) if is_remote else find_run(name)
         files.no_links(path)
         cfg = config.load(path / config.RESOLVED)
         if not (path / "tokenizer.json").exists():
@@ -42,36 +43,49 @@ class Run:
         return cls(path, cfg, tokenizers.load(path / "tokenizer.json"))
 
     def checkpoint(self, which: str | int) -> Path:
-        """The folder of a checkpoint: best, last or a step; verified."""
-        which = str(which)
-        found = checkpoint.steps(self.path)
-        if not found:
+        """The folder of a checkpoint: best, last or a step; verified.
+
+        Raises ValueError if there is no such checkpoint, DamagedError if it is damaged.
+        """
+        steps = checkpoint.steps(self.path)
+        if not steps:
             raise ValueError(
                 f"{self.path} has no checkpoint: python -m lm.train resume={self.path} makes one"
             )
-        step = found[-1]
-        if which == "best":
-            best = checkpoint.read_record(checkpoint.folder(self.path, step)).state.best_step
-            with contextlib.suppress(DamagedError):
-                end = read_part(self.path, Summary)
-                if end and end.step == step:  # a stop may have saved it before it was scored
-                    best = end.best_step
-            step = best if best in found else step
-        elif which != "last":
-            if not which.isdecimal() or int(which) not in found:
-                steps = ", ".join(map(str, found))
-                raise ValueError(
-                    f"checkpoint={which} is not in {self.path}: choose best, last or one of {steps}"
-                )
-            step = int(which)
-        folder = checkpoint.folder(self.path, step)
+        folder = checkpoint.folder(self.path, self._step(str(which), steps))
         store.verify(folder)
         return folder
+
+    def _step(self, which: str, steps: list[int]) -> int:
+        if which == "last":
+            return steps[-1]
+        if which == "best":
+            best = self._best_step(steps[-1])
+            return best if best in steps else steps[-1]
+        if not which.isdecimal() or int(which) not in steps:
+            choices = ", ".join(map(str, steps))
+            raise ValueError(
+                f"checkpoint={which} is not in {self.path}: choose best, last or one of {choices}"
+            )
+        return int(which)
+
+    def _best_step(self, last: int) -> int:
+        """The step of the lowest val/bpb, as the summary says, or else the last checkpoint."""
+        state = checkpoint.read_record(checkpoint.folder(self.path, last)).state
+        with contextlib.suppress(DamagedError):
+            summary = read_part(self.path, Summary)
+            # The last checkpoint may be that of a stop, saved before its step was scored.
+            if summary and summary.step == last:
+                return summary.best_step
+        return state.best_step
 
     def model(self, which: str | int = "best") -> LanguageModel:
         """The model with the weights of a checkpoint, in evaluation mode, on the CPU."""
         folder = self.checkpoint(which)
-        checkpoint.check_fits(folder, lambda: self.cfg.model.build(self.tokenizer.vocab_size))
-        model = self.cfg.model.build(self.tokenizer.vocab_size)
+        checkpoint.check_fits(folder, self._build)
+        model = self._build()
         checkpoint.load_weights(folder, model)
         return model.eval()
+
+    def _build(self) -> LanguageModel:
+        return self.cfg.model.build(self.tokenizer.vocab_size)

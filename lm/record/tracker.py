@@ -1,6 +1,6 @@
 """The record of a run: metrics.jsonl, samples.jsonl, summary.json; W&B as their mirror; progress.
 
-    with Tracker(out, cfg, state, progress) as track:
+    with open_tracker(out, cfg, state, progress) as track:
         track.log(state, {"train/loss": 4.2})
         track.finish(summary)
 
@@ -12,16 +12,17 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import msgspec
 
 from lm import config
 from lm.models.base import LanguageModel
 from lm.record.display import Display
-from lm.record.schemas import Row
+from lm.record.schemas import Row, Summary
 from lm.record.state import TrainState
 from lm.record.wandb_mirror import Mirror
 from lm.system import failpoint, files, ranks, signals
@@ -31,9 +32,56 @@ from lm.system.text import printable
 log = logging.getLogger(__name__)
 
 
-class Tracker:
-    """Writes what a run has to say. Points at or after state.step, left by a run that was killed
-    after its last checkpoint, are cut off first: the files equal those of a run never stopped."""
+class Tracker(Protocol):
+    """Where a run says what happens to it."""
+
+    def watch(self, model: LanguageModel, state: TrainState) -> None:
+        """Send histograms of the model's weights and gradients to W&B, if track.histograms asks."""
+
+    def log(self, state: TrainState, values: Mapping[str, float]) -> None:
+        """Add one point to the curves: a line of metrics.jsonl, and the same to W&B."""
+
+    def samples(self, state: TrainState, rows: Sequence[Mapping[str, object]]) -> None:
+        """Add texts that the model wrote, a row with prompt, text and settings for each."""
+
+    def finish(self, summary: Mapping[str, float]) -> None:
+        """Write summary.json, whose presence means that the run is complete."""
+
+    def page(self, name: str, path: Path) -> None:
+        """Show an HTML page of the run in W&B."""
+
+    def sync(self) -> None:
+        """Make all lines durable: before a checkpoint is, which says that they are there.
+
+        Raises StorageError if the disk still refuses one.
+        """
+
+    def cut_back(self, state: TrainState) -> None:
+        """Drop the lines of state.step and later: the run goes back to that step."""
+
+
+def open_tracker(
+    out: Path,
+    cfg: config.Config,
+    state: TrainState,
+    progress: Callable[[TrainState], float],
+    group: str | None = None,
+) -> AbstractContextManager[Tracker]:
+    """The run's tracker in this process: of several processes only rank 0 writes.
+
+    `progress` gives the share of the run that is done, `group` is the sweep's name in W&B.
+    """
+    if ranks.rank() > 0:
+        return SilentTracker()
+    return FileTracker(out, cfg, state, progress, group)
+
+
+class FileTracker:
+    """Writes what a run has to say into its directory, the terminal and W&B.
+
+    Points at or after state.step, left by a run that was killed after its last checkpoint, are
+    cut off first: the files equal those of a run never stopped.
+    """
 
     def __init__(
         self,
@@ -43,18 +91,18 @@ class Tracker:
         progress: Callable[[TrainState], float],
         group: str | None = None,
     ) -> None:
-        self.out, self.cfg = out, cfg
-        written = cut_back(out / "metrics.jsonl", state.step)
+        self.out = out
+        n_points = cut_back(out / "metrics.jsonl", state.step)
         cut_back(out / "samples.jsonl", state.step)
-        self.metrics = Lines(out / "metrics.jsonl")
-        self.texts = Lines(out / "samples.jsonl")
-        self.wandb = Mirror(out, cfg, group, written)
+        self.metrics = JsonLines(out / "metrics.jsonl")
+        self.texts = JsonLines(out / "samples.jsonl")
+        self.wandb = Mirror(out, cfg, group, n_points)
         self.display = Display(progress)
 
-    def __enter__(self) -> "Tracker":
+    def __enter__(self) -> "FileTracker":
         return self
 
-    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.display.close()
         self.metrics.close()
         self.texts.close()
@@ -62,47 +110,41 @@ class Tracker:
             self.wandb.close(error)
 
     def watch(self, model: LanguageModel, state: TrainState) -> None:
-        """Send histograms of the model's weights and gradients to W&B, if track.histograms asks."""
         self.wandb.watch(model, state)
 
     def log(self, state: TrainState, values: Mapping[str, float]) -> None:
-        """One point of the curves: a line of metrics.jsonl, and the same to W&B."""
-        row = {"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3)}
-        row |= {key: number(value) for key, value in values.items()}
+        row: dict[str, object] = {
+            "step": state.step,
+            "tokens": state.tokens,
+            "seconds": round(state.seconds, 3),
+        }
+        row |= to_plain(values)
         self.metrics.add(row)
         self.wandb.log(row)
-        self.wandb.histograms()
+        self.wandb.send_histograms()
         self.display.show(state, row)
 
-    def samples(self, state: TrainState, rows: list[dict[str, Any]]) -> None:
-        """Texts that the model wrote, one row a prompt."""
+    def samples(self, state: TrainState, rows: Sequence[Mapping[str, object]]) -> None:
         for row in rows:
             self.texts.add({"step": state.step, **row})
-            text = printable(row["prompt"] + "|" + row["text"])
+            text = printable(f"{row['prompt']}|{row['text']}")
             self.display.text(f"step {state.step}: {text}")
         self.wandb.samples(state, rows)
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write summary.json, whose presence means that the run is complete."""
+    def finish(self, summary: Mapping[str, float]) -> None:
         self.sync()
-        plain = {k: number(v) for k, v in summary.items()}
-        files.atomic_write(self.out / "summary.json", json.dumps(plain, indent=1) + "\n")
-        self.wandb.finish(plain)
+        plain = to_plain(summary)
+        files.atomic_write(self.out / Summary.file, json.dumps(plain, indent=1) + "\n")
+        self.wandb.finish(plain, int(summary["best_step"]))
 
     def page(self, name: str, path: Path) -> None:
-        """Show an HTML page of the run in W&B."""
         self.wandb.page(name, path)
 
     def sync(self) -> None:
-        """Make all lines durable: before a checkpoint is, which says that they are there.
-
-        Raises StorageError if the disk still refuses one.
-        """
         self.metrics.sync()
         self.texts.sync()
 
     def cut_back(self, state: TrainState) -> None:
-        """Drop the lines of state.step and later: the run goes back to that step."""
         for lines in (self.metrics, self.texts):
             lines.close()
             lines.pending = b""  # the checkpoint of that step has all lines before it
@@ -110,58 +152,73 @@ class Tracker:
             lines.open()
 
 
-class Silent(Tracker):
+class SilentTracker:
     """The tracker of all processes but rank 0: it writes nothing."""
 
-    def __init__(self, *_: Any) -> None:
+    def __enter__(self) -> "SilentTracker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         pass
 
-    def __exit__(self, *_: Any) -> None:
+    def watch(self, model: LanguageModel, state: TrainState) -> None:
         pass
 
-    def nothing(self, *_: Any) -> None:
+    def log(self, state: TrainState, values: Mapping[str, float]) -> None:
         pass
 
-    watch = log = samples = finish = page = sync = cut_back = nothing
+    def samples(self, state: TrainState, rows: Sequence[Mapping[str, object]]) -> None:
+        pass
+
+    def finish(self, summary: Mapping[str, float]) -> None:
+        pass
+
+    def page(self, name: str, path: Path) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+    def cut_back(self, state: TrainState) -> None:
+        pass
 
 
-def tracker(*args: Any) -> Tracker:
-    """The run's tracker in this process; its arguments are those of Tracker."""
-    return (Silent if ranks.rank() else Tracker)(*args)
-
-
-class Lines:
+class JsonLines:
     """A file of JSON lines. What a full disk refuses is kept, and tried again with the next."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.pending = path, b""
-        self.refused: OSError | None = None
+        self.path = path
+        self.pending = b""  # not yet written
+        self.write_error: OSError | None = None  # of the last try
         self.open()
 
     def open(self) -> None:
         self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: Mapping[str, object]) -> None:
         line = json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n"
         self.pending += line.encode("utf-8", "replace")
         self.write()
 
     def write(self) -> None:
+        """Write what is pending; the first of several refusals is logged."""
         try:
             while self.pending:
                 failpoint.hit("track.write")
-                self.pending = self.pending[self.file.write(self.pending) :]
-            self.refused = None
+                n_written = self.file.write(self.pending)
+                self.pending = self.pending[n_written:]
+            self.write_error = None
         except OSError as error:
-            if not self.refused:
+            if not self.write_error:
                 log.warning(f"{self.path}: {error}; its lines are kept and tried again")
-            self.refused = error
+            self.write_error = error
 
     def sync(self) -> None:
+        """Make all lines durable; StorageError if the disk still refuses one."""
         self.write()
         try:
-            if self.refused:
-                raise self.refused
+            if self.write_error:
+                raise self.write_error
             os.fsync(self.file.fileno())
         except OSError as error:
             raise StorageError(f"{self.path} lacks its last lines: {error}") from None
@@ -171,20 +228,29 @@ class Lines:
         self.file.close()
 
 
-def number(value: Any) -> Any:
-    """A value that JSON can hold: NaN and the infinities become their names."""
-    if hasattr(value, "tolist"):  # tensors, and numbers and arrays of numpy
-        value = value.tolist()
+def to_plain(values: Mapping[str, object]) -> dict[str, object]:
+    """The values as JSON can hold them: NaN and the infinities become their names."""
+    return {key: _plain(value) for key, value in values.items()}
+
+
+def _plain(value: object) -> object:
+    to_list = getattr(value, "tolist", None)
+    if to_list is not None:  # tensors, and numbers and arrays of numpy
+        value = to_list()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, (list, tuple)):
-        return [number(v) for v in value]
-    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
 
 
 def cut_back(path: Path, step: int) -> int:
-    """Drop the rows of `step` and later, and a last line torn by a crash; return how many lines
-    there were."""
+    """Drop the rows of `step` and later, and a last line torn by a crash.
+
+    Returns how many lines there were.
+    """
     if not path.exists():
         return 0
     # Not splitlines: a sample may hold U+2028, which is a line's end there but not in JSON.
@@ -192,10 +258,10 @@ def cut_back(path: Path, step: int) -> int:
     kept = []
     for line in lines[:-1]:  # behind the last line's end is nothing, or a torn line
         try:
-            row_step = msgspec.convert(json.loads(line), Row).step
+            row = msgspec.convert(json.loads(line), Row)
         except (ValueError, RecursionError):
             break
-        if row_step >= step:
+        if row.step >= step:
             break
         kept.append(line + "\n")
     files.atomic_write(path, "".join(kept))

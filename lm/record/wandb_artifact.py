@@ -1,22 +1,70 @@
-"""A model kept in W&B, as a run directory: what `run=wandb:ENTITY/PROJECT/ARTIFACT:ALIAS` opens.
+"""What a run leaves in W&B as artifacts, and a model kept there, opened as a run directory.
 
-path = artifact.fetch("wandb:me/lm/model-a1b2c3d4:best")
+    wandb_artifact.upload(wandb_run, out, best_step=500, everything=False)
+    path = wandb_artifact.fetch("wandb:me/lm/model-a1b2c3d4:best")
+
+The latter is what `run=wandb:ENTITY/PROJECT/ARTIFACT:ALIAS` opens.
 """
 
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lm.config import RESOLVED
-from lm.record import checkpoint, wandb_mirror
+from lm.record import checkpoint
+from lm.record.schemas import DataRecord
+from lm.record.wandb_mode import wandb_mode
 from lm.system import files, store
 
+if TYPE_CHECKING:
+    import wandb
+
 PREFIX = "wandb:"
-FORM = re.compile(r"wandb:([\w.-]+/[\w.-]+/[\w.-]+:[\w.-]+)")
-RUN = (RESOLVED, "tokenizer.json")
-CHECKPOINT = ("model.safetensors", "optimizer.safetensors", "state.json", store.MANIFEST)
+NAME = re.compile(r"wandb:([\w.-]+/[\w.-]+/[\w.-]+:[\w.-]+)")
+RUN_FILES = (RESOLVED, "tokenizer.json")
+CHECKPOINT_FILES = ("model.safetensors", "optimizer.safetensors", "state.json", store.MANIFEST)
 TIMEOUT = 20  # seconds until a server that does not answer is given up
+
+
+def upload(run: "wandb.Run", out: Path, best_step: int, everything: bool) -> None:
+    """Log the tokenizer and the best model, each with the names of what it was made from.
+
+    With `everything` the corpus and the token files are logged too.
+    """
+    data = files.read_record(out / DataRecord.file, DataRecord)
+    token_files = Path(data.folder)
+    corpus = f"corpus-{data.tokens.corpus[:12]}"
+    tokenizer = f"tokenizer-{data.tokens.tokenizer[:12]}"
+    tokens = f"tokens-{token_files.name.removeprefix('tokens-')}"
+    checkpoint_files = list(checkpoint.folder(out, best_step).glob("*"))
+    run_files = [out / "tokenizer.json", out / RESOLVED]
+
+    if everything:
+        _log(run, corpus, "corpus", [out / DataRecord.file], [])
+    _log(run, tokenizer, "tokenizer", [out / "tokenizer.json"], [corpus])
+    if everything:
+        _log(run, tokens, "tokens", sorted(token_files.glob("*")), [corpus, tokenizer])
+    _log(run, f"model-{run.id}", "model", [*checkpoint_files, *run_files], [tokenizer, tokens])
+
+
+def _log(
+    run: "wandb.Run", name: str, kind: str, paths: Sequence[Path], made_from: list[str]
+) -> None:
+    import wandb
+
+    artifact = wandb.Artifact(name, type=kind, metadata={"made_from": made_from})
+    for path in filter(Path.is_file, paths):
+        # Not copied: an offline run's files must stay where they are until it is synced.
+        artifact.add_file(str(path.absolute()), policy="immutable", skip_cache=True)
+    if kind == "model":
+        run.log_artifact(artifact, aliases=["latest", "best"])
+    else:
+        # An input of the run, for W&B's graph. use_artifact does the same, but it refuses
+        # offline runs, and waits without a limit for a server that hangs.
+        run._log_artifact(artifact, aliases=["latest"], is_user_created=True, use_after_commit=True)
 
 
 def fetch(name: str) -> Path:
@@ -25,13 +73,13 @@ def fetch(name: str) -> Path:
     Its files are a stranger's: only those that a run has are taken, the weights must be those of
     their manifest, and settings and tokenizer are checked where they are read. Raises ValueError.
     """
-    form = FORM.fullmatch(name)
-    if form is None:
+    match = NAME.fullmatch(name)
+    if match is None:
         raise ValueError(f"run={name}: write wandb:ENTITY/PROJECT/ARTIFACT:ALIAS")
-    if wandb_mirror.wandb_mode("online") != "online":
+    if wandb_mode("online") != "online":
         raise ValueError(f"run={name} is asked of W&B: wandb login, or set WANDB_API_KEY")
     try:
-        return _download(form.group(1))
+        return _download(match.group(1))
     except Exception as error:  # the client raises a dozen unrelated classes
         text = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"run={name}: {text}") from None
@@ -40,24 +88,28 @@ def fetch(name: str) -> Path:
 def _download(path: str) -> Path:
     import wandb
 
-    found = wandb.Api(timeout=TIMEOUT).artifact(path, type="model")
-    entries = found.manifest.entries
-    if lacking := [n for n in (*RUN, *CHECKPOINT) if n not in entries or entries[n].ref]:
-        raise ValueError(f"it has no file {lacking[0]}, so lm.train did not make it")
-    home = files.cache_dir() / f"wandb-{files.fingerprint(path.partition(':')[0], found.digest)}"
+    artifact = wandb.Api(timeout=TIMEOUT).artifact(path, type="model")
+    entries = artifact.manifest.entries
+    for name in (*RUN_FILES, *CHECKPOINT_FILES):
+        if name not in entries or entries[name].ref:
+            raise ValueError(f"it has no file {name}, so lm.train did not make it")
+    fingerprint = files.fingerprint(path.partition(":")[0], artifact.digest)
+    home = files.cache_dir() / f"wandb-{fingerprint}"
     if home.is_dir():
         return home
     home.parent.mkdir(parents=True, exist_ok=True)
     tmp = files.temporary(home)
+    weights = tmp / "weights"
     try:
-        (tmp / "weights").mkdir(parents=True)
-        for name in (*RUN, *CHECKPOINT):
-            below = tmp / "weights" if name in CHECKPOINT else tmp
-            found.get_entry(name).download(root=str(below), skip_cache=True)
-        store.verify(tmp / "weights")
-        step = checkpoint.read_record(tmp / "weights").state.step
-        checkpoint.folder(tmp, step).parent.mkdir()
-        (tmp / "weights").rename(checkpoint.folder(tmp, step))
+        weights.mkdir(parents=True)
+        for name in RUN_FILES:
+            artifact.get_entry(name).download(root=str(tmp), skip_cache=True)
+        for name in CHECKPOINT_FILES:
+            artifact.get_entry(name).download(root=str(weights), skip_cache=True)
+        store.verify(weights)
+        target = checkpoint.folder(tmp, checkpoint.read_record(weights).state.step)
+        target.parent.mkdir()
+        weights.rename(target)
         try:
             os.rename(tmp, home)
         except OSError:

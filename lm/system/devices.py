@@ -83,7 +83,8 @@ def configure(threads: int, deterministic: bool) -> None:
     # torch.use_deterministic_algorithms would import the compiler too: a second of every start.
     torch._C._set_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.allow_tf32 = False  # on by default: a GRU in float32 would not be
-    torch.utils.deterministic.fill_uninitialized_memory = False  # 6 % of a step, for debugging
+    switches: Any = torch.utils.deterministic
+    switches.fill_uninitialized_memory = False  # 6 % of a step, for debugging
     _keep_freed_memory()
     if deterministic:  # cuBLAS reads this when its first handle is made
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

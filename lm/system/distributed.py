@@ -9,14 +9,17 @@ In a single process data_parallel and everything about tensors change nothing.
 import contextlib
 import warnings
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lm.system.errors import ConfigError
 from lm.system.ranks import n_proc, rank
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
@@ -51,21 +54,25 @@ def shard(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     weights, and where PyTorch is too old.
     """
     if not any(p.requires_grad for p in model.parameters()):
+        cfg: Any = model.cfg
         raise ConfigError(
-            f"train.shard=true: model={model.cfg.name} counts, and has no weights to divide"
+            f"train.shard=true: model={cfg.name} counts, and has no weights to divide"
         )
-    from torch.distributed import fsdp  # half a second, which other runs need not wait for
+    # Half a second, which other runs need not wait for.
+    from torch.distributed import fsdp
+    from torch.distributed.device_mesh import init_device_mesh
 
     on_cpu = device.type == "cpu"
     if on_cpu and not hasattr(fsdp.FSDPModule, "set_force_sum_reduction_for_comms"):
         raise ConfigError(
             f"train.shard=true on CPUs takes PyTorch 2.8 or later, and this is {torch.__version__}"
         )
-    mesh = dist.init_device_mesh(device.type, (n_proc(),))
+    mesh = init_device_mesh(device.type, (n_proc(),))
     # Not by autocast, whose rounded copies of all blocks would stay until the backward pass; nor
     # are a block's inputs to be rounded, as the angles of its positions are among them.
     policy = fsdp.MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
-    for part in (*getattr(model, "blocks", ()), model):
+    parts: list[Any] = [*getattr(model, "blocks", ()), model]
+    for part in parts:
         fsdp.fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
         if on_cpu:  # where PyTorch 2.8 takes gloo's sum for its mean, silently
             part.set_force_sum_reduction_for_comms(True)
@@ -77,18 +84,23 @@ def shard(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether shard() has spread the model's parameters over the processes."""
-    return any(hasattr(p, "full_tensor") for p in model.parameters())
+    return any(_is_dtensor(p) for p in model.parameters())
+
+
+def _is_dtensor(tensor: Tensor) -> "TypeGuard[DTensor]":
+    """Whether a tensor is sharded; without loading torch.distributed.tensor, which takes time."""
+    return hasattr(tensor, "full_tensor")
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
     """All of a sharded tensor, on every process; another tensor as it is."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return tensor.full_tensor() if _is_dtensor(tensor) else tensor
 
 
 def gather_on_rank_0(tensor: Tensor) -> Tensor:
     """All of a sharded tensor on the CPU of rank 0, an empty one elsewhere; another tensor as it
     is."""
-    if not hasattr(tensor, "full_tensor"):
+    if not _is_dtensor(tensor):
         return tensor
     everything = full_tensor(tensor)
     return everything.cpu() if rank() == 0 else everything.new_empty(0)
@@ -96,7 +108,7 @@ def gather_on_rank_0(tensor: Tensor) -> Tensor:
 
 def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
     """This process's shard of a whole tensor if `like` is sharded; else the tensor as it is."""
-    if not hasattr(like, "full_tensor"):
+    if not _is_dtensor(like):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 

@@ -1,27 +1,39 @@
-"""Every error that a user can meet, and its exit code where that is not 2."""
+"""Every error that a user can meet. Each ends a command with exit code 2 unless it names another.
+
+| exit code | error |
+|---|---|
+| 0 | Pruned, which ends a trial and not the search |
+| 1 | OutOfMemoryError, LostRankError |
+| 2 | ConfigError, OtherRunError, LockedError, DamagedError, other ValueErrors and OSErrors |
+| 3 | NonFiniteError |
+| 4 | StorageError, and other OSErrors of a full disk |
+| 5 | NoCheckpointError |
+| 128 + n | signals.Stopped, by the signal n |
+"""
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be: one line with the key, the value and what is allowed."""
+    """A setting is not possible: one line with the key, the value and what is allowed."""
 
 
 class OtherRunError(ConfigError):
-    """A directory holds a run with other settings."""
+    """The directory of a new run holds a run with other settings."""
 
 
 class LockedError(ValueError):
-    """Another process writes a directory."""
+    """Another process writes to the run directory."""
 
 
 class DamagedError(ValueError):
-    """A folder whose files are not those its manifest lists."""
+    """A file is not what was written: its checksum, its form or its size is another."""
 
-    def __init__(self, text: str) -> None:  # which may repeat what a stranger wrote
+    def __init__(self, text: str) -> None:
+        # The text may repeat what a stranger wrote, of any length.
         super().__init__(text if len(text) < 2000 else f"{text[:1900]}...")
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss, gradient or weight is not a number."""
+    """A loss, gradient or weight is NaN or infinite."""
 
     exit_code = 3
     on_all_ranks = True  # the numbers are those of all processes
@@ -34,22 +46,32 @@ class StorageError(OSError):
 
 
 class NoCheckpointError(ValueError):
-    """There were checkpoints, and none is intact."""
+    """A run has checkpoints, and none of them is intact."""
 
     exit_code = 5
 
 
 class OutOfMemoryError(RuntimeError):
-    """Names what was asked of the memory, and what would be less."""
+    """A step did not fit the memory; names what was needed, and what would need less."""
 
     exit_code = 1
 
 
 class LostRankError(ConnectionError):
-    """A process of the run was killed, or did not answer."""
+    """A process of the run was killed, or did not answer in time."""
 
     exit_code = 1
 
 
 class Pruned(Exception):
-    """Ends a trial that falls behind the others of its study."""
+    """Ends a trial that falls behind the other trials of its study."""
+
+
+def mark_on_all_ranks(error: BaseException) -> None:
+    """Note that every process of the run raises this error, so that they end together."""
+    vars(error)["on_all_ranks"] = True
+
+
+def is_on_all_ranks(error: BaseException) -> bool:
+    """Whether every process of the run raises this error."""
+    return getattr(error, "on_all_ranks", False)

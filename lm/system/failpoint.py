@@ -14,60 +14,84 @@ import errno
 import os
 import signal
 import time
+from dataclasses import dataclass
 from typing import Any
 
 POINTS = (
-    *("ckpt.begin", "ckpt.mid_write", "ckpt.after_files", "ckpt.after_manifest"),
-    *("ckpt.after_rename", "ckpt.mid_prune"),
-    *("cache.mid", "cache.after_files", "cache.after_manifest", "cache.after_rename"),
-    *("train.loss", "train.grad", "train.before_step", "train.after_step", "train.forward"),
-    *("eval.mid", "sample.mid", "track.write", "wandb.init", "wandb.log", "wandb.finish"),
-)
-SPOIL = {"nan": float("nan"), "inf": float("inf"), "x100": 100.0}
+    "ckpt.begin", "ckpt.mid_write", "ckpt.after_files", "ckpt.after_manifest", "ckpt.after_rename",
+    "ckpt.mid_prune",
+    "cache.mid", "cache.after_files", "cache.after_manifest", "cache.after_rename",
+    "train.loss", "train.grad", "train.before_step", "train.after_step", "train.forward",
+    "eval.mid", "sample.mid", "track.write", "wandb.init", "wandb.log", "wandb.finish",
+)  # fmt: skip
+FACTORS = {"nan": float("nan"), "inf": float("inf"), "x100": 100.0}
 
 
 class FailpointError(RuntimeError):
     """What the action `raise` raises."""
 
 
-def _parse(text: str) -> dict[str, tuple[str, range | None]]:
-    found = {}
+@dataclass
+class Failure:
+    """What happens at a point, and at which visits or steps."""
+
+    action: str
+    when: range | None = None  # None: always
+    n_visits: int = 0
+
+
+_failures: dict[str, Failure] | None = None  # by point; None: the environment is not read yet
+
+
+def switch_on(text: str) -> None:
+    """Switch these failpoints on, in the form of LM_FAILPOINTS, and all others off.
+
+    Raises ValueError for a point that does not exist.
+    """
+    global _failures
+    failures = {}
     for word in filter(None, text.split(",")):
         point, _, action = word.partition("=")
         if point.rpartition(":")[2] not in POINTS:
             raise ValueError(f"LM_FAILPOINTS names {point}; there are {', '.join(POINTS)}")
         action, _, when = action.partition("@")
         first, _, last = when.partition("-")
-        found[point] = action, range(int(first), int(last or first) + 1) if when else None
-    return found
-
-
-_active = _parse(os.environ.get("LM_FAILPOINTS", ""))
-_visits: dict[str, int] = {}
+        visits = range(int(first), int(last or first) + 1) if when else None
+        failures[point] = Failure(action, visits)
+    _failures = failures
 
 
 def hit(point: str, value: Any = None, step: int | None = None) -> Any:
     """`value`, unless LM_FAILPOINTS names this point."""
-    if not _active:
+    if _failures is None:
+        switch_on(os.environ.get("LM_FAILPOINTS", ""))
+    if not _failures:
         return value
-    key = point if point in _active else f"{os.environ.get('RANK', 0)}:{point}"
-    if key not in _active:
+    on_this_rank = f"{os.environ.get('RANK', 0)}:{point}"
+    failure = _failures.get(point) or _failures.get(on_this_rank)
+    if failure is None:
         return value
-    action, when = _active[key]
-    _visits[point] = _visits.get(point, 0) + 1
-    if when is not None and (step if step is not None else _visits[point]) not in when:
+    failure.n_visits += 1
+    number = failure.n_visits if step is None else step
+    if failure.when is not None and number not in failure.when:
         return value
-    if action in SPOIL:
-        return value * SPOIL[action]
-    if action in ("kill", "term"):
-        os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGTERM)
+    return _fail(point, failure.action, value)
+
+
+def _fail(point: str, action: str, value: Any) -> Any:
+    if action in FACTORS:
+        return value * FACTORS[action]
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
     elif action.startswith("sleep:"):
-        time.sleep(float(action.partition(":")[2]))
+        time.sleep(float(action.removeprefix("sleep:")))
     elif action == "memory":
         raise MemoryError
     elif action == "raise":
         raise FailpointError(f"failpoint {point}")
     else:
-        number = getattr(errno, action.upper())
-        raise OSError(number, os.strerror(number))
+        code = getattr(errno, action.upper())
+        raise OSError(code, os.strerror(code))
     return value

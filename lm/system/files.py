@@ -1,7 +1,7 @@
 """Read and write single files: whole or absent, of limited size, never through a link.
 
-value = files.read_json(path)
-files.atomic_write(path, text)
+record = files.read_record(path, Manifest)     # a msgspec.Struct; DamagedError
+files.atomic_write(path, files.to_json(record))
 """
 
 import contextlib
@@ -12,9 +12,8 @@ import os
 import platform
 import secrets
 import stat
-import typing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -33,13 +32,14 @@ def cache_dir() -> Path:
     return Path(os.environ.get("LM_CACHE_DIR") or "outputs/cache")
 
 
-def fingerprint(*values: Any) -> str:
+def fingerprint(*values: object) -> str:
     """16 hex digits that stand for these JSON values."""
     text = json.dumps(values, sort_keys=True, ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def sha256(path: Path) -> str:
+    """The checksum of a file, as 64 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -64,11 +64,11 @@ def read_text(path: Path, limit: int = MAX_TEXT, errors: str = "strict") -> str:
     Links and pipes are refused: a stranger's could lead anywhere, or be read without end.
     """
     try:
-        found = path.lstat()
-        if not stat.S_ISREG(found.st_mode):
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
             raise DamagedError(f"{path} is not a plain file")
-        if found.st_size > limit:
-            raise DamagedError(f"{path} has {found.st_size:,} bytes, and {limit:,} are allowed")
+        if status.st_size > limit:
+            raise DamagedError(f"{path} has {status.st_size:,} bytes, and {limit:,} are allowed")
         return path.read_text(encoding="utf-8", errors=errors)
     except DamagedError:
         raise
@@ -93,8 +93,8 @@ def read_record(path: Path, kind: type[T]) -> T:
     stand for what JSON has no word for. Raises DamagedError with the path of what does not fit.
     """
     value = read_json(path)
-    if isinstance(value, dict) and issubclass(typing.get_origin(kind) or kind, msgspec.Struct):
-        for field in msgspec.structs.fields(kind):
+    if isinstance(value, dict) and isinstance(kind, msgspec.StructMeta):
+        for field in msgspec.structs.fields(cast(type[msgspec.Struct], kind)):
             name = value.get(field.encode_name)
             if isinstance(name, str) and name in NOT_FINITE and field.type in FLOATS:
                 value[field.encode_name] = float(name)
@@ -109,7 +109,7 @@ def to_json(record: msgspec.Struct) -> str:
     return json.dumps(msgspec.to_builtins(record), indent=1)
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> object:
     """The value with None for each number in it that JSON has no word for: NaN and infinities."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
@@ -146,3 +146,12 @@ def temporary(final: Path) -> Path:
     """A name beside `final` that says which process writes it."""
     mark = f"{HOST}.{os.getpid()}.{secrets.token_hex(4)}"
     return final.with_name(f".{final.name}.{mark}.tmp")
+
+
+def writer(temporary: Path) -> int | None:
+    """The process of this machine that wrote to a temporary name; None for one of another."""
+    parts = temporary.name.split(".")
+    if len(parts) < 5:
+        return None
+    host, pid = parts[-4:-2]
+    return int(pid) if host == HOST and pid.isdigit() else None

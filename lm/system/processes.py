@@ -2,6 +2,8 @@
 
 import os
 
+IMPORTS = "LM_IMPORTS"  # in the environment, as a run may have processes of its own
+
 
 def started_by_torchrun() -> bool:
     """Whether torchrun started this process, and others like it."""
@@ -13,9 +15,7 @@ def launch_rank() -> int:
     return int(os.environ["RANK"]) if started_by_torchrun() else 0
 
 
-IMPORTS = "LM_IMPORTS"  # in the environment, as a run may have processes of its own
-
-
 def import_words() -> str:
     """The words `import=MODULE ` of this command, which find its parts again; nothing without."""
-    return "".join(f"import={name} " for name in os.environ.get(IMPORTS, "").split())
+    names = os.environ.get(IMPORTS, "").split()
+    return "".join(f"import={name} " for name in names)

@@ -14,14 +14,14 @@ import datetime
 import logging
 import os
 from collections.abc import Callable, Iterator, MutableSequence
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from lm.system import devices, signals
-from lm.system.errors import ConfigError
+from lm.system.errors import ConfigError, is_on_all_ranks, mark_on_all_ranks
 
 T = TypeVar("T")
 DAY = datetime.timedelta(days=1)
@@ -75,7 +75,7 @@ def joined(
         _join(device_name, timeout)
         yield
     except BaseException as error:
-        if getattr(error, "on_all_ranks", False) and n_proc() > 1:
+        if is_on_all_ranks(error) and n_proc() > 1:
             dist.barrier(_slow_group)  # rank 0 may still be closing files: nobody ends before it
         on_error(error)
         raise
@@ -95,7 +95,7 @@ def _join(device_name: str, timeout: float) -> None:
     if backend != "gloo":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))
-    _slow_group = dist.new_group(timeout=DAY, backend="gloo")
+    _slow_group = cast(dist.ProcessGroup, dist.new_group(timeout=DAY, backend="gloo"))
     if rank() > 0:
         logging.getLogger().addHandler(logging.NullHandler())  # rank 0 speaks for all
     signals.several_processes = True
@@ -167,18 +167,16 @@ def on_rank_0(work: Callable[..., T], *args: object) -> T:
     """Call work(*args) on rank 0 alone; return its result, or raise its error, on every rank."""
     if n_proc() == 1:
         return work(*args)
-    result: T | None = None
-    error: Exception | None = None
+    answer: list[Any] = [None, None]  # the result and the error
     if rank() == 0:
         try:
-            result = work(*args)
-        except Exception as raised:  # whatever it is, it must not leave the others waiting
-            error = raised
-    answer = [result, error]
+            answer[0] = work(*args)
+        except Exception as error:  # whatever it is, it must not leave the others waiting
+            answer[1] = error
     dist.broadcast_object_list(answer, group=_slow_group)
     result, error = answer
     if error is not None:
-        error.on_all_ranks = True
+        mark_on_all_ranks(error)
         raise error
     return result
 

@@ -7,7 +7,11 @@ import hashlib
 
 
 def seed(run_seed: int, purpose: str, step: int = 0) -> int:
-    """The 63-bit seed of one draw. Independent by purpose and step, so no stream is ever shared:
-    evaluation cannot disturb training, and a resumed step repeats without any saved state."""
-    digest = hashlib.sha256(f"{run_seed}/{purpose}/{step}".encode()).digest()
+    """The 63-bit seed of one draw, independent by purpose and step.
+
+    So no stream is ever shared: evaluation cannot disturb training, and a resumed step repeats
+    without any saved state.
+    """
+    text = f"{run_seed}/{purpose}/{step}"
+    digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

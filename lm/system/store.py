@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -26,6 +25,8 @@ MANIFEST = "manifest.json"
 
 
 class FileSum(msgspec.Struct):
+    """The size and checksum of one file."""
+
     size: int  # bytes
     sha256: str
 
@@ -50,7 +51,7 @@ def new_folder(final: Path, kind: str = "cache") -> Iterator[Path]:
     try:
         yield tmp
         failpoint.hit(f"{kind}.after_files")
-        _seal(tmp)
+        seal(tmp)
         failpoint.hit(f"{kind}.after_manifest")
         with contextlib.suppress(OSError):  # raised only where `final` already exists
             os.rename(tmp, final)
@@ -78,7 +79,7 @@ def verify(folder: Path) -> None:
 
 
 def build_once(
-    folder: Path, make: Callable[[Path], None], check: Callable[[Path], Any] | None = None
+    folder: Path, make: Callable[[Path], None], check: Callable[[Path], object] | None = None
 ) -> float | None:
     """Make sure that `folder` exists and is intact; return the seconds `make` took, or None.
 
@@ -126,12 +127,13 @@ def remove(folder: Path) -> None:
 def clear_leftovers(folder: Path) -> None:
     """Delete what processes of this machine that are dead by now were writing in `folder`."""
     for path in folder.glob(".*.tmp"):
-        _, host, pid, *_ = f"....{path.name}".rsplit(".", 4)
-        if host == files.HOST and pid.isdigit() and not alive(int(pid)):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        pid = files.writer(path)
+        if pid is None or alive(pid):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -185,7 +187,7 @@ def waited_lock(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _fault(folder: Path, check: Callable[[Path], Any] | None) -> str:
+def _fault(folder: Path, check: Callable[[Path], object] | None) -> str:
     """What is wrong with a built folder; "" if nothing is."""
     try:
         verify(folder)
@@ -211,7 +213,7 @@ def alive(pid: int) -> bool:
     return True
 
 
-def _seal(folder: Path) -> None:
+def seal(folder: Path) -> None:
     """Sync every file and write the manifest, last."""
     sums = {}
     for path in sorted(folder.iterdir()):

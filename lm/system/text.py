@@ -2,7 +2,9 @@
 
 import re
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
+
 
 def printable(text: str) -> str:
-    """Text without control characters, which could drive the terminal."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
+    """The text with U+FFFD for each control character, which could drive the terminal."""
+    return CONTROL.sub("\ufffd", text)

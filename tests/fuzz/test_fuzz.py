@@ -317,7 +317,7 @@ def test_run_directories(whole, tmp_path, monkeypatch, record_property):
             (out / path).write_bytes(mutated(data.draw, whole / "run" / path))
             if inside and name != "manifest.json":
                 (out / folder / store.MANIFEST).unlink()
-                store._seal(out / folder)
+                store.seal(out / folder)
 
         def read():
             run = Run.open(str(out))
@@ -360,7 +360,7 @@ def test_token_files(whole, tmp_path, monkeypatch, record_property):
         (out / name).write_bytes(mutated(data.draw, source / name))
         if name != store.MANIFEST:
             (out / store.MANIFEST).unlink()
-            store._seal(out)
+            store.seal(out)
         prepared = pipeline.pack(corpus, tokenizer)  # as it was, or built again
         assert int(prepared.train.max()) < 257 and int(prepared.val.max()) < 257
         assert len(prepared.val) > 1

@@ -25,13 +25,13 @@ from hypothesis import strategies as st
 
 import lm
 from lm import config, update
-from lm.record import checkpoint, wandb_mirror
+from lm.record import checkpoint, wandb_mirror, wandb_mode
 from lm.record.state import TrainState
-from lm.record.tracker import Tracker, cut_back
+from lm.record.tracker import FileTracker, cut_back
 from lm.system import files
 from lm.system.errors import NonFiniteError
 from lm.train import train as train_run
-from tests.helpers import TINY_TRANSFORMER
+from tests.helpers import TINY_TRANSFORMER, inspected, offline_runs
 from tests.wandb_server import WandbServer
 
 QUICK = ("track.init_timeout=2", "track.finish_timeout=3")
@@ -54,8 +54,8 @@ def train(cfg, tiny, tmp_path):
 
 @pytest.fixture
 def tracker(cfg, tmp_path):
-    def make(*words: str, step: int = 0) -> Tracker:
-        return Tracker(tmp_path, cfg("track=off", *words), TrainState(step), lambda _: 0.0)
+    def make(*words: str, step: int = 0) -> FileTracker:
+        return FileTracker(tmp_path, cfg("track=off", *words), TrainState(step), lambda _: 0.0)
 
     return make
 
@@ -84,21 +84,9 @@ def mirrored(rows: list[dict]) -> list[dict]:
     return [row for row in plain if not any(k.startswith("samples") for k in row)]
 
 
-def inspected(folder: Path) -> list[dict]:
-    """Every record that the client wrote, read back by its own reader."""
-    words = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-    found = subprocess.run(words, capture_output=True, text=True, timeout=60)
-    assert found.returncode == 0, found.stderr
-    return [json.loads(line) for line in found.stdout.splitlines()]
-
-
 def history(folder: Path) -> list[dict]:
     records = inspected(folder)
     return mirrored([r["history"]["item"] for r in records if r["type"] == "history"])
-
-
-def offline_runs() -> list[Path]:
-    return sorted(Path("outputs/wandb").glob("offline-run-*"))
 
 
 # --------------------------------------------------------------------------- the run's own files
@@ -178,20 +166,20 @@ def test_points_of_the_checkpoint_s_step_and_later_are_cut_off(tmp_path):
 )
 def test_the_mode_is_decided_without_asking(monkeypatch, requested, environment, mode):
     monkeypatch.setenv("WANDB_MODE", environment)
-    assert wandb_mirror.wandb_mode(requested) == mode
+    assert wandb_mode.wandb_mode(requested) == mode
 
 
 def test_without_a_key_the_mode_is_known_in_less_than_a_second(fresh_client):
     import wandb  # noqa: F401  its import takes half a second by itself
 
     start = time.perf_counter()
-    assert wandb_mirror.wandb_mode("online") == "offline"
+    assert wandb_mode.wandb_mode("online") == "offline"
     assert time.perf_counter() - start < 1.0
 
 
 def test_a_malformed_key_means_offline(monkeypatch, fresh_client):
     monkeypatch.setenv("WANDB_API_KEY", "short")
-    assert wandb_mirror.wandb_mode("auto") == "offline"
+    assert wandb_mode.wandb_mode("auto") == "offline"
 
 
 def on_a_terminal(words: list[str], until: bytes = b"") -> tuple[int | None, bytes]:

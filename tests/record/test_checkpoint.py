@@ -181,7 +181,7 @@ def test_whatever_a_kill_interrupts_the_last_ones_and_the_best_are_intact(
         failpoints = f"{draws.choice(points)}=kill" if draws.random() < 0.7 else ""
 
         def save(step=step, best=best, failpoints=failpoints):
-            failpoint._active, failpoint._visits = failpoint._parse(failpoints), {}
+            failpoint.switch_on(failpoints)
             state = TrainState(step=step, best_step=best)
             checkpoint.save(tmp_path, model, optimizers, state, keep_last)
 

@@ -170,7 +170,7 @@ def sealed(change):
         folder = checkpoint.folder(run, 2)
         change(folder)
         (folder / store.MANIFEST).unlink(missing_ok=True)
-        store._seal(folder)
+        store.seal(folder)
 
     return damage
 

@@ -1,84 +1,55 @@
-"""Our settings of a transformer as a config.json of GPT-2 or Llama, and back.
+"""Hugging Face's names for our settings, and ours for theirs: GPT-2 and Llama configurations.
 
-    config_json.to_hf(cfg.model, vocab_size, eot_id)  # {"model_type": "gpt2", "n_layer": 4, ...}
-    config_json.settings_of(Path("gpt2-folder"))  # {"name": "transformer", "n_layer": 12, ...}
+    hf_config.config_of(cfg.model, vocab_size, eot_id)  # for config.json; ValueError: it cannot
+    hf_config.settings_of("gpt2-folder")                # the transformer that such a folder holds
 
-Does not need torch, so that the launcher can read settings before torch is loaded.
+Reads and writes plain values alone, so that the launcher can use it before torch is loaded; the
+weights are in hf_weights.py.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-from lm.config import ModelConfig, TransformerConfig
-
-# activation in our settings -> GPT-2's activation_function; its gelu is the tanh form
+# activation in our settings -> GPT-2's activation_function; all smooth steps are the tanh form
 GPT2_ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2"}
-# The settings that each family can express.
-FAMILIES: dict[str, dict[str, tuple]] = {
-    "gpt2": {
-        "positions": ("learned",),
-        "norm": ("layernorm",),
-        "activation": tuple(GPT2_ACTIVATIONS),
-        "qk_norm": (False,),
-        "softcap": (0.0,),
-    },
-    "llama": {
-        "positions": ("rope",),
-        "norm": ("rmsnorm",),
-        "activation": ("swiglu",),
-        "qk_norm": (False,),
-        "softcap": (0.0,),
-    },
-}
 MAX_BYTES = 1 << 20  # of a config.json
 
 
-def family(cfg: ModelConfig) -> str:
-    """gpt2 or llama: the class of transformers that computes this model.
-
-    Raises ValueError, with the settings that differ, if neither does.
-    """
-    cfg = _as_transformer(cfg)
-    differences = {name: _differences(cfg, name) for name in FAMILIES}
-    nearest = min(FAMILIES, key=lambda name: len(differences[name]))
-    if differences[nearest]:
-        raise ValueError(
-            f"no class of transformers computes this model; {nearest}, the nearest, differs in "
-            f"{', '.join(differences[nearest])}; train with model=llama or model=gpt2 "
-            "(format=tokenizers exports the tokenizer of any run)"
-        )
-    return nearest
-
-
-def _as_transformer(cfg: ModelConfig) -> TransformerConfig:
-    if not isinstance(cfg, TransformerConfig) or cfg.name != "transformer":
+def family(cfg: Any) -> str:
+    """gpt2 or llama: the class that can say what this model does. ValueError says why none can."""
+    if cfg.name != "transformer":
         raise ValueError(
             f"model {cfg.name} has no class in transformers: format=hf takes model=transformer; "
             "format=tokenizers and format=tiktoken write its tokenizer"
         )
-    return cfg
+    gpt2 = {"positions": ("learned",), "norm": ("layernorm",), "activation": (*GPT2_ACTIVATIONS,)}
+    llama = {"positions": ("rope",), "norm": ("rmsnorm",), "activation": ("swiglu",)}
+    both = {"qk_norm": (False,), "softcap": (0.0,)}
+    found = {}
+    for name, wanted in (("gpt2", gpt2 | both), ("llama", llama | both)):
+        found[name] = [
+            f"model.{key}={getattr(cfg, key)} (it has {' or '.join(map(str, values))})"
+            for key, values in wanted.items()
+            if getattr(cfg, key) not in values
+        ]
+    if cfg.n_kv_head not in (0, cfg.n_head):
+        found["gpt2"].append(f"model.n_kv_head={cfg.n_kv_head} (it has one for each head)")
+    best = min(found, key=lambda name: len(found[name]))
+    if found[best]:
+        raise ValueError(
+            f"no class of transformers computes this model; {best}, the nearest, differs in "
+            f"{', '.join(found[best])}; train with model=llama or model=gpt2 (format=tokenizers "
+            "exports the tokenizer of any run)"
+        )
+    return best
 
 
-def _differences(cfg: TransformerConfig, name: str) -> list[str]:
-    """Which settings the family `name` cannot express, and what it has instead."""
-    differences = []
-    for key, values in FAMILIES[name].items():
-        mine = getattr(cfg, key)
-        if mine not in values:
-            differences.append(f"model.{key}={mine} (it has {' or '.join(map(str, values))})")
-    if name == "gpt2" and cfg.n_kv_head not in (0, cfg.n_head):
-        differences.append(f"model.n_kv_head={cfg.n_kv_head} (it has one for each head)")
-    return differences
-
-
-def to_hf(cfg: ModelConfig, vocab_size: int, eot_id: int | None) -> dict[str, object]:
-    """The values of the model's config.json; ValueError if neither family can express it."""
-    cfg = _as_transformer(cfg)
-    name = family(cfg)
+def config_of(cfg: Any, vocab_size: int, eot_id: int | None) -> dict[str, Any]:
+    """config.json of the model. ValueError where neither class can express it."""
+    kind = family(cfg)
     shared = {
-        "model_type": name,
+        "model_type": kind,
         "vocab_size": vocab_size,
         "bos_token_id": eot_id,
         "eos_token_id": eot_id,
@@ -86,10 +57,9 @@ def to_hf(cfg: ModelConfig, vocab_size: int, eot_id: int | None) -> dict[str, ob
         "torch_dtype": "float32",
         "use_cache": True,
     }
-    n_mlp = cfg.n_mlp
-    if not n_mlp:
-        n_mlp = 8 * math.ceil(cfg.n_embd / 3) if cfg.activation == "swiglu" else 4 * cfg.n_embd
-    if name == "gpt2":
+    gated = cfg.activation == "swiglu"
+    n_mlp = cfg.n_mlp or (-(-cfg.n_embd // 3) * 8 if gated else 4 * cfg.n_embd)
+    if kind == "gpt2":
         return shared | {
             "architectures": ["GPT2LMHeadModel"],
             "n_embd": cfg.n_embd,
@@ -123,7 +93,7 @@ def to_hf(cfg: ModelConfig, vocab_size: int, eot_id: int | None) -> dict[str, ob
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The values of a folder's config.json; FileNotFoundError or ValueError if it has none."""
+    """A folder's config.json. FileNotFoundError or ValueError says what is wrong with it."""
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(
@@ -141,37 +111,31 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
-    """The settings of our transformer that computes what the folder's model does.
-
-    Raises FileNotFoundError or ValueError if config.json is missing, or holds a model that our
-    transformer cannot be.
-    """
+    """The settings of our transformer that computes what the folder's model does."""
     values = read(folder)
-    model_type = values.get("model_type")
-    if model_type not in ("gpt2", "llama"):
+    kind = values.get("model_type")
+    readers = {"gpt2": _gpt2, "llama": _llama}
+    if kind not in readers:
         raise ValueError(
-            f"init_from={folder}: its model_type is {model_type!r}, and gpt2 and llama can be read"
+            f"init_from={folder}: its model_type is {kind!r}, and gpt2 and llama can be read"
         )
     try:
-        theirs = _gpt2(values, folder) if model_type == "gpt2" else _llama(values, folder)
-        return {"name": "transformer", "qk_norm": False, **theirs}
+        return {"name": "transformer", "qk_norm": False, **readers[kind](values, folder)}
     except KeyError as error:
         raise ValueError(f"{folder}/config.json has no {error}") from None
 
 
 def _gpt2(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    activations = {theirs: ours for ours, theirs in GPT2_ACTIVATIONS.items()}
-    activations["gelu_pytorch_tanh"] = "gelu"
+    activations = {v: k for k, v in GPT2_ACTIVATIONS.items()} | {"gelu_pytorch_tanh": "gelu"}
     activation = values.get("activation_function", "gelu_new")
     if activation not in activations:
         raise ValueError(f"{folder}: activation_function={activation} is not one of ours")
-    supported = {
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "add_cross_attention": False,
-    }
-    for key, value in supported.items():
-        if values.get(key, value) != value:
+    for key, usual in (
+        ("scale_attn_weights", True),
+        ("scale_attn_by_inverse_layer_idx", False),
+        ("add_cross_attention", False),
+    ):
+        if values.get(key, usual) != usual:
             raise ValueError(f"{folder}: {key}={values[key]} is not supported")
     return {
         "n_layer": values["n_layer"],
@@ -191,15 +155,14 @@ def _gpt2(values: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _llama(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     rope = values.get("rope_parameters") or {}
     scaling = values.get("rope_scaling") or rope
-    rope_type = scaling.get("rope_type", scaling.get("type", "default"))
-    if rope_type != "default":
-        raise ValueError(f"{folder}: rotary positions scaled by {rope_type!r} are not supported")
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind != "default":
+        raise ValueError(f"{folder}: rotary positions scaled by {kind!r} are not supported")
     if values.get("hidden_act", "silu") != "silu":
         raise ValueError(f"{folder}: hidden_act={values['hidden_act']} is not supported")
     if values.get("attention_bias", False) != values.get("mlp_bias", False):
         raise ValueError(f"{folder}: attention_bias and mlp_bias differ, and ours are one setting")
-    n_head = values["num_attention_heads"]
-    n_embd = values["hidden_size"]
+    n_head, n_embd = values["num_attention_heads"], values["hidden_size"]
     if values.get("head_dim") not in (None, n_embd // n_head):
         raise ValueError(f"{folder}: head_dim={values['head_dim']} is not {n_embd} / {n_head}")
     return {
@@ -220,16 +183,14 @@ def _llama(values: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def adopt(values: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run with `init_from`, with the folder's model and tokenizer in them.
+    """The settings of a run with `init_from`: model and tokenizer are the folder's.
 
-    The window may be shorter than what the folder's model can read, and dropout is the run's own.
+    The window may be shorter than the folder's model could read, and dropout is the run's own.
     """
     folder = Path(values["init_from"])
     model = settings_of(folder)
-    requested = values.get("model") or {}
-    context_len = requested.get("context_len")
-    if isinstance(context_len, int):
-        model["context_len"] = min(model["context_len"], context_len)
-    model["dropout"] = requested.get("dropout", 0.0)
-    tokenizer = {"name": "hf", "path": str(folder.absolute())}
-    return {**values, "model": model, "tokenizer": tokenizer}
+    mine = values.get("model") or {}
+    if isinstance(mine.get("context_len"), int):
+        model["context_len"] = min(model["context_len"], mine["context_len"])
+    model["dropout"] = mine.get("dropout", 0.0)
+    return {**values, "model": model, "tokenizer": {"name": "hf", "path": str(folder.absolute())}}

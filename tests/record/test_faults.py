@@ -67,7 +67,7 @@ def child(made: config.Config, out: Path, points: str = "") -> multiprocessing.P
 
     def work() -> None:
         faulthandler.disable()  # pytest's, which would print a page for a SIGBUS
-        failpoint._active, failpoint._visits = failpoint._parse(points), {}
+        failpoint.switch_on(points)
         with signals.installed(), store.locked(out):
             try:
                 train.train(made, out)
@@ -283,7 +283,7 @@ def lost(what: str, folder: Path) -> None:
             tensors[name].zero_()
         save_file(tensors, path)
     (folder / store.MANIFEST).unlink()
-    store._seal(folder)
+    store.seal(folder)
 
 
 def outcome(out: Path) -> list:
@@ -689,7 +689,7 @@ def test_a_checkpoint_is_synced_before_it_is_published_and_its_name_after(tiny):
 
 
 def test_every_failpoint_is_used_by_a_test():
-    text = "".join(p.read_text(encoding="utf-8") for p in Path(__file__).parent.rglob("*.py"))
+    text = "".join(p.read_text(encoding="utf-8") for p in Path(__file__).parents[1].rglob("*.py"))
     source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "lm").rglob("*.py"))
     for point in failpoint.POINTS:
         place = point.partition(".")[2]

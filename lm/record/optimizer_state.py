@@ -1,0 +1,86 @@
+"""The state of optimizers as tensors in a file, and back into optimizers of the same kind.
+
+    tensors, group_sizes = optimizer_state.pack(optimizers)
+    optimizer_state.unpack(optimizers, tensors, group_sizes)
+
+A tensor is named OPTIMIZER/PARAMETER/NAME, such as 0/12/exp_avg. Learning rates are not kept:
+those of the groups come from the configuration.
+"""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lm.system import distributed
+
+NAMES = {"AdamW": {"step", "exp_avg", "exp_avg_sq"}, "Muon": {"momentum"}}  # of a parameter's state
+KEY = re.compile(r"([0-9]{1,4})/([0-9]{1,7})/(\w{1,60})")
+ParameterState = dict[str, Tensor]
+
+
+def pack(optimizers: Sequence[Optimizer]) -> tuple[dict[str, Tensor], list[list[int]]]:
+    """All state tensors by name, and the number of parameters of each group of each optimizer.
+
+    Sharded tensors are gathered on rank 0, so all processes call this together.
+    """
+    tensors: dict[str, Tensor] = {}
+    for i, optimizer in enumerate(optimizers):
+        for parameter, state in optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                tensor = distributed.gather_on_rank_0(torch.as_tensor(value))
+                tensors[f"{i}/{parameter}/{name}"] = tensor.contiguous()
+    return tensors, [group_sizes(optimizer) for optimizer in optimizers]
+
+
+def group_sizes(optimizer: Optimizer) -> list[int]:
+    """The number of parameters of each group."""
+    return [len(group["params"]) for group in optimizer.param_groups]
+
+
+def unpack(
+    optimizers: Sequence[Optimizer], tensors: dict[str, Tensor], saved_sizes: list[list[int]]
+) -> None:
+    """Fill the optimizers with packed state; ValueError if it is that of other optimizers."""
+    sizes = [group_sizes(optimizer) for optimizer in optimizers]
+    if sizes != saved_sizes:
+        raise ValueError(
+            f"the checkpoint's optimizer has parameter groups of {saved_sizes}, this one of "
+            f"{sizes}: resume takes the same optimizer and model"
+        )
+    states: list[dict[int, ParameterState]] = [{} for _ in optimizers]
+    for key, tensor in tensors.items():
+        match = KEY.fullmatch(key)
+        if match is None:
+            raise ValueError(f"the checkpoint's optimizer state has the name {key[:60]!a}")
+        i, parameter, name = int(match[1]), int(match[2]), match[3]
+        if i < len(states):
+            states[i].setdefault(parameter, {})[name] = tensor
+    for optimizer, state in zip(optimizers, states, strict=True):
+        _check_and_shard(optimizer, state)
+        param_groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": param_groups})
+
+
+def _check_and_shard(optimizer: Optimizer, state: dict[int, ParameterState]) -> None:
+    """Leave of each tensor the shard of this process; ValueError for names and shapes that the
+    optimizer would not have."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for i, tensors in state.items():
+        expected = NAMES.get(type(optimizer).__name__, tensors.keys())
+        if i >= len(parameters) or tensors.keys() != expected:
+            raise ValueError(
+                f"the checkpoint's optimizer state holds {', '.join(sorted(tensors))[:99]} of "
+                f"parameter {i}, and not {', '.join(sorted(expected))[:99]}"
+            )
+        for name, tensor in tensors.items():
+            shape = tensor.shape if tensor.ndim == 0 else parameters[i].shape
+            if tensor.shape != shape or not tensor.is_floating_point():
+                raise ValueError(
+                    f"the checkpoint's optimizer state {name} of parameter {i} is "
+                    f"{tensor.dtype} {tuple(tensor.shape)}, not {tuple(shape)}"
+                )
+            if tensor.ndim:
+                tensors[name] = distributed.shard_like(tensor, parameters[i])
