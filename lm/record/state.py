@@ -11,7 +11,7 @@ class TrainState:
 
     step: Int = 0  # updates done
     tokens: Int = 0  # trained on
-    seconds: float = 0.0  # of training steps, evaluation and saving left out
+    seconds: float = 0.0  # of training steps, without evaluation and saving
     best_val_bpb: float = float("inf")
     best_step: Int = -1
     losses: list[float] = field(default_factory=list)  # of the steps since the last logged point
