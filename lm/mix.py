@@ -35,6 +35,16 @@ class MixConfig(Settings):
     stride: int = within(0, 0)  # tokens scored in each window, the others being context; 0: all
 
 
+@dataclass
+class Part:
+    """One run of the mixture, and what its model spends on each token of the text."""
+
+    name: str
+    temperature: float  # that suits it
+    plain_nats: np.ndarray  # (n,) at temperature 1
+    nats: np.ndarray  # (n,) at its own temperature
+
+
 def weights(nats: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
     """The weights (k,) of the mixture of k models that gives these tokens the most probability.
 
@@ -55,47 +65,69 @@ def mixed(nats: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 
 def command(cfg: MixConfig) -> None:
+    """Print bits per byte of each run and of the mixture, on both halves of the text."""
     names = cfg.runs.split(",")
+    runs = _open_runs(cfg, names)
+    ids = pipeline.prepare(runs[0].cfg).val  # (n + 1,)
+    n_bytes = runs[0].tokenizer.token_lengths()[np.asarray(ids[1:])]  # (n,) 0: special
+    half = len(n_bytes) // 2
+    scored = n_bytes[:half] > 0
+    parts = []
+    for name, run in zip(names, runs, strict=True):
+        parts.append(_part(name, run, cfg, ids, scored))
+    nats = np.stack([part.nats for part in parts])  # (k, n)
+    w = weights(nats[:, :half][:, scored])
+    longest = max(run.cfg.model.context_len for run in runs)
+    how = f"windows of {longest}"
+    if cfg.stride:
+        how += f", {cfg.stride} scored in each"
+    print(f"bits per byte of {n_bytes.sum():,} bytes, {how}")
+    print("temperatures and weights chosen on the first half")
+    print(f"{'temp':>5} {'weight':>7} {'1st half':>9} {'2nd half':>9} {'whole':>9}")
+    for part, weight in zip(parts, w, strict=True):
+        bits = _bits_of_halves(part.plain_nats, n_bytes)
+        print(f"{1:5.2f} {'':7}{bits}  {part.name}")
+        bits = _bits_of_halves(part.nats, n_bytes)
+        print(f"{part.temperature:5.2f} {weight:7.3f}{bits}  {part.name}")
+    print(f"{'':5} {1:7.3f}{_bits_of_halves(mixed(nats, w), n_bytes)}  mixture")
+
+
+def _open_runs(cfg: MixConfig, names: list[str]) -> list[Run]:
+    """The runs of these names; ValueError if they cannot be mixed."""
     if len(names) < 2:
         raise ValueError(f"runs={cfg.runs}: give two runs or more, as runs=A,B")
     runs = [Run.open(name) for name in names]
-    if len({run.tokenizer.fingerprint for run in runs}) > 1:
+    tokenizers = {run.tokenizer.fingerprint for run in runs}
+    if len(tokenizers) > 1:
         raise ValueError(f"runs={cfg.runs}: the runs have different tokenizers")
-    corpora = {str(pipeline.prepare_corpus(run.cfg.corpus)) for run in runs}
+    corpora = {pipeline.prepare_corpus(run.cfg.corpus) for run in runs}
     if len(corpora) > 1:
         raise ValueError(f"runs={cfg.runs}: the runs have different texts")
-    ids = pipeline.prepare(runs[0].cfg).val
-    longest = max(run.cfg.model.context_len for run in runs)
-    if not 0 <= cfg.stride <= min(run.cfg.model.context_len for run in runs):
+    shortest = min(run.cfg.model.context_len for run in runs)
+    if cfg.stride > shortest:
         raise ValueError(f"stride={cfg.stride} is not from 0 to the context_len of every run")
-    size = runs[0].tokenizer.token_lengths()[np.asarray(ids[1:])]  # (n,) bytes; 0: special
-    half = len(size) // 2
-    first = size[:half] > 0
-    temperatures, plain, nats = [], [], []
-    for run in runs:
-        model = run.model(cfg.checkpoint)
-        spent = token_nats(model, ids[: half + 1], cfg.stride, TEMPERATURES)[:, first]
-        temperatures.append(TEMPERATURES[spent.sum(axis=1).argmin()])
-        both = token_nats(model, ids, cfg.stride, (1.0, temperatures[-1]))
-        plain.append(both[0])
-        nats.append(both[1])
-    w = weights(np.stack(nats)[:, :half][:, first])
-    how = f"windows of {longest}" + (f", {cfg.stride} scored in each" if cfg.stride else "")
-    print(f"bits per byte of {size.sum():,} bytes, {how}")
-    print("temperatures and weights chosen on the first half")
-    print(f"{'temp':>5} {'weight':>7} {'1st half':>9} {'2nd half':>9} {'whole':>9}")
+    return runs
 
-    def row(about: str, spent: np.ndarray, name: str) -> None:
-        bits = [
-            metrics.bits_per_byte(float(spent[part][size[part] > 0].sum()), int(size[part].sum()))
-            for part in (slice(half), slice(half, None), slice(None))
-        ]
-        print(about + "".join(f" {b:9.4f}" for b in bits) + f"  {name}")
 
-    for i, name in enumerate(names):
-        row(f"{1:5.2f} {'':7}", plain[i], name)
-        row(f"{temperatures[i]:5.2f} {w[i]:7.3f}", nats[i], name)
-    row(f"{'':5} {1:7.3f}", mixed(np.stack(nats), w), "mixture")
+def _part(name: str, run: Run, cfg: MixConfig, ids: np.ndarray, scored: np.ndarray) -> Part:
+    """A run at the temperature that suits the first half of ids; `scored` are its targets."""
+    model = run.model(cfg.checkpoint)
+    first_half = ids[: len(scored) + 1]
+    nats = token_nats(model, first_half, cfg.stride, TEMPERATURES)[:, scored]
+    temperature = TEMPERATURES[nats.sum(axis=1).argmin()]
+    plain_nats, own_nats = token_nats(model, ids, cfg.stride, (1.0, temperature))
+    return Part(name, temperature, plain_nats, own_nats)
+
+
+def _bits_of_halves(nats: np.ndarray, n_bytes: np.ndarray) -> str:
+    """Bits per byte on the first half, the second, and the whole text, as columns."""
+    half = len(n_bytes) // 2
+    columns = ""
+    for part in (slice(half), slice(half, None), slice(None)):
+        sizes = n_bytes[part]
+        spent = nats[part][sizes > 0].sum()  # special tokens have no bytes and do not count
+        columns += f" {metrics.bits_per_byte(float(spent), int(sizes.sum())):9.4f}"
+    return columns
 
 
 if __name__ == "__main__":

@@ -14,12 +14,20 @@ from dataclasses import dataclass
 
 from lm.generate import generate_text, readable
 from lm.launch import cli
+from lm.models.base import LanguageModel
 from lm.record.run import Run
 from lm.settings import Settings, one_of, within
 from lm.system import devices
 from lm.system.errors import ConfigError
 from lm.system.text import printable
 
+COMMANDS = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "seed": "seed",
+    "len": "max_tokens",
+}
 HELP = ":temp 0.8   :top_k 40   :top_p 0.9   :seed 1   :len 200   :quit, or any text to continue"
 
 
@@ -43,6 +51,7 @@ class SampleConfig(Settings):
 
 
 def command(cfg: SampleConfig) -> None:
+    """Print samples, or read prompts until the end of input."""
     run = Run.open(cfg.run)
     model = run.model(cfg.checkpoint).to(devices.choose(cfg.device))
     if cfg.interactive:
@@ -57,7 +66,7 @@ def command(cfg: SampleConfig) -> None:
         write(run, model, cfg, prompt, cfg.seed + i)
 
 
-def write(run: Run, model: object, cfg: SampleConfig, prompt: str, seed: int) -> None:
+def write(run: Run, model: LanguageModel, cfg: SampleConfig, prompt: str, seed: int) -> None:
     """Print the prompt and its continuation as it is made."""
     pieces = generate_text(
         model,
@@ -78,32 +87,31 @@ def write(run: Run, model: object, cfg: SampleConfig, prompt: str, seed: int) ->
     print()
 
 
-def prompt_line(run: Run, model: object, cfg: SampleConfig) -> None:
+def prompt_line(run: Run, model: LanguageModel, cfg: SampleConfig) -> None:
     """Read prompts until the end of input; lines that begin with a colon change settings."""
     print(f"{run.path}: {run.cfg.model.name} on {run.cfg.corpus.name}\n{HELP}")
     seed = cfg.seed
-    keys = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "len": "max_tokens"}
-    keys["seed"] = "seed"
     while True:
         try:
             line = input("> ")
         except (EOFError, KeyboardInterrupt):
             print()
             return
-        word, _, value = line.removeprefix(":").partition(" ")
         if line in (":quit", ":q"):
             return
         if not line.startswith(":"):
             write(run, model, cfg, line, seed)
-            seed += 1  # so that the same prompt asked again gives another text
-        elif word not in keys:
+            seed += 1  # so that the same prompt given again has another continuation
+            continue
+        word, _, value = line.removeprefix(":").partition(" ")
+        if word not in COMMANDS:
             print(HELP)
-        else:
-            try:
-                cfg = cli.change(cfg, f"{keys[word]}={value}")
-                seed = cfg.seed
-            except ConfigError as error:
-                print(error, file=sys.stderr)
+            continue
+        try:
+            cfg = cli.change(cfg, f"{COMMANDS[word]}={value}")
+            seed = cfg.seed
+        except ConfigError as error:
+            print(error, file=sys.stderr)
 
 
 if __name__ == "__main__":

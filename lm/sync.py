@@ -23,29 +23,34 @@ def offline_runs(home: Path) -> list[Path]:
 
 
 def is_synced(folder: Path) -> bool:
+    """Whether W&B's mark is there for each of the folder's files, and no older than the file."""
     files = list(folder.glob("*.wandb"))
-    marks = [path.with_name(f"{path.name}.synced") for path in files]
-    return bool(files) and all(
-        mark.exists() and mark.stat().st_mtime >= path.stat().st_mtime
-        for path, mark in zip(files, marks, strict=True)
-    )
+    for path in files:
+        mark = path.with_name(f"{path.name}.synced")
+        if not mark.exists() or mark.stat().st_mtime < path.stat().st_mtime:
+            return False
+    return bool(files)
 
 
 def sync(folders: Sequence[Path]) -> int:
     """Upload the runs; return how many could not be."""
-    lost = 0
+    n_failed = 0
     for folder in folders:
         size = sum(path.stat().st_size for path in folder.glob("*.wandb"))
         if size <= EMPTY:
             print(f"skipped  {folder}: it holds nothing; the run's own files are whole")
             continue
-        # Named here, a run that was online goes up again whole; wandb would skip it without a word.
+        # wandb skips without a word a run that was online; named here, it goes up again whole.
         words = [sys.executable, "-m", "wandb", "sync", "--no-skip-online", str(folder)]
         done = subprocess.run(words, capture_output=True, text=True)
-        lost += done.returncode != 0
-        last = (done.stdout + done.stderr).strip().splitlines()[-1:]
-        print(f"{'synced ' if done.returncode == 0 else 'failed '}  {folder}: {' '.join(last)}")
-    return lost
+        lines = (done.stdout + done.stderr).strip().splitlines()
+        last_line = lines[-1] if lines else ""
+        if done.returncode == 0:
+            print(f"synced   {folder}: {last_line}")
+        else:
+            n_failed += 1
+            print(f"failed   {folder}: {last_line}")
+    return n_failed
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Mixtures of runs: the weights, the numbers told, what is refused."""
+"""Mixtures of runs: their weights, the numbers printed, what is refused."""
 
 import re
 
@@ -40,8 +40,8 @@ def runs(cfg, tiny, tmp_path):
 def test_a_mixture_is_no_worse_than_its_parts_where_its_weights_were_chosen(runs, capsys):
     names = runs("model=bigram_counts", "model=ngram")
     mix.command(MixConfig(runs=names, stride=4))
-    told = capsys.readouterr().out.splitlines()
-    rows = [line.split() for line in told if re.match(r" +\d", line)]
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if re.match(r" +\d", line)]
     first = [float(row[-4]) for row in rows]  # each at temperature 1, and at its own
     assert len(first) == 5 and first[4] <= min(first[:4]) + 1e-4
     assert first[1] <= first[0] and first[3] <= first[2]
