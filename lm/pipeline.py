@@ -1,4 +1,4 @@
-"""Corpus -> tokenizer -> packed tokens: each stage built if it is missing, found if it is not.
+"""Corpus -> tokenizer -> packed tokens: each stage is built if it is missing, and reused if not.
 
     prepared = pipeline.prepare(cfg)
     prepared.tokenizer, prepared.train, prepared.val
@@ -24,22 +24,22 @@ import regex
 from rich.progress import Progress
 
 from lm import data, tokenizers
-from lm.config import Config, CorpusConfig, TokenizerConfig
+from lm.config import BPEConfig, Config, CorpusConfig, HFTokenizerConfig, TokenizerConfig
 from lm.corpora import base
 from lm.system import failpoint, files, store
 from lm.system.schemas import CorpusRecord, Splits, TextCounts, TokensRecord
-from lm.tokenizers import formats
+from lm.tokenizers import BPETokenizer, Tokenizer, formats
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val")
-TRAINED = 4096  # merges are learned up to this vocabulary at least, so that a sweep trains once
+MIN_MERGED = 4096  # merges are learned up to this vocabulary at least, so that a sweep trains once
 
 
 @dataclass
 class Prepared:
-    """What a model is trained on: the tokenizer and both splits as ids, with their record."""
+    """What a model is trained on: the tokenizer and both splits as ids, with their records."""
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     train: np.ndarray  # (n,) uint16 or uint32, memory-mapped
     val: np.ndarray
     corpus: CorpusRecord
@@ -48,49 +48,68 @@ class Prepared:
 
     @property
     def facts(self) -> dict[str, float]:
-        """What is known of the text, such as the grammar's floor_bpb."""
+        """What is known of the text beforehand, such as the grammar's floor_bpb."""
         return self.corpus.facts
 
 
 def prepare(cfg: Config) -> Prepared:
-    """The data of a run, out of the cache where it is there."""
+    """The data of a run; each stage comes from the cache if it is there and intact."""
     corpus = prepare_corpus(cfg.corpus)
     tokenizer = prepare_tokenizer(cfg.tokenizer, corpus)
     return pack(corpus, tokenizer)
 
 
+# ------------------------------------------------------------------------------------- corpus
+
+
 def prepare_corpus(cfg: CorpusConfig) -> Path:
-    """The folder with train.jsonl and val.jsonl (a JSON string a document) and corpus.json."""
-    corpus = cfg.build()
+    """The folder with train.jsonl and val.jsonl (a JSON string a document) and corpus.json.
+
+    Raises ValueError or FileNotFoundError if there is no text, or none that can be read.
+    """
+    corpus: base.Corpus = cfg.build()
     source = {"corpus": cfg.name, "val_fraction": cfg.val_fraction, **corpus.source()}
     folder = files.cache_dir() / f"corpora-{files.fingerprint(source)}"
 
     def make(tmp: Path) -> None:
-        kind, documents = base.split(corpus.documents(), cfg.val_fraction, cfg.name)
-        counts = Splits(TextCounts(0, 0), TextCounts(0, 0))
-        sinks = {s: open(tmp / f"{s}.jsonl", "w", encoding="utf-8") for s in SPLITS}  # noqa: SIM115
-        try:
-            for split, text in documents:
-                sinks[split].write(json.dumps(text, ensure_ascii=False) + "\n")
-                count = getattr(counts, split)
-                count.n_documents += 1
-                count.n_bytes += len(text.encode())
-        finally:
-            for file in sinks.values():
-                file.close()
-        sha256 = Splits(*(files.sha256(tmp / f"{split}.jsonl") for split in SPLITS))
-        record = CorpusRecord(source, kind, counts, sha256, corpus.facts())
+        split_by, documents = base.split(corpus.documents(), cfg.val_fraction, cfg.name)
+        counts = _write_documents(tmp, documents)
+        sha256 = Splits(*(files.sha256(_documents_file(tmp, split)) for split in SPLITS))
+        record = CorpusRecord(source, split_by, counts, sha256, corpus.facts())
         (tmp / "corpus.json").write_text(files.to_json(record), encoding="utf-8")
 
     seconds = store.build_once(folder, make, corpus_record)
-    about = corpus_record(folder)
-    train, val = about.splits.train, about.splits.val
-    n_bytes = train.n_bytes + val.n_bytes
-    how = f"in {train.n_documents + val.n_documents:,} documents"
-    if about.split_by == "position":  # then one of them may be cut in two
-        how = f"of which the last {cfg.val_fraction:.0%} are to validate"
-    _say("corpus", cfg.name, seconds, f"{n_bytes / 1e6:.1f} MB {how}")
+    record = corpus_record(folder)
+    train = record.splits.train
+    val = record.splits.val
+    size = f"{(train.n_bytes + val.n_bytes) / 1e6:.1f} MB"
+    detail = f"in {train.n_documents + val.n_documents:,} documents"
+    if record.split_by == "position":  # one of the documents may be cut in two: no number of them
+        detail = f"of which the last {cfg.val_fraction:.0%} are to validate"
+    _log_stage("corpus", cfg.name, seconds, f"{size} {detail}")
     return folder
+
+
+def _write_documents(folder: Path, documents: Iterator[tuple[str, str]]) -> Splits[TextCounts]:
+    """Write the documents of each split to its file."""
+    counts = {split: TextCounts(0, 0) for split in SPLITS}
+    with (
+        open(_documents_file(folder, "train"), "w", encoding="utf-8") as train,
+        open(_documents_file(folder, "val"), "w", encoding="utf-8") as val,
+    ):
+        sinks = {"train": train, "val": val}
+        for split, text in documents:
+            sinks[split].write(json.dumps(text, ensure_ascii=False) + "\n")
+            counts[split].n_documents += 1
+            counts[split].n_bytes += len(text.encode())
+    return Splits(**counts)
+
+
+def read(corpus: Path, split: str) -> Iterator[str]:
+    """The documents of a prepared corpus's split."""
+    with open(_documents_file(corpus, split), encoding="utf-8", newline="\n") as file:
+        for line in file:
+            yield json.loads(line)
 
 
 def corpus_record(folder: Path) -> CorpusRecord:
@@ -98,17 +117,27 @@ def corpus_record(folder: Path) -> CorpusRecord:
     return files.read_record(folder / "corpus.json", CorpusRecord)
 
 
-def prepare_tokenizer(cfg: TokenizerConfig, corpus: Path) -> Any:
+def _documents_file(folder: Path, split: str) -> Path:
+    return folder / f"{split}.jsonl"
+
+
+# ---------------------------------------------------------------------------------- tokenizer
+
+
+def prepare_tokenizer(cfg: TokenizerConfig, corpus: Path) -> Tokenizer:
     """The tokenizer that `cfg` describes, trained on the corpus's training split.
 
     char takes its alphabet from both splits: a validation text could not be encoded otherwise.
     """
-    if cfg.name == "hf":
-        return existing_tokenizer(Path(cfg.path))
-    settings = {k: v for k, v in dataclasses.asdict(cfg).items() if k != "name"}
-    if cfg.name == "bpe":  # its smaller vocabularies are the beginnings of a larger one's merges
-        settings["vocab_size"] = max(TRAINED, 1 << (cfg.vocab_size - 1).bit_length())
-    splits = SPLITS if cfg.name == "char" else SPLITS[:1]
+    if isinstance(cfg, HFTokenizerConfig):
+        return _existing_tokenizer(Path(cfg.path))
+    settings = dataclasses.asdict(cfg)
+    del settings["name"]
+    if isinstance(cfg, BPEConfig):
+        # A smaller vocabulary has the first merges of a larger one: one training serves several.
+        next_power = 1 << (cfg.vocab_size - 1).bit_length()
+        settings["vocab_size"] = max(MIN_MERGED, next_power)
+    splits = SPLITS if cfg.name == "char" else ("train",)
     sha256 = corpus_record(corpus).sha256
     # Another version of regex knows other characters, so it may split, and count, differently.
     key = [cfg.name, settings, regex.__version__, [getattr(sha256, split) for split in splits]]
@@ -116,41 +145,49 @@ def prepare_tokenizer(cfg: TokenizerConfig, corpus: Path) -> Any:
 
     def make(tmp: Path) -> None:
         documents = (text for split in splits for text in read(corpus, split))
-        terminal = sys.stdout.isatty()
-        with warnings.catch_warnings(), Progress(transient=True, disable=not terminal) as bar:
-            warnings.simplefilter("ignore")  # of the trained size, which nobody asked for
-            task = bar.add_task("training the tokenizer", total=None)
-            trained = tokenizers.train(
-                cfg.name,
-                documents,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-                **settings,
-            )
+        trained = _train_tokenizer(cfg.name, documents, settings)
         failpoint.hit("cache.mid")
         trained.save(tmp / "tokenizer.json")
 
     seconds = store.build_once(folder, make, lambda f: tokenizers.load(f / "tokenizer.json"))
     tokenizer = tokenizers.load(folder / "tokenizer.json")
-    if cfg.name == "bpe" and tokenizer.vocab_size > cfg.vocab_size:
-        tokenizer = tokenizer.truncate(cfg.vocab_size)
-    size = f"{tokenizer.vocab_size:,} tokens"
-    if cfg.name == "bpe" and tokenizer.vocab_size < cfg.vocab_size:
-        size += f"; the text has no more pairs, so not tokenizer.vocab_size={cfg.vocab_size:,}"
-    elif cfg.name == "bpe" and tokenizer.vocab_size % 64:
-        size += ", no multiple of 64, which matrix units like best"
-    _say("tokenizer", cfg.name, seconds, size)
+    detail = ""
+    if isinstance(cfg, BPEConfig) and isinstance(tokenizer, BPETokenizer):
+        if tokenizer.vocab_size > cfg.vocab_size:
+            tokenizer = tokenizer.truncate(cfg.vocab_size)
+        if tokenizer.vocab_size < cfg.vocab_size:
+            detail = f"; the text has no more pairs, so not tokenizer.vocab_size={cfg.vocab_size:,}"
+        elif tokenizer.vocab_size % 64:
+            detail = ", no multiple of 64, which matrix units like best"
+    _log_stage("tokenizer", cfg.name, seconds, f"{tokenizer.vocab_size:,} tokens{detail}")
     return tokenizer
 
 
-def existing_tokenizer(folder: Path) -> Any:
+def _train_tokenizer(name: str, documents: Iterator[str], settings: dict[str, Any]) -> Tokenizer:
+    """Train a tokenizer, with a progress bar if a person is watching."""
+    has_terminal = sys.stdout.isatty()
+    with warnings.catch_warnings(), Progress(transient=True, disable=not has_terminal) as bar:
+        warnings.simplefilter("ignore")  # about the vocabulary trained, which is not the requested
+        task = bar.add_task("training the tokenizer", total=None)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        return tokenizers.train(name, documents, progress=progress, **settings)
+
+
+def _existing_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a Hugging Face folder: tokenizer.json, or GPT-2's vocab.json, merges.txt."""
     tokenizer = formats.from_hf_folder(folder)
-    _say("tokenizer", "hf", None, f"{tokenizer.vocab_size:,} tokens of {folder}")
+    _log_stage("tokenizer", "hf", None, f"{tokenizer.vocab_size:,} tokens of {folder}")
     return tokenizer
 
 
-def pack(corpus: Path, tokenizer: Any) -> Prepared:
-    """The corpus as ids of the tokenizer."""
+# ------------------------------------------------------------------------------------- tokens
+
+
+def pack(corpus: Path, tokenizer: Tokenizer) -> Prepared:
+    """The prepared corpus as ids of the tokenizer. ValueError if the validation split is empty."""
     about = corpus_record(corpus)
     sha256 = msgspec.structs.asdict(about.sha256)
     key = [sha256, about.split_by, tokenizer.fingerprint]
@@ -163,29 +200,27 @@ def pack(corpus: Path, tokenizer: Any) -> Prepared:
 
     seconds = store.build_once(folder, make, lambda f: data.check(f, tokenizer))
     tokens = files.read_record(folder / data.RECORD, TokensRecord)
-    train, val = tokens.splits.train, tokens.splits.val
+    train = tokens.splits.train
+    val = tokens.splits.val
     per_token = (train.n_bytes + val.n_bytes) / max(1, train.n_tokens + val.n_tokens)
-    detail = f"{train.n_tokens:,} to train on, {val.n_tokens:,} to validate"
-    _say("tokens", tokens.dtype, seconds, f"{detail}, {per_token:.2f} bytes each")
-    ids = {s: data.load(folder, s) for s in SPLITS}
-    if len(ids["val"]) < 2:
+    sizes = f"{train.n_tokens:,} to train on, {val.n_tokens:,} to validate"
+    _log_stage("tokens", tokens.dtype, seconds, f"{sizes}, {per_token:.2f} bytes each")
+    train_ids = data.load(folder, "train")
+    val_ids = data.load(folder, "val")
+    if len(val_ids) < 2:
         raise ValueError(
-            f"the validation split is too short ({len(ids['val'])} tokens): give more text, or "
+            f"the validation split is too short ({len(val_ids)} tokens): give more text, or "
             f"raise corpus.val_fraction={about.source['val_fraction']}"
         )
-    return Prepared(tokenizer, ids["train"], ids["val"], about, tokens, folder)
+    return Prepared(tokenizer, train_ids, val_ids, about, tokens, folder)
 
 
-def read(corpus: Path, split: str) -> Iterator[str]:
-    """The documents of a prepared corpus's split."""
-    with open(corpus / f"{split}.jsonl", encoding="utf-8", newline="\n") as file:
-        for line in file:
-            yield json.loads(line)
+# ------------------------------------------------------------------------- a line for each stage
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without a line about each stage: for looking at a run whose stages are there already."""
+    """Log no line about each stage: for looking at a run whose stages are there already."""
     level = log.level
     log.setLevel(logging.WARNING)
     try:
@@ -194,6 +229,6 @@ def quietly() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _say(stage: str, name: str, seconds: float | None, detail: str) -> None:
-    how = "reused" if seconds is None else f"built in {seconds:.1f} s"
-    log.info(f"{stage:<10} {name:<12} {how:<16} {detail}")
+def _log_stage(stage: str, name: str, seconds: float | None, detail: str) -> None:
+    origin = "reused" if seconds is None else f"built in {seconds:.1f} s"
+    log.info(f"{stage:<10} {name:<12} {origin:<16} {detail}")

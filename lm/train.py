@@ -114,9 +114,9 @@ def _initial_weights(cfg: Config) -> Callable[["LanguageModel"], None] | None:
     """What fills a new model with the weights of `init_from`; None without it."""
     if not cfg.init_from:
         return None
-    from lm.huggingface import weights as hf_weights
+    from lm.huggingface import weights
 
-    return lambda model: hf_weights.load(Path(cfg.init_from), model)
+    return lambda model: weights.load(Path(cfg.init_from), model)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 from hydra import compose as hydra_compose
 
 import lm
-from lm import config, train
+from lm import config, tokenizers, train
 from lm.launch import compose
 from lm.system import failpoint
 from tests.helpers import TINY
@@ -49,6 +49,11 @@ def toy_text(tmp_path_factory) -> Path:
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def toy_bpe(toy_text):
+    return tokenizers.train("bpe", [toy_text.read_text(encoding="utf-8")], vocab_size=400)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from lm.export import card
+from lm.export.__main__ import ExportConfig
+from lm.export.__main__ import command as export_command
+
 TINY = (
     "track=off",
     "train=smoke",
@@ -29,6 +33,9 @@ MODELS = {
     "mlp": ("model=mlp", "model.n_embd=8", "model.n_hidden=8"),
     "bigram": ("model=bigram",),
 }
+GPT2 = ("model=gpt2", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
+LLAMA = ("model=llama", "model.n_layer=2", "model.n_head=4", "model.n_embd=32")
+BPE = ("tokenizer=bpe", "tokenizer.vocab_size=300")
 CLOCK = ("seconds", "speed/tokens_per_s")  # columns that differ from run to run
 DATA = os.environ.get("LM_DATA_DIR")
 needs_data = pytest.mark.skipif(not DATA, reason="LM_DATA_DIR is not set: no shakespeare.txt")
@@ -60,3 +67,16 @@ def inspected(folder: Path) -> list[dict]:
 def offline_runs() -> list[Path]:
     """The folders of the W&B runs that are not uploaded yet, oldest first."""
     return sorted(Path("outputs/wandb").glob("offline-run-*"))
+
+
+def export(run: Path, out: Path, kind: str = "hf") -> Path:
+    """Export a run as the command does; `out` comes back."""
+    export_command(ExportConfig(run=str(run), format=kind, out=str(out)))
+    return out
+
+
+def tiktoken_of_card(folder: Path):
+    """The tiktoken.Encoding that the code in a model card makes of an export."""
+    names = {}
+    exec(card.USES["tiktoken"].format(name=folder), names)
+    return names["encoding"]

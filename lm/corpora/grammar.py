@@ -43,7 +43,7 @@ NB_n   .65 N_n | .35 ADJ NB_n
 VP_n   .24 IV_n | .16 IV_n ADV | .36 TV_n OBJ | .12 BE_n ADJ | .12 SV_n that C
 """
 # The words of a category from frequent to rare: the one at rank r has probability ~ 1/r (Zipf).
-WORDS = {
+WORDS: dict[str, str] = {
     "LINK": "and but so while because although until",
     "DET": "the my your their",
     "DET_s": "this every one each",
@@ -56,14 +56,14 @@ WORDS = {
     "gentle angry bright careful hungry lonely modest nervous polite rude silent wise",
 }
 # Singular nouns, and verbs as they stand in the plural: an s makes the other number of both.
-NOUNS = (
+NOUNS: str = (
     "farmer teacher doctor king sailor friend brother student painter poet singer dog neighbor "
     "pilot baker soldier lawyer tailor hunter dancer driver author gardener horse actor nurse "
     "miner banker barber clown cousin editor giant guest hermit juggler knight monk nephew orphan "
     "parrot plumber prince queen rabbit ranger robber scholar shepherd stranger tiger uncle "
     "visitor waiter weaver widow wizard wolfhound writer"
 )
-VERBS = {
+VERBS: dict[str, str] = {
     "IV": "sleep laugh sing wait work smile travel argue swim complain dream faint listen shiver "
     "snore stumble tremble whistle yawn",
     "TV": "see like help follow visit know admire fear meet remember call greet avoid trust find "
@@ -138,7 +138,7 @@ class PCFG:
         return [self.names.index(part) for part in parts]
 
     def branching(self) -> np.ndarray:
-        """Mean number of symbols j (columns) that one expansion of symbol i (rows) makes, (N, N)."""
+        """Mean number of symbols j (columns) in one expansion of symbol i (rows), (N, N)."""
         owner = np.repeat(np.arange(len(self.p)), self.width)  # the rule of each part
         inner = self.parts < self.n_symbol
         mean = np.zeros((self.n_symbol, self.n_symbol))
@@ -189,8 +189,8 @@ class PCFG:
                 shift = place[level.inner] - before[level.first]
                 place = before + np.repeat(shift, level.width)
         texts = [*self.names, "\n"]
-        joined: str = "".join([texts[i] for i in out.tolist()])
-        return joined.split("\n")[:-1]
+        ids: list[int] = out.tolist()
+        return "".join([texts[i] for i in ids]).split("\n")[:-1]
 
     def _grow(self, n: int, rng: np.random.Generator) -> list[Level]:
         """The trees of n sentences, level by level from the start symbols."""

@@ -3,8 +3,8 @@
     python -m lm.export run=latest format=hf out=my_model
     python -m lm.export run=latest format=tiktoken
 
-What the other side cannot compute exactly is refused, with the reason. Each folder is loaded back
-in the real library by the tests.
+What the other side cannot compute exactly is refused, with the reason. The tests load each kind of
+folder in the real library.
 """
 
 if __name__ == "__main__":
@@ -12,30 +12,44 @@ if __name__ == "__main__":
 
     signals.end_on_ctrl_c()
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from lm.export import files
-from lm.export.card import ExportConfig, card
+from lm.export import card, files
 from lm.launch import cli
 from lm.record.run import Run
+from lm.settings import Settings, one_of
 from lm.system import store
 
-WRITERS = {
-    "hf": files.to_transformers,
-    "tokenizers": files.to_tokenizers,
-    "tiktoken": files.to_tiktoken,
-}
+
+@dataclass
+class ExportConfig(Settings):
+    """python -m lm.export: a trained model, or its tokenizer, for other programs."""
+
+    run: str = "latest"
+    checkpoint: str = "best"
+    format: str = one_of("hf", "tokenizers", "tiktoken")
+    out: str = ""  # a new folder; empty: export-FORMAT in the run
 
 
 def command(cfg: ExportConfig) -> None:
+    """Write the export into a new folder, whole or not at all."""
     run = Run.open(cfg.run)
     out = Path(cfg.out) if cfg.out else run.path / f"export-{cfg.format}"
     if out.exists():
         raise ValueError(f"{out} exists already: choose another out=")
-    with store.new_folder(out) as path:
-        WRITERS[cfg.format](run, path, cfg.checkpoint)
-        (path / "README.md").write_text(card(run, cfg, out.name), encoding="utf-8")
-    print(f"{out}: {', '.join(sorted(p.name for p in out.iterdir() if p.name != 'manifest.json'))}")
+    with store.new_folder(out) as folder:
+        if cfg.format == "hf":
+            files.to_transformers(run, cfg.checkpoint, folder)
+        elif cfg.format == "tokenizers":
+            files.to_tokenizers(run.tokenizer, folder)
+        else:
+            files.to_tiktoken(run.tokenizer, run.path.name, folder)
+        text = card.write(run, cfg.checkpoint, cfg.format, out.name)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+    names = sorted(path.name for path in out.iterdir())
+    names.remove("manifest.json")
+    print(f"{out}: {', '.join(names)}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """The model card of an export: how to load it, how good it is, what it was made of."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from lm import config
 from lm.record.run import Run
 from lm.record.schemas import CodeRecord, DataRecord, Summary, read_part
 from lm.report import records
-from lm.settings import Settings, one_of
 
 USES = {
     "hf": """from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -32,45 +31,23 @@ ranks = {{base64.b64decode(token): int(rank) for token, rank in map(bytes.split,
 encoding = tiktoken.Encoding(**about, mergeable_ranks=ranks)
 print(encoding.encode("The king"))""",
 }
+METRICS = ("val/loss", "val/ppl", "val/bpb", "step", "tokens", "parameters")
 
 
-@dataclass
-class ExportConfig(Settings):
-    """python -m lm.export: a trained model, or its tokenizer, for other programs."""
+def write(run: Run, checkpoint: str, kind: str, name: str) -> str:
+    """The text of README.md for the export of a run's checkpoint.
 
-    run: str = "latest"
-    checkpoint: str = "best"
-    format: str = one_of("hf", "tokenizers", "tiktoken")
-    out: str = ""  # a new folder; empty: export-FORMAT in the run
-
-
-def card(run: Run, cfg: ExportConfig, name: str) -> str:
-    """README.md of an export: how to load it, how good it is, what it was made of."""
-    summary = read_part(run.path, Summary)
-    data = read_part(run.path, DataRecord)
+    `kind` is the format, a key of USES, and `name` the export's folder as the code there calls it.
+    """
+    step = int(run.checkpoint(checkpoint).name.removeprefix("step_"))
     code = read_part(run.path, CodeRecord)
-    step = int(run.checkpoint(cfg.checkpoint).name.removeprefix("step_"))
-    points = [p for p in records.lines(run.path / "metrics.jsonl") if p.get("step") == step]
-    found = {k: v for point in points for k, v in point.items()} | {"step": step}
-    if summary:
-        found["parameters"] = summary.n_params
-    shown = ("val/loss", "val/ppl", "val/bpb", "step", "tokens", "parameters")
-    rows = [(key, found[key]) for key in shown if key in found]
-    results = "\n".join(f"| {k} | {v:.4f} |" if isinstance(v, float) else f"| {k} | {v:,} |"
-                        for k, v in rows)  # fmt: skip
-    sizes = "not recorded"
-    if data:
-        text = data.corpus.splits
-        sizes = f"train {text.train.n_bytes:,} bytes, val {text.val.n_bytes:,} bytes"
-    settings = "\n".join(f"{k}: {v}" for k, v in config.flat(run.cfg).items())
     versions = json.loads(code.to_json()) if code else {}
-    versions = "\n".join(f"{k}: {v}" for k, v in versions.items())
     return f"""# {run.cfg.name or run.cfg.model.name} on {run.cfg.corpus.name}
 
-Exported from the run `{run.path.name}`, checkpoint {cfg.checkpoint}, which is step {step:,}.
+Exported from the run `{run.path.name}`, checkpoint {checkpoint}, which is step {step:,}.
 
 ```python
-{USES[cfg.format].format(name=name)}
+{USES[kind].format(name=name)}
 ```
 
 ## Results
@@ -80,21 +57,52 @@ perplexity do not.
 
 | | |
 |---|---|
-{results}
+{_results(run, step)}
 
 ## Data
 
-{run.cfg.corpus.name}: {sizes}.
+{run.cfg.corpus.name}: {_text_sizes(run)}.
 
 ## Settings
 
 ```
-{settings}
+{_lines(config.flat(run.cfg))}
 ```
 
 ## Code
 
 ```
-{versions}
+{_lines(versions)}
 ```
 """
+
+
+def _results(run: Run, step: int) -> str:
+    """The metrics of a step as rows of a table."""
+    found: dict[str, object] = {}
+    for row in records.lines(run.path / "metrics.jsonl"):
+        if row.get("step") == step:
+            found |= row
+    found["step"] = step
+    summary = read_part(run.path, Summary)
+    if summary:
+        found["parameters"] = summary.n_params
+    rows = []
+    for key in METRICS:
+        if key in found:
+            value = found[key]
+            text = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+            rows.append(f"| {key} | {text} |")
+    return "\n".join(rows)
+
+
+def _text_sizes(run: Run) -> str:
+    data = read_part(run.path, DataRecord)
+    if not data:
+        return "not recorded"
+    splits = data.corpus.splits
+    return f"train {splits.train.n_bytes:,} bytes, val {splits.val.n_bytes:,} bytes"
+
+
+def _lines(values: Mapping[str, object]) -> str:
+    return "\n".join(f"{key}: {value}" for key, value in values.items())

@@ -1,82 +1,121 @@
 """The files of an export: what transformers, tokenizers and tiktoken read."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
 
-from lm.huggingface import config as hf_config
-from lm.huggingface import weights as hf_weights
+from lm.huggingface import config_json, weights
 from lm.record.run import Run
-from lm.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, formats
+from lm.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer, formats
 
 
-def to_transformers(run: Run, folder: Path, which: str) -> None:
-    """A folder for AutoModelForCausalLM and AutoTokenizer."""
-    eot = run.tokenizer.specials.get(run.tokenizer.eot)
-    settings = hf_config.config_of(run.cfg.model, run.tokenizer.vocab_size, eot)
-    model = run.model(which)
-    weights = {k: v.contiguous().clone() for k, v in hf_weights.to_hf(model).items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    _write(folder / "config.json", settings)
-    _write(folder / "generation_config.json", {"bos_token_id": eot, "eos_token_id": eot})
-    to_tokenizers(run, folder, which)
-    special = {} if eot is None else dict.fromkeys(("bos_token", "eos_token"), run.tokenizer.eot)
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    limit = {"model_max_length": model.context_len}
-    _write(folder / "tokenizer_config.json", about | special | limit)
+def to_transformers(run: Run, checkpoint: str, folder: Path) -> None:
+    """Write a folder for AutoModelForCausalLM and AutoTokenizer.
+
+    Raises ValueError if no class of transformers computes the run's model.
+    """
+    tokenizer = run.tokenizer
+    eot_id = tokenizer.specials.get(tokenizer.eot)
+    config = config_json.to_hf(run.cfg.model, tokenizer.vocab_size, eot_id)
+    model = run.model(checkpoint)
+    tensors = {}
+    for name, tensor in weights.to_hf(model).items():
+        tensors[name] = tensor.contiguous().clone()  # tensors that share memory are not saved
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    _write(folder / "config.json", config)
+    _write(folder / "generation_config.json", {"bos_token_id": eot_id, "eos_token_id": eot_id})
+    to_tokenizers(tokenizer, folder)
+    about: dict[str, object] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+    }
+    if eot_id is not None:
+        about["bos_token"] = tokenizer.eot
+        about["eos_token"] = tokenizer.eot
+    about["model_max_length"] = model.context_len
+    _write(folder / "tokenizer_config.json", about)
 
 
-def to_tokenizers(run: Run, folder: Path, which: str) -> None:
-    """tokenizer.json for the tokenizers library."""
-    if isinstance(run.tokenizer, CharTokenizer):
-        _write(folder / "tokenizer.json", _char(run.tokenizer))
+def to_tokenizers(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write tokenizer.json for the tokenizers library."""
+    if isinstance(tokenizer, CharTokenizer):
+        _write(folder / "tokenizer.json", _word_level(tokenizer))
     else:
-        formats.to_hf(_as_bpe(run.tokenizer), folder / "tokenizer.json")
+        formats.to_hf(_as_bpe(tokenizer), folder / "tokenizer.json")
 
 
-def to_tiktoken(run: Run, folder: Path, which: str) -> None:
-    """A rank file, and the pattern and specials that tiktoken.Encoding takes beside it."""
-    if isinstance(run.tokenizer, CharTokenizer):
+def to_tiktoken(tokenizer: Tokenizer, name: str, folder: Path) -> None:
+    """Write a rank file, and the arguments that tiktoken.Encoding takes beside it.
+
+    Raises ValueError for a char tokenizer.
+    """
+    if isinstance(tokenizer, CharTokenizer):
         raise ValueError("tiktoken works on bytes, a char tokenizer on characters: format=hf")
-    tokenizer = _as_bpe(run.tokenizer)
-    formats.to_tiktoken(tokenizer, folder / "ranks.tiktoken")
-    encoding = {"name": run.path.name, "pat_str": tokenizer.splitter.pattern}
-    _write(folder / "encoding.json", encoding | {"special_tokens": tokenizer.specials})
+    bpe = _as_bpe(tokenizer)
+    formats.to_tiktoken(bpe, folder / "ranks.tiktoken")
+    encoding = {
+        "name": name,
+        "pat_str": bpe.splitter.pattern,
+        "special_tokens": bpe.specials,
+    }
+    _write(folder / "encoding.json", encoding)
 
 
-def _as_bpe(tokenizer: Any) -> BPETokenizer:
-    """Bytes are byte-pair encoding without a merge."""
-    if not isinstance(tokenizer, ByteTokenizer):
-        return tokenizer
-    return BPETokenizer({b: bytes([b]) for b in range(256)}, [], "gpt2", tokenizer.specials)
+def _as_bpe(tokenizer: Tokenizer) -> BPETokenizer:
+    """The tokenizer itself, or byte-pair encoding without a merge in place of a byte tokenizer."""
+    if isinstance(tokenizer, ByteTokenizer):
+        tokens = {byte: bytes([byte]) for byte in range(256)}
+        return BPETokenizer(tokens, [], "gpt2", tokenizer.specials)
+    assert isinstance(tokenizer, BPETokenizer), f"{tokenizer.name} is none of our tokenizers"
+    return tokenizer
 
 
-def _char(tokenizer: CharTokenizer) -> dict[str, Any]:
-    """tokenizer.json of one token a character. It has to name a token for characters that ours
-    refuses: the end of a document."""
-    ordinary = [i for i in range(tokenizer.vocab_size) if i not in tokenizer.specials.values()]
-    vocab = {tokenizer.token_bytes(i).decode(): i for i in ordinary} | tokenizer.specials
-    added = [
-        {"id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False}
-        | {"normalized": False, "special": True}
-        for text, i in tokenizer.specials.items()
-    ]
-    unknown = next(iter(tokenizer.specials), "")
-    every = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated"}
+def _word_level(tokenizer: CharTokenizer) -> dict[str, object]:
+    """A char tokenizer as the values of a tokenizer.json, one token a character.
+
+    The format needs a token for unknown characters, which ours refuses: the first special.
+    """
+    vocab = {}
+    special_ids = set(tokenizer.specials.values())
+    for i in range(tokenizer.vocab_size):
+        if i not in special_ids:
+            vocab[tokenizer.token_bytes(i).decode()] = i
+    added_tokens = []
+    for text, i in tokenizer.specials.items():
+        vocab[text] = i
+        token = {
+            "id": i,
+            "content": text,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        added_tokens.append(token)
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": added,
+        "added_tokens": added_tokens,
         "normalizer": None,
-        "pre_tokenizer": every | {"invert": False},
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"Regex": "[\\s\\S]"},
+            "behavior": "Isolated",
+            "invert": False,
+        },
         "post_processor": None,
         "decoder": {"type": "Fuse"},
-        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": unknown},
+        "model": {
+            "type": "WordLevel",
+            "vocab": vocab,
+            "unk_token": next(iter(tokenizer.specials), ""),
+        },
     }
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
+def _write(path: Path, values: Mapping[str, object]) -> None:
     path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,10 +1,10 @@
 """The weights of a transformer under Hugging Face's names, and back.
 
-    tensors = hf_weights.to_hf(model)               # {"transformer.wte.weight": ..., ...}
-    hf_weights.load(Path("gpt2-folder"), model)     # fills a model with a folder's weights
+    tensors = weights.to_hf(model)                  # {"transformer.wte.weight": ..., ...}
+    weights.load(Path("gpt2-folder"), model)        # fills a model with a folder's weights
 
-Ours keep queries, keys and values in one matrix, and gate and up in another; GPT-2 stores its
-matrices transposed; Llama turns the numbers i and i + D/2 of a head together, ours 2i and 2i + 1.
+Ours has queries, keys and values in one matrix, and gate and up in another. GPT-2 stores its
+matrices transposed. Llama rotates the numbers i and i + D/2 of a head together, ours 2i and 2i + 1.
 """
 
 import logging
@@ -14,8 +14,9 @@ import msgspec
 import torch
 from torch import Tensor
 
-from lm.huggingface import config as hf_config
+from lm.huggingface import config_json
 from lm.models.base import LanguageModel
+from lm.models.transformer import Transformer
 from lm.system import distributed, files
 from lm.system.tensors import load_tensors
 
@@ -30,28 +31,34 @@ class WeightIndex(msgspec.Struct):
 
 
 def to_hf(model: LanguageModel) -> Tensors:
-    """All weights as the family's class names them. Missing biases are zeros."""
-    kind = hf_config.family(model.cfg)
+    """All weights under the names of the model's family; biases that ours lacks are zeros.
+
+    Raises ValueError if no class of transformers computes this model.
+    """
+    family = config_json.family(model.cfg)
+    assert isinstance(model, Transformer)
     ours = {name: p.detach() for name, p in model.named_parameters()}
-    return _to_gpt2(model, ours) if kind == "gpt2" else _to_llama(model, ours)
+    return _to_gpt2(model, ours) if family == "gpt2" else _to_llama(model, ours)
 
 
 def load(folder: Path, model: LanguageModel) -> None:
-    """Fill `model`, built from hf_config.settings_of(folder), with the folder's weights.
+    """Fill `model`, built from config_json.settings_of(folder), with the folder's weights.
 
-    Raises ValueError naming what is missing or has another shape.
+    Raises FileNotFoundError or ValueError naming what is missing or has another shape.
     """
+    assert isinstance(model, Transformer)
     theirs = _read(folder)
-    kind = hf_config.read(folder)["model_type"]
+    family = config_json.read(folder)["model_type"]
     try:
-        ours = _from_gpt2(model, theirs) if kind == "gpt2" else _from_llama(model, theirs)
+        ours = _from_gpt2(model, theirs) if family == "gpt2" else _from_llama(model, theirs)
     except KeyError as error:
         raise ValueError(f"{folder} has no weight called {error}") from None
-    V, rows = model.vocab_size, len(ours["wte.weight"])
-    if rows < V:
-        raise ValueError(f"{folder}: {rows} rows in the embedding, but its tokenizer has {V}")
-    if rows > V:  # padded to a round number: rows that stand for no token
-        log.info(f"{folder}: {rows - V} rows of the embedding stand for no token and are left out")
+    V = model.vocab_size
+    n_rows = len(ours["wte.weight"])
+    if n_rows < V:
+        raise ValueError(f"{folder}: {n_rows} rows in the embedding, but its tokenizer has {V}")
+    if n_rows > V:  # the embedding was padded to a round number
+        log.info(f"{folder}: {n_rows - V} rows of the embedding stand for no token and are dropped")
         for name in ("wte.weight", "head.weight"):
             if name in ours:
                 ours[name] = ours[name][:V]
@@ -81,12 +88,14 @@ def _read(folder: Path) -> Tensors:
     return tensors
 
 
-def _turned(x: Tensor, n_head: int, inward: bool) -> Tensor:
-    """Rows of queries or keys from our order of a head's numbers to Llama's, or back."""
+def _regroup(x: Tensor, n_head: int, groups: tuple[int, int]) -> Tensor:
+    """The rows (H * D, ...) of queries or keys, with each head's D rows in another order.
+
+    The rows of a head are read as a matrix of shape `groups` and transposed. With (-1, 2) that
+    turns our order into Llama's, where partners of a rotation are D/2 apart; (2, -1) undoes it.
+    """
     heads = x.unflatten(0, (n_head, -1))  # (H, D, ...)
-    D = heads.shape[1]
-    shape = (D // 2, 2) if inward else (2, D // 2)
-    return heads.unflatten(1, shape).transpose(1, 2).flatten(0, 2)
+    return heads.unflatten(1, groups).transpose(1, 2).flatten(0, 2)
 
 
 # -------------------------------------------------------------------------------------- GPT-2
@@ -101,8 +110,8 @@ GPT2 = {  # ours in a block -> theirs; the matrices are transposed
 }
 
 
-def _to_gpt2(model: LanguageModel, ours: Tensors) -> Tensors:
-    out = {
+def _to_gpt2(model: Transformer, ours: Tensors) -> Tensors:
+    theirs = {
         "transformer.wte.weight": ours["wte.weight"],
         "transformer.wpe.weight": ours["wpe.weight"],
     }
@@ -110,29 +119,34 @@ def _to_gpt2(model: LanguageModel, ours: Tensors) -> Tensors:
         for mine, name in GPT2.items():
             weight = ours[f"blocks.{i}.{mine}.weight"]
             bias = ours.get(f"blocks.{i}.{mine}.bias", torch.zeros(len(weight)))
-            out[f"transformer.h.{i}.{name}.weight"] = weight.T if weight.ndim == 2 else weight
-            out[f"transformer.h.{i}.{name}.bias"] = bias
+            theirs[f"transformer.h.{i}.{name}.weight"] = _transpose(weight)
+            theirs[f"transformer.h.{i}.{name}.bias"] = bias
     norm = ours["norm.weight"]
-    out["transformer.ln_f.weight"] = norm
-    out["transformer.ln_f.bias"] = ours.get("norm.bias", torch.zeros_like(norm))
+    theirs["transformer.ln_f.weight"] = norm
+    theirs["transformer.ln_f.bias"] = ours.get("norm.bias", torch.zeros_like(norm))
     if model.head is not None:
-        out["lm_head.weight"] = ours["head.weight"]
-    return out
+        theirs["lm_head.weight"] = ours["head.weight"]
+    return theirs
 
 
-def _from_gpt2(model: LanguageModel, theirs: Tensors) -> Tensors:
+def _from_gpt2(model: Transformer, theirs: Tensors) -> Tensors:
     # The base model is saved without the prefix, the one with a head with it.
-    theirs = {k.removeprefix("transformer."): v for k, v in theirs.items()}
-    out = {"wte.weight": theirs["wte.weight"], "wpe.weight": theirs["wpe.weight"]}
+    theirs = {name.removeprefix("transformer."): tensor for name, tensor in theirs.items()}
+    ours = {"wte.weight": theirs["wte.weight"], "wpe.weight": theirs["wpe.weight"]}
     for i in range(model.cfg.n_layer):
         for mine, name in GPT2.items():
-            weight = theirs[f"h.{i}.{name}.weight"]
-            out[f"blocks.{i}.{mine}.weight"] = weight.T if weight.ndim == 2 else weight
-            out[f"blocks.{i}.{mine}.bias"] = theirs[f"h.{i}.{name}.bias"]
-    out |= {f"norm.{what}": theirs[f"ln_f.{what}"] for what in ("weight", "bias")}
+            ours[f"blocks.{i}.{mine}.weight"] = _transpose(theirs[f"h.{i}.{name}.weight"])
+            ours[f"blocks.{i}.{mine}.bias"] = theirs[f"h.{i}.{name}.bias"]
+    ours["norm.weight"] = theirs["ln_f.weight"]
+    ours["norm.bias"] = theirs["ln_f.bias"]
     if model.head is not None:
-        out["head.weight"] = theirs["lm_head.weight"]
-    return out
+        ours["head.weight"] = theirs["lm_head.weight"]
+    return ours
+
+
+def _transpose(weight: Tensor) -> Tensor:
+    """The matrix transposed; the gain of a norm, a vector, as it is."""
+    return weight.T if weight.ndim == 2 else weight
 
 
 # -------------------------------------------------------------------------------------- Llama
@@ -147,48 +161,50 @@ LLAMA = {  # ours in a block -> theirs, stacked in this order
 }
 
 
-def _heads(model: LanguageModel, name: str) -> int:
-    """How many heads turn together in this matrix; 0: none, it has no positions."""
-    cfg = model.cfg
-    return {"self_attn.q_proj": cfg.n_head, "self_attn.k_proj": cfg.n_kv_head or cfg.n_head}.get(
-        name, 0
-    )
+def _rotated_heads(model: Transformer) -> dict[str, int]:
+    """The number of heads in each matrix whose output is rotated by position, by Llama's name."""
+    n_head = model.cfg.n_head
+    return {"self_attn.q_proj": n_head, "self_attn.k_proj": model.cfg.n_kv_head or n_head}
 
 
-def _to_llama(model: LanguageModel, ours: Tensors) -> Tensors:
-    out = {
+def _to_llama(model: Transformer, ours: Tensors) -> Tensors:
+    theirs = {
         "model.embed_tokens.weight": ours["wte.weight"],
         "model.norm.weight": ours["norm.weight"],
     }
     rows = model.stacked_rows()
+    n_head = _rotated_heads(model)
     for i in range(model.cfg.n_layer):
         for mine, names in LLAMA.items():
-            for what in ("weight", "bias"):
-                stacked = ours.get(f"blocks.{i}.{mine}.{what}")
+            for kind in ("weight", "bias"):
+                stacked = ours.get(f"blocks.{i}.{mine}.{kind}")
                 if stacked is None:
                     continue
                 sizes = rows.get(f"blocks.{i}.{mine}", (len(stacked),))
                 for name, part in zip(names, stacked.split(sizes), strict=True):
-                    n = _heads(model, name)
-                    part = _turned(part, n, inward=True) if n else part
-                    out[f"model.layers.{i}.{name}.{what}"] = part
+                    if name in n_head:
+                        part = _regroup(part, n_head[name], (-1, 2))
+                    theirs[f"model.layers.{i}.{name}.{kind}"] = part
     if model.head is not None:
-        out["lm_head.weight"] = ours["head.weight"]
-    return out
+        theirs["lm_head.weight"] = ours["head.weight"]
+    return theirs
 
 
-def _from_llama(model: LanguageModel, theirs: Tensors) -> Tensors:
-    theirs = {k.removeprefix("model."): v for k, v in theirs.items()}
-    out = {"wte.weight": theirs["embed_tokens.weight"], "norm.weight": theirs["norm.weight"]}
+def _from_llama(model: Transformer, theirs: Tensors) -> Tensors:
+    theirs = {name.removeprefix("model."): tensor for name, tensor in theirs.items()}
+    n_head = _rotated_heads(model)
+    ours = {"wte.weight": theirs["embed_tokens.weight"], "norm.weight": theirs["norm.weight"]}
     for i in range(model.cfg.n_layer):
         for mine, names in LLAMA.items():
-            whats = ("weight", "bias") if model.cfg.bias and "norm" not in mine else ("weight",)
-            for what in whats:
+            has_bias = model.cfg.bias and not mine.startswith("norm")  # RMSNorm has none
+            for kind in ("weight", "bias") if has_bias else ("weight",):
                 parts = []
                 for name in names:
-                    part, n = theirs[f"layers.{i}.{name}.{what}"], _heads(model, name)
-                    parts.append(_turned(part, n, inward=False) if n else part)
-                out[f"blocks.{i}.{mine}.{what}"] = torch.cat(parts)
+                    part = theirs[f"layers.{i}.{name}.{kind}"]
+                    if name in n_head:
+                        part = _regroup(part, n_head[name], (2, -1))
+                    parts.append(part)
+                ours[f"blocks.{i}.{mine}.{kind}"] = torch.cat(parts)
     if model.head is not None:
-        out["head.weight"] = theirs["lm_head.weight"]
-    return out
+        ours["head.weight"] = theirs["lm_head.weight"]
+    return ours

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lm import config
 from lm.config import Config
-from lm.huggingface import config as hf_config
+from lm.huggingface import config_json
 from lm.launch import hydra_internals
 from lm.settings import flat_values
 from lm.sweep.space import TunerConfig
@@ -164,7 +164,7 @@ def load(composed: DictConfig) -> Config:
     values = _plain(composed, resolve=True)
     for group in ("hydra", "experiment"):
         values.pop(group, None)
-    return config.load(hf_config.adopt(values) if values.get("init_from") else values)
+    return config.load(config_json.adopt(values) if values.get("init_from") else values)
 
 
 def _plain(composed: DictConfig, resolve: bool) -> dict[str, object]:

@@ -18,8 +18,7 @@ import transformers
 
 from lm.config import TransformerConfig
 from lm.generate import generate
-from lm.huggingface import config as hf_config
-from lm.huggingface import weights as hf_weights
+from lm.huggingface import config_json, weights
 
 HERE = Path(__file__).parent
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -44,9 +43,9 @@ def pair(family: str, size: str):
         **FAMILIES[family],
     )  # fmt: skip
     ours = cfg.build(V).eval()
-    config = transformers.AutoConfig.for_model(**hf_config.config_of(cfg, V, None))
+    config = transformers.AutoConfig.for_model(**config_json.to_hf(cfg, V, None))
     theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
-    theirs.load_state_dict(hf_weights.to_hf(ours), strict=False)
+    theirs.load_state_dict(weights.to_hf(ours), strict=False)
     theirs.tie_weights()
     return ours.to(DEVICE), theirs.to(DEVICE)
 
