@@ -9,6 +9,7 @@ if __name__ == "__main__":
 
     signals.end_on_ctrl_c()
 
+import io
 import logging
 import os
 import sys
@@ -93,9 +94,7 @@ class CompareTokenizers(Settings):
 
 
 def train(cfg: TrainTokenizer) -> None:
-    settings = {}
-    if cfg.name == "bpe":
-        settings = {k: getattr(cfg, k) for k in ("vocab_size", "pattern", "tie_break")}
+    """Train a tokenizer and write its file."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         counting = bar.add_task("reading", total=None)
@@ -111,7 +110,17 @@ def train(cfg: TrainTokenizer) -> None:
         def progress(done: int, total: int) -> None:
             bar.update(merging, completed=done, total=total)
 
-        tokenizer = tokenizers.train(cfg.name, documents(), progress=progress, **settings)
+        if cfg.name == "bpe":
+            tokenizer = tokenizers.train(
+                "bpe",
+                documents(),
+                progress=progress,
+                vocab_size=cfg.vocab_size,
+                pattern=cfg.pattern,
+                tie_break=cfg.tie_break,
+            )
+        else:
+            tokenizer = tokenizers.train(cfg.name, documents())
     tokenizer.save(cfg.out)
     log.info(f"{cfg.out}: {tokenizer}")
     if cfg.name == "bpe" and tokenizer.vocab_size % 64:
@@ -119,11 +128,13 @@ def train(cfg: TrainTokenizer) -> None:
 
 
 def encode(cfg: EncodeText) -> None:
+    """Write the ids of a text."""
     tokenizer = open_tokenizer(cfg.tokenizer)
-    special = {"allowed_special": "all"} if cfg.allow_special else {"disallowed_special": ()}
+    allowed = tuple(tokenizer.specials) if cfg.allow_special else ()
     with open_text(cfg.path) as source, open_output(cfg.out) as sink:
         blocks = iter(lambda: source.read(BLOCK_LEN), "")
-        for ids in _groups(tokenizer.encode_iterable(blocks, **special)):
+        ids_of_text = tokenizer.encode_iterable(blocks, allowed, disallowed_special=())
+        for ids in _groups(ids_of_text):
             if cfg.format == "raw":
                 sink.write(np.array(ids, tokenizer.dtype).tobytes())
             else:
@@ -131,43 +142,56 @@ def encode(cfg: EncodeText) -> None:
 
 
 def decode(cfg: DecodeIds) -> None:
+    """Write the text of ids; on a terminal without control characters."""
     tokenizer = open_tokenizer(cfg.tokenizer)
     with open_bytes(cfg.path) as source, open_output(cfg.out) as sink:
         ids = _raw_ids(source, tokenizer) if cfg.format == "raw" else _text_ids(source)
-        screen = cfg.out == "-" and sys.stdout.isatty()
+        to_terminal = cfg.out == "-" and sys.stdout.isatty()
         for text in tokenizer.decode_stream(ids, cfg.errors):
-            sink.write((printable(text) if screen else text).encode())
+            if to_terminal:
+                text = printable(text)
+            sink.write(text.encode())
 
 
 def show(cfg: ShowTokens) -> None:
+    """Print a text in coloured tokens, and how it uses the vocabulary."""
     tokenizer = open_tokenizer(cfg.tokenizer)
     text = read_text(cfg)
     ids = tokenizer.encode_to_numpy(text)
     console = Console(highlight=False)
-    line = Text()
-    for k, i in enumerate(ids[: cfg.max_tokens].tolist()):
-        line.append(tokenizer.show(i).replace("\\n", "\u21b5"), COLOURS[k % len(COLOURS)])
-        if tokenizer.token_bytes(i).endswith(b"\n"):
-            line.append("\n")
-    if len(ids) > cfg.max_tokens:
-        line.append(f" ... {len(ids) - cfg.max_tokens:,} more")
-    console.print(line)
-    used = np.bincount(ids, minlength=tokenizer.vocab_size) > 0
-    ordinary = np.array([i not in tokenizer.specials.values() for i in range(len(used))])
+    console.print(_coloured(tokenizer, ids, cfg.max_tokens))
+    used = np.bincount(ids, minlength=tokenizer.vocab_size) > 0  # (vocab_size,)
     n_byte = len(text.encode())
-    never = np.flatnonzero(~used & ordinary & (tokenizer.token_lengths() > 1)).tolist()
+    per_token = n_byte / max(1, len(ids))
     console.print(
-        f"{n_byte:,} bytes, {len(ids):,} tokens: {n_byte / max(1, len(ids)):.2f} bytes per token; "
+        f"{n_byte:,} bytes, {len(ids):,} tokens: {per_token:.2f} bytes per token; "
         f"{used.sum():,} of {tokenizer.vocab_size:,} ids occur ({used.mean():.0%})",
         markup=False,
     )
+    # Specials have no bytes, and single bytes are there whether a text needs them or not.
+    never = np.flatnonzero(~used & (tokenizer.token_lengths() > 1)).tolist()
     if never:
         names = " ".join(f"[{tokenizer.show(i)}]" for i in never[:NEVER_SHOWN])
-        more = f" and {len(never) - NEVER_SHOWN:,} more" if len(never) > NEVER_SHOWN else ""
-        console.print(f"never: {len(never):,} of more than a byte: {names}{more}", markup=False)
+        if len(never) > NEVER_SHOWN:
+            names += f" and {len(never) - NEVER_SHOWN:,} more"
+        console.print(f"never: {len(never):,} of more than a byte: {names}", markup=False)
+
+
+def _coloured(tokenizer: Tokenizer, ids: np.ndarray, max_tokens: int) -> Text:
+    """The first tokens in alternating colours, and how many more there are."""
+    line = Text()
+    for k, i in enumerate(ids[:max_tokens].tolist()):
+        token = tokenizer.show(i).replace("\\n", "\u21b5")
+        line.append(token, COLOURS[k % len(COLOURS)])
+        if tokenizer.token_bytes(i).endswith(b"\n"):
+            line.append("\n")
+    if len(ids) > max_tokens:
+        line.append(f" ... {len(ids) - max_tokens:,} more")
+    return line
 
 
 def compare(cfg: CompareTokenizers) -> None:
+    """Print a table of several tokenizers on one text."""
     text = read_text(cfg)
     n_byte = len(encode_utf8(text))
     table = Table("tokenizer", "ids", "tokens", "bytes per token", "ids used", "MB/s")
@@ -176,11 +200,17 @@ def compare(cfg: CompareTokenizers) -> None:
         ids = tokenizer.encode_to_numpy(text)  # once before the clock starts: the memory is warm
         start = time.perf_counter()
         tokenizer.encode_to_numpy(text)
-        speed = n_byte / max(time.perf_counter() - start, 1e-9) / 1e6
+        seconds = max(time.perf_counter() - start, 1e-9)
+        per_token = n_byte / max(1, len(ids))
         used = len(np.unique(ids)) / tokenizer.vocab_size
-        per_token = f"{n_byte / max(1, len(ids)):.3f}"
-        size = f"{tokenizer.vocab_size:,}"
-        table.add_row(name, size, f"{len(ids):,}", per_token, f"{used:.0%}", f"{speed:.1f}")
+        table.add_row(
+            name,
+            f"{tokenizer.vocab_size:,}",
+            f"{len(ids):,}",
+            f"{per_token:.3f}",
+            f"{used:.0%}",
+            f"{n_byte / seconds / 1e6:.1f}",
+        )
     Console().print(table)
 
 
@@ -188,7 +218,10 @@ def compare(cfg: CompareTokenizers) -> None:
 
 
 def open_tokenizer(name: str) -> Tokenizer:
-    """Of one of our files, or a Hugging Face tokenizer.json; `byte` needs none."""
+    """The tokenizer of one of our files or of a Hugging Face tokenizer.json; `byte` needs no file.
+
+    Raises FileNotFoundError, or TokenizerFormatError if the file is neither.
+    """
     if name == "byte":
         return tokenizers.ByteTokenizer()
     try:
@@ -203,6 +236,7 @@ def open_tokenizer(name: str) -> Tokenizer:
 
 
 def read_documents(path: str) -> Iterator[str]:
+    """The documents of the files of `path`; standard input, "-", is one document."""
     if path == "-":
         with open_text(path) as source:
             yield source.read()
@@ -211,6 +245,7 @@ def read_documents(path: str) -> Iterator[str]:
 
 
 def read_text(cfg: ShowTokens | CompareTokenizers) -> str:
+    """The text that was given, or else what `path` holds. Raises ValueError if that is nothing."""
     if cfg.text:
         return cfg.text
     with open_text(cfg.path) as source:
@@ -225,7 +260,8 @@ def open_text(path: str) -> Iterator[IO[str]]:
     """The file, or standard input for "-", as UTF-8 with its line ends as they are."""
     try:
         if path == "-":
-            sys.stdin.reconfigure(encoding="utf-8", newline="")
+            if isinstance(sys.stdin, io.TextIOWrapper):
+                sys.stdin.reconfigure(encoding="utf-8", newline="")
             yield sys.stdin
         else:
             with open(path, encoding="utf-8", newline="") as file:
@@ -237,6 +273,7 @@ def open_text(path: str) -> Iterator[IO[str]]:
 
 @contextmanager
 def open_bytes(path: str) -> Iterator[IO[bytes]]:
+    """The file, or standard input for "-"."""
     if path == "-":
         yield sys.stdin.buffer
     else:
@@ -267,6 +304,7 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
 
 
 def _groups(ids: Iterator[int], size: int = 4096) -> Iterator[list[int]]:
+    """The ids in lists of `size`; the last may be shorter."""
     group: list[int] = []
     for i in ids:
         group.append(i)
@@ -278,6 +316,7 @@ def _groups(ids: Iterator[int], size: int = 4096) -> Iterator[list[int]]:
 
 
 def _text_ids(source: IO[bytes]) -> Iterator[int]:
+    """The ids of a file that holds decimal numbers."""
     for line in source:
         for word in line.split():
             try:
@@ -289,8 +328,9 @@ def _text_ids(source: IO[bytes]) -> Iterator[int]:
 
 
 def _raw_ids(source: IO[bytes], tokenizer: Tokenizer) -> Iterator[int]:
+    """The ids of a file that holds numbers of the tokenizer's dtype."""
     size = np.dtype(tokenizer.dtype).itemsize
-    while block := source.read(1 << 16):
+    for block in iter(lambda: source.read(1 << 16), b""):
         if len(block) % size:
             raise ValueError(f"format=raw: the ids of this tokenizer take {size} bytes each")
         yield from np.frombuffer(block, tokenizer.dtype).tolist()
@@ -306,15 +346,17 @@ ACTIONS = {
 
 
 def main() -> None:
+    """Run the action that the command line names."""
     action = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if action in ACTIONS:
-        del sys.argv[1]
-        cli.main(*ACTIONS[action])
+        settings, command = ACTIONS[action]
+        del sys.argv[1]  # cli.main reads the action's settings from the rest
+        cli.main(settings, command)
         return
-    rows = [f"  {(cls.__doc__ or '').strip()}" for cls, _ in ACTIONS.values()]
-    usage = "\n".join([*rows, "python -m lm.tokenizer ACTION --help shows an action's settings"])
     if action in ("-h", "--help"):
-        print(usage)
+        for settings, _ in ACTIONS.values():
+            print(f"  {(settings.__doc__ or '').strip()}")
+        print("python -m lm.tokenizer ACTION --help shows an action's settings")
         return
     print(f"error: {action} is not one of {', '.join(ACTIONS)}", file=sys.stderr)
     sys.exit(2)
