@@ -7,7 +7,7 @@ from operator import itemgetter
 
 from lm import pipeline
 from lm.check.evidence import Curve, Evidence, Finding
-from lm.report import floors, records
+from lm.report import records
 from lm.report.records import Record
 
 MAX_TEXT = 5_000_000  # characters of training text that are searched for copies
@@ -96,10 +96,10 @@ def counts(evidence: Evidence) -> Finding | None:
     """The score in bits per byte beside what counting n-grams reaches on the same text."""
     record = evidence.record
     score = record.score
-    baselines = floors.ladder(record)
+    baselines = record.baselines()
     if score is None or not baselines:
         return None
-    entropy = floors.exact(record)
+    entropy = record.entropy()
     listed = [f"{name} {bpb:.4f}" for name, bpb in (baselines | entropy).items()]
     text = f"{score:.4f} bits a byte at best; {', '.join(listed)}"
     if any(score < bpb - 0.02 for bpb in entropy.values()):

@@ -19,49 +19,57 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lm.launch import cli, compose
-from lm.report import experiment, page, paired, records, scaling
+from lm.report import experiment, page, paired
 from lm.report.page import ReportConfig
+from lm.report.records import Record
 
 log = logging.getLogger(__name__)
 EVERY = 5.0  # seconds between two pages while runs are watched
 
 
 def command(cfg: ReportConfig) -> None:
+    """Write an experiment's results, compare two runs, or write the page of all of them."""
     roots = [Path(name) for name in cfg.runs] or [Path("outputs")]
     if cfg.experiment:
-        names = (cfg.experiment, cfg.experiment + scaling.HELD_OUT)
-        named = [r for r in records.find(roots) if r.settings.get("name") in names]
-        for path in experiment.write(compose.folder("experiments") / cfg.experiment, named):
+        folder = compose.folder("experiments") / cfg.experiment
+        for path in experiment.write(folder, experiment.runs_of(cfg.experiment, roots)):
             log.info(f"wrote {path}")
-        return
-    if cfg.compare:
+    elif cfg.compare:
         names = cfg.compare.split(",")
         if len(names) != 2:
             raise ValueError(f"compare={cfg.compare}: give two run directories as A,B")
-        print(paired.told(*names, paired.compare(*names)))
-        return
-    runs = page.write(cfg, roots)
-    if cfg.watch:
-        log.info(f"watching: written anew every {EVERY:g} s, until Ctrl-C")
-    while cfg.watch:
+        print(paired.describe(*names, paired.compare(*names)))
+    else:
+        runs = page.write(cfg, roots)
+        if cfg.watch:
+            watch(cfg, roots, runs)
+
+
+def watch(cfg: ReportConfig, roots: Sequence[Path], runs: Sequence[Record]) -> None:
+    """Write the page again and again; `runs` are those of the page that is there."""
+    log.info(f"watching: written anew every {EVERY:g} s, until Ctrl-C")
+    training = any_training(runs)
+    while True:
         time.sleep(EVERY)
-        again = page.write(cfg, roots, quiet=True)
-        if any(r.status == "running" for r in runs) and not any(
-            r.status == "running" for r in again
-        ):
+        was_training = training
+        training = any_training(page.write(cfg, roots, quiet=True))
+        if was_training and not training:
             log.info("no run is training any more")
-        runs = again
 
 
-def words(arguments: Sequence[str]) -> list[str]:
+def any_training(runs: Sequence[Record]) -> bool:
+    return any(run.status == "running" for run in runs)
+
+
+def as_settings(words: Sequence[str]) -> list[str]:
     """`DIR DIR key=value` as key=value alone: directories become the setting `runs`."""
-    paths = [w for w in arguments if "=" not in w and not w.startswith("-")]
-    rest = [w for w in arguments if w not in paths]
-    return [*([f"runs={list(paths)}"] if paths else []), *rest]
+    paths = [word for word in words if "=" not in word and not word.startswith("-")]
+    rest = [word for word in words if word not in paths]
+    return [f"runs={paths}", *rest] if paths else rest
 
 
 def main() -> None:
-    sys.argv[1:] = words(sys.argv[1:])
+    sys.argv[1:] = as_settings(sys.argv[1:])  # Hydra parses sys.argv itself
     cli.main(ReportConfig, command)
 
 

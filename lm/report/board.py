@@ -1,22 +1,22 @@
-"""All that the report's page shows, computed from run directories as plain values.
+"""All that the report's page shows, computed from rankings as plain values.
 
-view = board.view(records.find([Path("outputs")]), by=[])
+view = board.view(folding.rank(folding.fold_seeds(runs)))
 """
 
 import json
-import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lm.report import floors, records
-from lm.report.records import Arm, Record
-from lm.sweep import ranking as folding
+from lm.report import folding, labels, records
+from lm.report.folding import Arm, Ranking
+from lm.report.records import Record, is_number
+from lm.sweep.ranking import mean_and_spread
 
 POINTS = 120  # of a curve, at most
 SAMPLES = 12  # steps of a run whose samples are shown, at most
 TEXT = 600  # characters of a sample
-COLUMNS = ("train.steps", "train.tokens", "train.seconds")
+VARIED = 12  # settings listed, at most
 ABOUT_PPL = (
     "Perplexity is left out: these runs cut the text into tokens in {n} different ways, and a "
     "perplexity counts per token. Fewer, longer tokens give a higher one for the same model of the "
@@ -24,60 +24,46 @@ ABOUT_PPL = (
 )
 
 
-def view(runs: Sequence[Record], by: Sequence[str], counts: bool = True) -> dict[str, Any]:
-    """The page's data: corpora with their arms, best first; runs; settings that were varied."""
-    groups: dict[str, list[Arm]] = {}
-    for arm in records.arms(runs, by):
-        groups.setdefault(arm.runs[0].corpus, []).append(arm)
-    corpora, shown = [], []
-    for fingerprint, arms in sorted(groups.items(), key=lambda g: -len(g[1])):
-        arms.sort(key=rank)
-        members = [run for arm in arms for run in arm.runs]
-        first = len(shown)
-        index = {id(run): first + i for i, run in enumerate(members)}
-        corpora.append(corpus_view(fingerprint, arms, members, index, counts))
-        shown += members
+def view(rankings: Sequence[Ranking], counts: bool = True) -> dict[str, Any]:
+    """The page's data: corpora with their arms, best first; runs; settings that were varied.
+
+    `counts` allows to count the n-grams of a text, which may take seconds.
+    """
+    runs = [run for ranking in rankings for run in ranking.runs]
+    index = {id(run): i for i, run in enumerate(runs)}
+    status = [run.status for run in runs]
     return {
-        "corpora": corpora,
-        "runs": [run_view(run) for run in shown],
-        "shared": shared(shown),
-        "counts": {s: sum(r.status == s for r in shown) for s in sorted({r.status for r in shown})},
+        "corpora": [corpus_view(ranking, index, counts) for ranking in rankings],
+        "runs": [run_view(run) for run in runs],
+        "shared": shared(runs),
+        "counts": {name: status.count(name) for name in sorted(set(status))},
     }
 
 
-def rank(arm: Arm) -> tuple[bool, float]:
-    """Complete arms by their mean, then the others by what they have reached."""
-    if arm.mean is not None:
-        return False, arm.mean
-    return True, min((r.score for r in arm.runs if r.score is not None), default=math.inf)
-
-
-def corpus_view(
-    fingerprint: str, arms: list[Arm], members: list[Record], index: dict[int, int], counts: bool
-) -> dict[str, Any]:
+def corpus_view(ranking: Ranking, index: Mapping[int, int], counts: bool) -> dict[str, Any]:
     """The arms of one text, what to measure them against, and which settings made a difference."""
-    first = members[0]
-    tokenizers = {run.tokenizer for run in members}
-    levels = dict(floors.exact(first))
+    n_tokenizers = len({run.tokenizer for run in ranking.runs})
+    baselines = ranking.first.entropy()
     if counts:
-        levels |= floors.lowest(members)
-    scored = [run for arm in arms for run in arm.done]
+        baselines |= folding.baselines(ranking.runs)
     return {
-        "id": fingerprint,
-        "name": first.corpus_name,
-        "n_bytes": first.data.tokens.splits.val.n_bytes if first.data else None,
-        "floors": levels,
-        "ppl": len(tokenizers) == 1,
-        "note": "" if len(tokenizers) == 1 else ABOUT_PPL.format(n=len(tokenizers)),
-        "arms": [arm_view(arm, index) for arm in arms],
-        "varied": varied(scored),
+        "id": ranking.first.corpus,
+        "name": ranking.name,
+        "n_bytes": ranking.first.val_bytes,
+        "baselines": baselines,
+        "ppl": n_tokenizers == 1,
+        "note": "" if n_tokenizers == 1 else ABOUT_PPL.format(n=n_tokenizers),
+        "arms": [arm_view(arm, index) for arm in ranking.arms],
+        "varied": varied(ranking.done),
     }
 
 
-def arm_view(arm: Arm, index: dict[int, int]) -> dict[str, Any]:
+def arm_view(arm: Arm, index: Mapping[int, int]) -> dict[str, Any]:
+    """An arm's line in the page's ranking; `index` has each run's place in the list of all runs."""
+
     def mean(key: str) -> float | None:
-        values = [getattr(r.summary, key, None) for r in arm.done]
-        return folding.mean_and_spread(v for v in values if v is not None)[0]
+        values = [getattr(run.summary, key, None) for run in arm.done]
+        return mean_and_spread(v for v in values if v is not None)[0]
 
     return {
         "label": arm.label,
@@ -95,7 +81,7 @@ def arm_view(arm: Arm, index: dict[int, int]) -> dict[str, Any]:
 
 
 def run_view(run: Record) -> dict[str, Any]:
-    rate = run.flops_per_token
+    """One run: its state, curves, samples and settings."""
     return {
         "name": run.name,
         "path": str(run.path),
@@ -104,7 +90,7 @@ def run_view(run: Record) -> dict[str, Any]:
         "score": run.score,
         "error": run.result.error if run.result else None,
         "step": run.rows[-1].get("step") if run.rows else None,
-        "flops": rate,
+        "flops": run.flops_per_token,
         "val": points(run.rows, "val/bpb"),
         "train": points(run.rows, "train/loss"),
         "samples": samples(run),
@@ -112,38 +98,50 @@ def run_view(run: Record) -> dict[str, Any]:
     }
 
 
-def points(rows: Sequence[dict[str, Any]], key: str) -> list[list[float]]:
-    """[tokens, seconds, value] at no more than POINTS places, the last one among them; rows
-    without numbers there are left out."""
-    found = [[row.get("tokens", 0), row.get("seconds", 0), row.get(key)] for row in rows]
-    found = [p for p in found if all(isinstance(v, (int, float)) and math.isfinite(v) for v in p)]
-    stride = max(1, -(-len(found) // POINTS))
-    kept = [p for i, p in enumerate(found) if i % stride == 0 or i == len(found) - 1]
-    return [[tokens, seconds, round(value, 5)] for tokens, seconds, value in kept]
+def points(rows: Sequence[Mapping[str, object]], key: str) -> list[list[float]]:
+    """[tokens, seconds, value] of the rows with finite numbers.
+
+    At no more than POINTS places, the last one among them.
+    """
+    found = []
+    for row in rows:
+        tokens = row.get("tokens", 0)
+        seconds = row.get("seconds", 0)
+        value = row.get(key)
+        if is_number(tokens) and is_number(seconds) and is_number(value):
+            found.append([tokens, seconds, round(value, 5)])
+    return thinned(found, POINTS)
+
+
+def thinned(items: Sequence[Any], n: int) -> list[Any]:
+    """About n of the items at equal distances, and the last one."""
+    stride = max(1, -(-len(items) // n))
+    kept = list(items[::stride])
+    if items and (len(items) - 1) % stride:
+        kept.append(items[-1])
+    return kept
 
 
 def samples(run: Record) -> list[list[Any]]:
     """[step, prompt, text] of the first and last steps and some between."""
     rows = records.lines(run.path / "samples.jsonl")
-    steps = sorted({row.get("step", 0) for row in rows})
-    stride = max(1, -(-len(steps) // SAMPLES))
-    wanted = set(steps[::stride]) | set(steps[-1:])
-    return [
-        [row["step"], str(row.get("prompt", "")), str(row.get("text", ""))[:TEXT]]
-        for row in rows
-        if row.get("step") in wanted
-    ]
+    steps = thinned(sorted({row["step"] for row in rows}), SAMPLES)
+    found = []
+    for row in rows:
+        if row["step"] in steps:
+            found.append([row["step"], row.get("prompt", ""), row.get("text", "")[:TEXT]])
+    return found
 
 
 def shared(runs: Sequence[Record]) -> dict[str, Any]:
-    """The settings that are the same in all runs; these leave the runs' own settings."""
-    if not runs:
+    """The settings that are the same in all of several runs."""
+    if len(runs) < 2:
         return {}
-    first = runs[0].settings
-    same = {
-        k: v for k, v in first.items() if all(k in r.settings and r.settings[k] == v for r in runs)
-    }
-    return same if len(runs) > 1 else {}
+    same = {}
+    for key, value in runs[0].settings.items():
+        if all(key in run.settings and run.settings[key] == value for run in runs):
+            same[key] = value
+    return same
 
 
 # ---------------------------------------------------------------------------- which setting matters
@@ -151,34 +149,39 @@ def shared(runs: Sequence[Record]) -> dict[str, Any]:
 
 def varied(runs: Sequence[Record]) -> list[dict[str, Any]]:
     """The settings in which these runs differ, each with its share in the spread of the score."""
-    if len(runs) < 3:
+    scores = [run.score for run in runs if run.score is not None]
+    if len(scores) < 3:
         return []
-    keys = {k for run in runs for k in records.trained_by(run.settings)} - {"train.eval_every"}
+    keys = {key for run in runs for key in labels.trained_by(run.settings)} - {"train.eval_every"}
     found = []
     for key in sorted(keys):
-        values = [run.settings.get(key) for run in runs]
-        different = {json.dumps(v, default=str) for v in values}
-        if len(different) < 2 or not all(key in run.settings for run in runs):
+        if not all(key in run.settings for run in runs):
             continue
-        scores = [run.score for run in runs]
-        share = explained(values, scores)
-        found.append({"key": key, "share": share, "n": len(different)})
+        values = [run.settings[key] for run in runs]
+        n_values = len({as_text(value) for value in values})
+        if n_values > 1:
+            found.append({"key": key, "share": explained(values, scores), "n": n_values})
     found.sort(key=lambda row: -row["share"])
-    return distinct(found, runs)[:12]
+    return distinct(found, runs)[:VARIED]
 
 
-def distinct(rows: list[dict[str, Any]], runs: Sequence[Record]) -> list[dict[str, Any]]:
+def distinct(rows: Sequence[dict[str, Any]], runs: Sequence[Record]) -> list[dict[str, Any]]:
     """The rows less those settings that only follow another one, as a model's presets do."""
-    seen: dict[tuple[str, ...], str] = {}
+    patterns = set()
     kept = []
-    for row in sorted(rows, key=lambda r: (not r["key"].endswith(".name"), -r["share"])):
-        column = [json.dumps(run.settings.get(row["key"]), default=str) for run in runs]
-        order = {value: str(i) for i, value in enumerate(dict.fromkeys(column))}
-        pattern = tuple(order[v] for v in column)
-        if pattern not in seen:
-            seen[pattern] = row["key"]
+    for row in sorted(rows, key=lambda row: (not row["key"].endswith(".name"), -row["share"])):
+        column = [as_text(run.settings.get(row["key"])) for run in runs]
+        order = list(dict.fromkeys(column))
+        pattern = tuple(order.index(value) for value in column)  # which runs have equal values
+        if pattern not in patterns:
+            patterns.add(pattern)
             kept.append(row)
     return sorted(kept, key=lambda row: -row["share"])
+
+
+def as_text(value: object) -> str:
+    """A setting's value as JSON, by which values of any type are told apart."""
+    return json.dumps(value, default=str)
 
 
 def explained(values: Sequence[Any], scores: Sequence[float], bins: int = 4) -> float:
@@ -188,18 +191,25 @@ def explained(values: Sequence[Any], scores: Sequence[float], bins: int = 4) -> 
     does. Numbers of many values are cut into `bins` groups of neighbours.
     """
     numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-    order = {json.dumps(v, default=str) for v in values}
-    labels: list[Any] = [json.dumps(v, default=str) for v in values]
-    if numeric and len(order) > bins:
-        ranked = sorted(set(values))
-        labels = [ranked.index(v) * bins // len(ranked) for v in values]
-    groups: dict[Any, list[float]] = {}
-    for label, score in zip(labels, scores, strict=True):
-        groups.setdefault(label, []).append(score)
-    n, k = len(scores), len(groups)
-    total = sum((s - statistics.fmean(scores)) ** 2 for s in scores)
+    names: list[object] = [as_text(value) for value in values]
+    if numeric and len(set(names)) > bins:
+        ordered = sorted(set(values))
+        names = [ordered.index(value) * bins // len(ordered) for value in values]
+    groups: dict[object, list[float]] = {}
+    for name, score in zip(names, scores, strict=True):
+        groups.setdefault(name, []).append(score)
+    n = len(scores)
+    k = len(groups)
+    total = squared_deviations(scores)
     if total <= 0 or k < 2 or n <= k:
         return 0.0
-    within = sum(sum((s - statistics.fmean(g)) ** 2 for s in g) for g in groups.values())
+    within = sum(squared_deviations(group) for group in groups.values())
     between = total - within
-    return max(0.0, min(1.0, (between - (k - 1) * within / (n - k)) / total))
+    by_chance = (k - 1) * within / (n - k)
+    return max(0.0, min(1.0, (between - by_chance) / total))
+
+
+def squared_deviations(scores: Sequence[float]) -> float:
+    """The sum of the squared differences from the mean."""
+    mean = statistics.fmean(scores)
+    return sum((score - mean) ** 2 for score in scores)

@@ -3,12 +3,11 @@
 print(effects.table(arms))
 """
 
-import itertools
+import statistics
 from collections.abc import Sequence
 
-from lm.report import records
-from lm.report.records import Arm
-from lm.sweep import ranking as folding
+from lm.report import labels, markdown
+from lm.report.folding import Arm
 
 ABOUT = (
     "Each row averages over the runs whose other settings and seed are there with every value of "
@@ -16,67 +15,81 @@ ABOUT = (
     "best value, where the other settings and the seed are the same, and its range over the other "
     "settings."
 )
-
-
-def settings(arm: Arm) -> dict[str, str]:
-    """What the sweep chose for an arm, the seed left out."""
-    return dict(records.words(arm.runs[0].overrides))
+HEAD = "| setting | value | val/bpb | runs | behind | from | to |\n|---|---|--:|--:|--:|--:|--:|"
+Others = tuple[tuple[str, str], ...]  # the other settings of an arm: its place in the grid
+Scores = dict[Others, dict[int, float]]  # of one value of a setting: at each place, by seed
 
 
 def table(arms: Sequence[Arm]) -> str:
     """A Markdown table of the settings that were varied; empty unless there are two or more."""
     arms = [arm for arm in arms if "run.extended_from" not in arm.runs[0].settings]
     chosen = [settings(arm) for arm in arms]
-    keys = [k for k in dict.fromkeys(itertools.chain(*chosen)) if len(values(chosen, k)) > 1]
-    if len(keys) < 2:
+    keys = dict.fromkeys(key for words in chosen for key in words)
+    varied = [key for key in keys if len({words.get(key, "") for words in chosen}) > 1]
+    if len(varied) < 2:
         return ""
-    lines = ["| setting | value | val/bpb | runs | behind | from | to |"]
-    lines.append("|---|---|--:|--:|--:|--:|--:|")
-    for key in keys:
-        lines += rows(key, arms, chosen)
+    lines = [HEAD]
+    for key in varied:
+        lines += rows(key, arms)
     return "\n".join(lines)
 
 
-def rows(key: str, arms: Sequence[Arm], chosen: Sequence[dict[str, str]]) -> list[str]:
-    """The lines of one setting, its best value first."""
-    scores: dict[str, dict[tuple, dict[int, float]]] = {v: {} for v in values(chosen, key)}
-    for arm, words in zip(arms, chosen, strict=True):
-        others = tuple(sorted((k, v) for k, v in words.items() if k != key))
-        found = {run.seed: run.score for run in arm.done if run.score is not None}
-        scores[words.get(key, "")][others] = found
-    shared = set.intersection(*({(place, seed) for place, runs in places.items() for seed in runs}
-                                for places in scores.values()))  # fmt: skip
-    counted = {v: [x for place, runs in places.items() for seed, x in runs.items()
-                   if not shared or (place, seed) in shared]
-               for v, places in scores.items()}  # fmt: skip
-    means = {v: mean(found) for v, found in counted.items()}  # what one lacks counts for none
-    ranked = sorted((v for v in scores if means[v] is not None), key=lambda v: means[v])
+def settings(arm: Arm) -> dict[str, str]:
+    """What the sweep chose for an arm, without the seed."""
+    return labels.words(arm.runs[0].overrides)
+
+
+def rows(key: str, arms: Sequence[Arm]) -> list[str]:
+    """The lines of one setting, its best value first; a value without a score has none."""
+    scores = scores_by_value(key, arms)
+    compared = comparable(scores)
+    means = {value: statistics.fmean(found) for value, found in compared.items() if found}
+    ranked = sorted(means, key=means.__getitem__)
     lines = []
     for value in ranked:
-        cells = [f"{means[value]:.4f}", str(len(counted[value])), "", "", ""]
+        behind = ["", "", ""]
         gaps = differences(scores[value], scores[ranked[0]])
         if value != ranked[0] and gaps:
-            cells[2:] = [f"{g:+.4f}" for g in (mean(gaps), min(gaps), max(gaps))]
-        name = records.short(key if key == "arm" else "", value)
-        lines.append(records.table_row((key, name, *cells)))
+            behind = [f"{gap:+.4f}" for gap in (statistics.fmean(gaps), min(gaps), max(gaps))]
+        name = labels.short(key if key == "arm" else "", value)
+        n_runs = str(len(compared[value]))
+        lines.append(markdown.row((key, name, f"{means[value]:.4f}", n_runs, *behind)))
     return lines
 
 
-def differences(
-    these: dict[tuple, dict[int, float]], best: dict[tuple, dict[int, float]]
-) -> list[float]:
-    """The mean over the seeds that both have, for each place of the grid that both have."""
-    found = []
-    for place, runs in these.items():
-        rival = best.get(place, {})
-        pairs = [score - rival[seed] for seed, score in runs.items() if seed in rival]
-        found += [mean(pairs)] if pairs else []
+def scores_by_value(key: str, arms: Sequence[Arm]) -> dict[str, Scores]:
+    """The scores of each value of a setting, by the other settings and the seed."""
+    scores: dict[str, Scores] = {}
+    for arm in arms:
+        words = settings(arm)
+        value = words.pop(key, "")
+        others = tuple(sorted(words.items()))
+        scores.setdefault(value, {})[others] = arm.scores
+    return scores
+
+
+def comparable(scores: dict[str, Scores]) -> dict[str, list[float]]:
+    """The scores of each value at the places and seeds that all values have, if there are any."""
+    places = []
+    for of_value in scores.values():
+        places.append({(others, seed) for others, runs in of_value.items() for seed in runs})
+    shared = set.intersection(*places)
+    found: dict[str, list[float]] = {}
+    for value, of_value in scores.items():
+        found[value] = []
+        for others, runs in of_value.items():
+            for seed, score in runs.items():
+                if not shared or (others, seed) in shared:
+                    found[value].append(score)
     return found
 
 
-def values(chosen: Sequence[dict[str, str]], key: str) -> list[str]:
-    return list(dict.fromkeys(words.get(key, "") for words in chosen))
-
-
-def mean(numbers: Sequence[float]) -> float | None:
-    return folding.mean_and_spread(numbers)[0]
+def differences(scores: Scores, best: Scores) -> list[float]:
+    """The mean over the seeds that both have, for each place of the grid that both have."""
+    found = []
+    for others, runs in scores.items():
+        rival = best.get(others, {})
+        gaps = [score - rival[seed] for seed, score in runs.items() if seed in rival]
+        if gaps:
+            found.append(statistics.fmean(gaps))
+    return found

@@ -3,20 +3,23 @@
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lm.report import board, experiment, figures, records
-from lm.report.records import Arm, Record
+from lm.report import board, experiment, figures, folding, records
+from lm.report.folding import Ranking
+from lm.report.records import Record
 from lm.settings import Settings
+from lm.sweep import ranking as terminal
 from lm.system import files
 from lm.system.text import printable
 
 log = logging.getLogger(__name__)
 WEB = Path(__file__).parent / "web"
-DRAWN = 8  # arms of a corpus in the plots
+PLOTTED = 8  # arms of a corpus in the plots, at most
+LISTED = 20  # arms of a corpus on the terminal, at most
 
 
 @dataclass
@@ -32,71 +35,77 @@ class ReportConfig(Settings):
 
 
 def write(cfg: ReportConfig, roots: Sequence[Path], quiet: bool = False) -> list[Record]:
-    """Write the page and its plots, and print the ranking; return the runs found."""
+    """Write the page; unless `quiet`, draw its plots beside it and print the rankings.
+
+    Returns the runs found at or below `roots`; ValueError if there is none.
+    """
     runs = records.find(roots)
     if not runs:
         raise ValueError(
             f"{', '.join(map(str, roots))}: no run is there; python -m lm.train makes one"
         )
     by = [key for key in cfg.by.split(",") if key]
-    if strange := [k for k in by if not any(has(run, k) for run in runs)]:
-        raise ValueError(f"by={cfg.by}: no run has a setting {strange[0]}")
-    view = board.view(runs, by)
-    about = {"roots": " ".join(map(str, roots)), "watch": cfg.watch}
-    about["when"] = time.strftime("%Y-%m-%d %H:%M:%S")
+    for key in by:
+        if not any(key in run.settings or f"{key}.name" in run.settings for run in runs):
+            raise ValueError(f"by={cfg.by}: no run has a setting {key}")
+    rankings = folding.rank(folding.fold_seeds(runs, by))
+    view = board.view(rankings)
+    about = {
+        "roots": " ".join(map(str, roots)),
+        "watch": cfg.watch,
+        "when": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
     out = Path(cfg.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     files.atomic_write(out, html(view, about))
     if quiet:
         return runs
-    written = [out]
-    done = [arm for arm in records.arms(runs, by) if arm.n]
-    if panels := experiment.panels(best(done)):
-        for ending in (".svg", ".png"):
-            written.append(out.with_name(f"{out.stem}-curves{ending}"))
-            figures.curves(panels, written[-1])
-    for corpus in view["corpora"]:
-        print(table(corpus))
+    written = [out, *draw(rankings, out)]
+    for ranking, corpus in zip(rankings, view["corpora"], strict=True):
+        print(table(ranking, corpus["baselines"]))
     log.info(f"wrote {', '.join(map(str, written))}")
     return runs
 
 
-def has(run: Record, key: str) -> bool:
-    return key in run.settings or f"{key}.name" in run.settings
+def draw(rankings: Sequence[Ranking], out: Path) -> list[Path]:
+    """Plots of the best arms of each text, as .svg and .png beside the page."""
+    best = []
+    for ranking in rankings:
+        complete = [arm for arm in ranking.arms if arm.n]
+        if complete:
+            best.append(Ranking(complete[:PLOTTED]))
+    panels = experiment.panels(best)
+    if not panels:
+        return []
+    paths = [out.with_name(f"{out.stem}-curves{ending}") for ending in (".svg", ".png")]
+    for path in paths:
+        figures.curves(panels, path)
+    return paths
 
 
-def best(arms: Sequence[Arm]) -> list[Arm]:
-    """The best few arms of each corpus, as many as a plot can show."""
-    return [arm for group in experiment.by_corpus(arms).values() for arm in group[:DRAWN]]
-
-
-def table(corpus: dict[str, Any]) -> str:
-    """The ranking on one text, as lines for the terminal."""
-    lines = [f"\n{'val/bpb':>9}  {'+-':>6}  {'n':>2}  {corpus['name']}"]
-    for arm in corpus["arms"][:20]:
-        mean = "        -" if arm["mean"] is None else f"{arm['mean']:9.4f}"
-        spread = "" if arm["spread"] is None else f"{arm['spread']:.4f}"
-        lines.append(f"{mean}  {spread:>6}  {arm['n']:>2}  {arm['label']}")
-    if len(corpus["arms"]) > 20:
-        lines.append(f"{'':23}and {len(corpus['arms']) - 20} more in the page")
-    for name, value in corpus["floors"].items():
-        lines.append(f"{value:9.4f}  {'':>6}  {'':>2}  ({name})")
+def table(ranking: Ranking, baselines: Mapping[str, float]) -> str:
+    """The ranking on one text and what to compare with, as lines for the terminal."""
+    rows = [arm.row for arm in ranking.arms]
+    lines = ["", terminal.table(rows[:LISTED], title=ranking.name)]
+    if len(rows) > LISTED:
+        lines.append(f"{'':23}and {len(rows) - LISTED} more in the page")
+    for name, bpb in baselines.items():
+        lines.append(f"{bpb:9.4f}  {'':>6}  {'':>2}  ({name})")
     return printable("\n".join(lines))
 
 
-def html(data: dict[str, Any], about: dict[str, Any]) -> str:
+def html(view: dict[str, Any], about: dict[str, Any]) -> str:
     """One HTML file that needs nothing else."""
-    shared_keys = set(data["shared"])
-    runs = [
-        run | {"settings": {k: v for k, v in run["settings"].items() if k not in shared_keys}}
-        for run in data["runs"]
-    ]
-    values = files.finite(data | {"runs": runs, "about": about})
+    runs = []
+    for run in view["runs"]:
+        own = {key: value for key, value in run["settings"].items() if key not in view["shared"]}
+        runs.append(run | {"settings": own})
+    values = files.finite(view | {"runs": runs, "about": about})
     text = json.dumps(values, separators=(",", ":"), default=str, allow_nan=False)
-    whole = (WEB / "report.html").read_text(encoding="utf-8")
+    page = (WEB / "report.html").read_text(encoding="utf-8")
     for name in ("report.css", "report.js"):
-        whole = whole.replace("{{" + name + "}}", (WEB / name).read_text(encoding="utf-8"))
+        page = page.replace("{{" + name + "}}", (WEB / name).read_text(encoding="utf-8"))
     refresh = '<meta http-equiv="refresh" content="5">' if about["watch"] else ""
     # Nothing in a run may end the script element or start another: < is written as its number.
     safe = text.replace("<", "\\u003c")
-    return whole.replace("{{refresh}}", refresh).replace("{{data}}", safe)
+    return page.replace("{{refresh}}", refresh).replace("{{data}}", safe)

@@ -21,7 +21,7 @@ T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 @dataclass
 class Comparison:
-    """Bits per byte of both runs over the same text; `low` and `high` enclose their difference."""
+    """Two runs scored on the same text, in bits per byte."""
 
     a: float
     b: float
@@ -32,38 +32,48 @@ class Comparison:
     n_text: int  # in the whole text
 
 
+@dataclass
+class CodeLength:
+    """What a run's model spends on its validation text, token by token."""
+
+    text: str  # the fingerprint of the text
+    ends: np.ndarray  # (n,): the bytes up to and with each token
+    bits: np.ndarray  # (n,): what was spent up to there
+
+
 def compare(first: str, second: str) -> Comparison:
     """Score both runs' best checkpoints on their validation text; ValueError if it differs."""
     runs = [Run.open(first), Run.open(second)]
-    scored = [spent(run) for run in runs]
-    texts = {text for text, _, _ in scored}
-    if len(texts) > 1:
+    a, b = (code_length(run) for run in runs)
+    if a.text != b.text:
         raise ValueError(
             f"compare={first},{second}: the runs have different validation texts "
             f"({runs[0].cfg.corpus.name} and {runs[1].cfg.corpus.name}); compare runs on one corpus"
         )
-    (_, ends_a, bits_a), (_, ends_b, bits_b) = scored
-    ends, a, b = common_spans(ends_a, bits_a, ends_b, bits_b)
-    sizes = np.diff(ends)
-    low, high = interval(b - a, sizes)
+    cuts, bits_a, bits_b = common_spans(a.ends, a.bits, b.ends, b.bits)
+    sizes = np.diff(cuts)
+    low, high = interval(bits_b - bits_a, sizes)
     n_bytes = int(sizes.sum())
     return Comparison(
-        a.sum() / n_bytes, b.sum() / n_bytes, low, high, len(sizes), n_bytes, int(ends_a[-1])
+        a=bits_a.sum() / n_bytes,
+        b=bits_b.sum() / n_bytes,
+        low=low,
+        high=high,
+        n_spans=len(sizes),
+        n_bytes=n_bytes,
+        n_text=int(a.ends[-1]),
     )
 
 
-def spent(run: Run) -> tuple[str, np.ndarray, np.ndarray]:
-    """The text's fingerprint; where each token ends, in bytes; the bits spent up to there."""
+def code_length(run: Run) -> CodeLength:
+    """The bits that a run's best checkpoint spends on each token of its validation text."""
     corpus = pipeline.prepare_corpus(run.cfg.corpus)
     ids = pipeline.pack(corpus, run.tokenizer).val
     lengths = run.tokenizer.token_lengths()[np.asarray(ids)]  # (n,); 0 for special tokens
     nats = token_nats(run.model("best"), ids)[0]  # (n - 1,): the first token is not predicted
     bits = np.where(lengths[1:] > 0, nats, 0.0) / np.log(2)
-    return (
-        pipeline.corpus_record(corpus).sha256.val,
-        np.cumsum(lengths),
-        np.concatenate(([0.0], np.cumsum(bits))),
-    )
+    spent = np.concatenate(([0.0], np.cumsum(bits)))
+    return CodeLength(pipeline.corpus_record(corpus).sha256.val, np.cumsum(lengths), spent)
 
 
 def common_spans(
@@ -96,12 +106,16 @@ def common_spans(
 
 
 def interval(differences: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
-    """95 % interval of sum(differences) / sum(sizes) over spans (m,): Student's t of what the
-    spans' differences are off from that ratio. It holds for few spans too, where a bootstrap's
-    is too narrow."""
-    n, total = len(sizes), sizes.sum()
+    """95 % interval of sum(differences) / sum(sizes) over spans (m,).
+
+    Student's t of what the spans' differences are off from that ratio. It holds for few spans too,
+    where a bootstrap's is too narrow.
+    """
+    n = len(sizes)
+    total = sizes.sum()
     ratio = differences.sum() / total
-    error = np.sqrt(n / (n - 1) * ((differences - ratio * sizes) ** 2).sum()) / total
+    off = differences - ratio * sizes
+    error = np.sqrt(n / (n - 1) * (off**2).sum()) / total
     half = t95(n - 1) * error
     return float(ratio - half), float(ratio + half)
 
@@ -111,27 +125,26 @@ def t95(degrees: int) -> float:
     if degrees <= len(T95):
         return T95[degrees - 1]
     # The normal's quantile z and what it lacks: Abramowitz and Stegun 1964, 26.7.5.
-    z, v = 1.959964, degrees
-    return (
-        z
-        + (z**3 + z) / (4 * v)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
-    )
+    z = 1.959964
+    v = degrees
+    first = (z**3 + z) / (4 * v)
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+    return z + first + second + third
 
 
-def told(first: str, second: str, found: Comparison) -> str:
+def describe(first: str, second: str, found: Comparison) -> str:
     """The comparison in four lines."""
     gap = found.b - found.a
-    better = "B is better" if gap < 0 else "A is better"
     if found.low <= 0 <= found.high:
-        better = "neither is shown to be better: the interval holds 0"
-    return "\n".join(
-        [
-            f"A      {found.a:.4f} bits/byte  {first}",
-            f"B      {found.b:.4f} bits/byte  {second}",
-            f"B - A  {gap:+.4f} bits/byte, 95 % interval {found.low:+.4f} to {found.high:+.4f}",
-            f"{better} (Student's t over {found.n_spans} spans, {found.n_bytes:,} of the text's "
-            f"{found.n_text:,} bytes; one training seed each)",
-        ]
-    )
+        verdict = "neither is shown to be better: the interval holds 0"
+    else:
+        verdict = "B is better" if gap < 0 else "A is better"
+    lines = [
+        f"A      {found.a:.4f} bits/byte  {first}",
+        f"B      {found.b:.4f} bits/byte  {second}",
+        f"B - A  {gap:+.4f} bits/byte, 95 % interval {found.low:+.4f} to {found.high:+.4f}",
+        f"{verdict} (Student's t over {found.n_spans} spans, {found.n_bytes:,} of the text's "
+        f"{found.n_text:,} bytes; one training seed each)",
+    ]
+    return "\n".join(lines)

@@ -1,7 +1,6 @@
-"""Read run directories as they lie there: settings, curves, summary; and fold seeds into arms.
+"""Read run directories as they lie there: settings, curves, summary, and what was counted.
 
-    runs = records.find([Path("outputs")])
-    for arm in records.arms(runs, by=["model", "optimizer.lr"]): print(arm.label, arm.mean)
+    for run in records.find([Path("outputs")]): print(run.name, run.status, run.score)
 
 Nothing is trusted to be complete: a run may be training, or may have been killed mid-line.
 """
@@ -12,25 +11,27 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 from msgspec import field
 
-from lm import config
+from lm import baselines, config, tokenizers
 from lm.record.schemas import CodeRecord, DataRecord, Row, Summary, read_part
 from lm.settings import MAX_BYTES, flat_values, plain_yaml
-from lm.sweep import ranking as folding
+from lm.sweep import ranking
+from lm.sweep.ranking import ArmResult
 from lm.system import files
 from lm.system.errors import ConfigError, DamagedError
 from lm.system.schemas import Int
 
 log = logging.getLogger(__name__)
 ALIVE = 300.0  # seconds without a new point after which a run is no longer called running
+SKIPPED_FOLDERS = ("cache", "wandb")  # hold no runs of ours
 VALUES = dict[str, Int | float | str | bool | list[Any] | None]  # of a row
 
 
@@ -52,7 +53,7 @@ class Record:
     overrides: list[str]  # the words of the command line
     rows: list[dict[str, Any]]  # metrics.jsonl
     summary: Summary | None  # None until the run is complete
-    result: folding.ArmResult | None  # of a sweep's arm; None otherwise
+    result: ArmResult | None  # of a sweep's arm; None otherwise
     data: DataRecord | None = None
     code: CodeRecord = dataclasses.field(default_factory=CodeRecord)
 
@@ -84,20 +85,42 @@ class Record:
         return 0.0
 
     @property
+    def day(self) -> str:
+        """The UTC day of its last point: 2026-11-28."""
+        return time.strftime("%Y-%m-%d", time.gmtime(self.touched))
+
+    @property
     def score(self) -> float | None:
         """The best val/bpb so far: of a complete run, what its sweep minimises."""
         if self.summary and math.isfinite(self.summary.best_val_bpb):
             return self.summary.best_val_bpb
-        return min((v for _, v in self.curve("val/bpb")), default=None)
+        return min((bpb for _, bpb in self.curve("val/bpb")), default=None)
+
+    @property
+    def end(self) -> Summary:
+        """The summary of a run that is complete."""
+        assert self.summary is not None, f"{self.path} is not complete"
+        return self.summary
 
     def curve(self, key: str, against: str = "tokens") -> list[tuple[float, float]]:
-        """The points of a metric against tokens, seconds, step or flops; those that are not
-        numbers are left out."""
-        each, column = (self.flops_per_token or 0, "tokens") if against == "flops" else (1, against)
-        pairs = [(row.get(column), row.get(key)) for row in self.rows]
-        both = [p for p in pairs if all(isinstance(v, (int, float)) for v in p)]
-        both = [p for p in both if all(map(math.isfinite, p))]
-        return [(x * each, y) for x, y in both]
+        """The finite points of a metric against tokens, seconds, step or flops."""
+        column = against
+        scale: float = 1
+        if against == "flops":
+            column = "tokens"
+            scale = self.flops_per_token or 0
+        points = []
+        for row in self.rows:
+            x = row.get(column)
+            y = row.get(key)
+            if is_number(x) and is_number(y):
+                points.append((x * scale, y))
+        return points
+
+    @property
+    def flops_per_token(self) -> float | None:
+        end = self.summary
+        return end.flops / end.tokens if end and end.tokens else None
 
     @property
     def corpus(self) -> str:
@@ -107,15 +130,24 @@ class Record:
     @property
     def corpus_name(self) -> str:
         name = self.settings.get("corpus.name", "?")
-        if name == "files":
-            names = self.data.corpus.file_names() if self.data else []
-            return names[0] if len(names) == 1 else f"{len(names)} files"
-        return name
+        if name != "files":
+            return name
+        names = self.data.corpus.file_names() if self.data else []
+        return names[0] if len(names) == 1 else f"{len(names)} files"
+
+    @property
+    def val_bytes(self) -> int | None:
+        """The size of the validation text."""
+        return self.data.tokens.splits.val.n_bytes if self.data else None
 
     @property
     def tokenizer(self) -> str:
         """The tokenizer's fingerprint; losses and perplexities compare only where it is equal."""
         return self.data.tokens.tokenizer if self.data else ""
+
+    @property
+    def vocab_size(self) -> int | None:
+        return self.data.tokens.vocab_size if self.data else None
 
     @property
     def tokens(self) -> Path | None:
@@ -124,62 +156,61 @@ class Record:
         path = files.cache_dir() / name
         return path if name.startswith("tokens-") and path.is_dir() else None
 
-    @property
-    def flops_per_token(self) -> float | None:
-        end = self.summary
-        return end.flops / end.tokens if end and end.tokens else None
+    def entropy(self) -> dict[str, float]:
+        """The exact entropy of the text's source, by name; empty if it is not known.
+
+        No model can have fewer bits per byte.
+        """
+        values = [self.summary.floor_bpb if self.summary else None]
+        values += [bpb for _, bpb in self.curve("corpus/floor_bpb", "step")]
+        known = [bpb for bpb in values if is_number(bpb)]
+        return {"entropy, exact": known[0]} if known else {}
+
+    def baselines(self) -> dict[str, float]:
+        """val/bpb of counted n-grams on the run's own tokens, by name.
+
+        Empty if the tokens are gone or too many.
+        """
+        path = self.path / "tokenizer.json"
+        if self.tokens is None or not path.exists():
+            return {}
+        return baselines.counted(self.tokens, lambda: tokenizers.load(path))
 
 
-@dataclass
-class Arm:
-    """Runs that differ in their seed alone."""
-
-    label: str
-    runs: list[Record]  # one a seed, by seed
-
-    @property
-    def done(self) -> list[Record]:
-        return [r for r in self.runs if r.status == "done" and r.score is not None]
-
-    @property
-    def mean(self) -> float | None:
-        return folding.mean_and_spread([r.score for r in self.done])[0]
-
-    @property
-    def spread(self) -> float | None:
-        return folding.mean_and_spread([r.score for r in self.done])[1]
-
-    @property
-    def n(self) -> int:
-        return len(self.done)
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value out of a file is a finite number."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 # ------------------------------------------------------------------------------------- reading
 
 
 def find(roots: Sequence[Path]) -> list[Record]:
-    """Every run at or below the given directories, in the order of their paths; damaged ones are
-    named and left out."""
-    paths: dict[Path, None] = {}
+    """Every run at or below the given directories, in the order of their paths.
+
+    Damaged ones are logged and skipped. ValueError if a directory does not exist.
+    """
+    paths = set()
     for root in roots:
         if not root.exists():
             raise ValueError(f"{root} does not exist: give a run, a sweep or a folder of runs")
         for folder, below, names in os.walk(root):
             if config.RESOLVED in names:
-                paths[Path(folder)] = None
+                paths.add(Path(folder))
                 below.clear()
-            below[:] = [name for name in below if name not in ("cache", "wandb")]
+            below[:] = [name for name in below if name not in SKIPPED_FOLDERS]
     found = []
     for path in sorted(paths, key=natural):
         try:
             found.append(read(path))
         except (ValueError, OSError) as error:
-            log.warning(f"{path} is left out: {' '.join(str(error).split())}")
+            log.warning(f"{path} is skipped: {' '.join(str(error).split())}")
     return found
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
-    return [folding.natural(part) for part in path.parts]
+    """Sorts the paths of arm 2 before those of arm 10."""
+    return [ranking.natural(part) for part in path.parts]
 
 
 def read(path: Path) -> Record:
@@ -193,27 +224,30 @@ def read(path: Path) -> Record:
     code = read_part(path, CodeRecord) or CodeRecord()
     if code.extended:  # not the run that was as long from the start
         settings["run.extended_from"] = ", ".join(map(str, code.extended))
-    arm = path / folding.RESULT
-    result = folding.read_result(arm) if arm.exists() else None
-    overrides = result.overrides if result else []
-    if not overrides:
-        words = path / ".hydra" / "overrides.yaml"
-        overrides = [str(w) for w in _yaml(words, list)] if words.exists() else []
+    result_path = path / ranking.RESULT
+    result = ranking.read_result(result_path) if result_path.exists() else None
     return Record(
-        path,
-        settings,
-        overrides,
-        lines(path / "metrics.jsonl"),
-        read_part(path, Summary),
-        result,
-        read_part(path, DataRecord),
-        code,
+        path=path,
+        settings=settings,
+        overrides=_overrides(path, result),
+        rows=lines(path / "metrics.jsonl"),
+        summary=read_part(path, Summary),
+        result=result,
+        data=read_part(path, DataRecord),
+        code=code,
     )
 
 
+def _overrides(path: Path, result: ArmResult | None) -> list[str]:
+    """The words of the command line, out of an arm's result or what Hydra wrote."""
+    if result and result.overrides:
+        return result.overrides
+    file = path / ".hydra" / "overrides.yaml"
+    return [str(word) for word in _yaml(file, list)] if file.exists() else []
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file; a line that is torn or strange, or is still being written, is
-    left out."""
+    """The rows of a .jsonl file but for those that are torn, strange or still being written."""
     if not path.exists():
         return []
     rows = []
@@ -238,129 +272,3 @@ def _yaml(path: Path, kind: type) -> Any:
     if not isinstance(found, kind):
         raise ConfigError(f"{path} holds no {kind.__name__}")
     return found
-
-
-# ------------------------------------------------------------------------------------- folding
-
-
-def arms(runs: Sequence[Record], by: Sequence[str] = ()) -> list[Arm]:
-    """The runs grouped by all their settings but the seed, or by the keys `by`.
-
-    If a seed ran more than once with the same settings, its newest complete run counts.
-    """
-    groups: dict[str, dict[tuple, Record]] = {}
-    keys = [f"{key}.name" if key in config.PARTS else key for key in by]
-    for run in runs:
-        if by:
-            identity: Any = [run.corpus, *(run.settings.get(k) for k in keys)]
-            place: tuple = (run.path,)
-        else:
-            identity = [run.corpus, run.tokenizer, trained_by(run.settings)]
-            place = (run.seed,)
-        group = groups.setdefault(json.dumps(identity, sort_keys=True, default=str), {})
-        rival = group.get(place)
-        if rival is None or _rank(run) >= _rank(rival):
-            group[place] = run
-    members = [sorted(g.values(), key=lambda r: (r.seed, str(r.path))) for g in groups.values()]
-    found: list[Arm] = []
-    for corpus in dict.fromkeys(group[0].corpus for group in members):
-        mine = [group for group in members if group[0].corpus == corpus]
-        found += [Arm(name, group) for name, group in zip(labels(mine, keys), mine, strict=True)]
-    return found
-
-
-def trained_by(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that decide the score, the seed left out."""
-    return {
-        key: value
-        for key, value in settings.items()
-        if key != "seed" and not config.keeps_result(key)
-    }
-
-
-def _rank(run: Record) -> tuple[bool, float]:
-    return run.status == "done", run.touched
-
-
-def labels(groups: Sequence[Sequence[Record]], by: Sequence[str] = ()) -> list[str]:
-    """A short name for each group of one corpus: what sets it apart from the others."""
-    firsts = [group[0] for group in groups]
-    if by:
-        return [" ".join(short(k, r.settings.get(k)) for k in by) for r in firsts]
-    parts: dict[str, list[Record]] = {}
-    for run in firsts:
-        parts.setdefault(experiment_number(run), []).append(run)
-    found = {id(run): name for part in parts.values() for run, name in _named(part)}
-    if len(parts) > 1:  # the arms of one experiment say nothing of what another one set
-        for number, part in parts.items():
-            for run in part:
-                found[id(run)] = f"{number} {found[id(run)]}".strip()
-    return [found[id(run)] for run in firsts]
-
-
-def experiment_number(run: Record) -> str:
-    """004 of 004_adamw_vs_muon, or the name itself; empty for a run that has none."""
-    name = run.settings.get("name") or ""
-    number = name.partition("_")[0]
-    return number if number.isdecimal() else name
-
-
-def _named(firsts: Sequence[Record]) -> Iterator[tuple[Record, str]]:
-    """Names by the words of the command line if these tell all apart, else by the settings."""
-    named = _apart([dict(words(r.overrides)) for r in firsts], every=True)
-    if not all(named) or len(set(named)) < len(named):
-        named = _apart([trained_by(r.settings) for r in firsts])
-    for run, name in zip(firsts, named, strict=True):
-        ends = run.settings.get("run.extended_from")
-        longer = f" (extended from step {ends})" if ends else ""
-        yield run, (name or run.settings.get("model.name", "?")) + longer
-
-
-def _apart(rows: Sequence[dict[str, Any]], every: bool = False) -> list[str]:
-    """For each row its values of the keys in which the rows differ: `every` one, or as few as
-    tell the rows apart, the names of the parts first."""
-    keys = dict.fromkeys(key for row in rows for key in row)
-    differ = [k for k in keys if len({json.dumps(row.get(k), default=str) for row in rows}) > 1]
-    names = [k for k in differ if k.endswith(".name") or "." not in k]
-    chosen = differ if every else names
-    for key in (k for k in differ if k not in chosen and all(k in row for row in rows)):
-        if _tell_apart(rows, [*chosen, key]) > _tell_apart(rows, chosen):
-            chosen = [*chosen, key]
-    return [" ".join(short(k, row[k]) for k in chosen if k in row) for row in rows]
-
-
-def _tell_apart(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> int:
-    return len({json.dumps([row.get(k) for k in keys], default=str) for row in rows})
-
-
-def short(key: str, value: Any) -> str:
-    """model.norm=rmsnorm as rmsnorm, optimizer.lr=0.01 as lr=0.01, arm=004_x/muon as muon."""
-    name = f"{key.rpartition('.')[2]}=" if "." in key else ""
-    if isinstance(value, (bool, int)):
-        return f"{name}{value}"
-    try:
-        number = float(value)
-        whole = number.is_integer() and abs(number) < 1e12  # of 800_000 every digit is wanted
-        return f"{name}{int(number)}" if whole else f"{name}{number:.4g}"
-    except (TypeError, ValueError):
-        value = str(value)
-    if key == "arm":
-        return value.rpartition("/")[2]
-    says_it = value.isidentifier() and value.lower() not in ("true", "false", "none", "null")
-    return value if says_it else f"{name}{value}"
-
-
-def table_row(cells: Sequence[str]) -> str:
-    """A row of a Markdown table; a | within a cell, which would end it, as a /."""
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-
-
-def words(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The keys and values of a command line that decide the score, the seed left out."""
-    for word in overrides:
-        key, _, value = word.partition("=")
-        key = key.lstrip("+")
-        group = key.partition(".")[0].partition("/")[0]
-        if group in ("hydra", "experiment", "seed") or config.keeps_result(key):
-            continue
-        yield key, value

@@ -90,10 +90,10 @@ function board() {
   const heads = [["", "settings"], ["num", "val/bpb"], ["num", ""], ["num", "seeds"], ["", "runs"], ...(ends ? [["num wide", "at the end"]] : []),
     ...(C().ppl ? [["num wide", "perplexity"]] : []), ["num wide", "params"], ["num wide", "tokens"], ["num wide", "time"], ["", ""]];
   fill("ranking", el("thead", {}, el("tr", {}, ...heads.map(([cls, text]) => el("th", { class: cls, scope: "col" }, text)))), el("tbody", {}, ...body));
-  const floors = Object.entries(C().floors).map(([name, v]) => `${name} ${v.toFixed(4)}`);
+  const baselines = Object.entries(C().baselines).map(([name, v]) => `${name} ${v.toFixed(4)}`);
   fill("boardnote", arms.length > SHOWN ? el("button", { class: "more", type: "button", onclick: () => go({ all: !at.all }) },
     at.all ? `show the best ${SHOWN} only` : `show all ${arms.length}`) : "", arms.length > SHOWN ? el("br") : "",
-    floors.length ? `To compare with, on the same text: ${floors.join(", ")}. ` : "", C().note);
+    baselines.length ? `To compare with, on the same text: ${baselines.join(", ")}. ` : "", C().note);
 }
 function states(runs) {
   const counts = {};
@@ -159,7 +159,7 @@ function curves() {
   const box = $("chart"), width = Math.max(320, box.clientWidth || 1080), narrow = width < 620;
   const height = narrow ? 340 : 430, left = 46, right = narrow ? 12 : 290, top = 12, bottom = 44;
   const lines = drawn().map(([arm, i]) => ({ arm, i, points: band(arm) })).filter((l) => l.points.length);
-  const levels = at.metric === "val" ? Object.entries(C().floors) : [];
+  const levels = at.metric === "val" ? Object.entries(C().baselines) : [];
   // What is counted has its one value before the first token; what is trained may have one at the end.
   const counted = (l) => l.points.length === 1 && l.points[0][0] === 0;
   const moving = lines.filter((l) => !counted(l)), still = lines.filter(counted);
@@ -293,7 +293,7 @@ function scatter(key, runs) {
   const X = (u) => left + (W - left - 8) * u, Y = (v) => top + (H - top - bottom) * (1 - (v - low + pad) / (high - low + 2 * pad));
   const svg = el("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `val/bpb against ${key}` });
   for (const v of ticks(low, high, 4)) svg.append(el("line", { class: "grid", x1: left, x2: W - 8, y1: Y(v), y2: Y(v) }), el("text", { x: left - 6, y: Y(v) + 4, "text-anchor": "end" }, +v.toPrecision(4)));
-  let free = 0;  // a mark that would lie on the one before is left out
+  let free = 0;  // a mark that would lie on the one before is skipped
   for (const [u, text] of [...s.marks].sort((a, b) => a[0] - b[0])) {
     const name = String(text).slice(0, 14), half = 4 * name.length;
     if (X(u) - half < free) continue;

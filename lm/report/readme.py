@@ -1,0 +1,160 @@
+"""The results of an experiment as Markdown: the block between the marks of its README.
+
+readme.write(Path("experiments/001_model_ladder/README.md"), readme.block(arms))
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from lm.report import effects, folding, lr_range, markdown, paired, scaling
+from lm.report.folding import Arm, Ranking
+from lm.report.records import Record
+from lm.sweep.ranking import mean_and_spread
+from lm.system import files
+
+MARK = "<!-- results -->"
+SKELETON = """# {name}
+
+## Question
+
+## Command
+
+```
+python -m lm.train -m experiment={name}
+```
+
+## Result
+
+<!-- results -->
+<!-- results -->
+
+## Verdict
+
+## Not shown
+
+## Next
+"""
+ABOUT = (
+    "val/bpb: bits per byte of the validation text at the best checkpoint, the mean over seeds; "
+    "+-: the sample's standard deviation over seeds; behind: the mean difference to the best arm, "
+    "seed by seed, with its 95 % interval (Student's t); at the end: after the last step."
+)
+HEAD = (
+    "| arm | val/bpb | +- | seeds | behind | at the end | best step | params | seconds |\n"
+    "|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+)
+
+
+def write(path: Path, content: str) -> None:
+    """Replace what stands between the two marks of a README, which is begun if it is not there."""
+    text = SKELETON.format(name=path.parent.name)
+    if path.exists():
+        text = path.read_text(encoding="utf-8")
+    parts = text.split(MARK)
+    if len(parts) != 3:
+        raise ValueError(f"{path} needs two lines {MARK} for its results: it has {len(parts) - 1}")
+    before, _, after = parts
+    files.atomic_write(path, f"{before}{MARK}\n{content}\n{MARK}{after}")
+
+
+def block(arms: Sequence[Arm], incomplete: Sequence[Arm] = ()) -> str:
+    """One table a corpus of complete arms, their plot, and how to read them.
+
+    The `incomplete` arms are named below the tables.
+    """
+    runs = [run for arm in arms for run in arm.done]
+    if lr_range.is_one(arms):
+        plot = "![training loss against the rate, mean and range over seeds](curves.svg)"
+        return "\n\n".join([lr_range.block(arms), plot, lr_range.ABOUT, footer(runs)])
+    parts = []
+    for ranking in folding.by_name(folding.rank(arms)):
+        parts.append(corpus_table(ranking))
+        effects_table = effects.table(ranking.arms)
+        if scaling.is_one(ranking.arms):
+            parts.append(scaling.block(ranking.arms))
+        elif effects_table:
+            parts += [effects_table, effects.ABOUT]
+    if incomplete:
+        parts.append(f"No complete run: {'; '.join(map(with_status, incomplete))}.")
+    parts.append(f"![val/bpb against {axis(arms)}, mean and range over seeds](curves.svg)")
+    parts.append(ABOUT)
+    parts.append(footer(runs))
+    return "\n\n".join(parts)
+
+
+def axis(arms: Sequence[Arm]) -> str:
+    """What the complete runs had an equal budget of: tokens, or flops if that was set."""
+    budgets = [arm.done[0].settings.get("train.flops") for arm in arms]
+    return "flops" if all(budgets) else "tokens"
+
+
+def with_status(arm: Arm) -> str:
+    status = sorted({run.status for run in arm.runs})
+    return f"{arm.label} ({', '.join(status)})"
+
+
+def corpus_table(ranking: Ranking) -> str:
+    """The ranking on one text as a Markdown table below its title."""
+    title = f"**{ranking.name}**"
+    if ranking.first.val_bytes is not None:
+        title += f", {ranking.first.val_bytes:,} bytes of validation text"
+    for bpb in ranking.first.entropy().values():
+        title += f"; a perfect model needs {bpb:.4f} bits per byte"
+    lines = [title, "", HEAD]
+    best = ranking.arms[0]
+    for arm in ranking.arms:
+        ends = [run.end for run in arm.done]
+        mean_end, _ = mean_and_spread(end.val_bpb for end in ends)
+        seconds = statistics.fmean(end.seconds for end in ends)
+        cells = (
+            without(arm.label, ranking.name),
+            f"{arm.mean:.4f}",
+            "" if arm.spread is None else f"{arm.spread:.4f}",
+            str(arm.n),
+            "" if arm is best else behind(arm, best),
+            f"{mean_end:.4f}",
+            span([end.best_step for end in ends]),
+            f"{ends[0].n_params:,}",
+            f"{seconds:.0f}",
+        )
+        lines.append(markdown.row(cells))
+    return "\n".join(lines)
+
+
+def span(steps: Sequence[int]) -> str:
+    """[100, 1200] as "100 to 1,200"."""
+    low = min(steps)
+    high = max(steps)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def behind(arm: Arm, best: Arm) -> str:
+    """The mean difference to the best arm over the seeds both have, with a 95 % interval."""
+    rival = best.scores
+    gaps = [score - rival[seed] for seed, score in arm.scores.items() if seed in rival]
+    mean, spread = mean_and_spread(gaps)
+    if mean is None:
+        return ""
+    if spread is None:
+        return f"{mean:+.4f}"
+    half = paired.t95(len(gaps) - 1) * spread / math.sqrt(len(gaps))
+    return f"{mean:+.4f} +- {half:.4f}"
+
+
+def footer(runs: Sequence[Record]) -> str:
+    """What the numbers come from: versions, threads, code, days."""
+    code = runs[0].code
+    commits = sorted({(run.code.git_commit or "unknown")[:7] for run in runs})
+    days = sorted({run.day for run in runs})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return (
+        f"{len(runs)} runs; Python {code.python}, torch {code.torch}, "
+        f"{code.threads} threads; code {', '.join(commits)}; {when}."
+    )
+
+
+def without(label: str, word: str) -> str:
+    """The label less the corpus, which stands above the table already."""
+    return " ".join(part for part in label.split() if part != word) or label
