@@ -12,7 +12,7 @@ from lm import pipeline, tokenizers
 from lm.evaluate import evaluate
 from lm.record.run import Run
 from lm.record.schemas import CodeRecord, DataRecord, Summary, read_part
-from lm.report import records
+from lm.report import folding, records
 
 OLD = Path(__file__).parent / "data" / "before_redesign"
 
@@ -71,7 +71,7 @@ def test_a_sweep_and_a_search_are_reported(old, command, name):
     assert done.returncode == 0, done.stderr
     runs = records.find([old / name])
     assert runs and all(run.status == "done" for run in runs)
-    for arm in records.arms(runs):
+    for arm in folding.fold_seeds(runs):
         assert f"{arm.mean:.4f}" in done.stdout
 
 

@@ -206,12 +206,12 @@ def test_every_evaluation_has_what_counting_reaches_beside_it(trained, monkeypat
     """The trained 5-gram is that level itself, so the two are one number."""
     out = trained("a", "model=ngram", "model.order=5", f"model.context_len={baselines.CONTEXT}")
     (row,) = rows(out)
-    assert row["floor/ngram_bpb"] == pytest.approx(row["val/bpb"], abs=2e-6)
-    assert row["floor/unigram_bpb"] > row["floor/bigram_bpb"] > row["floor/ngram_bpb"]
+    assert row["baseline/ngram_bpb"] == pytest.approx(row["val/bpb"], abs=2e-6)
+    assert row["baseline/unigram_bpb"] > row["baseline/bigram_bpb"] > row["baseline/ngram_bpb"]
     monkeypatch.setattr(
-        baselines, "AT_START", 1000
+        baselines, "LIMIT_AT_START", 1000
     )  # tokens: counting more would keep a run waiting
-    assert not [key for key in rows(trained("b", "model=bigram_counts"))[0] if "floor" in key]
+    assert not [key for key in rows(trained("b", "model=bigram_counts"))[0] if "baseline" in key]
 
 
 def test_the_uncommitted_changes_of_the_code_are_kept_as_a_patch(tmp_path, monkeypatch):

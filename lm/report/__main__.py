@@ -38,7 +38,8 @@ def command(cfg: ReportConfig) -> None:
         names = cfg.compare.split(",")
         if len(names) != 2:
             raise ValueError(f"compare={cfg.compare}: give two run directories as A,B")
-        print(paired.describe(*names, paired.compare(*names)))
+        first, second = names
+        print(paired.describe(first, second, paired.compare(first, second)))
     else:
         runs = page.write(cfg, roots)
         if cfg.watch:

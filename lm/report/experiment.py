@@ -146,8 +146,12 @@ def panels(rankings: Sequence[Ranking], x: str = "tokens") -> list[figures.Panel
     for ranking in folding.by_name(rankings):
         lines = []
         for arm in ranking.arms:
-            curves = [run.curve("val/bpb", x) for run in arm.done]
-            seeds = [tuple(zip(*curve, strict=True)) for curve in curves if curve]
+            seeds = []
+            for run in arm.done:
+                curve = run.curve("val/bpb", x)
+                if curve:
+                    xs, ys = zip(*curve, strict=True)
+                    seeds.append((xs, ys))
             if seeds:
                 lines.append(figures.Line(readme.without(arm.label, ranking.name), seeds))
         if lines:

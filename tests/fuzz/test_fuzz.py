@@ -25,7 +25,7 @@ from lm import config, pipeline, tokenizers, train
 from lm.launch import compose
 from lm.record import checkpoint
 from lm.record.run import Run
-from lm.report import board, records
+from lm.report import board, folding, records
 from lm.settings import read_yaml
 from lm.system import store
 from tests.helpers import TINY
@@ -328,7 +328,7 @@ def test_run_directories(whole, tmp_path, monkeypatch, record_property):
         def report():
             runs = records.find([out, whole])
             assert runs
-            text = json.dumps(board.view(runs, []), default=str)
+            text = json.dumps(board.view(folding.rank(folding.fold_seeds(runs))), default=str)
             assert text
 
         def resume():

@@ -389,7 +389,7 @@ def examine(kind, command, stranger, call):
         assert code in (0, 1 if command == "check" else 0), error
     elif command == "report":  # it names the bad run and goes on with the others
         assert code == 0 and Path("outputs/report.html").exists()
-        assert "run is left out" in error and word in error
+        assert "run is skipped" in error and word in error
     else:
         assert code in (2, 5), error
         assert error.splitlines()[-1].startswith("error: ") and word in error, error

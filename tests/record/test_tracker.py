@@ -231,7 +231,7 @@ def test_an_offline_run_has_the_numbers_of_metrics_jsonl(train, fresh_client):
     records = inspected(folder)
     items = [r["history"]["item"] for r in records if r["type"] == "history"]
     assert mirrored(items) == points(out)
-    assert ["floor/ngram_bpb" in row for row in points(out)] == [
+    assert ["baseline/ngram_bpb" in row for row in points(out)] == [
         "val/bpb" in row for row in points(out)
     ]
     assert sum("samples._type" in row for row in items) == 2
@@ -248,8 +248,8 @@ def test_an_offline_run_has_the_numbers_of_metrics_jsonl(train, fresh_client):
 def test_the_review_in_the_terminal_draws_a_run_and_the_level_of_counting(train, fresh_client):
     """What `make review` starts."""
     train("a", "track=offline")
-    code, seen = on_a_terminal(["wandb", "leet", "outputs/wandb"], until=b"floor/ngram_bpb")
-    assert b"floor/ngram_bpb" in seen and b"transformer-a" in seen, (code, seen[-3000:])
+    code, seen = on_a_terminal(["wandb", "leet", "outputs/wandb"], until=b"baseline/ngram_bpb")
+    assert b"baseline/ngram_bpb" in seen and b"transformer-a" in seen, (code, seen[-3000:])
 
 
 def test_of_points_too_fast_for_w_and_b_the_newest_are_sent_and_every_evaluation(

@@ -1,9 +1,9 @@
-"""The scaling law and the range test find again what made-up runs were made with."""
+"""The scaling law finds again what made-up runs were made with."""
 
 import numpy as np
 import pytest
 
-from lm.report import lr_range, scaling
+from lm.report import scaling
 
 SIZES = np.array([2.5e4, 5e4, 1e5, 2e5, 4e5])
 TOKENS = np.array([2e5, 4e5, 8e5])
@@ -46,16 +46,3 @@ def test_points_that_no_law_fits_are_refused():
     """Larger models that do worse, and more tokens that do worse."""
     with pytest.raises(ValueError, match="no law with positive constants"):
         scaling.fit(N, D, 1 + N**0.1 + D**0.1)
-
-
-@pytest.mark.parametrize("steepest", [-2.5, -1.0])
-def test_the_suggested_rate_is_where_the_loss_falls_fastest(steepest):
-    place = np.linspace(-4, 0, 150)
-    noise = np.random.default_rng(0).normal(0, 0.05, 150)
-    losses = 4 - 2 * np.tanh((place - steepest) / 0.4) + noise
-    assert np.log10(lr_range.suggested(10**place, losses)) == pytest.approx(steepest, abs=0.15)
-
-
-def test_a_range_too_short_to_read_says_so():
-    with pytest.raises(ValueError, match=r"lower schedule\.first"):
-        lr_range.suggested(np.geomspace(0.5, 1, 20), np.ones(20))

@@ -1,0 +1,33 @@
+"""What the page says of settings and tokenizers is so."""
+
+from pathlib import Path
+
+import numpy as np
+
+from lm.report import board, folding, records
+
+
+def test_perplexities_of_different_tokenizers_are_not_shown_and_the_reason_is(fake_run):
+    fake_run("outputs/runs/d/a", "model=gru", tokenizer="t1")
+    fake_run("outputs/runs/d/b", "model=mlp", tokenizer="t2")
+    rankings = folding.rank(folding.fold_seeds(records.find([Path("outputs")])))
+    (corpus,) = board.view(rankings, counts=False)["corpora"]
+    assert corpus["ppl"] is False and "2 different ways" in corpus["note"]
+    assert "Bits per byte" in corpus["note"]
+
+
+def test_a_setting_that_decides_the_score_explains_it_and_noise_does_not():
+    random = np.random.default_rng(0)
+    lr = [float(v) for v in random.choice([0.1, 0.2, 0.3], size=90)]
+    noise = [float(v) for v in random.random(90)]
+    scores = [v * 10 + 0.1 * random.normal() for v in lr]
+    assert board.explained(lr, scores) > 0.95
+    assert board.explained(noise, scores) < 0.1
+
+
+def test_settings_that_only_follow_a_model_s_choice_are_not_listed(fake_run):
+    """model=llama changes three settings at once: they are one choice, not three."""
+    for i, model in enumerate(["llama", "llama", "transformer", "transformer"]):
+        fake_run(f"outputs/runs/d/{i}", f"model={model}", f"seed={i}", scores=(8.0, 2.0 + i))
+    found = board.varied(records.find([Path("outputs")]))
+    assert len(found) == 1
