@@ -287,17 +287,14 @@ class TrainConfig(Settings):
     flops: float = within(0.0, 0.0)  # operations of training, if above 0, the budget instead
     seconds: float = within(0.0, 0.0)  # of training, if above 0, the budget instead of steps
     batch_size: int = within(16, 1)  # windows of context_len tokens per step
-    micro_batch: Any = setting(
-        0, "rounding"
-    )  # windows per pass; 0: all; auto: halved until they fit
+    micro_batch: Any = setting(0, "rounding")  # windows per pass; 0: all; auto: as many as fit
     n_proc: int = within(1, 1, affects="rounding")  # processes that share a batch, one per GPU
     dist_timeout: float = within(600.0, 1.0, affects="nothing")  # seconds to wait for one of them
     shard: bool = setting(False, "rounding")  # each keeps 1/n_proc of weights and states (FSDP2)
     clip: float = within(1.0, 0.0)  # largest gradient norm; 0: off
     skip: int = within(3, 0)  # steps in a row without a finite loss and gradient that are skipped
     rollbacks: int = within(1, 0)  # returns to a checkpoint after more of them; then it stops
-    # A loss so many deviations up is flagged, and nothing else is done about it; 0: none.
-    spike: float = within(8.0, 0.0, affects="nothing")
+    spike: float = within(8.0, 0.0, affects="nothing")  # deviations of a flagged loss; 0: none
     spike_window: int = within(100, 20, affects="nothing")  # losses to compare it with
     log_every: int = within(10, 1, affects="nothing")  # steps between points of the curve
     eval_every: int = within(200, 0)  # steps; 0: at the end only. The best score depends on it
@@ -307,23 +304,17 @@ class TrainConfig(Settings):
     prompts: list[str] = setting([], "nothing")  # one sample each; none: what suits the text
     sample_len: int = within(128, 1, affects="nothing")  # tokens
     temperature: float = within(0.8, 0.0, affects="nothing")  # of samples; 0: the likeliest token
-    # Batches and initial weights are the same on each; dropout draws from the device's generator.
-    device: str = one_of("auto", "cpu", "cuda", "mps", affects="rounding")
+    device: str = one_of("auto", "cpu", "cuda", "mps", affects="rounding")  # dropout's draws too
     dtype: str = one_of("auto", "float32", "bfloat16")  # of matrix products; weights: float32
-    # auto: where a run is long enough for it; graphs: on, and a GPU's steps replayed as CUDA
-    # graphs, for models too small to keep it busy.
+    # auto: where a run is long enough; graphs: a GPU's steps replayed, for very small models.
     compile: str = one_of("auto", "on", "off", "graphs", affects="rounding")
     threads: int = within(0, 0, affects="rounding")  # of the CPU; 0: PyTorch's choice
     deterministic: bool = setting(True, "rounding")  # same bits from the same command and machine
 
     def budgets(self) -> list[str]:
         """What is set to end a run in place of `steps`, as train.KEY=VALUE."""
-        given = []
-        for key in ("train.tokens", "train.flops", "train.seconds"):
-            value = getattr(self, key.removeprefix("train."))
-            if value:
-                given.append(f"{key}={value}")
-        return given
+        values = {"tokens": self.tokens, "flops": self.flops, "seconds": self.seconds}
+        return [f"train.{key}={value}" for key, value in values.items() if value]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -333,7 +324,11 @@ class TrainConfig(Settings):
             self.micro_batch = int(self.micro_batch)
         self._check_micro_batch()
         self._check_sharding()
-        self._check_batch_size()
+        size = 1 if self.micro_batch in (0, "auto") else int(self.micro_batch)
+        if self.batch_size % (size * self.n_proc):
+            factors = {"train.micro_batch": size, "train.n_proc": self.n_proc}
+            product = " x ".join(f"{key}={n}" for key, n in factors.items() if n > 1)
+            raise ConfigError(f"train.batch_size={self.batch_size} is not a multiple of {product}")
 
     def _check_micro_batch(self) -> None:
         size = self.micro_batch
@@ -360,13 +355,6 @@ class TrainConfig(Settings):
             raise ConfigError(
                 f"train.compile={self.compile}: a model under train.shard=true is not compiled"
             )
-
-    def _check_batch_size(self) -> None:
-        size = 1 if self.micro_batch in (0, "auto") else self.micro_batch
-        if self.batch_size % (size * self.n_proc):
-            factors = {"train.micro_batch": size, "train.n_proc": self.n_proc}
-            product = " x ".join(f"{key}={n}" for key, n in factors.items() if n > 1)
-            raise ConfigError(f"train.batch_size={self.batch_size} is not a multiple of {product}")
 
 
 @dataclass

@@ -45,7 +45,9 @@ def register() -> None:
         for name, cls in config.options(group).items():
             cs.store(group=f"schema/{group}", name=name, node=cls)
     for path in sorted(folder("experiments").glob("*/run.yaml")):
-        _store_experiment(cs, path.parent.name, OmegaConf.load(path))
+        settings = OmegaConf.load(path)
+        assert isinstance(settings, DictConfig), f"{path} holds no settings"
+        _store_experiment(cs, path.parent.name, settings)
     ranking = {"_target_": "lm.sweep.callback.Ranking"}
     cs.store(group="hydra/callbacks", name="lm", node={"lm": ranking})
     sweeper = {"_target_": TUNER, **dataclasses.asdict(TunerConfig())}
@@ -55,13 +57,15 @@ def register() -> None:
 def _store_experiment(cs: ConfigStore, name: str, settings: DictConfig) -> None:
     """An option of the group `experiment`. Its `arms`, which need not have the same keys, become
     options NAME/ARM of the group `arm`, and its sweep goes over them."""
-    own = settings.pop("arms", {})
-    for arm, node in own.items():
+    arms = settings.pop("arms", {})
+    for arm, node in arms.items():
         cs.store(group=f"arm/{name}", name=arm, node=node, package="_global_")
-    if own:
-        every = {"arm": ",".join(f"{name}/{arm}" for arm in own)}
-        settings = OmegaConf.merge({"hydra": {"sweeper": {"params": every}}}, settings)
-    cs.store(group="experiment", name=name, node=settings, package="_global_")
+    node = {}
+    if arms:
+        params = {"arm": ",".join(f"{name}/{arm}" for arm in arms)}
+        node = {"hydra": {"sweeper": {"params": params}}}
+    whole = OmegaConf.merge(node, settings)
+    cs.store(group="experiment", name=name, node=whole, package="_global_")
 
 
 # ------------------------------------------------------------------------- before Hydra starts

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lm import config
@@ -66,7 +67,7 @@ def start(run: Run, words: list[str]) -> None:
         config_path=str(compose.folder("conf")), config_name="config", **hydra_internals.VERSION
     )
     def task(composed: DictConfig) -> float:
-        if HydraConfig.get().mode.name == "MULTIRUN":
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
             return run_arm(run, job_of(composed))
         with cli.errors_in_one_line():
             return run(job_of(composed))
@@ -96,7 +97,7 @@ def words_for_rank(words: list[str]) -> list[str]:
 def job_of(composed: DictConfig) -> Job:
     """The job that Hydra has composed and made a directory for."""
     settings = HydraConfig.get()
-    sweep = Path(settings.sweep.dir) if settings.mode.name == "MULTIRUN" else None
+    sweep = Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None
     out = Path(settings.runtime.output_dir)
     with contextlib.suppress(ValueError):
         out = out.relative_to(Path.cwd())

@@ -40,6 +40,14 @@ class Row:
     arms: list[str] = field(default_factory=list)  # the names of their directories
     settings: list[str] = field(default_factory=list)  # the words that set the row apart
 
+    def add(self, arm: str, result: ArmResult) -> None:
+        """Count one more arm; its score is a value if it has one."""
+        self.arms.append(arm)
+        self.failed += result.status == "failed"
+        self.pruned += result.status == "pruned"
+        if result.status == "ok" and result.value is not None:
+            self.values.append(result.value)
+
     @property
     def n(self) -> int:
         return len(self.values)
@@ -82,24 +90,22 @@ def fold(results: dict[str, ArmResult]) -> list[Row]:
     """One row for all arms that differ in `seed` alone, the lowest mean first."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for arm, result in results.items():
-        words = tuple(w for w in result.overrides if not w.startswith("seed="))
+        words = tuple(word for word in result.overrides if not word.startswith("seed="))
         groups.setdefault(words, []).append(arm)
     shared = set.intersection(*map(set, groups)) if groups else set()
     rows = []
     for words, arms in groups.items():
-        members = [results[arm] for arm in arms]
-        status = [result.status for result in members]
-        apart = [word for word in words if word not in shared]
-        row = Row(
-            label=" ".join(apart) or "all settings the same",
-            values=[r.value for r in members if r.status == "ok" and r.value is not None],
-            failed=status.count("failed"),
-            pruned=status.count("pruned"),
-            arms=sorted(arms, key=natural),
-            settings=apart,
-        )
+        settings = [word for word in words if word not in shared]
+        row = Row(" ".join(settings) or "all settings the same", values=[], settings=settings)
+        for arm in arms:
+            row.add(arm, results[arm])
+        row.arms.sort(key=natural)
         rows.append(row)
-    return sorted(rows, key=lambda row: (row.mean is None, row.mean or 0.0))
+    return sorted(rows, key=_by_mean)
+
+
+def _by_mean(row: Row) -> tuple[bool, float]:
+    return row.mean is None, row.mean or 0.0
 
 
 def mean_and_spread(values: Iterable[float]) -> tuple[float | None, float | None]:

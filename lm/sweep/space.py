@@ -19,9 +19,15 @@ from lm.settings import Settings, one_of, within
 from lm.system.errors import ConfigError
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
 
-Space = Mapping[str, "BaseDistribution"]  # by the key of the setting
+    Spread = CategoricalDistribution | FloatDistribution | IntDistribution
+
+Space = Mapping[str, "Spread"]  # what Optuna draws from, by the key of the setting
 
 
 @dataclass
@@ -85,40 +91,52 @@ def search_space(
     return fixed, space
 
 
-def distribution(override: Override) -> "BaseDistribution":
+def distribution(override: Override) -> "Spread":
     """What Optuna draws the value of this setting from."""
-    kinds = load_optuna().distributions
+    load_optuna()
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
     value = override.value()
     if isinstance(value, IntervalSweep):
+        low = value.start
+        high = value.end
         is_log = "log" in value.tags
-        if isinstance(value.start, int) and isinstance(value.end, int):
-            return kinds.IntDistribution(value.start, value.end, log=is_log)
-        return kinds.FloatDistribution(float(value.start), float(value.end), log=is_log)
-    if isinstance(value, RangeSweep) and isinstance(value.step, int):
+        if isinstance(low, int) and isinstance(high, int):
+            return IntDistribution(low, high, log=is_log)
+        assert low is not None and high is not None, "Hydra's grammar asks for both"
+        return FloatDistribution(float(low), float(high), log=is_log)
+    if isinstance(value, RangeSweep) and isinstance(value.step, int) and value.stop is not None:
         numbers = range(int(value.start or 0), int(value.stop), value.step)
         if len(numbers) and value.step > 0 and numbers[0] == value.start:
-            return kinds.IntDistribution(numbers[0], numbers[-1], step=value.step)
-    return kinds.CategoricalDistribution(tuple(override.sweep_string_iterator()))
+            return IntDistribution(numbers[0], numbers[-1], step=value.step)
+    return CategoricalDistribution(tuple(override.sweep_string_iterator()))
 
 
 def corners(fixed: Sequence[str], space: Space) -> list[list[str]]:
     """Jobs with every setting at its first and at its last value, to check before the first one."""
-    ends: tuple[list[str], list[str]] = (list(fixed), list(fixed))
+    from optuna.distributions import CategoricalDistribution
+
+    first = list(fixed)
+    last = list(fixed)
     for key, spread in space.items():
-        values = getattr(spread, "choices", None) or (spread.low, spread.high)
-        ends[0].append(f"{key}={values[0]}")
-        ends[1].append(f"{key}={values[-1]}")
-    return list(ends)
+        if isinstance(spread, CategoricalDistribution):
+            first.append(f"{key}={spread.choices[0]}")
+            last.append(f"{key}={spread.choices[-1]}")
+        else:
+            first.append(f"{key}={spread.low}")
+            last.append(f"{key}={spread.high}")
+    return [first, last]
 
 
 def grid(space: Space) -> list[dict[str, Any]]:
     """Every point of the space; ConfigError if a setting of it is an interval."""
-    kinds = load_optuna().distributions
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
     axes = []
     for key, spread in space.items():
-        if isinstance(spread, kinds.CategoricalDistribution):
+        if isinstance(spread, CategoricalDistribution):
             axes.append(spread.choices)
-        elif isinstance(spread, kinds.IntDistribution) and not spread.log:
+        elif isinstance(spread, IntDistribution) and not spread.log:
             axes.append(range(spread.low, spread.high + 1, spread.step))
         else:
             raise ConfigError(
@@ -143,8 +161,12 @@ def deciding(words: Sequence[str]) -> list[str]:
 
 def kinds(space: Space) -> dict[str, list[Any]]:
     """The choices, or the kind of number, of each searched setting; an interval may be another."""
-    found = {}
+    from optuna.distributions import CategoricalDistribution
+
+    found: dict[str, list[Any]] = {}
     for key, spread in space.items():
-        choices = getattr(spread, "choices", None)
-        found[key] = list(choices) if choices else [type(spread).__name__, spread.log]
+        if isinstance(spread, CategoricalDistribution):
+            found[key] = list(spread.choices)
+        else:
+            found[key] = [type(spread).__name__, spread.log]
     return found

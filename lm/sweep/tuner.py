@@ -7,7 +7,6 @@ A trial is an arm of the sweep, in the directory of its number. The same command
 hydra.sweep.dir=DIR goes on, also from several processes or machines that share DIR at once.
 """
 
-import itertools
 import json
 import logging
 import os
@@ -67,8 +66,11 @@ class Search:
         states = load_optuna().trial.TrialState
         batch = []
         with study.lock(self.root):
-            for saved in self.study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-                if len(batch) < self.settings.n_jobs and study.is_abandoned(saved, self.root):
+            running = self.study.get_trials(deepcopy=False, states=(states.RUNNING,))
+            for saved in running:
+                if len(batch) == self.settings.n_jobs:
+                    break
+                if study.is_abandoned(saved, self.root):
                     log.info(f"trial {saved.number} was left unfinished and goes on")
                     batch.append(study.saved_trial(self.study, saved))
             while len(batch) < self.settings.n_jobs:
@@ -83,13 +85,19 @@ class Search:
         return sorted(batch, key=lambda trial: trial.number)
 
     def _words(self, trial: "Trial") -> list[str]:
-        return [*self.fixed, *(f"{key}={value}" for key, value in trial.params.items())]
+        drawn = [f"{key}={value}" for key, value in trial.params.items()]
+        return [*self.fixed, *drawn]
 
 
 def consecutive(trials: Sequence["Trial"]) -> list[list["Trial"]]:
     """The trials in groups of successive numbers: a launcher numbers its jobs that way."""
-    groups = itertools.groupby(enumerate(trials), lambda pair: pair[1].number - pair[0])
-    return [[trial for _, trial in group] for _, group in groups]
+    groups: list[list[Trial]] = []
+    for trial in trials:
+        if groups and trial.number == groups[-1][-1].number + 1:
+            groups[-1].append(trial)
+        else:
+            groups.append([trial])
+    return groups
 
 
 def enqueue_grid(there: "Study", searched: Space) -> int:
@@ -104,18 +112,25 @@ def record_trial(there: "Study", trial: "Trial", root: Path) -> None:
     """Record what became of a trial: ok, pruned, or failed with its error."""
     states = load_optuna().trial.TrialState
     path = root / str(trial.number) / ranking.RESULT
-    result = ranking.ArmResult(status="failed", error="no result")
     if path.exists():
         result = ranking.read_result(path)
-    outcome = f"{result.error}"
+    else:
+        result = ranking.ArmResult(status="failed", error="no result")
     if result.status == "ok":
         there.tell(trial, result.value)
         outcome = f"{result.value:.4f}"
     else:
+        state = states.PRUNED if result.status == "pruned" else states.FAIL
         trial.set_user_attr("error", result.error)
-        there.tell(trial, state=states.PRUNED if result.status == "pruned" else states.FAIL)
-    row = {"trial": trial.number, "params": trial.params, "status": result.status}
-    row |= {"value": result.value, "error": result.error}
+        there.tell(trial, state=state)
+        outcome = str(result.error)
+    row = {
+        "trial": trial.number,
+        "params": trial.params,
+        "status": result.status,
+        "value": result.value,
+        "error": result.error,
+    }
     with open(root / "trials.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     log.info(f"trial {trial.number} {result.status}: {outcome}")
@@ -123,26 +138,36 @@ def record_trial(there: "Study", trial: "Trial", root: Path) -> None:
 
 def conclude(there: "Study", root: Path) -> None:
     """Print and write the best settings and how much each setting mattered."""
-    summary: dict[str, Any] = {}
-    for state in load_optuna().trial.TrialState:
-        count = len(there.get_trials(deepcopy=False, states=(state,)))
-        if count:
-            summary[state.name.lower()] = count
+    summary: dict[str, Any] = _counts(there)
     n_trials = len(there.trials)
     if "complete" in summary:
         best = there.best_trial
-        summary |= {"best_trial": best.number, "best_value": best.value, "best": best.params}
-        words = " ".join(f"{key}={value}" for key, value in best.params.items())
         n_running = summary.get("running", 0)
-        others = f", {n_running} still running" if n_running else ""
-        count = f"{n_trials - n_running} trials{others}"
+        count = f"{n_trials - n_running} trials"
+        if n_running:
+            count += f", {n_running} still running"
+        words = " ".join(f"{key}={value}" for key, value in best.params.items())
         log.info(f"best of {count}: {best.value:.4f} with {words}")
-        summary["importance"] = importance(there)
-        for key, share in summary["importance"].items():
+        shares = importance(there)
+        for key, share in shares.items():
             log.info(f"  importance {share:5.0%}  {key}")
+        summary["best_trial"] = best.number
+        summary["best_value"] = best.value
+        summary["best"] = best.params
+        summary["importance"] = shares
     else:
         log.info(f"no trial of {n_trials} is complete: see their error.log in {root}")
     OmegaConf.save(OmegaConf.create(summary), root / "optimization_results.yaml")
+
+
+def _counts(there: "Study") -> dict[str, int]:
+    """The number of trials by their state, those of none left out."""
+    counts = {}
+    for state in load_optuna().trial.TrialState:
+        trials = there.get_trials(deepcopy=False, states=(state,))
+        if trials:
+            counts[state.name.lower()] = len(trials)
+    return counts
 
 
 def importance(there: "Study") -> dict[str, float]:
