@@ -1,4 +1,4 @@
-"""The README's "add your own model", run as it stands there."""
+"""docs/own_model.md, run as it stands there."""
 
 import re
 import shlex
@@ -6,31 +6,23 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
-TITLE = "## Add your own model"
-
-
-def section() -> str:
-    text = README.read_text(encoding="utf-8")
-    if TITLE not in text:
-        pytest.skip(f"README.md has no section {TITLE!r}")
-    return text.split(TITLE)[1].split("\n## ")[0]
+PAGE = Path(__file__).parent.parent / "docs" / "own_model.md"
 
 
 def files(text: str) -> dict[str, str]:
-    """The content of each file that the section names above a block."""
+    """The content of each file that the page names above a block."""
     return dict(re.findall(r"`([\w./]+)`\n```\w+\n(.*?)```", text, re.S))
 
 
-def test_the_readmes_own_model_takes_at_most_40_lines():
-    found = files(section())
+def test_the_documented_model_takes_at_most_40_lines():
+    found = files(PAGE.read_text(encoding="utf-8"))
     assert [Path(name).suffix for name in found] == [".py", ".yaml"]
     assert sum(len(body.splitlines()) for body in found.values()) <= 40
 
 
 @pytest.mark.slow
-def test_the_readmes_own_model_is_checked_trained_and_seen(command, tmp_path):
-    text = section()
+def test_the_documented_model_is_checked_trained_and_seen(command, tmp_path):
+    text = PAGE.read_text(encoding="utf-8")
     for name, body in files(text).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(body, encoding="utf-8")

@@ -13,14 +13,11 @@ START, END = "<!-- tokenizer results -->", "<!-- /tokenizer results -->"
 
 
 def write_report(folder: Path) -> None:
-    """Rewrite speed.svg, and what is between the marks here and in the project's README."""
+    """Rewrite speed.svg, and what is between the marks in README.md."""
     with open(folder / "results.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     head = [f"On {machine()}.", ""]
     write_block(folder / "README.md", [*head, *tables(rows), "![speed](speed.svg)"])
-    one = [r for r in rows if r["part"] == "peers" and r["corpus"] == "pydocs"]  # the plot has all
-    short = [*one, *(r for r in rows if r["part"] == "processes")]
-    write_block(folder.parents[2] / "README.md", [*head, *tables(short)[:-1]])
     plot([r for r in rows if r["part"] == "peers"], folder / "speed.svg")
 
 
