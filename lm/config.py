@@ -440,10 +440,17 @@ def flat(cfg: Config) -> dict[str, Any]:
     return flat_values(asdict(cfg))
 
 
+def affects(key: str) -> settings.Affects:
+    """What a change of a setting, such as train.keep_last, or of a group changes.
+
+    Runs that differ only in what affects nothing are one arm of a report.
+    """
+    return settings.effect(Config, key)
+
+
 def keeps_result(key: str) -> bool:
     """Whether a change of this setting leaves weights and scores as they are, rounding apart.
 
-    `key` is that of a setting, such as train.keep_last, or of a group. It decides what may change
-    on resume=, what makes two runs one arm, and with which settings a search goes on.
+    It decides what may change on resume=, and with which settings a search goes on.
     """
-    return settings.effect(Config, key) != "result"
+    return affects(key) != "result"

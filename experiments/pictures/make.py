@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).parent
+DOCS = Path(__file__).parent.parent.parent / "docs"
 WIDTH = 1100  # pixels
 LENS_HEIGHT, REPORT_HEIGHT = 760, 900
 PROMPT = "The import statement"
@@ -48,8 +48,8 @@ def main() -> None:
         arm = best_arm(folder / "sweep")
         lm(folder, "lens", f"run={arm.relative_to(folder)}", f"prompt={PROMPT}", "out=lens.html")
         lm(folder, "report", "sweep", "out=report.html")
-        photograph(folder / "lens.html", HERE / "lens.png", LENS_HEIGHT)
-        photograph(folder / "report.html", HERE / "report.png", REPORT_HEIGHT)
+        photograph(folder / "lens.html", DOCS / "lens.png", LENS_HEIGHT)
+        photograph(folder / "report.html", DOCS / "report.png", REPORT_HEIGHT)
 
 
 if __name__ == "__main__":

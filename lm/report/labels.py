@@ -40,7 +40,7 @@ def trained_by(settings: Mapping[str, object]) -> dict[str, object]:
     return {
         key: value
         for key, value in settings.items()
-        if key != "seed" and not config.keeps_result(key)
+        if key != "seed" and config.affects(key) != "nothing"
     }
 
 
@@ -51,7 +51,7 @@ def words(overrides: Sequence[str]) -> dict[str, str]:
         key, _, value = word.partition("=")
         key = key.lstrip("+")
         group = key.partition(".")[0].partition("/")[0]
-        if group not in ("hydra", "experiment", "seed") and not config.keeps_result(key):
+        if group not in ("hydra", "experiment", "seed") and config.affects(key) != "nothing":
             found[key] = value
     return found
 
