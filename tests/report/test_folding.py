@@ -82,11 +82,15 @@ def test_runs_are_grouped_by_a_setting_of_no_group(fake_run):
     assert len(folding.fold_seeds(records.find([Path("outputs")]), by=["name"])) == 2
 
 
-def test_runs_that_differ_in_what_changes_no_result_are_one_arm(fake_run):
+def test_runs_that_differ_only_in_what_affects_nothing_are_one_arm(fake_run):
     fake_run("outputs/runs/d/0", "train.dist_timeout=60", "seed=0")
     fake_run("outputs/runs/d/1", "train.dist_timeout=90", "train.keep_last=4", "seed=1")
-    fake_run("outputs/runs/d/2", "track.tags=[x]", "train.threads=1", "seed=2")
+    fake_run("outputs/runs/d/2", "track.tags=[x]", "train.log_every=3", "seed=2")
     (arm,) = folding.fold_seeds(records.find([Path("outputs")]))
     assert arm.n == 3
     fake_run("outputs/runs/d/3", "train.dtype=float32")
     assert len(folding.fold_seeds(records.find([Path("outputs")]))) == 2
+    fake_run(
+        "outputs/runs/d/4", "train.compile=on"
+    )  # its speed is to be compared, if not its score
+    assert len(folding.fold_seeds(records.find([Path("outputs")]))) == 3
