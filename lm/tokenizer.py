@@ -9,15 +9,11 @@ if __name__ == "__main__":
 
     signals.end_on_ctrl_c()
 
-import io
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -29,6 +25,7 @@ from rich.text import Text
 from lm import config, tokenizers
 from lm.launch import cli
 from lm.settings import Settings, one_of, within
+from lm.system.streams import open_bytes, open_output, open_text
 from lm.system.text import printable
 from lm.tokenizers import Tokenizer, formats
 from lm.tokenizers.text import encode_utf8
@@ -253,54 +250,6 @@ def read_text(cfg: ShowTokens | CompareTokenizers) -> str:
     if not text:
         raise ValueError(f"path={cfg.path} is empty: give text=... or a file with text")
     return text
-
-
-@contextmanager
-def open_text(path: str) -> Iterator[IO[str]]:
-    """The file, or standard input for "-", as UTF-8 with its line ends as they are."""
-    try:
-        if path == "-":
-            if isinstance(sys.stdin, io.TextIOWrapper):
-                sys.stdin.reconfigure(encoding="utf-8", newline="")
-            yield sys.stdin
-        else:
-            with open(path, encoding="utf-8", newline="") as file:
-                yield file
-    except UnicodeDecodeError as error:
-        byte = error.object[error.start]
-        raise ValueError(f"path={path} is not UTF-8 (byte 0x{byte:02x}): convert it") from None
-
-
-@contextmanager
-def open_bytes(path: str) -> Iterator[IO[bytes]]:
-    """The file, or standard input for "-"."""
-    if path == "-":
-        yield sys.stdin.buffer
-    else:
-        with open(path, "rb") as file:
-            yield file
-
-
-@contextmanager
-def open_output(path: str) -> Iterator[IO[bytes]]:
-    """The file, which appears whole or not at all, or standard output for "-"."""
-    if path == "-":
-        try:
-            yield sys.stdout.buffer
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:  # the reader, such as head, has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    elif Path(path).exists() and not Path(path).is_file():  # a device or a named pipe
-        with open(path, "wb") as file:
-            yield file
-    else:
-        partial = f"{path}.{os.getpid()}.part"
-        try:
-            with open(partial, "wb") as file:
-                yield file
-            os.replace(partial, path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
 
 
 def _groups(ids: Iterator[int], size: int = 4096) -> Iterator[list[int]]:

@@ -1,0 +1,60 @@
+"""Files or standard streams for a command: "-" means standard input or output.
+
+with streams.open_text("-") as source, streams.open_output("ids.txt") as sink: ...
+"""
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def open_text(path: str) -> Iterator[IO[str]]:
+    """The file, or standard input for "-", as UTF-8 with its line ends as they are."""
+    try:
+        if path == "-":
+            if isinstance(sys.stdin, io.TextIOWrapper):
+                sys.stdin.reconfigure(encoding="utf-8", newline="")
+            yield sys.stdin
+        else:
+            with open(path, encoding="utf-8", newline="") as file:
+                yield file
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise ValueError(f"path={path} is not UTF-8 (byte 0x{byte:02x}): convert it") from None
+
+
+@contextmanager
+def open_bytes(path: str) -> Iterator[IO[bytes]]:
+    """The file, or standard input for "-"."""
+    if path == "-":
+        yield sys.stdin.buffer
+    else:
+        with open(path, "rb") as file:
+            yield file
+
+
+@contextmanager
+def open_output(path: str) -> Iterator[IO[bytes]]:
+    """The file, which appears whole or not at all, or standard output for "-"."""
+    if path == "-":
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:  # the reader, such as head, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    elif Path(path).exists() and not Path(path).is_file():  # a device or a named pipe
+        with open(path, "wb") as file:
+            yield file
+    else:
+        partial = f"{path}.{os.getpid()}.part"
+        try:
+            with open(partial, "wb") as file:
+                yield file
+            os.replace(partial, path)
+        finally:
+            Path(partial).unlink(missing_ok=True)
