@@ -32,7 +32,8 @@ def train(run: TrainingRun, track: Tracker, report: Report | None = None) -> Num
     help, OutOfMemoryError, and StorageError if the last checkpoint could not be written.
     """
     while True:
-        with recovering(run, track):  # after a rollback the loop begins again
+        # `recovering` swallows a NonFiniteError that it could mend by a rollback: then once more.
+        with recovering(run, track):
             return train_until_done(run, track, report)
 
 
@@ -44,7 +45,7 @@ def train_until_done(run: TrainingRun, track: Tracker, report: Report | None) ->
         ranks.note_step(state.step)
         signals.poll(ranks.largest)  # all processes stop at the same step
         last = run.progress() >= 1
-        previous_best = (state.best_val_bpb, state.best_step)
+        previous_best = (state.best_val_bpb, state.best_step)  # in case the save fails
         improved = False
         if run.due(cfg.eval_every):
             val = evaluate_and_log(run, track)
@@ -130,7 +131,8 @@ def step(run: TrainingRun, track: Tracker) -> None:
     cfg, state = run.cfg.train, run.state
     start = time.perf_counter()
     rates = set_rates(run.optimizers, run.cfg.schedule.build(run.progress()))
-    numbers = run.update.in_parts_that_fit(state.step + state.skipped_batches)
+    batch_number = state.step + state.skipped_batches
+    numbers = run.update.halving_if_needed(batch_number, state.step)
     state.micro_batch = run.update.found_micro_batch
     run.unread.add(state.step, numbers)
     row: Numbers = {}
@@ -171,13 +173,13 @@ def judge_losses(run: TrainingRun, track: Tracker) -> Numbers:
     """
     state = run.state
     row: Numbers = {}
-    for step, loss, norm in run.unread.read():
+    for own_step, loss, norm in run.unread.read():
         run.grad_norm = norm
-        row = guard.judge(state, step, loss, norm, run.cfg.train)
-        if row and step < state.step:  # logged under the step to which it belongs
+        row = guard.judge(state, own_step, loss, norm, run.cfg.train)
+        if row and own_step < state.step:  # logged under the step to which it belongs
             then = copy.copy(state)
-            then.step = step
-            then.tokens -= (state.step - step) * run.batches.tokens
+            then.step = own_step
+            then.tokens -= (state.step - own_step) * run.batches.tokens
             track.log(then, row)
             row = {}
     return row

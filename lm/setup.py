@@ -58,7 +58,10 @@ class TrainingRun:
         return self.budget.progress(self.state)
 
     def due(self, every: int) -> bool:
-        """Whether something that happens every so many steps (0: at the end only) happens now."""
+        """Whether something that happens every so many steps happens now.
+
+        Everything happens at the end, and where `every` is above 0 at step 0 too.
+        """
         return self.progress() >= 1 or (every > 0 and self.state.step % every == 0)
 
 

@@ -1,7 +1,7 @@
 """One update of the weights: forward, backward, clip, optimizer.
 
 update = Update(model, optimizers, batches, cfg, device, dtype)
-loss, norm = update(step).tolist()
+loss, norm = update(number).tolist()     # of a batch
 """
 
 import logging
@@ -52,10 +52,13 @@ class Loss(nn.Module):
 
 
 class Update:
-    """`update(step)` trains on batch number `step`. It returns the batch's loss in nats a token
-    and the gradient's norm before clipping, (2,); if either is non-finite, nothing has changed.
+    """`update(number)` trains on the batch of that number.
 
-    With `ahead`, on a GPU, it only starts all that: whoever reads the two numbers waits for them.
+    It returns the batch's loss in nats a token and the gradient's norm before clipping, (2,); if
+    either is non-finite, nothing has changed.
+
+    With `ahead`, on a GPU, the call returns before the GPU has computed them: the CPU runs
+    ahead, and whoever reads the two numbers waits for them.
     """
 
     def __init__(
@@ -72,27 +75,28 @@ class Update:
         self.batches = batches
         self.cfg = cfg
         self.device = device
-        self.loss: nn.Module = Loss(model, dtype)
-        self.ddp: nn.Module | None = None  # `loss`, with gradients averaged over the processes
-        # An optimizer that cannot skip a step by itself must not start one of unknown numbers.
+        self.loss_fn: nn.Module = Loss(model, dtype)
+        # The same, with gradients averaged over the processes; made at the first step.
+        self.all_ranks_loss_fn: nn.Module | None = None
+        # An optimizer that cannot skip a step must not begin one before its numbers are known.
         self.ahead = device.type == "cuda" and all(map(skips_by_itself, optimizers))
         self.micro_batch = 0  # windows that go through the model at a time; 0: all
         self.found_micro_batch = 0  # the one that train.micro_batch=auto found; 0: none yet
         self.weights_changed = False  # whether the step under way has moved any weight
 
-    def __call__(self, step: int) -> Tensor:
+    def __call__(self, number: int) -> Tensor:
         # Dropout draws from PyTorch's own generator: seeded by step, it needs no saving.
         # On a CPU its own is seeded: torch.manual_seed looks for all other devices, 0.3 ms long.
         purpose = f"dropout{ranks.rank() or ''}"
-        seed = seeds.seed(self.cfg.seed, purpose, step)
+        seed = seeds.seed(self.cfg.seed, purpose, number)
         if self.device.type == "cpu":
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)
         self.weights_changed = False
-        loss = failpoint.hit("train.loss", self.gradients(*self.batches[step]), step)
+        loss = failpoint.hit("train.loss", self.gradients(*self.batches[number]), number)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
-        parameters[0].grad = failpoint.hit("train.grad", parameters[0].grad, step)
+        parameters[0].grad = failpoint.hit("train.grad", parameters[0].grad, number)
         # The logged norm is the raw gradient's, comparable across clipping thresholds.
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.cfg.train.clip or math.inf)
         # Each process then knows of a non-finite number of any of them.
@@ -101,8 +105,9 @@ class Update:
         failpoint.hit("train.before_step")
         for optimizer in self.optimizers:
             if self.ahead:
-                setattr(optimizer, "found_inf", (~finite).float())  # noqa: B010  (it skips, there)
-            if self.ahead or finite:
+                # The optimizer skips the step where this is 1, and the CPU need not read it.
+                setattr(optimizer, "found_inf", (~finite).float())  # noqa: B010
+            if self.ahead or bool(finite):  # only the second waits for a device
                 self.weights_changed = True
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -112,15 +117,15 @@ class Update:
     def gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Leave the batch's gradients in the parameters; return its mean loss, ()."""
         size = self.micro_batch or len(inputs)
-        if self.ddp is None:
-            self.ddp = distributed.data_parallel(self.loss, self.device)
+        if self.all_ranks_loss_fn is None:
+            self.all_ranks_loss_fn = distributed.data_parallel(self.loss_fn, self.device)
         loss = torch.zeros((), device=self.device)
         parts = list(zip(inputs.split(size), targets.split(size), strict=True))
         for i, (x, y) in enumerate(parts):
             signals.poll()  # no weight has changed yet: the step can be done again
             failpoint.hit("train.forward")
-            with distributed.gradient_sync(self.ddp, now=i + 1 == len(parts)):
-                part = self.ddp(x, y) * (len(x) / len(inputs))
+            with distributed.gradient_sync(self.all_ranks_loss_fn, now=i + 1 == len(parts)):
+                part = self.all_ranks_loss_fn(x, y) * (len(x) / len(inputs))
                 part.backward()
             loss += part.detach()
         return loss
@@ -133,12 +138,12 @@ class Update:
         requested = self.cfg.train.micro_batch
         self.micro_batch = found if requested == "auto" else requested
 
-    def in_parts_that_fit(self, step: int) -> Tensor:
-        """`self(step)`; with train.micro_batch=auto in halves, and halves of these, until the
+    def halving_if_needed(self, number: int, step: int) -> Tensor:
+        """`self(number)`; with train.micro_batch=auto in halves, and halves of these, until the
         memory suffices: the same batch and, but for the rounding of sums, the same gradient."""
         while True:
             try:
-                return self(step)
+                return self(number)
             except (RuntimeError, MemoryError) as error:
                 size = self.micro_batch or self.cfg.train.batch_size
                 fixed = self.cfg.train.micro_batch != "auto" or size == 1
@@ -173,7 +178,7 @@ class Update:
         Without a C++ compiler train.compile=auto goes on uncompiled, others raise ValueError.
         """
         start = time.perf_counter()
-        plain = self.loss
+        plain = self.loss_fn
         deterministic = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(deterministic, warn_only=True)  # the compiler's switch
         torch.compiler.reset()  # of the jobs before: above eight it would silently stop compiling
@@ -184,13 +189,13 @@ class Update:
         }
         try:
             # Not dynamic, as all batches are alike.
-            self.loss = cast(nn.Module, torch.compile(plain, dynamic=False, options=options))
+            self.loss_fn = cast(nn.Module, torch.compile(plain, dynamic=False, options=options))
             self.gradients(*self.batches[0])
         except Exception as error:  # the compiler's own, and whatever its tools raise
             if devices.is_out_of_memory(error):  # the first step tells of it, or goes on in parts
                 return "compiled in the first step, as this batch does not fit"
-            self.loss = plain
-            self.ddp = None
+            self.loss_fn = plain
+            self.all_ranks_loss_fn = None
             word = self.cfg.train.compile
             if word != "auto":
                 raise ValueError(f"train.compile={word}: {_first_line(error)}") from None

@@ -204,10 +204,10 @@ def test_a_batch_too_large_to_compile_is_left_to_the_first_step(make, monkeypatc
     """Which halves it under train.micro_batch=auto, and otherwise says what did not fit."""
     monkeypatch.setattr(torch, "compile", lambda loss, **_: copy.copy(loss))
     made = make(torch.float32, "train.compile=on", "train.micro_batch=auto")
-    plain = made.loss
+    plain = made.loss_fn
     failpoint.switch_on("train.forward=memory@1")
     assert made.compile().startswith("compiled in the first step")
-    assert made.loss is not plain and all(p.grad is None for p in made.model.parameters())
+    assert made.loss_fn is not plain and all(p.grad is None for p in made.model.parameters())
     made.micro_batch = 4
     assert torch.isfinite(made(0)).all()
 

@@ -54,7 +54,7 @@ class Transformer(LanguageModel):
             cos, sin = rope_table(cfg.context_len, cfg.n_embd // cfg.n_head, cfg.rope_base)
             self.cos[:] = cos
             self.sin[:] = sin
-        outputs = []  # the layers whose result is added to the stream
+        outputs = []  # the layers whose result is added to the residual stream
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=0.02)  # GPT-2's
@@ -64,7 +64,7 @@ class Transformer(LanguageModel):
                 outputs.append(module.proj)
             if isinstance(module, MLP):
                 outputs.append(module.down)
-        # 2 n_layer outputs add up in the stream: their sum then starts with the size of one.
+        # 2 n_layer outputs add up in the residual stream: their sum starts with the size of one.
         std = 0.02 / math.sqrt(2 * cfg.n_layer)
         for layer in outputs:
             nn.init.normal_(layer.weight, std=std)
@@ -82,7 +82,10 @@ class Transformer(LanguageModel):
         return self.unembed(x)  # (B, T, V)
 
     def embed(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, Rope | None]:
-        """The first stream (B, T, C), and the angles of the positions (T,) or (B, T) for RoPE."""
+        """The residual stream (B, T, C) at its start, and for RoPE the angles of the positions.
+
+        `positions` is (T,) or (B, T).
+        """
         x = self.wte(ids)  # (B, T, C)
         if self.cfg.positions == "learned":
             return self.dropout(x + self.wpe(positions)), None
@@ -93,7 +96,10 @@ class Transformer(LanguageModel):
         return self.dropout(x), (cos, sin)
 
     def unembed(self, x: Tensor) -> Tensor:
-        """Logits (..., V), float32, as the head reads them from a stream (..., C), of any layer."""
+        """Logits (..., V), float32, that the head reads from the residual stream (..., C).
+
+        It may be the stream after any layer: the lens asks for each.
+        """
         weight = self.wte.weight if self.head is None else self.head.weight
         logits = F.linear(self.norm(x), weight).float()  # (..., V)
         cap = self.cfg.softcap
