@@ -80,3 +80,14 @@ def tiktoken_of_card(folder: Path):
     names = {}
     exec(card.USES["tiktoken"].format(name=folder), names)
     return names["encoding"]
+
+
+def mirrored(rows: list[dict]) -> list[dict]:
+    """W&B's rows without its own columns and without the tables of samples."""
+    plain = [{k: v for k, v in row.items() if not k.startswith("_")} for row in rows]
+    return [row for row in plain if not any(k.startswith("samples") for k in row)]
+
+
+def history(folder: Path) -> list[dict]:
+    records = inspected(folder)
+    return mirrored([r["history"]["item"] for r in records if r["type"] == "history"])

@@ -245,11 +245,11 @@ def test_configuration_words(tmp_path, monkeypatch, record_property):
     word = st.builds(lambda s, k, v: f"{s}{k}={v}", sign, key, value) | st.text(max_size=20)
 
     def check(words):
-        def compose():
+        def compose_words():
             with contextlib.suppress(SystemExit):  # argparse, for words such as --x
                 compose.compose_run(words)
 
-        one_line(compose)
+        one_line(compose_words)
 
     fuzz(record_property, check, st.lists(word, min_size=1, max_size=3))
 

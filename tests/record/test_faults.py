@@ -29,7 +29,7 @@ from lm.record import checkpoint, state
 from lm.record.run import Run
 from lm.system import failpoint, files, signals, store
 from lm.system.tensors import load_tensors
-from tests.helpers import MODELS, TINY_TRANSFORMER, rows
+from tests.helpers import MODELS, TINY_TRANSFORMER, history, offline_runs, rows
 
 pytestmark = pytest.mark.faults
 ROOT = Path(lm.__file__).parent.parent
@@ -638,8 +638,6 @@ def test_a_stop_or_kill_inside_wandb_loses_nothing(point, action, whole, cfg, ti
 
 
 def test_the_curve_in_wandb_of_a_killed_run_is_that_of_its_files(cfg, tiny, tmp_path):
-    from tests.test_track import history, offline_runs
-
     made = cfg(*tiny, *SHORT, "track=offline")
     for step in (8, 17, 33):
         assert run(made, tmp_path / "run", f"train.loss=kill@{step}") == -signal.SIGKILL

@@ -31,7 +31,7 @@ from lm.record.tracker import FileTracker, cut_back
 from lm.system import files
 from lm.system.errors import NonFiniteError
 from lm.train import train as train_run
-from tests.helpers import TINY_TRANSFORMER, inspected, offline_runs
+from tests.helpers import TINY_TRANSFORMER, history, inspected, mirrored, offline_runs
 from tests.wandb_server import WandbServer
 
 QUICK = ("track.init_timeout=2", "track.finish_timeout=3")
@@ -76,17 +76,6 @@ def numbers(rows: list[dict]) -> list[dict]:
     return [
         {k: v for k, v in row.items() if k not in ("seconds", "speed/tokens_per_s")} for row in rows
     ]
-
-
-def mirrored(rows: list[dict]) -> list[dict]:
-    """W&B's rows without its own columns and without the tables of samples."""
-    plain = [{k: v for k, v in row.items() if not k.startswith("_")} for row in rows]
-    return [row for row in plain if not any(k.startswith("samples") for k in row)]
-
-
-def history(folder: Path) -> list[dict]:
-    records = inspected(folder)
-    return mirrored([r["history"]["item"] for r in records if r["type"] == "history"])
 
 
 # --------------------------------------------------------------------------- the run's own files
