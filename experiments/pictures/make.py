@@ -1,4 +1,4 @@
-"""Make the two pictures of README.md: the lens on a trained transformer, and the report of a sweep.
+"""Make the two pictures of README.md in docs/: the lens on a transformer, the report of a sweep.
 
 python experiments/pictures/make.py       # some minutes on two cores; needs chromium
 """
@@ -14,7 +14,7 @@ DOCS = Path(__file__).parent.parent.parent / "docs"
 WIDTH = 1100  # pixels
 LENS_HEIGHT, REPORT_HEIGHT = 760, 900
 PROMPT = "The import statement"
-SWEEP = ("model=bigram,mlp,gru,transformer", "seed=0,1", "train.steps=300", "track=off")
+SWEEP = ("model=bigram,gru,transformer", "train.steps=120", "train.eval_every=20", "track=off")
 
 
 def lm(folder: Path, verb: str, *words: str) -> None:
