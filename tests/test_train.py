@@ -16,12 +16,10 @@ import torch
 
 import lm
 from lm import config, tokenizers
-from lm.launch import jobs, resume
 from lm.record import checkpoint
 from lm.record.find import find_run
 from lm.record.run import Run
 from lm.system import files
-from lm.system.errors import ConfigError
 from tests.helpers import TINY_TRANSFORMER, rows
 
 WORDS = (*TINY_TRANSFORMER, "hydra.run.dir=run")
@@ -113,58 +111,6 @@ def test_a_finished_run_can_be_given_more_steps(command, tiny, tmp_path):
     assert json.loads(Path("run/summary.json").read_text())["step"] == 30
 
 
-GOES_ON = {
-    "train.keep_last=5": 5,
-    "train.log_every=50": 50,
-    "track.mode=off": "off",
-    "track.tags=[a,b]": ["a", "b"],
-    "track.notes='two words'": "two words",
-    "train.prompts=['The king',x]": ["The king", "x"],
-    "train.threads=1": 1,
-    "train.n_proc=2": 2,
-    "train.dist_timeout=60": 60.0,
-    "train.micro_batch=auto": "auto",
-    "++train.device=cpu": "cpu",
-    "name=mine": "mine",
-    "train.steps=2000": 2000,
-    "optimizer.lr=0.003": 0.003,  # as it was
-}
-
-
-@pytest.mark.parametrize("word", GOES_ON)
-def test_a_resumed_run_takes_what_changes_no_result(word, cfg, tmp_path):
-    """Only train.* keys of a list kept by hand were taken: train.log_every was refused."""
-    config.save(cfg("track=offline"), tmp_path / config.RESOLVED)
-    job = resume.job([f"resume={tmp_path}", word])
-    jobs.claim(job)
-    saved = config.flat(config.load(tmp_path / config.RESOLVED))
-    assert saved[word.partition("=")[0].lstrip("+")] == GOES_ON[word]
-    assert saved == config.flat(job.cfg)
-
-
-@pytest.mark.parametrize(
-    ("word", "message"),
-    [
-        ("optimizer.lr=1", r"optimizer\.lr is 0\.003 there and 1\.0 here; another optimizer\.lr"),
-        ("seed=1", "another seed makes another run"),
-        ("train.eval_every=7", r"another train\.eval_every makes another run"),
-        ("train.dtype=bfloat16", "train.dtype is auto there"),
-        ("train.log_evry=5", r"did you mean train\.log_every\?"),
-        ("train.log_every=5,6", "a resumed run has one value of train.log_every"),
-        ("train.log_every=x", r"train\.log_every: Value 'x'"),
-        ("track.notes=${oc.env:HOME}", "write the value itself"),
-        ("track.notes=a=b", "two pairs of quotes"),
-        ("nothing.here=5", "and nothing else, not nothing.here=5"),
-    ],
-)
-def test_a_resumed_run_refuses_what_makes_another_run(word, message, cfg, tmp_path):
-    config.save(cfg("track=off"), tmp_path / config.RESOLVED)
-    before = (tmp_path / config.RESOLVED).read_text()
-    with pytest.raises(ConfigError, match=message):
-        resume.job([f"resume={tmp_path}", word])
-    assert (tmp_path / config.RESOLVED).read_text() == before
-
-
 BAD = {
     "lm.train +model.n_layr=3": "did you mean model.n_layer?",
     "lm.train resume=latest model=gru": "and nothing else, not model=gru",
@@ -246,13 +192,6 @@ def test_a_damaged_summary_keeps_no_checkpoint_from_being_read(trained):
     best = Run.open(str(out)).checkpoint("best")
     (out / "summary.json").write_text("{")
     assert Run.open(str(out)).checkpoint("best") == best
-
-
-def test_a_directory_that_holds_another_run_is_refused(cfg, tmp_path):
-    jobs.claim(jobs.Job(cfg("track=off"), tmp_path, []))
-    jobs.claim(jobs.Job(cfg("track=off"), tmp_path, []))  # the same run is not another
-    with pytest.raises(ValueError, match=r"optimizer\.lr is 0\.003 there and 0\.0001 here"):
-        jobs.claim(jobs.Job(cfg("track=off", "optimizer.lr=1e-4"), tmp_path, []))
 
 
 def test_a_run_without_a_checkpoint_says_how_to_get_one(cfg, tmp_path):

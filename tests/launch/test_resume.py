@@ -1,0 +1,58 @@
+"""What a resumed run may change, and what it may not."""
+
+import pytest
+
+from lm import config
+from lm.launch import jobs, resume
+from lm.system.errors import ConfigError
+
+GOES_ON = {
+    "train.keep_last=5": 5,
+    "train.log_every=50": 50,
+    "track.mode=off": "off",
+    "track.tags=[a,b]": ["a", "b"],
+    "track.notes='two words'": "two words",
+    "train.prompts=['The king',x]": ["The king", "x"],
+    "train.threads=1": 1,
+    "train.n_proc=2": 2,
+    "train.dist_timeout=60": 60.0,
+    "train.micro_batch=auto": "auto",
+    "++train.device=cpu": "cpu",
+    "name=mine": "mine",
+    "train.steps=2000": 2000,
+    "optimizer.lr=0.003": 0.003,  # as it was
+}
+
+
+@pytest.mark.parametrize("word", GOES_ON)
+def test_a_resumed_run_takes_what_changes_no_result(word, cfg, tmp_path):
+    """Only train.* keys of a list kept by hand were taken: train.log_every was refused."""
+    config.save(cfg("track=offline"), tmp_path / config.RESOLVED)
+    job = resume.job([f"resume={tmp_path}", word])
+    jobs.claim(job)
+    saved = config.flat(config.load(tmp_path / config.RESOLVED))
+    assert saved[word.partition("=")[0].lstrip("+")] == GOES_ON[word]
+    assert saved == config.flat(job.cfg)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("optimizer.lr=1", r"optimizer\.lr is 0\.003 there and 1\.0 here; another optimizer\.lr"),
+        ("seed=1", "another seed makes another run"),
+        ("train.eval_every=7", r"another train\.eval_every makes another run"),
+        ("train.dtype=bfloat16", "train.dtype is auto there"),
+        ("train.log_evry=5", r"did you mean train\.log_every\?"),
+        ("train.log_every=5,6", "a resumed run has one value of train.log_every"),
+        ("train.log_every=x", r"train\.log_every: Value 'x'"),
+        ("track.notes=${oc.env:HOME}", "write the value itself"),
+        ("track.notes=a=b", "two pairs of quotes"),
+        ("nothing.here=5", "and nothing else, not nothing.here=5"),
+    ],
+)
+def test_a_resumed_run_refuses_what_makes_another_run(word, message, cfg, tmp_path):
+    config.save(cfg("track=off"), tmp_path / config.RESOLVED)
+    before = (tmp_path / config.RESOLVED).read_text()
+    with pytest.raises(ConfigError, match=message):
+        resume.job([f"resume={tmp_path}", word])
+    assert (tmp_path / config.RESOLVED).read_text() == before
