@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import lm
 from lm.export import card
 from lm.export.__main__ import ExportConfig
 from lm.export.__main__ import command as export_command
+from lm.record import checkpoint
 
+ROOT = Path(lm.__file__).parent.parent  # of the repository
 TINY = (
     "track=off",
     "train=smoke",
@@ -54,6 +57,22 @@ def rows(out: Path, name: str = "metrics.jsonl") -> list[dict]:
     """The rows of a run's file, without the columns that a clock fills."""
     lines = (out / name).read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in CLOCK} for line in lines]
+
+
+def assert_same_run(a: Path, b: Path, step: int = 20) -> None:
+    """Metrics, samples, weights and optimizer state of two runs are the same to the last bit."""
+    assert rows(a) == rows(b)
+    assert rows(a, "samples.jsonl") == rows(b, "samples.jsonl")
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        one, other = (checkpoint.folder(out, step) / name for out in (a, b))
+        assert one.read_bytes() == other.read_bytes(), name
+
+
+def start(module: str, *words: str, **options) -> subprocess.Popen:
+    """A command under way in the current directory; `env` adds to the environment."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([sys.executable, "-m", module, *words], env=env, **silent | options)
 
 
 def inspected(folder: Path) -> list[dict]:

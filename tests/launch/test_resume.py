@@ -1,10 +1,14 @@
 """What a resumed run may change, and what it may not."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from lm import config
 from lm.launch import jobs, resume
 from lm.system.errors import ConfigError
+from tests.helpers import TINY_TRANSFORMER
 
 GOES_ON = {
     "train.keep_last=5": 5,
@@ -56,3 +60,19 @@ def test_a_resumed_run_refuses_what_makes_another_run(word, message, cfg, tmp_pa
     with pytest.raises(ConfigError, match=message):
         resume.job([f"resume={tmp_path}", word])
     assert (tmp_path / config.RESOLVED).read_text() == before
+
+
+WORDS = (*TINY_TRANSFORMER, "hydra.run.dir=run")
+
+
+@pytest.mark.slow
+def test_a_finished_run_can_be_given_more_steps(command, tiny, tmp_path):
+    command("lm.train", *tiny, *WORDS)
+    more = command("lm.train", "resume=run", "train.steps=30")
+    assert more.returncode == 0, more.stderr
+    assert json.loads(Path("run/summary.json").read_text())["step"] == 30
+    code = json.loads(Path("run/code.json").read_text())
+    assert (code["extended"], code["exact_resume"]) == ([20], False)
+    less = command("lm.train", "resume=run", "train.steps=25")
+    assert less.returncode == 2 and "train.steps=25 ends before step 30" in less.stderr
+    assert json.loads(Path("run/summary.json").read_text())["step"] == 30

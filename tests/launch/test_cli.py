@@ -1,0 +1,112 @@
+"""Mistakes in one line, Ctrl-C without a traceback, and an installed package."""
+
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+import lm
+from tests.helpers import TINY_TRANSFORMER
+
+WORDS = (*TINY_TRANSFORMER, "hydra.run.dir=run")
+
+
+BAD = {
+    "lm.train +model.n_layr=3": "did you mean model.n_layer?",
+    "lm.train resume=latest model=gru": "and nothing else, not model=gru",
+    "lm.train resume=latest --cfg": "takes single settings, such as train.steps=3000",
+    "lm.train resume=latest": "no run under outputs/",
+    "lm.train resume=nowhere": "there is no run directory 'nowhere'",
+    "lm.train corpus=files corpus.path=nowhere.txt track=off": "nowhere.txt",
+    "lm.train TINY train.device=cuda": "train.device=cuda is not available",
+    "lm.train TINY model.context_len=100000": "one window needs 100001: lower model.context_len",
+    "lm.train TINY tokenizer=bpe tokenizer.pattern=( ": "tokenizer",
+    "lm.train TINY hydra.run.dir=/dev/null/run": "choose another hydra.run.dir=",
+    "lm.train -m TINY hydra.sweep.dir=/dev/null/s": "choose another hydra.sweep.dir=",
+    "lm.sample run=nowhere": "there is no run directory",
+    "lm.sample promt=x": "did you mean prompt?",
+    "lm.sample hello": "hello is not key=value",
+    "lm.sample temperature=-1": "temperature=-1.0: must be at least 0",
+    "lm.sample top_p=2": "top_p=2.0: must be from",
+    "lm.evaluate split=test": "split=test: choose val or train",
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_what_cannot_be_is_told_in_one_line_with_exit_code_2(
+    words, tiny, monkeypatch, capsys, tmp_path
+):
+    if "cuda" in words and torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    module, *rest = words.split()
+    rest = [w for word in rest for w in (tiny if word == "TINY" else [word])]
+    monkeypatch.setattr(sys, "argv", [module, *rest])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module(module, run_name="__main__")
+    error = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert BAD[words] in error
+    assert not list(tmp_path.glob("outputs/runs/*/*"))  # nothing half-written, and no new `latest`
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["lm.train", "lm.sample", "lm.lens", "lm.report"])
+@pytest.mark.parametrize("loaded", ["lm.system.errors", "omegaconf"])
+def test_ctrl_c_while_a_command_loads_ends_it_without_a_word(module, loaded):
+    words = [sys.executable, "-X", "importtime", "-m", module]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:  # one for each import that is done
+        if line.split()[-1] == loaded:
+            break
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert "Traceback" not in error
+    # On a machine that is busy it may have come to its own handling of Ctrl-C, or to its end.
+    assert process.returncode in (-signal.SIGINT, 130, 2)
+
+
+def test_ctrl_c_of_a_script_leaves_alone_what_it_started_with_an_ampersand(tiny):
+    words = [sys.executable, "-m", "lm.train", *tiny, *WORDS, "train.steps=60"]
+    process = subprocess.Popen(["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *words])
+    while not Path("run/metrics.jsonl").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0 and json.loads(Path("run/summary.json").read_text())["step"] == 60
+
+
+@pytest.mark.slow
+def test_an_installed_package_brings_its_settings_and_shows_them_without_a_run(tmp_path):
+    """A relative config_path finds conf/ in the repository and nothing in an installed wheel."""
+    root = Path(lm.__file__).parent.parent
+    wheel = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    (target,) = wheel["targets"].values()
+    packages = {name: name for name in target["packages"]}
+    for source, place in {**packages, **target["force-include"]}.items():
+        shutil.copytree(root / source, tmp_path / "site" / place)
+    site = str(tmp_path / "site")
+    for words, part in {
+        "--cfg job --resolve experiment=003_scaling_law": "name: 003_scaling_law",
+        "--cfg job -p model model=gpt2": "n_embd: 768",
+        "--info searchpath": f"file://{site}/lm/conf",
+        "--info plugins": "Installed Hydra Plugins",
+    }.items():
+        done = subprocess.run(
+            [sys.executable, "-m", "lm.train", *words.split()],
+            env={**os.environ, "PYTHONPATH": site},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert part in done.stdout
+    assert os.listdir() == ["site"]

@@ -1,0 +1,31 @@
+"""Which run a name means."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lm import config
+from lm.record.find import find_run
+
+
+def test_a_sweep_in_place_of_a_run_is_told_apart(tmp_path):
+    (tmp_path / "s/3").mkdir(parents=True)
+    (tmp_path / "s/3" / config.RESOLVED).touch()
+    with pytest.raises(ValueError, match="s is a sweep: choose one of its arms, such as run=s/3"):
+        find_run("s")
+    (tmp_path / "s" / config.RESOLVED).touch()  # a run that others were made in
+    assert find_run("s") == Path("s")
+    with pytest.raises(ValueError, match="tests is not a run directory"):
+        find_run(str(Path(__file__).parent))
+
+
+def test_latest_is_the_run_started_last(tmp_path):
+    for i, name in enumerate(["runs/d/a", "sweeps/d/s/0", "runs/d/b", "runs/mine", "sweeps/s/0"]):
+        path = Path("outputs") / name / "config.resolved.yaml"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        for newest in range(i + 1):
+            os.utime(path, (0, 100 * (newest == i)))
+        assert find_run("latest") == Path("outputs") / name
+        os.utime(path, (0, 0))
