@@ -14,11 +14,10 @@ import pytest
 import torch
 from hydra import compose as hydra_compose
 
-import lm
 from lm import config, tokenizers, train
 from lm.launch import compose
 from lm.system import failpoint
-from tests.helpers import TINY
+from tests.helpers import ROOT, TINY
 from tests.wandb_server import WandbServer
 
 # A shell that started these tests with & has them ignore Ctrl-C, and what they start too.
@@ -99,8 +98,7 @@ def command(tmp_path):
     """command("lm.train", ...): the finished process of a real command in the test's folder."""
 
     def run(module: str, *words: str, **env: str) -> subprocess.CompletedProcess:
-        repository = Path(lm.__file__).parent.parent
-        path = os.pathsep.join(filter(None, [str(repository), os.environ.get("PYTHONPATH")]))
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         return subprocess.run(
             [sys.executable, "-m", module, *words],
             cwd=tmp_path,

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import lm
-from tests.helpers import TINY_TRANSFORMER
+from tests.helpers import ROOT, TINY_TRANSFORMER
 
 WORDS = (*TINY_TRANSFORMER, "hydra.run.dir=run")
 
@@ -88,12 +87,11 @@ def test_ctrl_c_of_a_script_leaves_alone_what_it_started_with_an_ampersand(tiny)
 @pytest.mark.slow
 def test_an_installed_package_brings_its_settings_and_shows_them_without_a_run(tmp_path):
     """A relative config_path finds conf/ in the repository and nothing in an installed wheel."""
-    root = Path(lm.__file__).parent.parent
-    wheel = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     (target,) = wheel["targets"].values()
     packages = {name: name for name in target["packages"]}
     for source, place in {**packages, **target["force-include"]}.items():
-        shutil.copytree(root / source, tmp_path / "site" / place)
+        shutil.copytree(ROOT / source, tmp_path / "site" / place)
     site = str(tmp_path / "site")
     for words, part in {
         "--cfg job --resolve experiment=003_scaling_law": "name: 003_scaling_law",

@@ -16,7 +16,7 @@ def test_a_sweep_in_place_of_a_run_is_told_apart(tmp_path):
         find_run("s")
     (tmp_path / "s" / config.RESOLVED).touch()  # a run that others were made in
     assert find_run("s") == Path("s")
-    with pytest.raises(ValueError, match="tests is not a run directory"):
+    with pytest.raises(ValueError, match="record is not a run directory"):
         find_run(str(Path(__file__).parent))
 
 
