@@ -175,12 +175,15 @@ def load_weights(path: Path, model: LanguageModel) -> None:
         for name, tensor in weights.items():
             if name in current and tensor.dtype != current[name].dtype:
                 raise ValueError(f"{name} is {tensor.dtype}, not {current[name].dtype}")
+            if name in current and tensor.ndim != current[name].ndim:  # PyTorch lets some pass
+                shape = tuple(current[name].shape)
+                raise ValueError(f"size mismatch for {name}: {tuple(tensor.shape)}, not {shape}")
         distributed.load_state_dict(model, weights)
     except (RuntimeError, ValueError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{path} holds another model: {text[:2000]}") from None
-    for name, _ in model.named_parameters():
-        if not weights[name].isfinite().all():
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"{path} is damaged: {name} has values that are not finite")
 
 

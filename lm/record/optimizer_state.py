@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from lm.system import distributed
 
 NAMES = {"AdamW": {"step", "exp_avg", "exp_avg_sq"}, "Muon": {"momentum"}}  # of a parameter's state
+NEVER_NEGATIVE = {"step", "exp_avg_sq"}
 KEY = re.compile(r"([0-9]{1,4})/([0-9]{1,7})/(\w{1,60})")
 ParameterState = dict[str, Tensor]
 
@@ -56,8 +57,12 @@ def unpack(
         if match is None:
             raise ValueError(f"the checkpoint's optimizer state has the name {key[:60]!a}")
         i, parameter, name = int(match[1]), int(match[2]), match[3]
-        if i < len(states):
-            states[i].setdefault(parameter, {})[name] = tensor
+        if i >= len(states):
+            raise ValueError(
+                f"the checkpoint's optimizer state {key} is that of optimizer {i}, and there are "
+                f"{len(states)}"
+            )
+        states[i].setdefault(parameter, {})[name] = tensor
     for optimizer, state in zip(optimizers, states, strict=True):
         _check_and_shard(optimizer, state)
         param_groups = optimizer.state_dict()["param_groups"]
@@ -68,6 +73,10 @@ def _check_and_shard(optimizer: Optimizer, state: dict[int, ParameterState]) -> 
     """Leave of each tensor the shard of this process; ValueError for names and shapes that the
     optimizer would not have."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    # A fused optimizer trusts shapes: it writes as many values as the parameter has. One of the
+    # user's own, in Python, may have scalars of any name.
+    is_fused = any(group.get("fused") for group in optimizer.param_groups)
+    is_strict = is_fused or type(optimizer).__name__ in NAMES
     for i, tensors in state.items():
         expected = NAMES.get(type(optimizer).__name__, tensors.keys())
         if i >= len(parameters) or tensors.keys() != expected:
@@ -76,11 +85,22 @@ def _check_and_shard(optimizer: Optimizer, state: dict[int, ParameterState]) -> 
                 f"parameter {i}, and not {', '.join(sorted(expected))[:99]}"
             )
         for name, tensor in tensors.items():
-            shape = tensor.shape if tensor.ndim == 0 else parameters[i].shape
-            if tensor.shape != shape or not tensor.is_floating_point():
-                raise ValueError(
-                    f"the checkpoint's optimizer state {name} of parameter {i} is "
-                    f"{tensor.dtype} {tuple(tensor.shape)}, not {tuple(shape)}"
-                )
+            _check(tensor, name, i, parameters[i], is_strict)
             if tensor.ndim:
                 tensors[name] = distributed.shard_like(tensor, parameters[i])
+
+
+def _check(tensor: Tensor, name: str, i: int, parameter: Tensor, is_strict: bool) -> None:
+    """Raise ValueError unless the optimizer could have written this tensor of parameter i.
+
+    If `is_strict`, the step alone is a scalar, and all else has the parameter's shape and dtype.
+    """
+    is_scalar = name == "step" if is_strict else tensor.ndim == 0
+    shape = torch.Size() if is_scalar else parameter.shape
+    dtype = torch.float32 if is_scalar else parameter.dtype
+    fits = tensor.dtype == dtype if is_strict else tensor.is_floating_point()
+    what = f"the checkpoint's optimizer state {name} of parameter {i}"
+    if tensor.shape != shape or not fits:
+        raise ValueError(f"{what} is {tensor.dtype} {tuple(tensor.shape)}, not {tuple(shape)}")
+    if not tensor.isfinite().all() or (name in NEVER_NEGATIVE and (tensor < 0).any()):
+        raise ValueError(f"{what} has values that are negative or not finite")

@@ -9,8 +9,9 @@ import signal
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from lm.record import checkpoint
+from lm.record import checkpoint, optimizer_state
 from lm.record.state import TrainState
 from lm.system import failpoint, store
 
@@ -200,3 +201,70 @@ def test_whatever_a_kill_interrupts_the_last_ones_and_the_best_are_intact(
             best = there[-1]
     record_property("processes killed", kills)
     assert kills > 30
+
+
+def damaged_state(parts, out, words, change):
+    """A checkpoint whose optimizer state was changed by a stranger and sealed again."""
+    model, optimizers = parts(*words)
+    checkpoint.save(out, model, optimizers, TrainState(step=2), keep_last=2)
+    path = checkpoint.folder(out, 2) / "optimizer.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    (checkpoint.folder(out, 2) / store.MANIFEST).unlink()
+    store.seal(checkpoint.folder(out, 2))
+    return parts(*words, steps=0)
+
+
+def each(name, change):
+    """A change of the state tensors of this name, of every parameter."""
+
+    def apply(tensors):
+        for key in [key for key in tensors if key.endswith(f"/{name}")]:
+            tensors[key] = change(tensors[key]).contiguous()
+
+    return apply
+
+
+STATE_DAMAGE = {
+    "no dimension": each("exp_avg", lambda t: t.sum()),
+    "one value": each("exp_avg", lambda t: t.sum().reshape(1)),
+    "transposed": each("exp_avg", lambda t: t.mT if t.ndim == 2 else t[:1]),
+    "no values": each("exp_avg_sq", lambda t: t[:0]),
+    "a step for each weight": each("step", lambda t: t.expand(4)),
+    "a step in a list": each("step", lambda t: t.reshape(1)),
+    "a step back": each("step", lambda t: t - 9),
+    "integers": each("exp_avg", lambda t: t.int()),
+    "half precision": each("exp_avg", lambda t: t.half()),
+    "NaN": each("exp_avg", lambda t: t * torch.nan),
+    "a negative square": each("exp_avg_sq", lambda t: t - 1),
+    "another optimizer's": lambda tensors: tensors.update({"7/0/step": torch.ones(())}),
+    "an unknown name": lambda tensors: tensors.update({"0/0/max_exp_avg_sq": torch.ones(())}),
+    "of no parameter": lambda tensors: tensors.update({"0/999/step": torch.ones(())}),
+}
+
+
+@pytest.mark.parametrize("kind", STATE_DAMAGE)
+def test_optimizer_state_of_another_shape_is_refused_before_a_fused_step_writes(
+    parts, tmp_path, kind
+):
+    model, optimizers = damaged_state(parts, tmp_path, SMALL, STATE_DAMAGE[kind])
+    with pytest.raises(ValueError, match="the checkpoint's optimizer state"):
+        checkpoint.resume(tmp_path, model, optimizers)
+
+
+def test_momentum_without_dimension_is_refused(parts, tmp_path):
+    words = (*SMALL, "optimizer=muon")
+    model, optimizers = damaged_state(parts, tmp_path, words, each("momentum", torch.sum))
+    with pytest.raises(ValueError, match="momentum of parameter 0 is torch.float32"):
+        checkpoint.resume(tmp_path, model, optimizers)
+
+
+def test_an_optimizer_of_ones_own_keeps_its_scalars():
+    weight = torch.nn.Parameter(torch.ones(2, 3))
+    optimizers = [torch.optim.NAdam([weight]) for _ in range(2)]
+    weight.grad = torch.ones(2, 3)
+    optimizers[0].step()
+    tensors, sizes = optimizer_state.pack(optimizers[:1])
+    optimizer_state.unpack(optimizers[1:], tensors, sizes)
+    same(optimizers[1].state_dict()["state"], optimizers[0].state_dict()["state"])
