@@ -139,7 +139,7 @@ def _newest(out: Path) -> Path | None:
         try:
             store.verify(path)
             state = read_record(path).state
-            if state.step != step or state.skipped_batches < 0:
+            if state.step != step:
                 raise DamagedError(f"its state is that of step {state.step}")
             for name in (WEIGHTS, OPTIMIZER):
                 load_tensors(path / name)

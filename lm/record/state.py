@@ -1,27 +1,33 @@
 """Where a run stands, which a checkpoint holds besides weights and optimizer; and its budget."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from lm.system.schemas import Int
+from msgspec import Meta
+
+# Limits that no run reaches: a number beyond them in a stranger's file would fail in arithmetic.
+Count = Annotated[int, Meta(ge=0, le=1 << 32)]
+Step = Annotated[int, Meta(ge=-1, le=1 << 32)]  # -1: there was none
+Seconds = Annotated[float, Meta(ge=0, le=1e12)]
 
 
 @dataclass
 class TrainState:
     """Where a run stands: everything that changes besides weights and optimizer."""
 
-    step: Int = 0  # updates done
-    tokens: Int = 0  # trained on
-    seconds: float = 0.0  # of training steps, without evaluation and saving
+    step: Count = 0  # updates done
+    tokens: Annotated[int, Meta(ge=0, le=1 << 62)] = 0  # trained on
+    seconds: Seconds = 0.0  # of training steps, without evaluation and saving
     best_val_bpb: float = float("inf")
-    best_step: Int = -1
+    best_step: Step = -1
     losses: list[float] = field(default_factory=list)  # of the steps since the last logged point
     recent: list[float] = field(default_factory=list)  # losses among which a spike stands out
-    bad_in_a_row: Int = 0  # steps without a finite loss and gradient, which changed nothing
-    skipped: Int = 0  # such steps in all
-    rollbacks: Int = 0  # returns to a checkpoint because of too many of them
-    micro_batch: Int = 0  # windows per forward pass that train.micro_batch=auto found; 0: all
-    skipped_batches: Int = 0  # the batch of a step is number step + skipped_batches
-    good_step: Int = -1  # newest scheduled checkpoint: where a rollback returns to
+    bad_in_a_row: Count = 0  # steps without a finite loss and gradient, which changed nothing
+    skipped: Count = 0  # such steps in all
+    rollbacks: Count = 0  # returns to a checkpoint because of too many of them
+    micro_batch: Count = 0  # windows per forward pass that train.micro_batch=auto found; 0: all
+    skipped_batches: Count = 0  # the batch of a step is number step + skipped_batches
+    good_step: Step = -1  # newest scheduled checkpoint: where a rollback returns to
 
 
 @dataclass

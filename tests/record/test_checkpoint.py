@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from lm.record import checkpoint, optimizer_state
 from lm.record.state import TrainState
 from lm.system import failpoint, store
+from lm.system.errors import NoCheckpointError
 
 
 @pytest.fixture
@@ -268,3 +269,39 @@ def test_an_optimizer_of_ones_own_keeps_its_scalars():
     tensors, sizes = optimizer_state.pack(optimizers[:1])
     optimizer_state.unpack(optimizers[1:], tensors, sizes)
     same(optimizers[1].state_dict()["state"], optimizers[0].state_dict()["state"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("step", -1),
+        ("step", 2.0),
+        ("tokens", 1 << 63),
+        ("seconds", -1.0),
+        ("seconds", float("nan")),
+        ("seconds", float("inf")),
+        ("best_step", -2),
+        ("good_step", 1 << 40),
+        ("micro_batch", -5),
+        ("micro_batch", True),
+        ("skipped_batches", 1 << 62),
+        ("skipped_batches", -1),
+        ("rollbacks", 10**30),
+        ("bad_in_a_row", None),
+        ("losses", ["x"]),
+        ("losses", {}),
+    ],
+)
+def test_a_state_with_a_number_that_no_run_reaches_is_damaged(
+    parts, tmp_path, key, value, caplog
+):
+    saved_at(parts, tmp_path, 2)
+    folder = checkpoint.folder(tmp_path, 2)
+    record = json.loads((folder / "state.json").read_text())
+    record["state"][key] = value
+    (folder / "state.json").write_text(json.dumps(record))
+    (folder / store.MANIFEST).unlink()
+    store.seal(folder)
+    with pytest.raises(NoCheckpointError):
+        checkpoint.resume(tmp_path, *parts(*SMALL))
+    assert "state.json is not what was written: " in caplog.text and key in caplog.text
