@@ -244,7 +244,9 @@ def roll_back(run: TrainingRun, track: Tracker, reason: NonFiniteError) -> None:
     state, cfg = run.state, run.cfg.train
     if state.rollbacks >= cfg.rollbacks or state.good_step not in checkpoint.steps(run.out):
         outcome = f"{state.rollbacks} rollbacks did not help" if state.rollbacks else "it stops"
-        kept = "the last checkpoint is good" if checkpoint.steps(run.out) else "there is no checkpoint"
+        kept = (
+            "the last checkpoint is good" if checkpoint.steps(run.out) else "there is no checkpoint"
+        )
         raise NonFiniteError(
             f"{reason}; {outcome}, and {kept}. Lower optimizer.lr, or raise schedule.warmup"
         ) from None
