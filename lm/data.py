@@ -115,8 +115,12 @@ def check(folder: Path, tokenizer: Tokenizer) -> None:
 class Batches(torch.utils.data.Dataset):
     """The training batches of a token array; `batches[step]` needs no state and no history.
 
-    The array is cut into windows of context_len tokens. Each epoch visits every window once, in
-    an order of its own and from a starting point of its own, so that the cuts move between epochs.
+    Each epoch draws every target once, in windows of context_len and an order of its own, but for
+    a stretch shorter than a window that is left out, as the rest would fill none. The stretches of
+    successive epochs lie side by side on the text, taken as a circle, so that over the epochs
+    every target is drawn equally often, to within one. The cuts between windows move from epoch to
+    epoch; a window that meets the left-out stretch or the end of the text goes on behind it.
+
     `len` is the number of windows an epoch has, divided by the batch size and rounded up.
     Of several processes, that of rank r gets the rows r, r + n_proc, ... of the same batch.
     """
@@ -142,12 +146,13 @@ class Batches(torch.utils.data.Dataset):
         self.rank = rank
         self.n_proc = n_proc
         self.tokens = batch_size * context_len  # in a batch, over all processes
-        self.n_windows = max(1, (len(ids) - context_len) // context_len)
-        self.n_starts = min(context_len, len(ids) - self.n_windows * context_len)
+        self.n_targets = len(ids) - 1  # target t is the id t + 1, predicted from the ids up to t
+        self.n_windows = self.n_targets // context_len  # in an epoch
+        self.n_drawn = self.n_windows * context_len  # targets in an epoch
         self.device = torch.device("cpu")
         self.resident_ids: torch.Tensor | None = None  # all ids, in the memory of a GPU
-        self._cached_epoch = -1  # the epoch whose order is kept, to save making it again
-        self._cached_order = np.zeros(0, dtype=np.int64)
+        self._cached_epoch = -1  # the epoch whose starts are kept, to save making them again
+        self._cached_starts = np.zeros((0, 2), dtype=np.int64)
 
     def __len__(self) -> int:
         return math.ceil(self.n_windows / self.batch_size)
@@ -165,14 +170,25 @@ class Batches(torch.utils.data.Dataset):
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets of a step, both (B, T) int64; any step >= 0, in any order."""
-        starts = self.starts(step)[:, None]
-        if self.resident_ids is not None:
-            offsets = torch.arange(self.context_len + 1, device=self.device)
-            block = self.resident_ids[self._send(starts) + offsets].long()  # (B, T + 1)
+        places, firsts = self.starts(step).T
+        starts = (firsts + places) % self.n_targets  # of the windows in the text, (B,)
+        in_one_piece = places + self.context_len <= self.n_drawn
+        in_one_piece &= starts + self.context_len <= self.n_targets
+        if in_one_piece.all():
+            block = self._ids_at(starts[:, None], self.context_len + 1)  # (B, T + 1)
+            inputs, targets = block[:, :-1], block[:, 1:]
         else:
-            places = starts + np.arange(self.context_len + 1)
-            block = self._send(self.ids[places].astype(np.int64))  # (B, T + 1)
-        return block[:, :-1], block[:, 1:]
+            places = (places[:, None] + np.arange(self.context_len)) % self.n_drawn  # (B, T)
+            starts = (firsts[:, None] + places) % self.n_targets
+            inputs, targets = self._ids_at(starts[..., None], 2).unbind(-1)
+        return inputs.contiguous(), targets.contiguous()  # alike in memory, for the compiler
+
+    def _ids_at(self, starts: np.ndarray, n: int) -> torch.Tensor:
+        """The n ids from each of `starts` (..., 1) on, (..., n) int64."""
+        if self.resident_ids is not None:
+            offsets = torch.arange(n, device=self.device)
+            return self.resident_ids[self._send(starts) + offsets].long()
+        return self._send(self.ids[starts + np.arange(n)].astype(np.int64))
 
     def _send(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)
@@ -181,21 +197,38 @@ class Batches(torch.utils.data.Dataset):
         return tensor.pin_memory().to(self.device, non_blocking=True)  # it need not wait for it
 
     def starts(self, step: int) -> np.ndarray:
-        """Where this process's windows of a step begin, (B,)."""
+        """Where this process's windows of a step begin, (B, 2).
+
+        That is a place among the targets that the window's epoch draws, and the first of these.
+        """
         if step < 0:
             raise IndexError(f"step {step} is negative")
-        rows = np.arange(self.rank, self.batch_size, self.n_proc)
-        visits = step * self.batch_size + rows
-        return np.array([self._order(int(v) // self.n_windows)[v % self.n_windows] for v in visits])
+        first = step * self.batch_size
+        visits = np.arange(first + self.rank, first + self.batch_size, self.n_proc)
+        epochs = visits // self.n_windows
+        starts = np.empty((len(visits), 2), dtype=np.int64)
+        for epoch in range(epochs[0], epochs[-1] + 1):
+            rows = epochs == epoch
+            starts[rows] = self._epoch(epoch)[visits[rows] % self.n_windows]
+        return starts
 
-    def _order(self, epoch: int) -> np.ndarray:
-        """Where the windows of an epoch begin, in the order of their visits, (n_windows,)."""
+    def _epoch(self, epoch: int) -> np.ndarray:
+        """The starts of an epoch's windows in the order of their visits, (n_windows, 2)."""
         if epoch != self._cached_epoch:
             random = np.random.default_rng(seeds.seed(self.seed, "batches", epoch))
-            first = random.integers(self.n_starts)
-            self._cached_order = random.permutation(self.n_windows) * self.context_len + first
+            cut = random.integers(self.context_len)
+            starts = np.empty((self.n_windows, 2), dtype=np.int64)
+            starts[:, 0] = cut + random.permutation(self.n_windows) * self.context_len
+            starts[:, 1] = self._first_target(epoch)
+            self._cached_starts = starts
             self._cached_epoch = epoch
-        return self._cached_order
+        return self._cached_starts
+
+    def _first_target(self, epoch: int) -> int:
+        """The first target behind the stretch that an epoch leaves out."""
+        n_left_out = self.n_targets - self.n_drawn
+        start = seeds.seed(self.seed, "left out") + (epoch + 1) * n_left_out
+        return start % self.n_targets
 
 
 def windows(
