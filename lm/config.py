@@ -247,7 +247,7 @@ class ConstantConfig(ScheduleConfig):
 class CosineConfig(ScheduleConfig):
     builds: ClassVar[str] = "lm.optim.schedule:cosine"
     name: str = "cosine"
-    final: float = within(0.1, 0.0, 1.0)  # last rate as a share of the first
+    final: float = within(0.1, 0.0, 1.0)  # last rate as a share of the highest
 
 
 @dataclass
@@ -273,7 +273,7 @@ class RangeConfig(ScheduleConfig):
     builds: ClassVar[str] = "lm.optim.schedule:rising"
     name: str = "range"
     warmup: float = within(0.0, 0.0, 0.0)  # the whole run is one
-    first: float = within(1e-4, 1e-12, 1.0)  # first rate as a share of the last, optimizer.lr
+    first: float = within(1e-4, 1e-12, 1.0)  # where the rate begins, as a share of the last
 
 
 # ---------------------------------------------------------------------------- train and track

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from lm.evaluate import evaluate
 from lm.generate import generate_text
-from lm.optim.schedule import set_rates
+from lm.optim.schedule import set_rates, update_scale
 from lm.record import checkpoint, guard
 from lm.record.state import TrainState
 from lm.record.tracker import Tracker
@@ -128,9 +128,10 @@ def write_sample(run: TrainingRun, prompt: str) -> dict[str, str | float]:
 
 def step(run: TrainingRun, track: Tracker) -> None:
     """One update of the weights, and its line in the log if one is due."""
-    cfg, state = run.cfg.train, run.state
+    cfg, state = run.cfg, run.state
     start = time.perf_counter()
-    rates = set_rates(run.optimizers, run.cfg.schedule.build(run.progress()))
+    after = run.budget.progress_after_update(state)
+    rates = set_rates(run.optimizers, update_scale(cfg.schedule, run.progress(), after))
     batch_number = state.step + state.skipped_batches
     numbers = run.update.halving_if_needed(batch_number, state.step)
     state.micro_batch = run.update.found_micro_batch
@@ -143,7 +144,7 @@ def step(run: TrainingRun, track: Tracker) -> None:
         seconds = ranks.largest(seconds)[0]
     run.step_seconds.append(seconds)
     state.seconds += seconds
-    if state.step % cfg.log_every == 0:
+    if state.step % cfg.train.log_every == 0:
         row |= training_point(run, rates)
         state.losses.clear()
         run.step_seconds.clear()

@@ -143,6 +143,15 @@ def test_a_budget_of_operations_is_refused_where_there_are_none(trained):
         trained("run", "model=bigram", "train.flops=1e8")
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "wsd", "range"])
+def test_a_run_of_one_step_moves_the_weights(trained, schedule):
+    words = ("model=bigram", f"schedule={schedule}", "train.log_every=1", "train.save_every=1")
+    out = trained("run", *words, "train.steps=1")
+    before, after = (load_tensors(checkpoint.folder(out, i) / "model.safetensors") for i in (0, 1))
+    assert any(not torch.equal(after[name], before[name]) for name in before)
+    assert all(row["optim/lr"] > 0 for row in rows(out) if "optim/lr" in row)
+
+
 def test_a_budget_in_seconds_ends_in_time_with_a_decayed_rate(trained):
     out = trained("run", "model=bigram", "train.seconds=0.5", "train.log_every=1")
     summary = json.loads((out / "summary.json").read_text())

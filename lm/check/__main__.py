@@ -28,6 +28,7 @@ from lm.config import Config
 from lm.evaluate import evaluate
 from lm.launch import cli, compose
 from lm.models.base import LanguageModel
+from lm.optim.schedule import set_rates, update_scale
 from lm.record.find import find_run
 from lm.settings import Settings, one_of, within
 from lm.system import devices
@@ -136,14 +137,12 @@ def _train(bench: Bench, model: LanguageModel, prepared: pipeline.Prepared, step
     batches = data.Batches(prepared.train, cfg.train.batch_size, model.context_len, cfg.seed)
     model.train()
     for step in range(steps):
-        scale = cfg.schedule.build(step / steps)
+        set_rates(optimizers, update_scale(cfg.schedule, step / steps, (step + 1) / steps))
         x, y = batches[step]
         loss = metrics.next_token_loss(model(x.to(bench.device)), y.to(bench.device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.train.clip or float("inf"))
         for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * scale
             optimizer.step()
             optimizer.zero_grad()
     model.eval()

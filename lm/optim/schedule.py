@@ -1,7 +1,7 @@
 """The learning rate over a run, as a share of its base: functions of how much of it is done.
 
-scale = cfg.schedule.build(0.5)          # halfway; the rate is base_lr * scale
-rates = set_rates(optimizers, scale)
+scale = update_scale(cfg.schedule, 0.49, 0.5)     # of the update that completes half of the run
+rates = set_rates(optimizers, scale)              # each group's is base_lr * scale
 """
 
 import math
@@ -42,6 +42,18 @@ def wsd(cfg: WSDConfig, progress: float) -> float:
 def rising(cfg: RangeConfig, progress: float) -> float:
     """Up from `cfg.first` to 1 by equal factors (Smith 2017, https://arxiv.org/abs/1506.01186)."""
     return cfg.first ** (1.0 - progress)
+
+
+def update_scale(cfg: ScheduleConfig, before: float, after: float) -> float:
+    """The share of the base rate for the update that takes the run from `before` to `after`.
+
+    It is the schedule's at `after`: the first update of a warm-up has a rate above 0, and the last
+    of a run the final one. Where a run's only update would so have none, it is that of the middle.
+    """
+    scale = cfg.build(after)
+    if before == 0 and scale == 0:
+        scale = cfg.build(after / 2)
+    return scale
 
 
 def set_rates(optimizers: list[torch.optim.Optimizer], scale: float) -> dict[str, float]:

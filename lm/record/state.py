@@ -38,9 +38,20 @@ class Budget:
     seconds: float = 0.0
 
     def progress(self, state: TrainState) -> float:
-        """The share of the run that is done, from 0 to 1: what schedules are a function of."""
+        """The share of the run that is done, from 0 to 1."""
         if self.seconds:
             return min(1.0, state.seconds / self.seconds)
         if not self.steps:
             return 1.0
         return state.step / self.steps
+
+    def progress_after_update(self, state: TrainState) -> float:
+        """The share of the run that is done after the next update.
+
+        Under a budget in seconds an update is taken to last as long as the mean of those before,
+        and the first a thousandth of the run.
+        """
+        if self.seconds:
+            mean = state.seconds / state.step if state.step else self.seconds / 1000
+            return min(1.0, (state.seconds + mean) / self.seconds)
+        return (state.step + 1) / self.steps

@@ -5,6 +5,8 @@ import itertools
 import pytest
 
 from lm.config import ConstantConfig, CosineConfig, RangeConfig, WSDConfig, options
+from lm.optim.schedule import update_scale
+from lm.record.state import Budget, TrainState
 
 TRAINING = [name for name in options("schedule") if name != "range"]
 
@@ -63,3 +65,32 @@ def test_a_range_test_rises_by_equal_factors():
     scales = [cfg.build(i / 8) for i in range(9)]
     assert [b / a for a, b in itertools.pairwise(scales)] == pytest.approx([10**0.5] * 8)
     assert scales[0] == pytest.approx(1e-4) and scales[-1] == 1.0
+
+
+def scales(cfg, budget: Budget) -> list[float]:
+    """Those of every update of a run; updates last a second."""
+    found = []
+    state = TrainState()
+    while budget.progress(state) < 1:
+        after = budget.progress_after_update(state)
+        found.append(update_scale(cfg, budget.progress(state), after))
+        state.step += 1
+        state.seconds += 1.0
+    return found
+
+
+@pytest.mark.parametrize("budget", [Budget(1), Budget(2), Budget(7), Budget(300), Budget(9, 50.0)])
+@pytest.mark.parametrize("warmup", [0.0, 0.001, 0.1, 0.7])
+@pytest.mark.parametrize("name", TRAINING)
+def test_the_first_update_moves_and_the_last_has_the_final_rate(name, warmup, budget):
+    """The first update of a warm-up had a rate of 0, so that one of one step trained nothing."""
+    cfg = options("schedule")[name](warmup=warmup)
+    found = scales(cfg, budget)
+    assert found[0] > 0
+    last = getattr(cfg, "final", 1.0)
+    assert found[-1] == pytest.approx(last) or (len(found) == 1 and last == 0)
+
+
+def test_a_warm_up_of_ten_updates_rises_by_tenths():
+    found = scales(ConstantConfig(warmup=0.1), Budget(100))
+    assert found[:11] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0])
