@@ -18,9 +18,9 @@ class Tuner(Sweeper):
     """Searches with Optuna; `settings` are those of lm.sweep.space.TunerConfig."""
 
     def __init__(self, **settings: Any) -> None:
-        from lm.sweep.space import TunerConfig
+        from lm.sweep.space import tuner_settings
 
-        self.settings = TunerConfig(**{**settings, "params": settings["params"] or {}})
+        self.settings = tuner_settings(settings)
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig

@@ -1,6 +1,7 @@
 """All that lm takes from inside Hydra, where its public interface has nothing for it."""
 
 import argparse
+import itertools
 from collections.abc import Mapping, Sequence
 
 import hydra
@@ -9,6 +10,10 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from lm.sweep.space import check_values
+from lm.system.errors import ConfigError
+
+MAX_ARMS = 10_000  # of a grid; each is composed and checked before the first one starts
 # On 1.4 any version_base warns; on 1.3 leaving it out warns and changes the working directory.
 VERSION: dict[str, str] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
 
@@ -36,5 +41,13 @@ def grid(
 ) -> list[list[str]]:
     """The overrides of every job that Hydra's own sweeper would start, in its order."""
     words = [f"{key}={value}" for key, value in (params or {}).items()]
-    batches = BasicSweeper.split_arguments(parser.parse_overrides([*words, *overrides]), None)
+    parsed = parser.parse_overrides([*words, *overrides])
+    n = 1
+    for override in {override.get_key_element(): override for override in parsed}.values():
+        check_values(override)
+        if override.is_discrete_sweep():
+            n *= sum(1 for _ in itertools.islice(override.sweep_string_iterator(), MAX_ARMS + 1))
+    if n > MAX_ARMS:
+        raise ConfigError(f"{' '.join(overrides)}: a grid has at most {MAX_ARMS:,} arms")
+    batches = BasicSweeper.split_arguments(parsed, None)
     return [list(job) for batch in batches for job in batch]

@@ -78,6 +78,7 @@ def _arms(overrides: list[str], extra: list[str], root: Path | None) -> list[lis
     lenient = [compose.accepting_unknown_keys(word) for word in fixed]
     sweeper = _with_hydra([*lenient, *extra]).hydra.sweeper
     if sweeper._target_ == compose.TUNER:
+        space.tuner_settings(sweeper)
         words, searched = space.search_space(parser, sweeper.params, overrides)
         if root:
             study.same_search(root, words, searched)
@@ -88,6 +89,10 @@ def _arms(overrides: list[str], extra: list[str], root: Path | None) -> list[lis
             "hydra.sweep.dir"
         )
     if hydra_internals.is_grid_sweeper(sweeper._target_):
+        if sweeper.max_batch_size is not None and sweeper.max_batch_size < 1:
+            raise ConfigError(
+                f"hydra.sweeper.max_batch_size={sweeper.max_batch_size}: must be at least 1"
+            )
         return hydra_internals.grid(parser, sweeper.params, overrides)
     return [fixed]  # a sweeper of another kind has its own grammar
 

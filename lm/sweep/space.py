@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from lm import config
-from lm.settings import Settings, one_of, within
+from lm.settings import Settings, one_of, typed, within
 from lm.system.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,6 +44,13 @@ class TunerConfig(Settings):
     warmup: int = within(0, 0)  # steps of training before which none is ended
     storage: str = ""  # another file for the journal, such as one that several sweeps share
     params: dict[str, Any] = field(default_factory=dict)  # settings to search, from a file
+
+
+def tuner_settings(values: Mapping[str, object]) -> TunerConfig:
+    """The settings of a search as Hydra composed them; ConfigError names what is wrong."""
+    given = {key: value for key, value in values.items() if key != "_target_"}
+    given["params"] = given.get("params") or {}
+    return TunerConfig(**typed(TunerConfig, given, f"{TunerConfig.group}."))
 
 
 def load_optuna() -> ModuleType:
@@ -83,6 +90,7 @@ def search_space(
                 "settings with seed=0,1,2"
             )
         else:
+            check_values(override)
             space[key] = distribution(override)
     if not space:
         raise ConfigError(
@@ -91,8 +99,30 @@ def search_space(
     return fixed, space
 
 
+def check_values(override: Override) -> None:
+    """ConfigError for a word that is swept over no value at all, or over endlessly many."""
+    word = override.input_line
+    value = override.value()
+    if isinstance(value, RangeSweep) and value.step == 0:
+        raise ConfigError(f"{word}: a step of 0 never ends")
+    if not override.is_discrete_sweep():
+        return
+    if next(iter(override.sweep_string_iterator()), None) is None:
+        hint = "it matches no option"
+        if isinstance(value, RangeSweep):
+            hint = "range(a,b) counts from a to below b"
+        raise ConfigError(f"{word} gives no value, so nothing would run: {hint}")
+
+
 def distribution(override: Override) -> "Spread":
     """What Optuna draws the value of this setting from."""
+    try:
+        return _distribution(override)
+    except ValueError as error:  # such as an interval that ends before it starts
+        raise ConfigError(f"{override.input_line}: {error}") from None
+
+
+def _distribution(override: Override) -> "Spread":
     load_optuna()
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 

@@ -78,6 +78,16 @@ BAD = {
     "+corpus._target_=os.system": "unknown setting corpus._target_",
     "track.notes='\udcff'": "track.notes='\\udcff': this is not UTF-8",  # the byte 0xff in a shell
     "+model.builds=os:system": "unknown setting model.builds",
+    "-m seed=range(5,5)": "seed=range(5,5) gives no value, so nothing would run",
+    "-m schedule=glob(x*)": "schedule=glob(x*) gives no value, so nothing would run: it matches no",
+    "-m seed=0,1 +train.log_every=shuffle(range(3,1))": "log_every=shuffle(range(3,1)) gives no va",
+    "-m seed=range(0.0,1.0,0.0)": "seed=range(0.0,1.0,0.0): a step of 0 never ends",
+    "-m seed=range(0,1000000000)": "a grid has at most 10,000 arms",
+    "-m seed=0,1 hydra.sweeper.max_batch_size=0": "max_batch_size=0: must be at least 1",
+    "-m hydra/sweeper=lm train.log_every=range(5,5)": "log_every=range(5,5) gives no value",
+    "-m hydra/sweeper=lm optimizer.lr=interval(5,1)": "optimizer.lr=interval(5,1): `low <= high`",
+    "-m hydra/sweeper=lm hydra.sweeper.n_trials=0 seed=1": "n_trials=0: must be at least 1",
+    "-m hydra/sweeper=lm hydra.sweeper.n_jobs=x seed=1": "hydra.sweeper.n_jobs: Value 'x'",
 }
 
 
