@@ -7,8 +7,9 @@ Beyond the context: a model with a `limited` context reads on until its window i
 last context_len // 2 tokens become the new window, at positions 0 and up, and are read again once.
 """
 
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from lm.models.base import LanguageModel
 from lm.models.kv_cache import KVCache, State
 from lm.system import failpoint, seeds, signals
 from lm.tokenizers.base import Tokenizer
+
+DRAWS = 256  # made at a time, so that memory does not depend on max_tokens
+COLDEST, HOTTEST = 1e-30, 1e30  # what float32 can divide by
 
 
 @torch.inference_mode()
@@ -34,16 +38,14 @@ def generate(
 ) -> Iterator[list[int | None]]:
     """One list a step: each row's new token, None from the step on where it met a stop token.
 
-    Rows end one by one; the iterator ends with the last or after `max_tokens` steps. The draws of
-    row i depend on (seed, i) alone, so no row changes with its neighbours but for rounding.
+    Rows end one by one; the iterator ends with the last or after `max_tokens` steps. Draw j of
+    row i depends on (seed, i, j) alone, so no row changes with its neighbours but for rounding.
     `compiled` is for a transformer on a GPU, until the first row ends: see lm/models/slots.py.
     Raises ValueError for an empty prompt or a token the model does not know.
     """
     windows = [_window(model, prompt, row) for row, prompt in enumerate(prompts)]
     if not windows or max_tokens < 1:
         return
-    draws = uniform_draws(seed, len(prompts), max_tokens)  # (B, max_tokens)
-    draws = draws.t().contiguous().to(model.device)  # (max_tokens, B)
     was_training = model.training
     model.eval()
     try:
@@ -55,7 +57,10 @@ def generate(
         for i in range(max_tokens):
             signals.poll()
             failpoint.hit("sample.mid")
-            ids = sample(logits, draws[i], temperature, top_k, top_p)  # (B,)
+            if i % DRAWS == 0:
+                block = _draws_of_block(seed, rows, i // DRAWS)  # (B, DRAWS)
+                draws = block.t().contiguous().to(model.device)  # (DRAWS, B)
+            ids = sample(logits, draws[i % DRAWS], temperature, top_k, top_p)  # (B,)
             tokens = ids.tolist()
             alive = [j for j, token in enumerate(tokens) if token not in stop_ids]
             if not alive:
@@ -63,7 +68,8 @@ def generate(
             step: list[int | None] = [None] * len(prompts)
             for j in alive:
                 step[rows[j]] = tokens[j]
-                windows[rows[j]].append(tokens[j])
+                if model.limited:  # any other model never reads them again
+                    windows[rows[j]].append(tokens[j])
             yield step
             if i + 1 == max_tokens:
                 return
@@ -124,8 +130,8 @@ def sample(
 ) -> Tensor:
     """Tokens (B,) from logits (B, V), one for each uniform draw in [0, 1).
 
-    In this order: logits over temperature (0: the likeliest token), the `top_k` likeliest (0:
-    all), the fewest likeliest that together have `top_p` (Holtzman et al. 2020).
+    In this order: logits over temperature (0, and near it: the likeliest token), the `top_k`
+    likeliest (0: all), the fewest likeliest that together have `top_p` (Holtzman et al. 2020).
     """
     if temperature == 0:
         return logits.argmax(dim=-1)
@@ -134,7 +140,9 @@ def sample(
         logits, tokens = logits.topk(min(top_k, logits.shape[-1]))  # (B, K), falling
     elif top_p < 1:
         logits, tokens = logits.sort(descending=True)
-    probs = (logits / temperature).softmax(dim=-1)
+    # The highest logit is made 0, and stays it: any other could overflow.
+    below = logits - logits.amax(dim=-1, keepdim=True)
+    probs = (below / min(max(temperature, COLDEST), HOTTEST)).softmax(dim=-1)
     if top_p < 1:
         probs = probs.masked_fill(probs.cumsum(dim=-1) - probs >= top_p, 0.0)
     sums = probs.cumsum(dim=-1)  # (B, V or K)
@@ -149,12 +157,18 @@ def sample(
 
 
 def uniform_draws(seed: int, n_row: int, n: int) -> Tensor:
-    """Draws (n_row, n) from [0, 1): row i from a generator of its own, seeded by (seed, i)."""
-    rows = []
-    for row in range(n_row):
-        generator = torch.Generator().manual_seed(seeds.seed(seed, "sample", row))
-        rows.append(torch.rand(n, generator=generator))
-    return torch.stack(rows)
+    """Draws (n_row, n) from [0, 1): number j of row i is a function of (seed, i, j)."""
+    blocks = [_draws_of_block(seed, range(n_row), block) for block in range(math.ceil(n / DRAWS))]
+    return torch.cat(blocks, dim=1)[:, :n]
+
+
+def _draws_of_block(seed: int, rows: Sequence[int], block: int) -> Tensor:
+    """The draws (B, DRAWS) of some rows for the positions DRAWS * block and on."""
+    draws = []
+    for row in rows:
+        own_seed = seeds.seed(seed, f"sample{block or ''}", row)
+        draws.append(torch.rand(DRAWS, generator=torch.Generator().manual_seed(own_seed)))
+    return torch.stack(draws)
 
 
 def _window(model: LanguageModel, prompt: list[int], row: int) -> list[int]:

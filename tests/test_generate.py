@@ -54,6 +54,34 @@ def test_cached_text_equals_uncached_text_also_beyond_the_context(model, how):
         assert text == reference.generate(model, prompt, row, **how)
 
 
+def test_a_draw_depends_on_its_position_and_not_on_how_many_are_made():
+    draws = uniform_draws(3, 2, 1000)
+    assert torch.equal(uniform_draws(3, 2, 300), draws[:, :300])
+    assert torch.equal(uniform_draws(3, 1, 1)[0], draws[0, :1])
+    assert len(draws.unique()) > 1990 and 0 <= draws.min() <= draws.max() < 1
+
+
+def test_the_draws_are_those_of_their_positions_beyond_the_first_block(monkeypatch):
+    used = []
+
+    def takes_note(logits, draws, *how):
+        used.append(draws)
+        return sample(logits, draws, *how)
+
+    monkeypatch.setattr("lm.generate.sample", takes_note)
+    list(generate(build("bigram_counts"), [[1], [2]], max_tokens=600, seed=3))
+    assert torch.equal(torch.stack(used, dim=1), uniform_draws(3, 2, 600))
+
+
+@pytest.mark.parametrize("name", ["bigram_counts", "gru", "transformer"])
+def test_memory_does_not_depend_on_max_tokens(name):
+    """All draws were made at the start: a traceback for two billion."""
+    steps = generate(build(name), [[1], [2]], max_tokens=2_000_000_000)
+    taken = list(itertools.islice(steps, 20))
+    assert len(taken) == 20
+    steps.close()
+
+
 def test_a_row_does_not_depend_on_the_other_rows(model):
     together = rows(model, PROMPTS, max_tokens=20, seed=1)
     others = [PROMPTS[0], [5], PROMPTS[2], [1, 2]]
@@ -154,6 +182,24 @@ def test_tokens_come_as_often_as_the_softmax_says(temperature):
 
 def test_temperature_0_takes_the_likeliest():
     assert frequencies(LOGITS, temperature=0)[2] == 1.0
+
+
+@pytest.mark.parametrize("how", [{}, {"top_k": 3}, {"top_p": 0.9}, {"top_k": 4, "top_p": 0.5}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_temperatures_near_0_take_the_likeliest(dtype, how):
+    """1e-40 took the last id, as the logits overflowed; ids come after 2 and before it."""
+    logits = LOGITS.to(dtype)
+    assert frequencies(logits, temperature=1e-1, **how)[2] > 0.99
+    for exponent in (2, 5, 20, 37, 38, 39, 45, 46, 150, 300, 323):
+        for shifted in (logits, 1e4 * logits, logits.where(logits > 0, -torch.inf)):
+            assert frequencies(shifted, n=99, temperature=10.0**-exponent, **how)[2] == 1.0
+
+
+def test_huge_temperatures_take_all_alike_but_the_impossible():
+    logits = LOGITS.where(LOGITS > -9, -torch.inf)
+    for temperature in (1e9, 1e38, 1e300):
+        got = frequencies(logits, n=1000, temperature=temperature)
+        torch.testing.assert_close(got[:4], torch.full((4,), 0.25), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("top_k", "kept"), [(1, [2]), (2, [0, 2]), (99, [0, 1, 2, 3, 4])])
