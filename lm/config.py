@@ -30,6 +30,8 @@ class CorpusConfig(Part):
     prompt: ClassVar[str] = "The"  # what samples continue unless told; "": the start of a document
     example: ClassVar[str] = "The king said"  # what the lens looks at unless told
     val_fraction: float = within(0.1, 0.001, 0.9)  # of the documents, or of one text's characters
+    # Documents that repeat an earlier one: left out, on one side of the split, or as they come
+    near_duplicates: str = one_of("drop", "together", "keep")
 
 
 @dataclass
@@ -42,6 +44,7 @@ class PydocsConfig(CorpusConfig):
 class ShakespeareConfig(CorpusConfig):
     builds: ClassVar[str] = "lm.corpora.download:Shakespeare"
     name: str = "shakespeare"
+    near_duplicates: str = one_of("keep")  # one text, as everybody quotes it
 
 
 @dataclass
@@ -50,6 +53,7 @@ class NamesConfig(CorpusConfig):
     prompt: ClassVar[str] = ""
     example: ClassVar[str] = "emma"
     name: str = "names"
+    near_duplicates: str = one_of("keep")  # words, repetitions and all
 
 
 @dataclass
@@ -73,6 +77,7 @@ class GrammarConfig(CorpusConfig):
     prompt: ClassVar[str] = ""
     example: ClassVar[str] = "some farmers follow the student."
     name: str = "grammar"
+    near_duplicates: str = one_of("keep")  # its repetitions belong to its entropy
     n_documents: int = within(20_000, 100)  # one sentence each
     seed: int = within(0, 0)  # of the text; the rules are fixed
 
@@ -427,7 +432,20 @@ def load(source: Mapping | str | Path) -> Config:
 
     Raises ConfigError, naming every unknown key, wrong type, missing value and broken rule.
     """
+    if isinstance(source, (str, Path)):
+        source = saved_values(Path(source))
     return settings.load(Config, source)
+
+
+def saved_values(path: Path) -> dict[str, Any]:
+    """The settings in a run's file, not checked; one that is older than a setting has what the
+    code did before that.
+    """
+    values = settings.read_yaml(path)
+    corpus = values.get("corpus")
+    if isinstance(corpus, dict):
+        corpus.setdefault("near_duplicates", "keep")
+    return values
 
 
 def save(cfg: Config, path: Path) -> None:

@@ -19,11 +19,13 @@ import numpy as np
 import torch
 
 from lm import config, data, metrics, pipeline
+from lm.corpora import overlap
 from lm.launch import cli
 from lm.models.base import LanguageModel
 from lm.record.run import Run
+from lm.record.schemas import DataRecord, read_part
 from lm.settings import Settings, one_of
-from lm.system import devices, failpoint, onednn, ranks, signals
+from lm.system import devices, failpoint, files, onednn, ranks, signals
 
 Pass = tuple[torch.Tensor, torch.Tensor]  # inputs and targets (B, T)
 TOKENS = 1 << 12  # at most in one forward pass: what it holds then fits a CPU's cache
@@ -141,6 +143,32 @@ def corpus_config(word: str, own: config.CorpusConfig) -> config.CorpusConfig:
     return config.FilesConfig(path=word)
 
 
+def copied_from_training(
+    run: Run, prepared: pipeline.Prepared, ids: np.ndarray
+) -> overlap.Copied | None:
+    """How much of the ids (n,) stands in the text that the run was trained on.
+
+    None if that text is no longer in the cache, if `ids` are too few, or are the text itself.
+    """
+    record = read_part(run.path, DataRecord)
+    if record is None:
+        return None
+    if ids is prepared.train and prepared.tokens.corpus == record.tokens.corpus:
+        return None
+    name = Path(record.folder).name  # a stranger's run may name any folder
+    if not name.startswith("tokens-"):
+        return None
+    try:
+        train = data.load(files.cache_dir() / name, "train")
+    except (ValueError, OSError):
+        return None
+    n_bytes = prepared.tokens.splits.val.n_bytes
+    span = overlap.span_length(n_bytes / max(1, len(prepared.val)))
+    if len(ids) < span:
+        return None
+    return overlap.Copied(overlap.share_copied(train, ids, span), span)
+
+
 def command(cfg: EvaluateConfig) -> None:
     run = Run.open(cfg.run)
     model = run.model(cfg.checkpoint).to(devices.choose(cfg.device))
@@ -152,6 +180,8 @@ def command(cfg: EvaluateConfig) -> None:
     size = f"{result['tokens']:,} tokens, {result['bytes']:,} bytes"
     text = f"{cfg.corpus or run.cfg.corpus.name} {cfg.split}"
     print(f"text        {text}: {size}, windows of {model.context_len}")
+    if copied := copied_from_training(run, prepared, ids):
+        print(f"copied      {overlap.in_words(copied, 'it')}")
     bits = result["loss"] / math.log(2)
     print(f"loss        {result['loss']:.4f} nats a token ({bits:.4f} bits)")
     print(f"perplexity  {result['ppl']:.3f} a token")

@@ -25,13 +25,14 @@ from rich.progress import Progress
 
 from lm import data, tokenizers
 from lm.config import BPEConfig, Config, CorpusConfig, HFTokenizerConfig, TokenizerConfig
-from lm.corpora import base
+from lm.corpora import base, near_duplicates, overlap
 from lm.system import failpoint, files, store
-from lm.system.schemas import CorpusRecord, Splits, TextCounts, TokensRecord
+from lm.system.schemas import Copied, CorpusRecord, Repeats, Splits, TextCounts, TokensRecord
 from lm.tokenizers import BPETokenizer, Tokenizer, formats
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val")
+OVERLAP = "overlap.json"
 MIN_MERGED = 4096  # merges are learned up to this vocabulary at least, so that a sweep trains once
 
 
@@ -45,6 +46,7 @@ class Prepared:
     corpus: CorpusRecord
     tokens: TokensRecord
     folder: Path  # of the token files
+    copied: Copied | None  # how much of val stands in train; None: val is too short to say
 
     @property
     def facts(self) -> dict[str, float]:
@@ -69,13 +71,16 @@ def prepare_corpus(cfg: CorpusConfig) -> Path:
     """
     corpus: base.Corpus = cfg.build()
     source = {"corpus": cfg.name, "val_fraction": cfg.val_fraction, **corpus.source()}
+    if cfg.near_duplicates != "keep":  # a text where they are kept is named as it always was
+        source["near_duplicates"] = cfg.near_duplicates
+        source["near_duplicates_rules"] = near_duplicates.RULES
     folder = files.cache_dir() / f"corpora-{files.fingerprint(source)}"
 
     def make(tmp: Path) -> None:
-        split_by, documents = base.split(corpus.documents(), cfg.val_fraction, cfg.name)
+        split_by, documents, repeats = _split(corpus)
         counts = _write_documents(tmp, documents)
         sha256 = Splits(*(files.sha256(_documents_file(tmp, split)) for split in SPLITS))
-        record = CorpusRecord(source, split_by, counts, sha256, corpus.facts())
+        record = CorpusRecord(source, split_by, counts, sha256, corpus.facts(), repeats)
         (tmp / "corpus.json").write_text(files.to_json(record), encoding="utf-8")
 
     seconds = store.build_once(folder, make, corpus_record)
@@ -86,8 +91,39 @@ def prepare_corpus(cfg: CorpusConfig) -> Path:
     detail = f"in {train.n_documents + val.n_documents:,} documents"
     if record.split_by == "position":  # one of the documents may be cut in two: no number of them
         detail = f"of which the last {cfg.val_fraction:.0%} are to validate"
+    detail += _repeats_in_words(record)
     _log_stage("corpus", cfg.name, seconds, f"{size} {detail}")
     return folder
+
+
+def _repeats_in_words(record: CorpusRecord) -> str:
+    """What was done with near-duplicates, for the line about the corpus."""
+    repeats = record.near_duplicates
+    if not repeats or not repeats.n_documents:
+        return ""
+    if repeats.mode == "together":
+        return f"; {repeats.n_documents:,} near-duplicates on the side of the first of them"
+    kept = record.splits.train.n_bytes + record.splits.val.n_bytes
+    share = repeats.n_bytes / (repeats.n_bytes + kept)
+    return f"; left out {repeats.n_documents:,} near-duplicates, {share:.1%} of the bytes"
+
+
+def _split(corpus: base.Corpus) -> tuple[str, Iterator[tuple[str, str]], Repeats | None]:
+    """What `base.split` gives for the corpus, and the count of its near-duplicates, which is whole
+    once the documents are used up.
+    """
+    cfg = corpus.cfg
+    documents = (text for text in corpus.documents() if text)
+    root_of: dict[int, int] = {}
+    repeats = None
+    if cfg.near_duplicates == "drop":
+        repeats = Repeats("drop", 0)
+        documents = near_duplicates.without(documents, repeats)
+    elif cfg.near_duplicates == "together":
+        root_of = near_duplicates.groups(documents)
+        repeats = Repeats("together", len(root_of))
+        documents = (text for text in corpus.documents() if text)
+    return *base.split(documents, cfg.val_fraction, cfg.name, root_of), repeats
 
 
 def _write_documents(folder: Path, documents: Iterator[tuple[str, str]]) -> Splits[TextCounts]:
@@ -212,7 +248,32 @@ def pack(corpus: Path, tokenizer: Tokenizer) -> Prepared:
             f"the validation split is too short ({len(val_ids)} tokens): give more text, or "
             f"raise corpus.val_fraction={about.source['val_fraction']}"
         )
-    return Prepared(tokenizer, train_ids, val_ids, about, tokens, folder)
+    copied = _measure_copied(folder, train_ids, val_ids, per_token)
+    return Prepared(tokenizer, train_ids, val_ids, about, tokens, folder, copied)
+
+
+def _measure_copied(
+    folder: Path, train: np.ndarray, val: np.ndarray, bytes_per_token: float
+) -> Copied | None:
+    """How much of the tokens `val` stands in `train`: measured once, then read from the cache."""
+    span = overlap.span_length(bytes_per_token)
+    if len(val) < span:
+        return None
+    key = [folder.name, span, overlap.RULES]
+    cached = files.cache_dir() / f"overlap-{files.fingerprint(key)}"
+
+    def make(tmp: Path) -> None:
+        copied = Copied(overlap.share_copied(train, val, span), span)
+        (tmp / OVERLAP).write_text(files.to_json(copied), encoding="utf-8")
+
+    def read(stage: Path) -> Copied:
+        return files.read_record(stage / OVERLAP, Copied)
+
+    store.build_once(cached, make, read)
+    copied = read(cached)
+    if copied.share > overlap.NOTABLE:
+        log.info(f"{'overlap':<10} {'val in train':<12} {overlap.in_words(copied, 'val')}")
+    return copied
 
 
 # ------------------------------------------------------------------------- a line for each stage

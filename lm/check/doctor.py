@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 LOG_RULES: list[Callable[[Record], Finding | None]] = [log_rules.curve, log_rules.clipping]
 RULES: list[Callable[[Evidence], Finding | None]] = [
     log_rules.counts,
+    log_rules.overlap_of_splits,
     model_rules.gap,
     model_rules.confidence,
     log_rules.epochs,

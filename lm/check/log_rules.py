@@ -7,11 +7,13 @@ from operator import itemgetter
 
 from lm import pipeline
 from lm.check.evidence import Curve, Evidence, Finding
+from lm.corpora import overlap
 from lm.report import records
 from lm.report.records import Record
 
 MAX_TEXT = 5_000_000  # characters of training text that are searched for copies
 MAX_EPOCHS = 20  # after which more steps on the same text teach little
+MUCH_COPIED = 0.1  # of the validation text: a score that rests on it says little
 MIN_COPY = 50  # characters: a shorter copy is no sign of reciting
 
 
@@ -144,6 +146,23 @@ def n_tokens_trained(record: Record) -> float:
     if record.summary:
         return record.summary.tokens
     return max(evaluated_at, default=0)
+
+
+def overlap_of_splits(evidence: Evidence) -> Finding | None:
+    """How much of the validation text stands in the training text, too."""
+    record = evidence.record
+    copied = record.data.copied if record.data else None
+    if copied is None:
+        return None
+    text = overlap.in_words(copied, "val")
+    if copied.share <= overlap.NOTABLE:
+        return Finding("overlap", "ok", text)
+    advice = "part of the score is copying, as that of the counts is: compare on this text alone"
+    repeats = record.data.corpus.near_duplicates if record.data else None
+    if repeats is None:
+        advice += ", or set corpus.near_duplicates=drop if it is made of documents"
+    verdict = "look" if copied.share > MUCH_COPIED else "note"
+    return Finding("overlap", verdict, text, advice)
 
 
 def epochs(evidence: Evidence) -> Finding | None:

@@ -35,7 +35,10 @@ class Corpus:
 
 
 def split(
-    documents: Iterable[str], val_fraction: float, name: str = "given"
+    documents: Iterable[str],
+    val_fraction: float,
+    name: str = "given",
+    root_of: Mapping[int, int] | None = None,
 ) -> tuple[str, Iterator[tuple[str, str]]]:
     """How the text was divided, and its parts in order as pairs of "train" or "val" and a text.
 
@@ -44,9 +47,12 @@ def split(
     "position": with fewer documents, the last `val_fraction` of the characters is val, and the
     document in which it begins is cut. One book is tested on its end, as is usual for shakespeare.
 
-    Empty documents are dropped. At most MANY documents are in memory at a time. Raises ValueError
-    if there is no text, and, at the end of the iterator, if a split received none. `name` is the
-    corpus's, for messages.
+    `root_of` gives documents that belong together the number of the first of them: they get its
+    split. A text that is cut at a position cannot keep them together: ValueError.
+
+    Empty documents are dropped, and not counted. At most MANY documents are in memory at a time.
+    Raises ValueError if there is no text, and, at the end of the iterator, if a split received
+    none. `name` is the corpus's, for messages.
     """
     stream = (text for text in documents if text)
     first = list(itertools.islice(stream, MANY))
@@ -55,17 +61,32 @@ def split(
             f"corpus {name} holds no text: its documents are empty, or there are none; "
             "give some text"
         )
+    root_of = root_of or {}
     if len(first) < MANY:
+        if root_of:
+            raise ValueError(
+                f"corpus.near_duplicates=together: {len(root_of)} of the {len(first)} documents in "
+                f"corpus {name} repeat others, and fewer than {MANY} are cut at a position, not "
+                "dealt out: give drop or keep"
+            )
         return "position", _by_position(first, val_fraction, name)
-    return "document", _by_document(itertools.chain(first, stream), val_fraction, name)
+    parts = _by_document(itertools.chain(first, stream), val_fraction, name, root_of)
+    return "document", parts
 
 
 def _by_document(
-    documents: Iterable[str], val_fraction: float, name: str
+    documents: Iterable[str], val_fraction: float, name: str, root_of: Mapping[int, int]
 ) -> Iterator[tuple[str, str]]:
     counts = {"train": 0, "val": 0}
-    for text in documents:
-        split = "val" if _uniform(text) < val_fraction else "train"
+    roots = set(root_of.values())
+    split_of: dict[int, str] = {}  # of the roots
+    for number, text in enumerate(documents):
+        if number in root_of:
+            split = split_of[root_of[number]]
+        else:
+            split = "val" if _uniform(text) < val_fraction else "train"
+        if number in roots:
+            split_of[number] = split
         counts[split] += 1
         yield split, text
     total = sum(counts.values())

@@ -9,7 +9,6 @@ from lm import config
 from lm.launch import compose, jobs
 from lm.launch.jobs import Job
 from lm.record.find import find_run
-from lm.settings import read_yaml
 from lm.system import files
 from lm.system.errors import ConfigError
 
@@ -33,7 +32,7 @@ def job(words: list[str]) -> Job:
             changes[key] = _value(word, key)
     out = find_run(names[-1])
     files.no_links(out)
-    values = read_yaml(out / config.RESOLVED)
+    values = config.saved_values(out / config.RESOLVED)
     saved = config.load(values)  # now, or values["train"] may be anything
     for key, value in changes.items():
         group, _, name = key.rpartition(".")

@@ -33,7 +33,7 @@ def record_data(out: Path, prepared: pipeline.Prepared) -> None:
         if _fingerprint(tokenizer_path) != tokenizer.fingerprint:
             log.warning(f"{tokenizer_path} is not the tokenizer of this run: it is written anew")
     tokenizer.save(tokenizer_path)
-    record = DataRecord(prepared.corpus, prepared.tokens, str(prepared.folder))
+    record = DataRecord(prepared.corpus, prepared.tokens, str(prepared.folder), prepared.copied)
     files.atomic_write(record_path, files.to_json(record) + "\n")
 
 

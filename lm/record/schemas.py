@@ -17,7 +17,7 @@ from msgspec import field
 
 from lm.record.state import TrainState
 from lm.system import files
-from lm.system.schemas import CorpusRecord, Int, Number, TokensRecord
+from lm.system.schemas import Copied, CorpusRecord, Int, Number, TokensRecord
 
 
 class Summary(msgspec.Struct):
@@ -45,6 +45,7 @@ class DataRecord(msgspec.Struct):
     corpus: CorpusRecord
     tokens: TokensRecord
     folder: str = ""  # of the token files
+    copied: Copied | None = None  # None: not measured, as before it was, or a split is too short
 
 
 class CodeRecord(msgspec.Struct):

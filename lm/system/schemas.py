@@ -34,6 +34,14 @@ class TokenCounts(msgspec.Struct):
     n_documents: Int = 0
 
 
+class Repeats(msgspec.Struct):
+    """What was done with documents that repeat an earlier one (lm/corpora/near_duplicates.py)."""
+
+    mode: str  # drop: left out; together: on the same side of the split as the earlier one
+    n_documents: Int
+    n_bytes: Int = 0  # of those left out
+
+
 class SourceFile(msgspec.Struct):
     name: str
 
@@ -50,6 +58,7 @@ class CorpusRecord(msgspec.Struct):
     splits: Splits[TextCounts]
     sha256: Splits[str]
     facts: dict[str, float] = {}  # such as floor_bpb, the exact entropy where it is known
+    near_duplicates: Repeats | None = None  # None: they were kept as they come
 
     def __post_init__(self) -> None:
         self.file_names()  # refuses a source whose files are not what was written
@@ -57,6 +66,13 @@ class CorpusRecord(msgspec.Struct):
     def file_names(self) -> list[str]:
         """The names of the files that the text was read from; empty for a generated one."""
         return [file.name for file in msgspec.convert(self.source, Source).files]
+
+
+class Copied(msgspec.Struct):
+    """How much of the validation split stands in the training split (lm/corpora/overlap.py)."""
+
+    share: float  # of the spans, from 0 to 1
+    span: Int  # tokens in a span
 
 
 class TokensRecord(msgspec.Struct):

@@ -1,6 +1,7 @@
 """The doctor finds what training did wrong."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -170,3 +171,22 @@ def test_the_doctor_reads_a_run_of_every_model(trained, model):
     trains = "counts" not in model and model != "ngram"
     assert (found["counts"].verdict == "ok") == (not trains)  # 20 steps teach too little
     assert ("train, val" in found) == ("updates" in found) == trains
+
+
+def test_the_doctor_names_validation_text_that_stands_in_the_training_text(trained, tmp_path):
+    def overlap(text):
+        path = tmp_path / "planted.txt"
+        path.write_text(text, encoding="utf-8")
+        out = trained(f"corpus.path={path}", "model=bigram_counts")
+        found = by_name(doctor.examine(out))["overlap"]
+        shutil.rmtree(out)
+        return found
+
+    random = np.random.default_rng(0)
+    new = "".join(random.choice(list("abcdefgh "), 10_000))
+    found = overlap(new)
+    assert found.verdict == "ok"
+    assert found.detail.startswith("0.0% of all runs of 30 tokens in val")
+    found = overlap(new[:9700] + new[:300])
+    assert found.verdict == "look" and 0.2 < float(found.detail.split("%")[0]) / 100 < 0.31
+    assert "corpus.near_duplicates" not in found.advice  # one text has no documents to leave out

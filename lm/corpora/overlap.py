@@ -1,0 +1,76 @@
+"""How much of a text also stands, token for token, in the text that a model is trained on.
+
+    span = span_length(mean_bytes=2.6)      # 12 tokens
+    share_copied(train, val, span)          # 0.135: of every 1,000 spans in val 135 stand in train
+
+A score on a text that was learned by heart says little of new text. Windows of a fixed length are
+how leaks are found since GPT-3 (Brown et al. 2020, arXiv 2005.14165, appendix C: 13 words).
+"""
+
+import math
+
+import numpy as np
+
+from lm.system.schemas import Copied
+
+RULES = 1  # raise it when the code below comes to give another share
+NOTABLE = 0.02  # a share above which a score is said to rest on it
+SPAN_TOKENS = 12
+SPAN_BYTES = 30  # at least: twelve letters stand in any text, as "of the model"
+MAX_SPANS = 1 << 22  # of the judged text; of a longer one every second, third, ... is looked up
+CHUNK = 1 << 20  # training tokens that are hashed at a time
+
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+_FILTER_BITS = 26  # of a first look, which spares most of the others
+
+
+def span_length(mean_bytes: float) -> int:
+    """Tokens in a span, for tokens of so many bytes on average."""
+    return max(SPAN_TOKENS, math.ceil(SPAN_BYTES / max(mean_bytes, 1e-9)))
+
+
+def share_copied(train: np.ndarray, judged: np.ndarray, span: int) -> float:
+    """The share of the spans of `judged` (n,) that stand in `train` (m,), from 0 to 1.
+
+    Spans are compared by a hash of 64 bits. Memory does not grow with `train`. NaN if `judged` is
+    shorter than a span.
+    """
+    if len(judged) < span:
+        return math.nan
+    every = -(-(len(judged) - span + 1) // MAX_SPANS)
+    wanted, counts = np.unique(_hashes(judged, span)[::every], return_counts=True)
+    may_be_wanted = np.zeros(1 << _FILTER_BITS, bool)
+    may_be_wanted[_slots(wanted)] = True
+    is_found = np.zeros(len(wanted), bool)
+    for start in range(0, len(train) - span + 1, CHUNK):
+        hashes = _hashes(train[start : start + CHUNK + span - 1], span)
+        hashes = hashes[may_be_wanted[_slots(hashes)]]
+        places = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
+        is_found[places[wanted[places] == hashes]] = True
+    return float(counts[is_found].sum() / counts.sum())
+
+
+def in_words(copied: Copied, judged: str) -> str:
+    """The share for a person; `judged` names the text that is scored."""
+    return (
+        f"{copied.share:.1%} of all runs of {copied.span} tokens in {judged} stand in the training "
+        "text, too"
+    )
+
+
+def _slots(hashes: np.ndarray) -> np.ndarray:
+    return (hashes >> np.uint64(64 - _FILTER_BITS)).astype(np.intp)
+
+
+def _hashes(ids: np.ndarray, span: int) -> np.ndarray:
+    """A hash of each span of `ids`, uint64 (len(ids) - span + 1,)."""
+    # Mixed before they are summed: a plain polynomial in small numbers has collisions.
+    mixed = (ids.astype(np.uint64) + np.uint64(1)) * _BASE
+    mixed ^= mixed >> np.uint64(29)
+    hashes = np.zeros(len(ids) - span + 1, np.uint64)
+    for k in range(span):
+        hashes *= _BASE
+        hashes += mixed[k : k + len(hashes)]
+    hashes ^= hashes >> np.uint64(32)
+    hashes *= _BASE
+    return hashes
