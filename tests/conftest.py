@@ -4,6 +4,7 @@ No test needs a network or a GPU. LM_DATA_DIR, if set, holds shakespeare.txt and
 """
 
 import contextlib
+import copy
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from hydra import compose as hydra_compose
 from lm import config, tokenizers, train
 from lm.launch import compose
 from lm.system import failpoint
+from tests.forks import Forks
 from tests.helpers import ROOT, TINY
 from tests.wandb_server import WandbServer
 
@@ -66,15 +68,27 @@ def _registered():
     compose.register()
 
 
-@pytest.fixture
-def cfg():
-    """cfg("model=gru", ...): the checked configuration that the command line would give."""
+@pytest.fixture(scope="session")
+def composed():
+    """What the command line gives for some words, once for all tests: Hydra takes 0.2 s for it."""
+    known: dict[tuple[str, ...], config.Config] = {}
 
-    def make(*overrides: str) -> config.Config:
-        with compose.composing():
-            return compose.load(hydra_compose("config", overrides=list(overrides)))
+    def make(overrides: tuple[str, ...]) -> config.Config:
+        if overrides not in known:
+            with compose.composing():
+                made = compose.load(hydra_compose("config", overrides=list(overrides)))
+            if any("$" in word for word in overrides):  # it may mean something else tomorrow
+                return made
+            known[overrides] = made
+        return copy.deepcopy(known[overrides])
 
     return make
+
+
+@pytest.fixture
+def cfg(composed):
+    """cfg("model=gru", ...): the checked configuration that the command line would give."""
+    return lambda *overrides: composed(overrides)
 
 
 @pytest.fixture
@@ -93,16 +107,27 @@ def trained(cfg, tiny, tmp_path):
     return make
 
 
+@pytest.fixture(scope="session")
+def forks():
+    made = Forks()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def command(tmp_path):
+def command(tmp_path, tmp_path_factory, forks):
     """command("lm.train", ...): the finished process of a real command in the test's folder."""
+    streams = tmp_path_factory.mktemp("streams")
 
     def run(module: str, *words: str, **env: str) -> subprocess.CompletedProcess:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        env = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", **env}
+        if forks.can_run(env):
+            return forks.run([module, *words], tmp_path, env, streams, timeout=300)
         return subprocess.run(
             [sys.executable, "-m", module, *words],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200", **env},
+            env=env,
             capture_output=True,
             text=True,
             timeout=300,

@@ -1,0 +1,101 @@
+"""Commands as forks of a process that has loaded the libraries already, which takes it 3 s.
+
+Each is a process of its own, from the first line of lm on: its own environment, directory, streams
+and exit code. Nothing of lm is loaded before the fork.
+"""
+
+import json
+import os
+import runpy
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+LIBRARIES = (
+    *("numpy", "torch", "torch.func", "torch.utils.flop_counter", "safetensors.torch"),
+    *("hydra.main", "hydra._internal.callbacks", "hydra._internal.hydra", "omegaconf"),
+    *("hydra._internal.core_plugins.basic_launcher", "hydra._internal.core_plugins.basic_sweeper"),
+    *("msgspec", "regex", "filelock", "rich.live", "rich.progress"),
+)
+# What may be other in a fork than in the process that loaded the libraries.
+READ_LATE = ("LM_", "WANDB_", "NETRC", "COLUMNS", "HYDRA_FULL_ERROR", "PYTEST_CURRENT_TEST")
+
+
+class Forks:
+    """Starts the process at the first command and ends it at the end of the tests."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen | None = None
+        self.env: dict[str, str] = {}
+
+    def can_run(self, env: dict[str, str]) -> bool:
+        """Whether a fork would be what a new process in this environment is."""
+        if not hasattr(os, "fork"):
+            return False
+        if self.process is None:
+            self.env = env
+        keys = self.env.keys() | env.keys()
+        changed = [key for key in keys if self.env.get(key) != env.get(key)]
+        return all(key.startswith(READ_LATE) for key in changed)
+
+    def run(
+        self, words: list[str], cwd: Path, env: dict[str, str], streams: Path, timeout: float
+    ) -> subprocess.CompletedProcess:
+        """`python -m WORDS`, done; `streams` is a folder for what it writes until it is read."""
+        if self.process is None:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.forks"], env=env, text=True, **pipes
+            )
+        files = [streams / "stdout", streams / "stderr"]
+        request = {"words": words, "cwd": str(cwd), "env": env, "files": list(map(str, files))}
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        if not select.select([self.process.stdout], [], [], timeout)[0]:
+            self.close()
+            raise subprocess.TimeoutExpired(words, timeout)
+        code = json.loads(self.process.stdout.readline())
+        stdout, stderr = (path.read_text(encoding="utf-8") for path in files)
+        return subprocess.CompletedProcess(words, code, stdout, stderr)
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+            self.process = None
+
+
+def serve() -> dict:
+    """Fork for each request and tell its exit code; in a fork, return the request."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            return request
+        status = os.waitpid(pid, 0)[1]
+        print(os.waitstatus_to_exitcode(status), flush=True)
+    os._exit(0)
+
+
+def become(request: dict) -> None:
+    """Make this fork the process that the request asks for, up to its first line of Python."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, file in enumerate(request["files"], 1):
+        os.dup2(os.open(file, flags), number)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    sys.path[0] = request["cwd"]
+    sys.argv = request["words"]
+    for name in ("tests", "tests.forks"):
+        sys.modules.pop(name, None)
+
+
+if __name__ == "__main__":
+    for name in LIBRARIES:
+        __import__(name)
+    asked = serve()
+    become(asked)
+    runpy.run_module(asked["words"][0], run_name="__main__", alter_sys=True)
