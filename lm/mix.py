@@ -51,7 +51,7 @@ def weights(nats: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
     `nats` (k, n) is what each model spends on each token. Expectation maximisation (Jelinek and
     Mercer 1980): a model's new weight is the mean share it had in the tokens' probabilities.
     """
-    p = np.exp(-nats)  # (k, n)
+    p = np.exp(nats.min(axis=0) - nats)  # (k, n) over the highest of each token: none is lost
     w = np.full(len(nats), 1 / len(nats))
     for _ in range(rounds):
         share = w[:, None] * p
@@ -61,7 +61,9 @@ def weights(nats: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
 
 def mixed(nats: np.ndarray, w: np.ndarray) -> np.ndarray:
     """What the mixture with weights w (k,) spends on each token (n,), in nats."""
-    return -np.log(w @ np.exp(-nats))
+    least = nats.min(axis=0)
+    with np.errstate(divide="ignore"):  # a model of weight 0 may be the only one to know a token
+        return least - np.log(w @ np.exp(least - nats))
 
 
 def command(cfg: MixConfig) -> None:
@@ -72,6 +74,11 @@ def command(cfg: MixConfig) -> None:
     n_bytes = runs[0].tokenizer.token_lengths()[np.asarray(ids[1:])]  # (n,) 0: special
     half = len(n_bytes) // 2
     scored = n_bytes[:half] > 0
+    if not scored.any() or not n_bytes[half:].any():
+        raise ValueError(
+            f"runs={cfg.runs}: the validation text has {len(ids)} tokens, and each half needs one "
+            "to score; give runs on a longer text, or with a larger corpus.val_fraction"
+        )
     parts = []
     for name, run in zip(names, runs, strict=True):
         parts.append(_part(name, run, cfg, ids, scored))

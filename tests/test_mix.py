@@ -1,11 +1,12 @@
 """Mixtures of runs: their weights, the numbers printed, what is refused."""
 
+import dataclasses
 import re
 
 import numpy as np
 import pytest
 
-from lm import config, mix, train
+from lm import config, mix, pipeline, train
 from lm.mix import MixConfig
 
 
@@ -45,6 +46,30 @@ def test_a_mixture_is_no_worse_than_its_parts_where_its_weights_were_chosen(runs
     first = [float(row[-4]) for row in rows]  # each at temperature 1, and at its own
     assert len(first) == 5 and first[4] <= min(first[:4]) + 1e-4
     assert first[1] <= first[0] and first[3] <= first[2]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_text_of_two_tokens_is_too_short_to_mix_on(runs, monkeypatch, n):
+    """Weights were chosen on no token at all: an IndexError."""
+    names = runs("model=bigram_counts", "model=ngram")
+    prepare = pipeline.prepare
+
+    def short(cfg):
+        prepared = prepare(cfg)
+        return dataclasses.replace(prepared, val=prepared.val[:n])
+
+    monkeypatch.setattr(pipeline, "prepare", short)
+    with pytest.raises(ValueError, match=f"the validation text has {n} tokens, and each half"):
+        mix.command(MixConfig(runs=names))
+
+
+def test_what_one_model_holds_for_all_but_impossible_is_no_trap():
+    """Beyond 745 nats the probability is 0 in 64 bits, and 0 of 0 was no number."""
+    nats = np.array([[800.0, 1.0, 900.0], [802.0, 3.0, 1000.0]])
+    w = mix.weights(nats)
+    assert w.sum() == pytest.approx(1) and w[0] > 0.99
+    np.testing.assert_allclose(mix.mixed(nats, np.array([0.5, 0.5])) - nats[0], np.log(2), atol=0.2)
+    assert np.isfinite(mix.mixed(nats, w)).all()
 
 
 def test_runs_with_other_tokenizers_are_refused(runs):
