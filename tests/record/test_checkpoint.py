@@ -262,15 +262,21 @@ def test_momentum_without_dimension_is_refused(parts, tmp_path):
         checkpoint.resume(tmp_path, model, optimizers)
 
 
+class Paced(torch.optim.Optimizer):
+    """An optimizer of the user's own, with a scalar of its own name."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {})
+        for p in parameters:
+            self.state[p] = {"pace": torch.ones(()), "average": torch.zeros_like(p)}
+
+
 def test_an_optimizer_of_ones_own_keeps_its_scalars():
     groups.avoid_compiler_import()
-    weight = torch.nn.Parameter(torch.ones(2, 3))
-    optimizers = [torch.optim.NAdam([weight]) for _ in range(2)]
-    weight.grad = torch.ones(2, 3)
-    optimizers[0].step()
-    tensors, sizes = optimizer_state.pack(optimizers[:1])
-    optimizer_state.unpack(optimizers[1:], tensors, sizes)
-    same(optimizers[1].state_dict()["state"], optimizers[0].state_dict()["state"])
+    first, second = (Paced([torch.nn.Parameter(torch.ones(2, 3))]) for _ in range(2))
+    first.state_dict()["state"][0]["pace"].fill_(7)
+    optimizer_state.unpack([second], *optimizer_state.pack([first]))
+    same(second.state_dict()["state"], first.state_dict()["state"])
 
 
 @pytest.mark.parametrize(
