@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lm.metrics import IGNORE
-from lm.system import failpoint, files, seeds
+from lm.system import failpoint, files, foreign, seeds
 from lm.system.errors import DamagedError
 from lm.system.schemas import Splits, TokenCounts, TokensRecord
 from lm.tokenizers import Tokenizer
@@ -87,6 +87,7 @@ def load(folder: Path, split: str) -> np.ndarray:
     if record.dtype not in ("uint16", "uint32") or n < 0:
         raise DamagedError(f"{path} holds {n} ids of {record.dtype[:20]!a}, says {RECORD}")
     dtype = np.dtype(record.dtype).newbyteorder("<")
+    foreign.check(path)
     if path.stat().st_size != n * dtype.itemsize:
         raise DamagedError(f"{path} has {path.stat().st_size} bytes, not {n} ids")
     if n == 0:  # what cannot be mapped

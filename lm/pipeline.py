@@ -26,7 +26,7 @@ from rich.progress import Progress
 from lm import data, tokenizers
 from lm.config import BPEConfig, Config, CorpusConfig, HFTokenizerConfig, TokenizerConfig
 from lm.corpora import base, near_duplicates, overlap
-from lm.system import failpoint, files, store
+from lm.system import failpoint, files, foreign, store
 from lm.system.schemas import Copied, CorpusRecord, Repeats, Splits, TextCounts, TokensRecord
 from lm.tokenizers import BPETokenizer, Tokenizer, formats
 
@@ -143,7 +143,7 @@ def _write_documents(folder: Path, documents: Iterator[tuple[str, str]]) -> Spli
 
 def read(corpus: Path, split: str) -> Iterator[str]:
     """The documents of a prepared corpus's split."""
-    with open(_documents_file(corpus, split), encoding="utf-8", newline="\n") as file:
+    with foreign.open_plain(_documents_file(corpus, split)) as file:
         for line in file:
             yield json.loads(line)
 

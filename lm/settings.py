@@ -21,7 +21,7 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lm.system import files
+from lm.system import files, foreign
 from lm.system.errors import ConfigError, DamagedError
 
 MAX_BYTES = 1 << 20  # of a YAML file of settings
@@ -241,7 +241,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(f"{path} does not exist")
     try:
-        text = files.read_text(path, MAX_BYTES)
+        text = foreign.read_text(path, MAX_BYTES)
         plain_yaml(text)
         values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except DamagedError as error:

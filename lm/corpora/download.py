@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from lm.corpora.base import Corpus
-from lm.system import files
+from lm.system import files, foreign
 
 TRIES = 4
 BACKOFF = 0.5  # seconds before the second try, doubled before each further one
@@ -57,7 +57,7 @@ class Downloaded(Corpus):
         return {"name": self.cfg.name, "sha256": self.file.sha256}
 
     def text(self) -> str:
-        return find(self.file).read_text(encoding="utf-8")
+        return foreign.read_text(find(self.file), links=True)
 
 
 class Shakespeare(Downloaded):

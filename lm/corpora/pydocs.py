@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lm.corpora.base import Corpus
+from lm.system import foreign
 
 RULES = 1  # raise it when a change of the code below gives other text from the same Python
 MIN_CHARS = 30  # shorter docstrings are labels ("Return self.") and teach little prose
@@ -46,7 +47,7 @@ class Pydocs(Corpus):
     def source(self) -> dict[str, object]:
         digest = hashlib.sha256()
         for path in source_files():
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            digest.update(hashlib.sha256(foreign.read_bytes(path, links=True)).digest())
         for name, text in sorted(topics().items()):
             digest.update(hashlib.sha256(f"{name}\n{text}".encode()).digest())
         # The version belongs to it: another one may parse the same file differently.
@@ -72,7 +73,7 @@ def _texts() -> Iterator[str]:
     for _, text in sorted(topics().items()):
         yield inspect.cleandoc(text)
     for path in source_files():
-        yield from docstrings(path.read_bytes())
+        yield from docstrings(foreign.read_bytes(path, links=True))
 
 
 def topics() -> dict[str, str]:

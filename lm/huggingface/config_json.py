@@ -6,15 +6,16 @@
 Does not need torch, so that the launcher can read settings before torch is loaded.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from lm.config import ModelConfig, TransformerConfig
+from lm.system import files
 
 # activation in our settings -> GPT-2's activation_function; its gelu is the tanh form
 GPT2_ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2"}
+FILE = "config.json"
 # The settings that each family can express.
 FAMILIES: dict[str, dict[str, tuple]] = {
     "gpt2": {
@@ -32,7 +33,6 @@ FAMILIES: dict[str, dict[str, tuple]] = {
         "softcap": (0.0,),
     },
 }
-MAX_BYTES = 1 << 20  # of a config.json
 
 
 def family(cfg: ModelConfig) -> str:
@@ -124,17 +124,12 @@ def to_hf(cfg: ModelConfig, vocab_size: int, eot_id: int | None) -> dict[str, ob
 
 def read(folder: Path) -> dict[str, Any]:
     """The values of a folder's config.json; FileNotFoundError or ValueError if it has none."""
-    path = folder / "config.json"
-    if not path.is_file():
+    path = folder / FILE
+    if not path.exists():
         raise FileNotFoundError(
             f"init_from={folder}: there is no {path}; give a folder that transformers saved"
         )
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} is larger than a config.json can be")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
+    values = files.read_json(path, links=True)
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds no settings")
     return values

@@ -72,20 +72,26 @@ def load(folder: Path, model: LanguageModel) -> None:
 
 def _read(folder: Path) -> Tensors:
     """The tensors of model.safetensors, or of the files that its index lists."""
-    if (folder / "model.safetensors").is_file():
-        return load_tensors(folder / "model.safetensors")
+    paths = _paths(folder)
+    tensors: Tensors = {}
+    for path in paths:
+        tensors |= load_tensors(path, links=True)
+    return tensors
+
+
+def _paths(folder: Path) -> list[Path]:
+    """The folder's model.safetensors, or the files that its index lists."""
+    if (folder / "model.safetensors").exists():
+        return [folder / "model.safetensors"]
     index = folder / "model.safetensors.index.json"
-    if not index.is_file():
+    if not index.exists():
         raise FileNotFoundError(
             f"{folder} has no model.safetensors: save it with transformers' save_pretrained (a "
             "pytorch_model.bin is a pickle, which could run code, and is not read)"
         )
-    weight_map = files.read_record(index, WeightIndex).weight_map
-    names = {Path(name).name for name in weight_map.values()}
-    tensors: Tensors = {}
-    for name in sorted(names):
-        tensors |= load_tensors(folder / name)
-    return tensors
+    weight_map = files.read_record(index, WeightIndex, links=True).weight_map
+    names = {Path(name).name for name in weight_map.values()}  # none outside the folder
+    return [folder / name for name in sorted(names)]
 
 
 def _regroup(x: Tensor, n_head: int, groups: tuple[int, int]) -> Tensor:

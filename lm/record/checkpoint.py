@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
@@ -27,7 +27,7 @@ from lm.record.schemas import CheckpointRecord
 from lm.record.state import TrainState
 from lm.system import distributed, failpoint, files, ranks, store
 from lm.system.errors import DamagedError, NoCheckpointError, NonFiniteError, StorageError
-from lm.system.tensors import load_tensors
+from lm.system.tensors import load_shapes, load_tensors
 
 log = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
@@ -215,7 +215,7 @@ def check_fits(path: Path, build: Callable[[], LanguageModel]) -> None:
             model = build()
     except Exception:  # it computes with values as it is made, in whatever way
         return
-    shapes = _saved_shapes(file)
+    shapes = load_shapes(file)
     if isinstance(model, CountModel):
         return  # its tables have the length that the file says
     for name, tensor in model.state_dict().items():
@@ -227,15 +227,6 @@ def check_fits(path: Path, build: Callable[[], LanguageModel]) -> None:
     n_bytes = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
     if n_bytes > SPARE + 4 * file.stat().st_size:
         raise ValueError(f"{path}: its model takes {n_bytes:,} bytes, far more than its weights")
-
-
-def _saved_shapes(file: Path) -> dict[str, list[int]]:
-    try:
-        with safe_open(file, "pt") as saved:
-            names = saved.keys()
-            return {name: saved.get_slice(name).get_shape() for name in names}
-    except (SafetensorError, OSError) as error:
-        raise DamagedError(f"{file} cannot be read: {error}") from None
 
 
 def check_newest_fits(out: Path, build: Callable[[], LanguageModel]) -> None:

@@ -25,7 +25,7 @@ from lm.record.display import Display
 from lm.record.schemas import Row, Summary
 from lm.record.state import TrainState
 from lm.record.wandb_mirror import Mirror
-from lm.system import failpoint, files, ranks, signals
+from lm.system import failpoint, files, foreign, ranks, signals
 from lm.system.errors import StorageError
 from lm.system.text import printable
 
@@ -254,7 +254,7 @@ def cut_back(path: Path, step: int) -> int:
     if not path.exists():
         return 0
     # Not splitlines: a sample may hold U+2028, which is a line's end there but not in JSON.
-    lines = files.read_text(path, errors="replace").split("\n")
+    lines = foreign.read_text(path, errors="replace").split("\n")
     kept = []
     for line in lines[:-1]:  # behind the last line's end is nothing, or a torn line
         try:

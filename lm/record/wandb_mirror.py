@@ -30,7 +30,7 @@ from lm.record.schemas import WandbRecord
 from lm.record.state import TrainState
 from lm.record.wandb_histograms import Histograms
 from lm.record.wandb_mode import wandb_mode
-from lm.system import failpoint, files
+from lm.system import failpoint, files, foreign
 from lm.system.errors import Pruned
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Mirror:
 
     def _send_again(self, run: "wandb.Run") -> None:
         """Log the last points once more: the client of a killed run may have lost them."""
-        lines = (self.out / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+        lines = foreign.read_text(self.out / "metrics.jsonl").split("\n")[:-1]
         rows = [json.loads(line) for line in lines]
         for row in rows:
             if row["seconds"] > rows[-1]["seconds"] - RESENT_SECONDS:
@@ -243,7 +243,7 @@ class Mirror:
         def send(run: "wandb.Run") -> None:
             import wandb
 
-            run.log({name: wandb.Html(path.read_text(encoding="utf-8"), inject=False)})
+            run.log({name: wandb.Html(foreign.read_text(path), inject=False)})
 
         self._attempt(send)
 

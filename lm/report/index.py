@@ -4,12 +4,14 @@ index.text(Path("experiments"))
 """
 
 import csv
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from lm.report import markdown, readme
 from lm.sweep.ranking import Row
+from lm.system import foreign
 
 HEAD = """# Experiments
 
@@ -26,7 +28,7 @@ def text(root: Path) -> str:
     """The index of the folders of `root` that have a README with marks for results."""
     lines = []
     for page in sorted(root.glob("*/README.md")):
-        content = page.read_text(encoding="utf-8")
+        content = foreign.read_text(page, links=True)
         if readme.MARK not in content:
             continue
         name = page.parent.name
@@ -77,5 +79,4 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a results.csv; none if it is not there."""
     if not path.exists():
         return []
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return list(csv.DictReader(io.StringIO(foreign.read_text(path, links=True))))

@@ -12,7 +12,7 @@ from lm.report import effects, folding, lr_range, markdown, paired, scaling
 from lm.report.folding import Arm, Ranking
 from lm.report.records import Record
 from lm.sweep.ranking import mean_and_spread
-from lm.system import files
+from lm.system import files, foreign
 
 MARK = "<!-- results -->"
 SKELETON = """# {name}
@@ -51,7 +51,7 @@ def write(path: Path, content: str) -> None:
     """Replace what stands between the two marks of a README, which is begun if it is not there."""
     text = SKELETON.format(name=path.parent.name)
     if path.exists():
-        text = path.read_text(encoding="utf-8")
+        text = foreign.read_text(path, links=True)
     parts = text.split(MARK)
     if len(parts) != 3:
         raise ValueError(f"{path} needs two lines {MARK} for its results: it has {len(parts) - 1}")

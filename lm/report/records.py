@@ -25,7 +25,7 @@ from lm.record.schemas import CodeRecord, DataRecord, Row, Summary, read_part
 from lm.settings import MAX_BYTES, flat_values, plain_yaml
 from lm.sweep import ranking
 from lm.sweep.ranking import ArmResult
-from lm.system import files
+from lm.system import files, foreign
 from lm.system.errors import ConfigError, DamagedError
 from lm.system.schemas import Int
 
@@ -251,7 +251,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in files.read_text(path, errors="replace").split("\n"):
+    for line in foreign.read_text(path, errors="replace").split("\n"):
         try:
             row = json.loads(line)
             msgspec.convert(row, Row)
@@ -264,7 +264,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def _yaml(path: Path, kind: type) -> Any:
     try:
-        found = plain_yaml(files.read_text(path, MAX_BYTES)) or kind()
+        found = plain_yaml(foreign.read_text(path, MAX_BYTES)) or kind()
     except DamagedError:
         raise
     except Exception as error:  # YAML has a dozen unrelated classes for bad files

@@ -1,4 +1,4 @@
-"""Read and write single files: whole or absent, of limited size, never through a link.
+"""Write single files, whole or not at all; read records of a known form, a JSON object each.
 
 record = files.read_record(path, Manifest)     # a msgspec.Struct; DamagedError
 files.atomic_write(path, files.to_json(record))
@@ -17,12 +17,12 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from lm.system import foreign
 from lm.system.errors import DamagedError
 
 T = TypeVar("T")
 HOST = platform.node().replace(".", "-")
 MAX_JSON = 1 << 25  # bytes of a JSON file: ten times as much memory while it is read
-MAX_TEXT = 1 << 30  # bytes of any other text that is read at once
 NOT_FINITE = ("nan", "inf", "-inf")
 FLOATS = (float, float | None)
 
@@ -39,8 +39,8 @@ def fingerprint(*values: object) -> str:
 
 
 def sha256(path: Path) -> str:
-    """The checksum of a file, as 64 hex digits."""
-    with open(path, "rb") as file:
+    """The checksum of a plain file, or of the one that a link leads to, as 64 hex digits."""
+    with foreign.open_plain(path, links=True) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -58,41 +58,26 @@ def atomic_write(path: Path, data: str | bytes) -> None:
     sync_folder(path.parent)
 
 
-def read_text(path: Path, limit: int = MAX_TEXT, errors: str = "strict") -> str:
-    """The text in a plain file; DamagedError if it is no such file, too large or no UTF-8.
+def read_json(path: Path, links: bool = False) -> Any:
+    """The JSON in a plain file; DamagedError if it is absent, malformed, too large or too deep.
 
-    Links and pipes are refused: a stranger's could lead anywhere, or be read without end.
+    `links`: whether a link to such a file is followed, see lm/system/foreign.py.
     """
     try:
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            raise DamagedError(f"{path} is not a plain file")
-        if status.st_size > limit:
-            raise DamagedError(f"{path} has {status.st_size:,} bytes, and {limit:,} are allowed")
-        return path.read_text(encoding="utf-8", errors=errors)
-    except DamagedError:
-        raise
-    except (OSError, ValueError) as error:
-        raise DamagedError(f"{path} cannot be read: {error}") from None
-
-
-def read_json(path: Path) -> Any:
-    """The JSON in a file; raises DamagedError if it is absent, malformed, too large or too deep."""
-    try:
-        return json.loads(read_text(path, MAX_JSON))
+        return json.loads(foreign.read_text(path, MAX_JSON, links=links))
     except DamagedError:
         raise
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path} cannot be read: {error}") from None
 
 
-def read_record(path: Path, kind: type[T]) -> T:
+def read_record(path: Path, kind: type[T], links: bool = False) -> T:
     """The JSON in a file as a value of `kind`, a msgspec.Struct or a type such as dict[str, float].
 
     Keys that a Struct does not name are allowed. Where it has a number, "nan", "inf" and "-inf"
     stand for what JSON has no word for. Raises DamagedError with the path of what does not fit.
     """
-    value = read_json(path)
+    value = read_json(path, links)
     if isinstance(value, dict) and isinstance(kind, msgspec.StructMeta):
         for field in msgspec.structs.fields(cast(type[msgspec.Struct], kind)):
             name = value.get(field.encode_name)

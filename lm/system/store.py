@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from lm.system import failpoint, files
+from lm.system import failpoint, files, foreign
 from lm.system.errors import DamagedError, LockedError
 
 log = logging.getLogger(__name__)
@@ -168,8 +168,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _read_holder(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")[:80]
-    except OSError:
+        return foreign.read_text(path, 1 << 10, errors="replace")[:80]
+    except DamagedError:
         return "?"
 
 

@@ -12,6 +12,8 @@ from typing import NoReturn, TypeVar
 
 import regex
 
+from lm.system import foreign
+from lm.system.errors import DamagedError
 from lm.tokenizers.base import FORMAT, MAX_VOCAB, VERSION, Tokenizer, TokenizerFormatError
 from lm.tokenizers.bpe import BPETokenizer
 from lm.tokenizers.byte import ByteTokenizer
@@ -27,25 +29,28 @@ def load(path: str | os.PathLike[str]) -> Tokenizer:
     if anything is wrong with the content.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"there is no tokenizer file {path}")
-    try:
-        return from_json(read_text(path))
-    except TokenizerFormatError as error:
-        raise TokenizerFormatError(f"{path}: {error}") from None
+    return strict(path, lambda: from_json(read_text(path)))
 
 
 def read_text(path: Path) -> str:
-    """The file as text. Raises TokenizerFormatError if it is too large or not UTF-8."""
-    size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise TokenizerFormatError(
-            f"{size} bytes is more than a tokenizer file may have ({MAX_FILE_BYTES})"
-        )
+    """The text of a plain file. Raises TokenizerFormatError if it cannot be one of a tokenizer."""
     try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise TokenizerFormatError(f"not UTF-8 at byte {error.start}") from None
+        return foreign.read_text(path, MAX_FILE_BYTES, links=True)
+    except DamagedError as error:
+        raise TokenizerFormatError(str(error)) from None
+
+
+def strict(path: str | os.PathLike[str], read: Callable[[], T]) -> T:
+    """The result of `read`; its ValueErrors become TokenizerFormatErrors that name the file."""
+    try:
+        return read()
+    except ValueError as error:
+        message = str(error)
+        if not message.startswith(str(path)):
+            message = f"{path}: {message}"
+        raise TokenizerFormatError(message) from None
 
 
 def from_json(text: str) -> Tokenizer:

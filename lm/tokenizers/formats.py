@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lm.tokenizers.base import EOT, TokenizerFormatError
 from lm.tokenizers.bpe import BPETokenizer
-from lm.tokenizers.files import field, parse_json, read_text, short
-from lm.tokenizers.gpt2_strings import entries_of, from_strings, merges_of, strict, unique_tokens
+from lm.tokenizers.files import field, parse_json, read_text, short, strict
+from lm.tokenizers.gpt2_strings import entries_of, from_strings, merges_of, unique_tokens
 from lm.tokenizers.merge import Merge
 from lm.tokenizers.text import write_atomically
 

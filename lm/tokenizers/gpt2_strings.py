@@ -4,14 +4,11 @@ entries_of(tokenizer)["\u0120the"]   # the id of b" the"
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Mapping
 
 from lm.tokenizers.base import TokenizerFormatError
 from lm.tokenizers.bpe import BPETokenizer
-from lm.tokenizers.files import short
-
-T = TypeVar("T")
+from lm.tokenizers.files import short, strict
 
 
 def _gpt2_characters() -> dict[int, str]:
@@ -106,14 +103,3 @@ def unique_tokens(tokenizer: BPETokenizer) -> dict[int, bytes]:
         id_of[token] = i
         tokens[i] = token
     return tokens
-
-
-def strict(path: str | os.PathLike[str], read: Callable[[], T]) -> T:
-    """The result of `read`; its ValueErrors become TokenizerFormatErrors that name the file."""
-    try:
-        return read()
-    except ValueError as error:
-        message = str(error)
-        if not message.startswith(str(path)):
-            message = f"{path}: {message}"
-        raise TokenizerFormatError(message) from None
