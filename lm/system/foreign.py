@@ -8,11 +8,11 @@ lead anywhere. `links` is for files that the user named: there a link to a plain
 as Hugging Face's cache is made of them. Everything that is wrong is a DamagedError of one line.
 """
 
+import io
 import os
 import shlex
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 from lm.system.errors import DamagedError
 
@@ -26,7 +26,7 @@ POINTERS = (
 )
 
 
-def open_plain(path: Path, limit: int | None = None, links: bool = False) -> BinaryIO:
+def open_plain(path: Path, limit: int | None = None, links: bool = False) -> io.BufferedReader:
     """The plain file at `path`, of at most `limit` bytes, open to read its bytes."""
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
     flags |= getattr(os, "O_NONBLOCK", 0)  # or a pipe that comes meanwhile would be waited for
