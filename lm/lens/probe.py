@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils import flop_counter
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,6 +21,7 @@ from lm.lens import attention
 from lm.lens.tracing import Attention, Shape, Step, Trace
 from lm.models.base import LanguageModel
 from lm.system import devices
+from lm.system.interception import Interception
 
 # Functions that are steps of their own where a module calls them; all else is bookkeeping.
 SHOWN = {
@@ -90,7 +90,7 @@ def shapes_of(values: Sequence[object]) -> list[Shape]:
     return [tuple(value.shape) for value in values if isinstance(value, Tensor)]
 
 
-class _Watch(TorchFunctionMode):
+class _Watch(Interception):
     """Notes in a trace each PyTorch function that runs while the model does."""
 
     def __init__(self, model: LanguageModel, counter: FlopCounterMode, n_positions: int):
@@ -111,14 +111,7 @@ class _Watch(TorchFunctionMode):
         """The innermost module at work."""
         return self.running[-1] if self.running else ""
 
-    def __torch_function__(
-        self,
-        func: Callable,
-        types: Sequence[type],
-        args: tuple = (),
-        kwargs: dict[str, object] | None = None,
-    ) -> object:
-        kwargs = kwargs or {}
+    def call(self, func: Callable, args: tuple, kwargs: dict[str, object]) -> object:
         if self.n_running_leaves:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
@@ -193,14 +186,15 @@ class _Watch(TorchFunctionMode):
     ) -> None:
         """Note the steps inside PyTorch's fused attention, from the tensors that went into it."""
         flops_before = self.counter.get_total_flops()
-        found = attention.recomputed(self.path, out, query, key, value, attn_mask, is_causal, scale)
+        inputs = attention.KernelInputs(query, key, value, attn_mask, is_causal, scale)
+        found = attention.recomputed(self.path, inputs, out)
         self.uncounted_flops -= self.counter.get_total_flops() - flops_before  # not the model's
         self.trace.attention.append(found)
         if not flops:  # of the kernel for CPUs: the two products, over the whole square
             flops = 4 * found.weights.numel() * query.shape[-1]
             self.uncounted_flops += flops
-        attention.note_projection(self.trace.steps, self.path, query, key)
-        self.trace.steps += attention.inner_steps(found, out, query, key, flops, is_causal)
+        attention.note_projection(self.trace.steps, self.path, inputs)
+        self.trace.steps += attention.inner_steps(found, inputs, out, flops)
 
 
 @contextlib.contextmanager

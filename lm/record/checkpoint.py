@@ -11,13 +11,12 @@ manifest.json. Nothing is pickled. No random state is stored, as every draw is a
 import contextlib
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch.overrides import TorchFunctionMode
 
 from lm import config
 from lm.models.base import LanguageModel
@@ -27,6 +26,7 @@ from lm.record.schemas import CheckpointRecord
 from lm.record.state import TrainState
 from lm.system import distributed, failpoint, files, ranks, store
 from lm.system.errors import DamagedError, NoCheckpointError, NonFiniteError, StorageError
+from lm.system.interception import Interception
 from lm.system.tensors import load_shapes, load_tensors
 
 log = logging.getLogger(__name__)
@@ -187,18 +187,11 @@ def load_weights(path: Path, model: LanguageModel) -> None:
             raise ValueError(f"{path} is damaged: {name} has values that are not finite")
 
 
-class _SkipInit(TorchFunctionMode):
+class _SkipInit(Interception):
     """Skips torch.nn.init: to draw on the meta device takes a second, for PyTorch's compiler is
     imported to do it."""
 
-    def __torch_function__(
-        self,
-        func: Callable,
-        types: Sequence[type],
-        args: tuple = (),
-        kwargs: dict[str, object] | None = None,
-    ) -> object:
-        kwargs = kwargs or {}
+    def call(self, func: Callable, args: tuple, kwargs: dict[str, object]) -> object:
         if getattr(func, "__module__", "") == "torch.nn.init":
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)

@@ -8,14 +8,15 @@ and backward are sums of float32 as before; a test holds them together.
 """
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.overrides import TorchFunctionMode
+
+from lm.system.interception import Interception
 
 # Multiplications from which on it pays: a call of oneDNN takes 10 us longer than one of MKL.
 MIN_PRODUCT = 1 << 21
@@ -58,19 +59,13 @@ def reordered(
     return lambda x: product(x, copy, bias, gelu)
 
 
-class _LinearByOneDNN(TorchFunctionMode):
+class _LinearByOneDNN(Interception):
     """Sees every PyTorch function that is called, and replaces F.linear."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Collection[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def call(self, func: Callable, args: tuple, kwargs: dict[str, object]) -> object:
         if func is F.linear and not kwargs and _pays(args[0], args[1]):
             return _Linear.apply(*args)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def _pays(x: Tensor, weight: Tensor) -> bool:
