@@ -65,7 +65,7 @@ def train_until_done(run: TrainingRun, track: Tracker, report: Report | None) ->
             save(run, track, scheduled=False)
         if last:
             return finish(run, track, val)
-        step(run, track)
+        update_and_log(run, track)
 
 
 @contextlib.contextmanager
@@ -123,10 +123,10 @@ def write_sample(run: TrainingRun, prompt: str) -> dict[str, str | float]:
     }
 
 
-# ------------------------------------------------------------------------------------- step
+# ----------------------------------------------------------------------------------- update
 
 
-def step(run: TrainingRun, track: Tracker) -> None:
+def update_and_log(run: TrainingRun, track: Tracker) -> None:
     """One update of the weights, and its line in the log if one is due."""
     cfg, state = run.cfg, run.state
     start = time.perf_counter()
@@ -134,7 +134,8 @@ def step(run: TrainingRun, track: Tracker) -> None:
     rates = set_rates(run.optimizers, update_scale(cfg.schedule, run.progress(), after))
     batch_number = state.step + state.skipped_batches
     numbers = run.update.halving_if_needed(batch_number, state.step)
-    state.micro_batch = run.update.found_micro_batch
+    if cfg.train.micro_batch == "auto":
+        state.micro_batch = run.update.micro_batch
     run.unread.add(state.step, numbers)
     row: Numbers = {}
     if must_read_losses(run):

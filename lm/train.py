@@ -14,7 +14,7 @@ if __name__ == "__main__":
 import contextlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,21 +33,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(job: jobs.Job) -> float:
+def run_job(job: jobs.Job) -> float:
     """Do one job in its directory and return its best val/bpb, which sweeps minimise."""
     try:
-        if launch_rank() > 0:
-            return join_torchrun(job, None, train_job)
-        with store.locked(job.out), jobs.whole_or_absent(job):
-            jobs.claim(job)
-            score = jobs.finished(job)  # such as an arm of a sweep named again
-            if started_by_torchrun():
-                return join_torchrun(job, score, train_job)
-            if score is not None:
-                return score
-            if job.cfg.train.n_proc > 1:
-                return start_processes(job, train_job)
-            return train_job(job)
+        with own_directory(job):
+            return find_or_train(job)
     except signals.Stopped as stop:
         if launch_rank() == 0:
             hint = how_to_go_on(job)
@@ -58,7 +48,33 @@ def run(job: jobs.Job) -> float:
         raise
 
 
-def train_job(job: jobs.Job) -> float:
+@contextlib.contextmanager
+def own_directory(job: jobs.Job) -> Iterator[None]:
+    """The directory is this job's alone. Of torchrun's processes rank 0 sees to it."""
+    if launch_rank() > 0:
+        yield
+        return
+    with store.locked(job.out), jobs.whole_or_absent(job):
+        jobs.claim(job)
+        yield
+
+
+def find_or_train(job: jobs.Job) -> float:
+    """The score of the job: known already, or trained by torchrun's processes, by some of its own,
+    or here."""
+    score = None
+    if launch_rank() == 0:
+        score = jobs.finished(job)  # such as an arm of a sweep named again
+    if started_by_torchrun():
+        return join_torchrun(job, score, train_here)  # rank 0 tells the others the score
+    if score is not None:
+        return score
+    if job.cfg.train.n_proc > 1:
+        return start_processes(job, train_here)
+    return train_here(job)
+
+
+def train_here(job: jobs.Job) -> float:
     """Train the job in this process, which may be one of several that share its batches."""
     with signals.installed():
         report = reporter(job.sweep, job.out)
@@ -83,14 +99,14 @@ def train(
         from lm.record.tracker import open_tracker
         from lm.system import ranks
 
-    ready = setup.set_up(cfg, out, _initial_weights(cfg))
-    tracker = open_tracker(out, cfg, ready.state, ready.budget.progress, group)
+    run = setup.set_up(cfg, out, _initial_weights(cfg))
+    tracker = open_tracker(out, cfg, run.state, run.budget.progress, group)
     with tracker as track, signals.deferred():
-        track.watch(ready.model, ready.state)
-        summary = loop.train(ready, track, report)
+        track.watch(run.model, run.state)
+        summary = loop.train(run, track, report)
         if ranks.rank() == 0:
             with ranks.as_single_process():
-                after_run(ready, track)
+                after_run(run, track)
     return summary
 
 
@@ -120,4 +136,4 @@ def _initial_weights(cfg: Config) -> Callable[["LanguageModel"], None] | None:
 
 
 if __name__ == "__main__":
-    main.main(run)
+    main.main(run_job)

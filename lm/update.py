@@ -34,10 +34,10 @@ class Loss(nn.Module):
         self.model = model
         self.dtype = dtype
         # A sharded model rounds its weights itself, as it gathers them.
-        self.plain = dtype == torch.float32 or distributed.is_sharded(model)
+        self.needs_no_cast = dtype == torch.float32 or distributed.is_sharded(model)
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        if self.plain:
+        if self.needs_no_cast:
             with onednn.products(self.model, inputs, self.dtype):
                 logits = self.model(inputs)  # (B, T, V)
         elif self.model.low_precision:
@@ -81,7 +81,6 @@ class Update:
         # An optimizer that cannot skip a step must not begin one before its numbers are known.
         self.ahead = device.type == "cuda" and all(map(skips_by_itself, optimizers))
         self.micro_batch = 0  # windows that go through the model at a time; 0: all
-        self.found_micro_batch = 0  # the one that train.micro_batch=auto found; 0: none yet
         self.weights_changed = False  # whether the step under way has moved any weight
 
     def __call__(self, number: int) -> Tensor:
@@ -134,7 +133,6 @@ class Update:
 
     def use_micro_batch(self, found: int) -> None:
         """Take train.micro_batch, or where that is `auto` the size that an earlier start found."""
-        self.found_micro_batch = found
         requested = self.cfg.train.micro_batch
         self.micro_batch = found if requested == "auto" else requested
 
@@ -151,7 +149,7 @@ class Update:
                     raise
                 log.warning(self.too_large(step))
             # Outside of `except`, which keeps the tensors of the failed step alive.
-            self.use_micro_batch(math.ceil(size / 2))
+            self.micro_batch = math.ceil(size / 2)
             for optimizer in self.optimizers:
                 optimizer.zero_grad(set_to_none=True)
             if torch.cuda.is_available():
@@ -178,7 +176,7 @@ class Update:
         Without a C++ compiler train.compile=auto goes on uncompiled, others raise ValueError.
         """
         start = time.perf_counter()
-        plain = self.loss_fn
+        uncompiled = self.loss_fn
         deterministic = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(deterministic, warn_only=True)  # the compiler's switch
         torch.compiler.reset()  # of the jobs before: above eight it would silently stop compiling
@@ -189,12 +187,14 @@ class Update:
         }
         try:
             # Not dynamic, as all batches are alike.
-            self.loss_fn = cast(nn.Module, torch.compile(plain, dynamic=False, options=options))
+            self.loss_fn = cast(
+                nn.Module, torch.compile(uncompiled, dynamic=False, options=options)
+            )
             self.gradients(*self.batches[0])
         except Exception as error:  # the compiler's own, and whatever its tools raise
             if devices.is_out_of_memory(error):  # the first step tells of it, or goes on in parts
                 return "compiled in the first step, as this batch does not fit"
-            self.loss_fn = plain
+            self.loss_fn = uncompiled
             self.all_ranks_loss_fn = None
             word = self.cfg.train.compile
             if word != "auto":

@@ -35,7 +35,7 @@ def main(cls: type[S], command: Callable[[S], object]) -> None:
     if asks_for_help(words):
         print(usage(cls))
         return
-    with interruptible(), errors_in_one_line():
+    with errors_in_one_line(), interruptible():  # Ctrl-C may come between the two
         command(parse(cls, import_own_modules(words)))
 
 

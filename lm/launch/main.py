@@ -1,6 +1,6 @@
 """The command line of lm.train: one run, a run that goes on, or a sweep.
 
-launch.main(run)        # run(job) -> the score that a sweep minimises
+main.main(run_job)        # run_job(job) -> the score that a sweep minimises
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """One job in several processes: started here for train.n_proc, or joined as one of torchrun's.
 
-score = parallel.start_processes(job, train_job)
+score = parallel.start_processes(job, train_here)
 """
 
 from collections.abc import Callable

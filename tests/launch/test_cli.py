@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lm.launch import cli
+from lm.sample import SampleConfig
 from tests.helpers import ROOT, TINY_TRANSFORMER
 
 WORDS = (*TINY_TRANSFORMER, "hydra.run.dir=run")
@@ -73,6 +75,25 @@ def test_ctrl_c_while_a_command_loads_ends_it_without_a_word(module, loaded):
     assert "Traceback" not in error
     # On a machine that is busy it may have come to its own handling of Ctrl-C, or to its end.
     assert process.returncode in (-signal.SIGINT, 130, 2)
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_DFL])
+def test_ctrl_c_in_the_moment_in_which_its_handler_changes_is_no_traceback(monkeypatch, handler):
+    """It was taken over outside of what turns KeyboardInterrupt into exit code 130."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    monkeypatch.setattr(sys, "argv", ["lm.sample"])
+    real = signal.signal
+
+    def interrupted(number, chosen):
+        real(number, chosen)
+        if chosen is handler:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(signal, "signal", interrupted)
+        with pytest.raises(SystemExit) as caught:
+            cli.main(SampleConfig, lambda _: None)
+    assert caught.value.code == 130
 
 
 def test_ctrl_c_of_a_script_leaves_alone_what_it_started_with_an_ampersand(tiny):

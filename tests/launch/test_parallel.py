@@ -23,7 +23,7 @@ def test_what_one_process_raises_is_raised_where_they_were_started(cfg, tiny, tm
     """Through lm.train's own start of processes; the text is too short for one window."""
     made = cfg(*tiny, "model=bigram", "model.context_len=100000", "train.n_proc=2")
     with pytest.raises(ValueError, match="one window needs 100001"):
-        train.run(jobs.Job(made, tmp_path / "run", []))
+        train.run_job(jobs.Job(made, tmp_path / "run", []))
 
 
 def test_a_sweep_under_torchrun_is_refused(monkeypatch, capsys):

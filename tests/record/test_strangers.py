@@ -87,7 +87,7 @@ def call(monkeypatch, capfd):
         try:
             if name == "resume":
                 with cli.errors_in_one_line():
-                    train.run(resume.job(words))
+                    train.run_job(resume.job(words))
             else:
                 runpy.run_module(module, run_name="__main__")
         except SystemExit as error:
