@@ -306,6 +306,7 @@ class TrainConfig(Settings):
     sample_every: int = within(500, 0, affects="nothing")  # likewise
     save_every: int = within(200, 0, affects="nothing")  # likewise; where a rollback returns to
     keep_last: int = within(2, 1, affects="nothing")  # checkpoints; the best one is kept besides
+    also: list[str] = setting([], "nothing")  # other texts to score: a corpus's name, or files
     prompts: list[str] = setting([], "nothing")  # one sample each; none: what suits the text
     sample_len: int = within(128, 1, affects="nothing")  # tokens
     temperature: float = within(0.8, 0.0, affects="nothing")  # of samples; 0: the likeliest token

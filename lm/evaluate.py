@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lm import config, data, metrics, pipeline
+from lm import data, metrics, pipeline
 from lm.corpora import overlap
+from lm.corpora.named import named
 from lm.launch import cli
 from lm.models.base import LanguageModel
 from lm.record.run import Run
@@ -127,22 +128,6 @@ def _share_of_rank(passes: Iterator[Pass], rank: int, n_proc: int) -> Iterator[P
         yield turn[rank] or (x, torch.full_like(y, metrics.IGNORE))
 
 
-def corpus_config(word: str, own: config.CorpusConfig) -> config.CorpusConfig:
-    """The corpus that `word` names: a preset's name, or else files; empty: the run's own."""
-    if not word:
-        return own
-    known = config.options("corpus")
-    if word in known and word != "files":
-        chosen = known[word]()
-        assert isinstance(chosen, config.CorpusConfig)
-        return chosen
-    if not Path(word).exists() and not any(c in word for c in "*?["):
-        raise ValueError(
-            f"corpus={word} is neither a corpus ({', '.join(known)}) nor a file that exists"
-        )
-    return config.FilesConfig(path=word)
-
-
 def copied_from_training(
     run: Run, prepared: pipeline.Prepared, ids: np.ndarray
 ) -> overlap.Copied | None:
@@ -162,17 +147,13 @@ def copied_from_training(
         train = data.load(files.cache_dir() / name, "train")
     except (ValueError, OSError):
         return None
-    n_bytes = prepared.tokens.splits.val.n_bytes
-    span = overlap.span_length(n_bytes / max(1, len(prepared.val)))
-    if len(ids) < span:
-        return None
-    return overlap.Copied(overlap.share_copied(train, ids, span), span)
+    return overlap.copied(train, ids, prepared.tokens.splits.val)
 
 
 def command(cfg: EvaluateConfig) -> None:
     run = Run.open(cfg.run)
     model = run.model(cfg.checkpoint).to(devices.choose(cfg.device))
-    corpus = pipeline.prepare_corpus(corpus_config(cfg.corpus, run.cfg.corpus))
+    corpus = pipeline.prepare_corpus(named(cfg.corpus, run.cfg.corpus))
     prepared = pipeline.pack(corpus, run.tokenizer)
     ids = prepared.val if cfg.split == "val" else prepared.train
     result = evaluate(model, ids, run.tokenizer.token_lengths())

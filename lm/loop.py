@@ -91,10 +91,13 @@ def recovering(run: TrainingRun, track: Tracker) -> Iterator[None]:
 
 
 def evaluate_and_log(run: TrainingRun, track: Tracker) -> Numbers:
-    """Score the whole validation split; log loss, perplexity and bits per byte."""
+    """Score the whole validation split, and other texts; log loss, perplexity, bits per byte."""
     token_bytes = run.tokenizer.token_lengths()
     val = evaluate(run.model, run.val_ids, token_bytes, run.eval_dtype)
-    track.log(run.state, {f"val/{key}": val[key] for key in ("loss", "ppl", "bpb")} | run.baselines)
+    row = {f"val/{key}": val[key] for key in ("loss", "ppl", "bpb")}
+    for name, ids in run.other_texts.items():
+        row[f"val_{name}/bpb"] = evaluate(run.model, ids, token_bytes, run.eval_dtype)["bpb"]
+    track.log(run.state, row | run.baselines)
     return val
 
 

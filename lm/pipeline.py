@@ -27,7 +27,15 @@ from lm import data, tokenizers
 from lm.config import BPEConfig, Config, CorpusConfig, HFTokenizerConfig, TokenizerConfig
 from lm.corpora import base, near_duplicates, overlap
 from lm.system import failpoint, files, foreign, store
-from lm.system.schemas import Copied, CorpusRecord, Repeats, Splits, TextCounts, TokensRecord
+from lm.system.schemas import (
+    Copied,
+    CorpusRecord,
+    Repeats,
+    Splits,
+    TextCounts,
+    TokenCounts,
+    TokensRecord,
+)
 from lm.tokenizers import BPETokenizer, Tokenizer, formats
 
 log = logging.getLogger(__name__)
@@ -248,23 +256,23 @@ def pack(corpus: Path, tokenizer: Tokenizer) -> Prepared:
             f"the validation split is too short ({len(val_ids)} tokens): give more text, or "
             f"raise corpus.val_fraction={about.source['val_fraction']}"
         )
-    copied = _measure_copied(folder, train_ids, val_ids, per_token)
+    copied = _measure_copied(folder, train_ids, val_ids, val)
     return Prepared(tokenizer, train_ids, val_ids, about, tokens, folder, copied)
 
 
 def _measure_copied(
-    folder: Path, train: np.ndarray, val: np.ndarray, bytes_per_token: float
+    folder: Path, train: np.ndarray, val: np.ndarray, counts: TokenCounts
 ) -> Copied | None:
     """How much of the tokens `val` stands in `train`: measured once, then read from the cache."""
-    span = overlap.span_length(bytes_per_token)
+    span = overlap.span_length(counts.n_bytes / max(1, counts.n_tokens))
     if len(val) < span:
         return None
     key = [folder.name, span, overlap.RULES]
     cached = files.cache_dir() / f"overlap-{files.fingerprint(key)}"
 
     def make(tmp: Path) -> None:
-        copied = Copied(overlap.share_copied(train, val, span), span)
-        (tmp / OVERLAP).write_text(files.to_json(copied), encoding="utf-8")
+        measured = Copied(overlap.share_copied(train, val, span), span)
+        (tmp / OVERLAP).write_text(files.to_json(measured), encoding="utf-8")
 
     def read(stage: Path) -> Copied:
         return files.read_record(stage / OVERLAP, Copied)

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 
 from lm import baselines, pipeline
-from lm.config import Config
+from lm.config import Config, FilesConfig
+from lm.corpora import overlap
+from lm.corpora.named import named, short_name
 from lm.data import Batches
 from lm.generate import readable
 from lm.models.base import LanguageModel
@@ -37,6 +39,7 @@ class TrainingRun:
     out: Path
     tokenizer: Tokenizer
     val_ids: np.ndarray  # (n,) uint16 or uint32
+    other_texts: dict[str, np.ndarray]  # ids to score besides, by the name of the text
     prompts: list[str]
     baselines: dict[str, float]  # bits per byte that counting reaches, by the name of their metric
     model: LanguageModel
@@ -78,6 +81,7 @@ def set_up(
     with ranks.rank_0_first():
         prepared = pipeline.prepare(cfg)
         known_baselines = _baselines(prepared)
+        other_texts = _other_texts(cfg, prepared)
     tokenizer = prepared.tokenizer
     prompts = _prompts(cfg, tokenizer)
     ranks.on_rank_0(origin.record_data, out, prepared)
@@ -100,6 +104,7 @@ def set_up(
         out=out,
         tokenizer=tokenizer,
         val_ids=prepared.val,
+        other_texts=other_texts,
         prompts=prompts,
         baselines=known_baselines,
         model=model,
@@ -176,6 +181,34 @@ def _prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:
         except ValueError as error:
             raise ConfigError(f"train.prompts: of {prompt!r}, {error}") from None
     return cfg.train.prompts or [readable(cfg.corpus.prompt, tokenizer)]
+
+
+def _other_texts(cfg: Config, prepared: pipeline.Prepared) -> dict[str, np.ndarray]:
+    """The texts of train.also as ids: the validation split of a corpus, all of files.
+
+    Raises ConfigError for a text that is not there, that the tokenizer cannot read, or that has
+    the name of another.
+    """
+    texts: dict[str, np.ndarray] = {}
+    for word in cfg.train.also:
+        name = short_name(word)
+        if not word or name in texts:
+            raise ConfigError(f"train.also={word}: its scores would be those of val_{name}, too")
+        corpus = named(word, cfg.corpus, "train.also")
+        try:
+            with pipeline.quietly():
+                other = pipeline.pack(pipeline.prepare_corpus(corpus), prepared.tokenizer)
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"train.also={word}: {error}") from None
+        ids = other.val
+        if isinstance(corpus, FilesConfig):
+            ids = np.concatenate([other.train, other.val])
+        log.info(f"{'also':<10} {name:<12} {len(ids):,} tokens to score as val_{name}/bpb")
+        copied = overlap.copied(prepared.train, ids, other.tokens.splits.val)
+        if copied and copied.share > overlap.NOTABLE:
+            log.info(f"{'overlap':<10} {name:<12} {overlap.in_words(copied, name)}")
+        texts[name] = ids
+    return texts
 
 
 def _baselines(prepared: pipeline.Prepared) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from lm import evaluate, pipeline
+from lm.corpora.named import named
 from lm.record.run import Run
 
 
@@ -21,7 +22,7 @@ def test_a_text_is_compared_with_what_the_run_was_trained_on(trained, tiny, toy_
     def copied(text, split):
         path = tmp_path / "other.txt"
         path.write_text(text, encoding="utf-8")
-        corpus = pipeline.prepare_corpus(evaluate.corpus_config(str(path), run.cfg.corpus))
+        corpus = pipeline.prepare_corpus(named(str(path), run.cfg.corpus))
         prepared = pipeline.pack(corpus, run.tokenizer)
         ids = prepared.val if split == "val" else prepared.train
         found = evaluate.copied_from_training(run, prepared, ids)

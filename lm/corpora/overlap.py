@@ -1,7 +1,7 @@
 """How much of a text also stands, token for token, in the text that a model is trained on.
 
-    span = span_length(mean_bytes=2.6)      # 12 tokens
-    share_copied(train, val, span)          # 0.135: of every 1,000 spans in val 135 stand in train
+    copied(train, val, counts)      # Copied(share=0.135, span=12): of every 1,000 spans of 12
+                                    # tokens in val 135 stand in train
 
 A score on a text that was learned by heart says little of new text. Windows of a fixed length are
 how leaks are found since GPT-3 (Brown et al. 2020, arXiv 2005.14165, appendix C: 13 words).
@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from lm.system.schemas import Copied
+from lm.system.schemas import Copied, TokenCounts
 
 RULES = 1  # raise it when the code below comes to give another share
 NOTABLE = 0.02  # a share above which a score is said to rest on it
@@ -22,6 +22,18 @@ CHUNK = 1 << 20  # training tokens that are hashed at a time
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _FILTER_BITS = 26  # of a first look, which spares most of the others
+
+
+def copied(train: np.ndarray, judged: np.ndarray, counts: TokenCounts) -> Copied | None:
+    """How much of `judged` (n,) stands in `train` (m,), both ids of one tokenizer.
+
+    `counts`, of that text or of a part of it, say how long its tokens are. None if it is shorter
+    than a span.
+    """
+    span = span_length(counts.n_bytes / max(1, counts.n_tokens))
+    if len(judged) < span:
+        return None
+    return Copied(share_copied(train, judged, span), span)
 
 
 def span_length(mean_bytes: float) -> int:

@@ -83,4 +83,7 @@ def _text(values: Mapping[str, object]) -> str:
         value = values.get(key)
         if isinstance(value, (int, float)):
             words.append(f"{label} {value:{form}}")
+    for key, value in values.items():
+        if key.startswith("val_") and isinstance(value, float):  # another text: val_NAME/bpb
+            words.append(f"{key.removeprefix('val_').removesuffix('/bpb')} {value:.4f}")
     return "  ".join(words)

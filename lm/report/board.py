@@ -93,9 +93,16 @@ def run_view(run: Record) -> dict[str, Any]:
         "flops": run.flops_per_token,
         "val": points(run.rows, "val/bpb"),
         "train": points(run.rows, "train/loss"),
+        "also": {key: points(run.rows, key) for key in other_scores(run)},
         "samples": samples(run),
         "settings": run.settings,
     }
+
+
+def other_scores(run: Record) -> list[str]:
+    """The keys of other texts' scores in a run's log, val_NAME/bpb."""
+    keys = {key for row in run.rows for key in row}
+    return sorted(key for key in keys if key.startswith("val_") and key.endswith("/bpb"))
 
 
 def points(rows: Sequence[Mapping[str, object]], key: str) -> list[list[float]]:

@@ -110,7 +110,7 @@ const AXES = { tokens: "tokens", seconds: "seconds of training", flops: "FLOPs" 
 function curve(run) {  // [[x, y], ...] on the chosen axes
   const place = { tokens: (p) => p[0], seconds: (p) => p[1], flops: (p) => p[0] * run.flops }[at.axis];
   if (at.axis === "flops" && !known(run.flops)) return [];
-  return run[at.metric].map((p) => [place(p), p[2]]);
+  return (run[at.metric] || run.also[at.metric] || []).map((p) => [place(p), p[2]]);
 }
 function interpolate(points, x) {
   let low = 0, high = points.length - 1;
@@ -154,7 +154,9 @@ function spreadOut(labels, low, high, gap) {
 let cursor = null;  // the horizontal place that is read
 function curves() {
   choice("axis", Object.entries(AXES).map(([k, v]) => [k, v.split(" ")[0]]), "axis");
-  choice("metric", [["val", "val/bpb"], ["train", "train/loss"]], "metric");
+  const metrics = { val: "val/bpb", train: "train/loss" };
+  for (const run of D.runs) for (const key of Object.keys(run.also)) metrics[key] = key;
+  choice("metric", Object.entries(metrics), "metric");
   choice("zoom", [["late", "the foot"], ["all", "everything"], ["log", "both logarithmic"]], "zoom");
   const box = $("chart"), width = Math.max(320, box.clientWidth || 1080), narrow = width < 620;
   const height = narrow ? 340 : 430, left = 46, right = narrow ? 12 : 290, top = 12, bottom = 44;
@@ -228,7 +230,7 @@ function curves() {
   fill("chartnote", ...legend, away.length ? `Above the chart: ${away.join(", ")}. ` : "",
     at.metric === "train" && C().note ? "train/loss is in nats per token, and tokens differ between these runs: do not compare it. " : "",
     at.axis === "flops" ? "6 operations per matrix weight and token. " : "");
-  box.setAttribute("aria-label", `${at.metric === "val" ? "val/bpb" : "train/loss"} against ${AXES[at.axis]}: ` +
+  box.setAttribute("aria-label", `${metrics[at.metric]} against ${AXES[at.axis]}: ` +
     lines.map((l) => `${l.arm.label} ends at ${l.points[l.points.length - 1][1].toFixed(3)}`).join(", "));
   const all = [...new Set(moving.flatMap((l) => l.points.map((p) => p[0])))].sort((a, b) => a - b);
   function read(x) {

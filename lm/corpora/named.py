@@ -1,0 +1,38 @@
+"""The corpus that one word names: a preset, or else files.
+
+named("shakespeare", own)       # ShakespeareConfig()
+named("notes/*.md", own)        # FilesConfig(path="notes/*.md", near_duplicates="keep")
+short_name("notes/*.md")        # "notes"
+"""
+
+import re
+from pathlib import Path
+
+from lm import config
+
+
+def named(word: str, own: config.CorpusConfig, key: str = "corpus") -> config.CorpusConfig:
+    """The corpus that `word` names: a preset's name, or else files; empty: the run's own.
+
+    Files are taken as they are, near-duplicates and all. Raises ValueError for a word that is
+    neither; `key` is the setting it comes from.
+    """
+    if not word:
+        return own
+    known = config.options("corpus")
+    if word in known and word != "files":
+        chosen = known[word]()
+        assert isinstance(chosen, config.CorpusConfig)
+        return chosen
+    if not Path(word).expanduser().exists() and not any(c in word for c in "*?["):
+        raise ValueError(
+            f"{key}={word} is neither a corpus ({', '.join(known)}) nor a file that exists"
+        )
+    return config.FilesConfig(path=word, near_duplicates="keep")
+
+
+def short_name(word: str) -> str:
+    """The word as a part of a metric's name: of a path the last part that is no pattern."""
+    parts = [part for part in Path(word).parts if not any(c in part for c in "*?[")]
+    stem = Path(parts[-1]).stem if parts else ""
+    return re.sub(r"[^\w-]+", "_", stem).strip("_")[:40] or "text"
