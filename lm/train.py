@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm.config import Config
-from lm.launch import jobs, main
+from lm.launch import jobs, logs, main
+from lm.launch.directory import Before
 from lm.launch.parallel import how_to_go_on, join_torchrun, start_processes
 from lm.sweep.study import reporter
 from lm.system import signals, store
@@ -50,11 +51,17 @@ def run_job(job: jobs.Job) -> float:
 
 @contextlib.contextmanager
 def own_directory(job: jobs.Job) -> Iterator[None]:
-    """The directory is this job's alone. Of torchrun's processes rank 0 sees to it."""
+    """The directory is this job's alone, and has its log. Of torchrun's processes rank 0 sees to it.
+
+    A start that fails leaves every byte as it was; an arm of a sweep stays, with its error.
+    """
     if launch_rank() > 0:
         yield
         return
-    with store.locked(job.out), jobs.whole_or_absent(job):
+    jobs.check(job)
+    before = Before(job.out)
+    keep = contextlib.nullcontext() if job.sweep else before.kept_on_failure()
+    with store.locked(job.out), keep, logs.to_file(job.out):
         jobs.claim(job)
         yield
 

@@ -49,7 +49,9 @@ def register() -> None:
         assert isinstance(settings, DictConfig), f"{path} holds no settings"
         _store_experiment(cs, path.parent.name, settings)
     ranking = {"_target_": "lm.sweep.callback.Ranking"}
-    cs.store(group="hydra/callbacks", name="lm", node={"lm": ranking})
+    directories = {"_target_": "lm.launch.callback.Directories"}
+    callbacks = {"lm": ranking, "directories": directories}
+    cs.store(group="hydra/callbacks", name="lm", node=callbacks)
     sweeper = {"_target_": TUNER, **dataclasses.asdict(TunerConfig())}
     cs.store(group="hydra/sweeper", name="lm", node=sweeper, provider="lm")
 

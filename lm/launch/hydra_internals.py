@@ -8,7 +8,9 @@ import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
 from lm.sweep.space import check_values
 from lm.system.errors import ConfigError
@@ -51,3 +53,25 @@ def grid(
         raise ConfigError(f"{' '.join(overrides)}: a grid has at most {MAX_ARMS:,} arms")
     batches = BasicSweeper.split_arguments(parsed, None)
     return [list(job) for batch in batches for job in batch]
+
+
+def recorded(composed: DictConfig) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What Hydra composed for the job that it is starting, by the names of the files that it would
+    write; and the names that it has written already.
+
+    conf/config.yaml keeps Hydra from writing before the directory is known to be ours. Somebody
+    else's configuration may not.
+    """
+    whole = HydraConfig.instance().cfg
+    settings = HydraConfig.get()
+    texts = {
+        ".hydra/config.yaml": OmegaConf.to_yaml(composed),
+        ".hydra/hydra.yaml": OmegaConf.to_yaml(whole),
+        ".hydra/overrides.yaml": OmegaConf.to_yaml(settings.overrides.task),
+    }
+    written = []
+    if settings.output_subdir:
+        written.append(settings.output_subdir)
+    if "file" in ((settings.job_logging or {}).get("handlers") or {}):
+        written.append(f"{settings.job.name}.log")
+    return texts, tuple(written)

@@ -1,33 +1,23 @@
 """One training run to do, and its directory: whose it is, and what may change when it goes on.
 
-claim(job)              # the directory is this run's, or is refused
+check(job)              # the directory is free, or this run's; nothing is written
+claim(job)              # from now on it is this run's
 score = finished(job)   # None if it has steps to do
 """
 
-import contextlib
 import logging
 import math
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lm import config
 from lm.config import Config
+from lm.launch import directory
 from lm.record.schemas import CodeRecord, Summary, read_part
 from lm.system import files
 from lm.system.errors import ConfigError, OtherRunError
 
 log = logging.getLogger(__name__)
-STARTED = (  # what a run writes before its first step
-    config.RESOLVED,
-    "train.log",
-    ".running",
-    "tokenizer.json",
-    "data.json",
-    "code.json",
-    "code.diff",
-)
 
 
 @dataclass
@@ -38,6 +28,8 @@ class Job:
     out: Path
     overrides: list[str]
     sweep: Path | None = None
+    hydra: dict[str, str] = field(default_factory=dict)  # what Hydra composed, by the file's name
+    besides: tuple[str, ...] = ()  # names in the directory that Hydra itself has written
 
     @property
     def group(self) -> str | None:
@@ -45,24 +37,43 @@ class Job:
         return "-".join(self.sweep.parts[-2:]) if self.sweep else None
 
 
+def check(job: Job) -> None:
+    """Raise OtherRunError unless the directory is free or holds this run; nothing is written."""
+    directory.check(job.out, job.besides)
+    path = job.out / config.RESOLVED
+    if not path.exists():
+        return
+    changed = _changes(path, job.cfg)
+    wrong = [text for key, text in changed.items() if not may_change(key)]
+    if wrong:
+        raise OtherRunError(
+            f"{job.out} holds another run: {', '.join(wrong)}; choose another directory"
+        )
+    if changed.keys() & set(config.BUDGETS) and not _stays_longer(job):
+        _check_end(job)
+
+
 def claim(job: Job) -> None:
     """Write the job's configuration into its directory, or find it there unchanged.
 
     A directory that holds a run with other settings is refused: its checkpoints are not ours.
     """
+    check(job)
     path = job.out / config.RESOLVED
-    if path.exists():
-        changed = _changes(path, job.cfg)
-        wrong = [text for key, text in changed.items() if not may_change(key)]
-        if wrong:
-            raise OtherRunError(
-                f"{job.out} holds another run: {', '.join(wrong)}; choose another directory"
-            )
-        if not changed or (job.sweep and _extended(job.out)):
-            return  # an arm that somebody has made longer stays as it is
+    changed = _changes(path, job.cfg) if path.exists() else {config.RESOLVED: "is not there"}
+    if changed and not (path.exists() and _stays_longer(job)):
         if changed.keys() & set(config.BUDGETS):
             _extend(job)
-    config.save(job.cfg, path)
+        config.save(job.cfg, path)
+    for name, text in job.hydra.items():
+        file = job.out / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+
+
+def _stays_longer(job: Job) -> bool:
+    """Whether this is an arm that somebody has made longer: it stays as it is."""
+    return job.sweep is not None and bool(_extended(job.out))
 
 
 def may_change(key: str) -> bool:
@@ -104,9 +115,8 @@ def changes(saved: Config, cfg: Config) -> dict[str, str]:
     return found
 
 
-def _extend(job: Job) -> None:
-    """Let a run go on to another end: its code.json then names the step at which it stands, as its
-    schedule is not that of a run which was that long from the start."""
+def _check_end(job: Job) -> None:
+    """ConfigError for a new budget that ends before the step at which the run stands."""
     step = _newest_step(job.out)
     train = job.cfg.train
     if train.tokens:
@@ -116,6 +126,12 @@ def _extend(job: Job) -> None:
     if end < step:
         budget = (*train.budgets(), f"train.steps={train.steps}")[0]
         raise ConfigError(f"{budget} ends before step {step}, of which {job.out} has a checkpoint")
+
+
+def _extend(job: Job) -> None:
+    """Let a run go on to another end: its code.json then names the step at which it stands, as its
+    schedule is not that of a run which was that long from the start."""
+    step = _newest_step(job.out)
     code = job.out / "code.json"
     ends = _extended(job.out)
     if code.exists() and step and step not in ends:
@@ -136,25 +152,6 @@ def _extended(out: Path) -> list[int]:
     """The steps at which a run stood when it was given another budget."""
     code = read_part(out, CodeRecord)
     return code.extended if code else []
-
-
-@contextlib.contextmanager
-def whole_or_absent(job: Job) -> Iterator[None]:
-    """Take a new run's directory away again where its settings or text keep it from starting.
-
-    `latest` then still means the run before. An arm of a sweep stays, with its error.
-    """
-    fresh = not (job.out / config.RESOLVED).exists()
-    try:
-        yield
-    except (ValueError, FileNotFoundError):
-        if fresh and not job.sweep and not (job.out / "metrics.jsonl").exists():
-            for name in STARTED:
-                (job.out / name).unlink(missing_ok=True)
-            shutil.rmtree(job.out / ".hydra", ignore_errors=True)
-            with contextlib.suppress(OSError):  # whatever else lies there is somebody's
-                job.out.rmdir()
-        raise
 
 
 def finished(job: Job) -> float | None:

@@ -1,7 +1,9 @@
 """Where the lines of a run go: to the terminal, and to its train.log."""
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -19,9 +21,20 @@ class Console(logging.StreamHandler):
         super().emit(record)
 
 
-def log_to(out: Path) -> None:
-    """Log as Hydra's jobs do: to the terminal and to the run's train.log."""
+def to_terminal() -> None:
+    """Log to the terminal as Hydra's jobs do."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Console()])
-    file = logging.FileHandler(out / "train.log")
+
+
+@contextlib.contextmanager
+def to_file(out: Path) -> Iterator[None]:
+    """Log to the run's train.log too."""
+    file = logging.FileHandler(out / "train.log", encoding="utf-8", errors="replace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger().addHandler(file)
+    root = logging.getLogger()
+    root.addHandler(file)
+    try:
+        yield
+    finally:
+        root.removeHandler(file)
+        file.close()

@@ -19,9 +19,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lm import config
-from lm.launch import cli, compose, hydra_internals, preflight, resume
+from lm.launch import cli, compose, hydra_internals, logs, preflight, resume
 from lm.launch.jobs import Job
-from lm.launch.logs import log_to
 from lm.sweep.ranking import RESULT, ArmResult
 from lm.system import files, signals
 from lm.system.errors import ConfigError, LockedError, OtherRunError, Pruned
@@ -58,7 +57,7 @@ def start(run: Run, words: list[str]) -> None:
         if resume.is_resumed(words):
             job = resume.job(words)
             if launch_rank() == 0:
-                log_to(job.out)
+                logs.to_terminal()
             run(job)
             return
         preflight.check(words)
@@ -101,7 +100,9 @@ def job_of(composed: DictConfig) -> Job:
     out = Path(settings.runtime.output_dir)
     with contextlib.suppress(ValueError):
         out = out.relative_to(Path.cwd())
-    return Job(compose.load(composed), out, list(settings.overrides.task), sweep)
+    files_of_hydra = hydra_internals.recorded(composed)
+    words = list(settings.overrides.task)
+    return Job(compose.load(composed), out, words, sweep, *files_of_hydra)
 
 
 def run_arm(run: Run, job: Job) -> float:

@@ -5,8 +5,8 @@ score = parallel.start_processes(job, train_here)
 
 from collections.abc import Callable
 
+from lm.launch import logs
 from lm.launch.jobs import Job
-from lm.launch.logs import log_to
 from lm.system.errors import LostRankError
 from lm.system.processes import import_words, launch_rank
 
@@ -27,9 +27,11 @@ def start_processes(job: Job, work: Work) -> float:
 
 
 def _work_with_log(job: Job, work: Work) -> float:
-    if launch_rank() == 0:
-        log_to(job.out)
-    return work(job)
+    if launch_rank() > 0:
+        return work(job)
+    logs.to_terminal()
+    with logs.to_file(job.out):
+        return work(job)
 
 
 def join_torchrun(job: Job, score: float | None, work: Work) -> float:

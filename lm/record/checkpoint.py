@@ -10,6 +10,7 @@ manifest.json. Nothing is pickled. No random state is stored, as every draw is a
 
 import contextlib
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ from lm.system.tensors import load_shapes, load_tensors
 log = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+REPLACES = "new_"  # begins the name of a whole checkpoint that replaces one of the same step
 SPARE = 1 << 30  # bytes that a model may take for tables that are computed and not saved
 
 
@@ -57,7 +59,8 @@ def save(
     state: TrainState,
     keep_last: int,
 ) -> None:
-    """Write the checkpoint of state.step, then delete those that nobody goes back to.
+    """Write the checkpoint of state.step, in place of one that is there, then delete those that
+    nobody goes back to.
 
     Raises NonFiniteError rather than write a weight that is not finite, and StorageError, with
     the bytes needed and free, where the disk refuses; the checkpoints of before then stay. Of
@@ -82,14 +85,17 @@ def _write(
     for name, tensor in (*weights.items(), *optimizer_tensors.items()):
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise NonFiniteError(f"step {step}: {name} has values that are not finite")
+    final = folder(out, step)
     try:
         failpoint.hit("ckpt.begin")
-        if not folder(out, step).exists():
-            with store.new_folder(folder(out, step), "ckpt") as tmp:
-                save_file(weights, tmp / WEIGHTS)
-                failpoint.hit("ckpt.mid_write")
-                save_file(optimizer_tensors, tmp / OPTIMIZER)
-                (tmp / record.file).write_text(files.to_json(record))
+        _replace(out)
+        place = final.with_name(f"{REPLACES}{final.name}") if final.exists() else final
+        with store.new_folder(place, "ckpt") as tmp:
+            save_file(weights, tmp / WEIGHTS)
+            failpoint.hit("ckpt.mid_write")
+            save_file(optimizer_tensors, tmp / OPTIMIZER)
+            (tmp / record.file).write_text(files.to_json(record))
+        _replace(out)
     except (OSError, SafetensorError) as error:  # the latter for a write that was refused
         n_bytes = sum(t.nbytes for t in (*weights.values(), *optimizer_tensors.values()))
         free = shutil.disk_usage(out).free
@@ -97,6 +103,31 @@ def _write(
             f"the checkpoint of step {step} is not written ({error}): it needs "
             f"{n_bytes:,} bytes, and {free:,} are free in {out}"
         ) from None
+
+
+def _replace(out: Path) -> None:
+    """Let each whole checkpoint that replaces one of the same step take its place.
+
+    A process may have been killed before it came to that.
+    """
+    for path in (out / "checkpoints").glob(f"{REPLACES}step_*"):
+        final = path.with_name(path.name.removeprefix(REPLACES))
+        if _is_same(final, path):
+            store.remove(path)
+            continue
+        if final.exists():
+            store.remove(final)
+        os.rename(path, final)
+        files.sync_folder(final.parent)
+
+
+def _is_same(old: Path, new: Path) -> bool:
+    """Whether an old checkpoint is intact and has the bytes of a new one."""
+    try:
+        store.verify(old)
+        return (old / store.MANIFEST).read_bytes() == (new / store.MANIFEST).read_bytes()
+    except (DamagedError, OSError):
+        return False
 
 
 def _prune(out: Path, state: TrainState, keep_last: int) -> None:
@@ -134,6 +165,7 @@ def resume(
 
 def _newest(out: Path) -> Path | None:
     store.clear_leftovers(out / "checkpoints")
+    _replace(out)
     for step in reversed(steps(out)):
         path = folder(out, step)
         try:
@@ -145,10 +177,10 @@ def _newest(out: Path) -> Path | None:
                 load_tensors(path / name)
         except DamagedError as error:
             log.warning(f"checkpoint {path.name} is damaged and set aside: {error}")
-            path.rename(path.with_name(f"damaged_{path.name}"))
+            store.set_aside(path)
             continue
         return path
-    if any((out / "checkpoints").glob("damaged_*")):
+    if any((out / "checkpoints").glob(f"{store.DAMAGED}*")):
         raise NoCheckpointError(
             f"every checkpoint of {out} is damaged: start a new run, or delete "
             f"{out / 'checkpoints'} to start this one again"

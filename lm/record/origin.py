@@ -16,7 +16,7 @@ import torch
 
 from lm import pipeline, tokenizers
 from lm.record.schemas import CodeRecord, DataRecord
-from lm.system import files, ranks
+from lm.system import files, ranks, store
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,13 @@ def record_data(out: Path, prepared: pipeline.Prepared) -> None:
         before = files.read_record(record_path, DataRecord).tokens
         _check_same(out, "tokenizer", before.tokenizer, tokenizer.fingerprint)
         _check_same(out, "corpus", before.corpus, prepared.tokens.corpus)
-        if _fingerprint(tokenizer_path) != tokenizer.fingerprint:
-            log.warning(f"{tokenizer_path} is not the tokenizer of this run: it is written anew")
-    tokenizer.save(tokenizer_path)
+    if tokenizer_path.exists() and _fingerprint(tokenizer_path) != tokenizer.fingerprint:
+        log.warning(
+            f"{tokenizer_path} is not the tokenizer of this run: it is set aside and written anew"
+        )
+        store.set_aside(tokenizer_path)
+    if not tokenizer_path.exists():
+        tokenizer.save(tokenizer_path)
     record = DataRecord(prepared.corpus, prepared.tokens, str(prepared.folder), prepared.copied)
     files.atomic_write(record_path, files.to_json(record) + "\n")
 

@@ -22,6 +22,8 @@ from lm.system.errors import DamagedError, LockedError
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+DAMAGED = "damaged_"  # begins the name of what was set aside
+HOLDER = ".running"  # in a directory of ours, before all else: who writes there, or did last
 
 
 class FileSum(msgspec.Struct):
@@ -124,6 +126,16 @@ def remove(folder: Path) -> None:
     shutil.rmtree(trash, ignore_errors=True)
 
 
+def set_aside(path: Path) -> None:
+    """Rename what is damaged to damaged_NAME, or damaged_NAME.2 and so on where that is taken."""
+    target = path.with_name(f"{DAMAGED}{path.name}")
+    number = 2
+    while os.path.lexists(target):
+        target = path.with_name(f"{DAMAGED}{path.name}.{number}")
+        number += 1
+    os.rename(path, target)
+
+
 def clear_leftovers(folder: Path) -> None:
     """Delete what processes of this machine that are dead by now were writing in `folder`."""
     for path in folder.glob(".*.tmp"):
@@ -146,7 +158,7 @@ def locked(folder: Path) -> Iterator[None]:
     files.no_links(folder)
     import filelock  # 0.1 s, which --help need not wait for
 
-    path = folder / ".running"
+    path = folder / HOLDER
     lock = filelock.FileLock(path, timeout=0, fallback_to_soft=False)
     try:
         lock.acquire()
@@ -159,11 +171,16 @@ def locked(folder: Path) -> Iterator[None]:
         log.warning(f"{folder} cannot be locked ({error}): start no second run in it")
     try:
         with contextlib.suppress(OSError):  # on Windows nobody else may write to a locked file
-            path.write_text(f"{os.getpid()} on {files.HOST}", encoding="utf-8")
+            path.write_text(holder(), encoding="utf-8")
         clear_leftovers(folder)
         yield
     finally:
         lock.release()
+
+
+def holder() -> str:
+    """This process, as HOLDER names it."""
+    return f"{os.getpid()} on {files.HOST}"
 
 
 def _read_holder(path: Path) -> str:

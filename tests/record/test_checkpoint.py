@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 
 import pytest
@@ -160,6 +161,38 @@ def test_a_step_saved_twice_is_written_once(parts, tmp_path):
     before = (checkpoint.folder(tmp_path, 10) / "state.json").stat().st_mtime_ns
     saved_at(parts, tmp_path, 10)
     assert (checkpoint.folder(tmp_path, 10) / "state.json").stat().st_mtime_ns == before
+
+
+def test_a_step_saved_again_has_the_new_weights(parts, tmp_path):
+    """The old ones were kept in silence."""
+    saved_at(parts, tmp_path, 10)
+    model, optimizers = parts(*SMALL, steps=3)
+    checkpoint.save(tmp_path, model, optimizers, TrainState(10, good_step=10), keep_last=9)
+    fresh, new = parts(*SMALL, steps=0)
+    assert checkpoint.resume(tmp_path, fresh, new).good_step == 10
+    same(dict(fresh.state_dict()), dict(model.state_dict()))
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step_000010"]
+
+    # A kill between the two renames leaves the new one alone, and one before them both.
+    there = checkpoint.folder(tmp_path, 10)
+    for is_gone in (True, False):
+        there.rename(there.with_name("new_step_000010"))
+        if not is_gone:
+            saved_at(parts, tmp_path / "older", 10)
+            shutil.copytree(checkpoint.folder(tmp_path / "older", 10), there)
+        assert checkpoint.resume(tmp_path, *parts(*SMALL)).good_step == 10
+        assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step_000010"]
+
+
+def test_a_step_can_be_damaged_again_and_again(parts, tmp_path):
+    """The second time was an error, "Directory not empty", though the one before was intact."""
+    saved_at(parts, tmp_path, 10)
+    for _ in range(3):
+        saved_at(parts, tmp_path, 20)
+        flip(checkpoint.folder(tmp_path, 20) / "model.safetensors")
+        assert checkpoint.resume(tmp_path, *parts(*SMALL)).step == 10
+    names = {p.name for p in (tmp_path / "checkpoints").glob("damaged_*")}
+    assert names == {f"damaged_step_000020{end}" for end in ("", ".2", ".3")}
 
 
 def test_nothing_in_a_checkpoint_is_pickled(parts, tmp_path):

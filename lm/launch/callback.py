@@ -1,0 +1,30 @@
+"""What Hydra calls before it makes a directory: it must be new, empty, or ours."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from lm.launch import cli, directory
+from lm.system.processes import launch_rank
+
+
+class Directories(Callback):
+    """Checks and makes the directory of a run or sweep.
+
+    Hydra only warns of what a callback raises, unless that is SystemExit.
+    """
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        if launch_rank() == 0:
+            with cli.errors_in_one_line():
+                out = Path(config.hydra.run.dir)
+                directory.check(out)
+                directory.make(out)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        with cli.errors_in_one_line():
+            root = Path(config.hydra.sweep.dir)
+            directory.check_sweep(root)
+            directory.mark_sweep(root)

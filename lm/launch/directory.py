@@ -1,0 +1,179 @@
+"""Whose a directory is, before a byte is written to it; and all as it was after a failed start.
+
+directory.check(out)                             # OtherRunError: it holds what is no run's
+before = Before(out)
+with store.locked(out), before.kept_on_failure(): ...
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from lm import config
+from lm.config import RESOLVED
+from lm.record.schemas import CodeRecord, DataRecord, Summary, read_part
+from lm.sweep.study import read_description
+from lm.system import files, store
+from lm.system.errors import ConfigError, DamagedError, OtherRunError
+
+HYDRA = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml")
+LATER = (
+    "code.json",
+    "code.diff",
+    "metrics.jsonl",
+    "samples.jsonl",
+    "summary.json",
+)  # than data.json
+SMALL = (RESOLVED, store.HOLDER, "data.json", "code.json", "code.diff", "summary.json", *HYDRA)
+MARK = re.compile(r"(\d+ on .*)?", re.DOTALL)  # what a run's .running holds; nothing for a moment
+_made: set[Path] = set()  # directories that were not there before this command
+
+
+def make(out: Path) -> None:
+    """Make the directory of a run, and remember whether it was there."""
+    if not out.exists():
+        out.mkdir(parents=True)
+        _made.add(out.absolute())
+
+
+def check(out: Path, besides: Collection[str] = ()) -> None:
+    """OtherRunError unless the directory is absent, empty, or a run's; DamagedError for a run with
+    a damaged record. Nothing is written. `besides` are names that do not count.
+    """
+    names = _names(out) - set(besides)
+    if not names:
+        return
+    files.no_links(out)
+    is_marked = _is_marked(out)
+    if RESOLVED not in names and not is_marked:
+        raise OtherRunError(f"{_holds(out, names)}, and no run: choose another hydra.run.dir=")
+    if not is_marked:
+        _load(out / RESOLVED)
+    read_part(out, DataRecord)
+    read_part(out, CodeRecord)
+    read_part(out, Summary)
+    odd = names.intersection(LATER)
+    if odd and not is_marked and DataRecord.file not in names:
+        raise OtherRunError(
+            f"{out} has {min(odd)} and no {DataRecord.file}, so no run wrote it: choose another "
+            "hydra.run.dir="
+        )
+
+
+def check_sweep(root: Path) -> None:
+    """OtherRunError unless a sweep's directory is absent, empty, or a sweep's."""
+    names = _names(root)
+    if names and not _is_marked(root) and not _is_sweep(root):
+        raise OtherRunError(f"{_holds(root, names)}, and no sweep: choose another hydra.sweep.dir=")
+
+
+def mark_sweep(root: Path) -> None:
+    """Make a sweep's directory, if it is not there, and mark it as one of ours."""
+    root.mkdir(parents=True, exist_ok=True)
+    if not _is_marked(root):
+        files.atomic_write(root / store.HOLDER, store.holder())
+
+
+def _load(path: Path) -> None:
+    try:
+        config.load(path)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        found = os.listdir(folder)
+    except FileNotFoundError:
+        return set()
+    return {name for name in found if files.writer(folder / name) is None}
+
+
+def _holds(folder: Path, names: Collection[str]) -> str:
+    shown = sorted(names)[:3]
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return f"{folder} holds {', '.join(shown)}{more}"
+
+
+def _is_marked(folder: Path) -> bool:
+    try:
+        return MARK.fullmatch(files.read_text(folder / store.HOLDER, 200)) is not None
+    except DamagedError:
+        return False
+
+
+def _is_sweep(root: Path) -> bool:
+    """Whether a sweep, also of an older version, wrote here: an arm, a search or a ranking."""
+    if any(root.glob(f"*/{RESOLVED}")):
+        return True
+    with contextlib.suppress(DamagedError):
+        read_description(root)
+        return True
+    with contextlib.suppress(DamagedError):
+        return "ranking" in files.read_json(root / "summary.json")
+    return False
+
+
+class Before:
+    """A run's directory as it was before a start."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.existed = out.exists() and out.absolute() not in _made
+        self.had_hydra = (out / ".hydra").exists()
+        self.had_tokenizer = (out / "tokenizer.json").exists()
+        self.content = {name: _content(out / name) for name in SMALL}
+        self.log_size = _size(out / "train.log")
+        self.metrics = _version(out / "metrics.jsonl")
+
+    @contextlib.contextmanager
+    def kept_on_failure(self) -> Iterator[None]:
+        """Put everything back where an error ends the start before training begins.
+
+        `latest` then still means the run before.
+        """
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            is_start = not isinstance(error, ConnectionError)  # a lost process: it may go on
+            if is_start and _version(self.out / "metrics.jsonl") == self.metrics:
+                with contextlib.suppress(OSError):  # the disk may be what failed
+                    self._put_back()
+            raise
+
+    def _put_back(self) -> None:
+        log = self.out / "train.log"
+        if self.log_size is None:
+            log.unlink(missing_ok=True)
+        elif log.exists():
+            os.truncate(log, self.log_size)
+        if not self.had_tokenizer:
+            (self.out / "tokenizer.json").unlink(missing_ok=True)
+        for name, content in self.content.items():
+            path = self.out / name
+            if content is None:
+                path.unlink(missing_ok=True)
+            elif _content(path) != content:
+                path.write_bytes(content)  # in place, as it may be the lock that we hold
+        for folder, was_there in ((self.out / ".hydra", self.had_hydra), (self.out, self.existed)):
+            if not was_there:
+                with contextlib.suppress(OSError):  # whatever else lies there is somebody's
+                    folder.rmdir()
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.exists() else None
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    """What changes with every write to a file; None if there is none."""
+    if not path.exists():
+        return None
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,156 @@
+"""A start writes into a directory that is free or its own, and one that fails changes no byte."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from lm import config, train
+from lm.launch import directory, jobs, main, resume
+from lm.system import files, store
+from lm.system.errors import ConfigError, DamagedError, OtherRunError
+from tests.helpers import TINY
+
+MINE = "the user's own"
+OLD = Path(__file__).parent.parent / "data" / "before_redesign"
+
+
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(MINE)
+
+
+def every_byte(folder: Path) -> dict[str, str]:
+    """The checksum of each file below the folder, and its empty folders."""
+    found = {}
+    for path in folder.rglob("*"):
+        key = str(path.relative_to(folder))
+        if not key.startswith(("outputs", "wandb-home")):  # caches are ours
+            found[key] = files.sha256(path) if path.is_file() else ""
+    return found
+
+
+def start(monkeypatch, *words: str) -> int:
+    """The exit code of lm.train in this process."""
+    monkeypatch.setattr(sys, "argv", ["lm.train", *words])
+    with pytest.raises(SystemExit) as caught:
+        main.main(train.run)
+    return caught.value.code
+
+
+FOREIGN = {
+    "a run's names": ["data.json", "code.diff", "tokenizer.json"],
+    "one file": ["tokenizer.json"],
+    "a log": ["train.log"],
+    "another program's .hydra": [".hydra/config.yaml", "train.log"],
+    "a .running": [".running", "notes.txt"],
+    "hidden": [".env"],
+    "a folder": ["checkpoints/step_000005/model.safetensors"],
+    "a Hugging Face folder": ["config.json", "model.safetensors", "tokenizer.json"],
+    "another program's settings": [config.RESOLVED, "tokenizer.json"],
+    "a name of a run's temporary file": [f".x.{files.HOST}.tmp"],
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_directory_of_somebodys_own_is_refused(kind, tmp_path):
+    """`hydra.run.dir=.` deleted the user's data.json, code.diff and tokenizer.json."""
+    write(tmp_path / "x", *FOREIGN[kind])
+    before = every_byte(tmp_path)
+    with pytest.raises(ConfigError):
+        directory.check(tmp_path / "x")
+    with pytest.raises(OtherRunError, match=r"and no sweep: choose another hydra\.sweep\.dir="):
+        directory.check_sweep(tmp_path / "x")
+    assert every_byte(tmp_path) == before
+
+
+def test_records_beside_a_copied_configuration_are_not_taken_for_a_runs(cfg, tmp_path):
+    config.save(cfg("track=off"), tmp_path / config.RESOLVED)
+    directory.check(tmp_path)
+    write(tmp_path, "code.diff")
+    with pytest.raises(OtherRunError, match=r"has code\.diff and no data\.json"):
+        directory.check(tmp_path)
+    write(tmp_path, "data.json")
+    with pytest.raises(DamagedError, match=r"data\.json"):
+        directory.check(tmp_path)
+
+
+def test_what_a_start_left_when_it_was_killed_is_its_own(tmp_path):
+    for content in ("", store.holder(), "17 on another-host"):
+        (tmp_path / store.HOLDER).write_text(content)
+        directory.check(tmp_path)
+        directory.check_sweep(tmp_path)
+    (tmp_path / store.HOLDER).unlink()
+    files.temporary(tmp_path / store.HOLDER).touch()
+    directory.check(tmp_path)
+    directory.check(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["sweep", "search"])
+def test_directories_of_an_older_version_are_known(name):
+    directory.check(OLD / "run")
+    directory.check_sweep(OLD / name)
+
+
+def fails(*words: str) -> tuple[str, ...]:
+    return ("hydra.run.dir=x", *words)
+
+
+STARTS = {
+    "corpus.path of nowhere, in a folder that is not there": ([], fails("corpus.path=nowhere")),
+    "the same, in a folder of the user's": (["x/tokenizer.json"], fails("corpus.path=nowhere")),
+    "an unknown setting": (["x/data.json"], fails("modle=gru")),
+    "all is well but the folder": (["x/data.json", "x/code.diff"], fails()),
+    "a text that is too short": ([], fails("model.context_len=100000")),
+    "a sweep in it": (
+        ["multirun.yaml", "summary.json"],
+        ("-m", "hydra.sweep.dir=.", "seed=0,1"),
+    ),
+    "an arm in it": (
+        ["x/error.log", "x/result.json"],
+        ("-m", "hydra.sweep.dir=s", "hydra.sweep.subdir=../x", "seed=0"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", STARTS)
+def test_a_start_that_fails_leaves_every_byte_as_it_was(kind, tiny, tmp_path, monkeypatch):
+    names, words = STARTS[kind]
+    write(tmp_path, *names)
+    before = every_byte(tmp_path)
+    assert start(monkeypatch, *tiny, "model=bigram", *words) == 2
+    after = {key: value for key, value in every_byte(tmp_path).items() if key.split("/")[0] != "s"}
+    assert after == before
+
+
+def test_a_start_that_fails_leaves_a_run_as_it_was(cfg, toy_text, tmp_path, monkeypatch):
+    """Hydra wrote .hydra and train.log of a run before it was refused, and summary.json was gone
+    when the text was."""
+    shutil.copy(toy_text, "toy.txt")
+    words = ("corpus=files", "corpus.path=toy.txt", *TINY, "model=bigram")
+
+    def job(*changes: str) -> jobs.Job:
+        hydra = {".hydra/config.yaml": " ".join(changes)}
+        return jobs.Job(cfg(*words, *changes), Path("run"), [], hydra=hydra)
+
+    train.run(job())
+    before = every_byte(tmp_path / "run")
+    assert ".hydra/config.yaml" in before
+    assert "best val/bpb" in Path("run/train.log").read_text()
+    os.rename("toy.txt", "text.txt")
+    for make in (
+        lambda: job("seed=1"),
+        lambda: job("train.steps=1"),
+        lambda: job("train.steps=3000"),
+        lambda: resume.job(["resume=run", "train.steps=1"]),
+        lambda: resume.job(["resume=run", "train.steps=3000"]),
+        lambda: resume.job(["resume=run", "seed=1"]),
+    ):
+        with pytest.raises((ConfigError, FileNotFoundError)):
+            train.run(make())
+        assert every_byte(tmp_path / "run") == before
+    assert start(monkeypatch, *words, "hydra.run.dir=run", "seed=1") == 2
+    assert every_byte(tmp_path / "run") == before
