@@ -19,13 +19,8 @@ from lm.system import files, store
 from lm.system.errors import ConfigError, DamagedError, OtherRunError
 
 HYDRA = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml")
-LATER = (
-    "code.json",
-    "code.diff",
-    "metrics.jsonl",
-    "samples.jsonl",
-    "summary.json",
-)  # than data.json
+# Written after data.json; their form does not tell whether a run wrote them.
+LATER = ("code.diff", "metrics.jsonl", "samples.jsonl")
 SMALL = (RESOLVED, store.HOLDER, "data.json", "code.json", "code.diff", "summary.json", *HYDRA)
 MARK = re.compile(r"(\d+ on .*)?", re.DOTALL)  # what a run's .running holds; nothing for a moment
 _made: set[Path] = set()  # directories that were not there before this command
