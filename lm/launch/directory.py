@@ -15,7 +15,7 @@ from lm import config
 from lm.config import RESOLVED
 from lm.record.schemas import CodeRecord, DataRecord, Summary, read_part
 from lm.sweep.study import read_description
-from lm.system import files, store
+from lm.system import files, foreign, store
 from lm.system.errors import ConfigError, DamagedError, OtherRunError
 
 HYDRA = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml")
@@ -94,7 +94,7 @@ def _holds(folder: Path, names: Collection[str]) -> str:
 
 def _is_marked(folder: Path) -> bool:
     try:
-        return MARK.fullmatch(files.read_text(folder / store.HOLDER, 200)) is not None
+        return MARK.fullmatch(foreign.read_text(folder / store.HOLDER, 200)) is not None
     except DamagedError:
         return False
 
@@ -159,7 +159,7 @@ class Before:
 
 
 def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
+    return foreign.read_bytes(path) if path.exists() else None
 
 
 def _size(path: Path) -> int | None:

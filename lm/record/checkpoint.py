@@ -25,7 +25,7 @@ from lm.models.counts import CountModel
 from lm.record import optimizer_state
 from lm.record.schemas import CheckpointRecord
 from lm.record.state import TrainState
-from lm.system import distributed, failpoint, files, ranks, store
+from lm.system import distributed, failpoint, files, foreign, ranks, store
 from lm.system.errors import DamagedError, NoCheckpointError, NonFiniteError, StorageError
 from lm.system.interception import Interception
 from lm.system.tensors import load_shapes, load_tensors
@@ -125,7 +125,8 @@ def _is_same(old: Path, new: Path) -> bool:
     """Whether an old checkpoint is intact and has the bytes of a new one."""
     try:
         store.verify(old)
-        return (old / store.MANIFEST).read_bytes() == (new / store.MANIFEST).read_bytes()
+        manifests = [foreign.read_bytes(folder / store.MANIFEST) for folder in (old, new)]
+        return manifests[0] == manifests[1]
     except (DamagedError, OSError):
         return False
 
