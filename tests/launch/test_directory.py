@@ -37,7 +37,7 @@ def start(monkeypatch, *words: str) -> int:
     """The exit code of lm.train in this process."""
     monkeypatch.setattr(sys, "argv", ["lm.train", *words])
     with pytest.raises(SystemExit) as caught:
-        main.main(train.run)
+        main.main(train.run_job)
     return caught.value.code
 
 
@@ -136,7 +136,7 @@ def test_a_start_that_fails_leaves_a_run_as_it_was(cfg, toy_text, tmp_path, monk
         hydra = {".hydra/config.yaml": " ".join(changes)}
         return jobs.Job(cfg(*words, *changes), Path("run"), [], hydra=hydra)
 
-    train.run(job())
+    train.run_job(job())
     before = every_byte(tmp_path / "run")
     assert ".hydra/config.yaml" in before
     assert "best val/bpb" in Path("run/train.log").read_text()
@@ -150,7 +150,7 @@ def test_a_start_that_fails_leaves_a_run_as_it_was(cfg, toy_text, tmp_path, monk
         lambda: resume.job(["resume=run", "seed=1"]),
     ):
         with pytest.raises((ConfigError, FileNotFoundError)):
-            train.run(make())
+            train.run_job(make())
         assert every_byte(tmp_path / "run") == before
     assert start(monkeypatch, *words, "hydra.run.dir=run", "seed=1") == 2
     assert every_byte(tmp_path / "run") == before
