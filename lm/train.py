@@ -51,7 +51,7 @@ def run_job(job: jobs.Job) -> float:
 
 @contextlib.contextmanager
 def own_directory(job: jobs.Job) -> Iterator[None]:
-    """The directory is this job's alone, and has its log. Of torchrun's processes rank 0 sees to it.
+    """The directory is this job's alone. Of torchrun's processes rank 0 sees to it.
 
     A start that fails leaves every byte as it was; an arm of a sweep stays, with its error.
     """
