@@ -8,7 +8,6 @@ The latter is what `run=wandb:ENTITY/PROJECT/ARTIFACT:ALIAS` opens.
 
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,11 +96,9 @@ def _download(path: str) -> Path:
     home = files.cache_dir() / f"wandb-{fingerprint}"
     if home.is_dir():
         return home
-    home.parent.mkdir(parents=True, exist_ok=True)
-    tmp = files.temporary(home)
-    weights = tmp / "weights"
-    try:
-        weights.mkdir(parents=True)
+    with store.temporary_folder(home) as tmp:
+        weights = tmp / "weights"
+        weights.mkdir()
         for name in RUN_FILES:
             artifact.get_entry(name).download(root=str(tmp), skip_cache=True)
         for name in CHECKPOINT_FILES:
@@ -115,6 +112,4 @@ def _download(path: str) -> Path:
         except OSError:
             if not home.is_dir():  # which another process may have made by now
                 raise
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
     return home

@@ -7,27 +7,30 @@ report = reporter(sweep, out)      # in the process of a trial: report(step, sco
 import contextlib
 import hashlib
 import os
-import socket
+import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from lm.sweep import space
 from lm.sweep.space import Space, TunerConfig, load_optuna
-from lm.system import files, store
-from lm.system.errors import ConfigError, Pruned
+from lm.system import files, locks, store
+from lm.system.errors import ConfigError, DamagedError, Pruned
 
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
     from optuna import Study
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
+    from optuna.storages.journal._file import BaseJournalFileLock
     from optuna.trial import FrozenTrial, Trial
 
 STUDY = "study.json"  # in the sweep's directory: which journal, which pruner
-SILENT = 600.0  # seconds without a sign of life after which another machine's trial is taken over
+LINE = b'{"op_code":'  # starts each line of Optuna's journals
+SILENT = 600.0  # seconds without a sign of life after which, without locks, a trial is taken over
 
 
 class StudyRecord(msgspec.Struct):
@@ -75,36 +78,106 @@ def same_search(root: Path, fixed: Sequence[str], searched: Space) -> None:
             )
 
 
-def open_study(root: Path) -> "Study":
-    """The study of a sweep's directory, made if it is not there; several processes may hold it."""
-    optuna = load_optuna()
-    from optuna.storages import journal
+def journal_of(root: Path) -> Path:
+    """The file that holds the trials of a search; several sweeps may share one."""
+    return root / Path(read_description(root).journal).expanduser()
 
-    record = read_description(root)
-    path = root / record.journal
-    journal_lock = journal.JournalFileSymlinkLock(str(path))
-    journal_lock.acquire()
+
+def beside(journal: Path, what: str) -> Path:
+    """The path of a lock on the journal, or on a part of it."""
+    return journal.with_name(f".{journal.name}.{what}")
+
+
+def open_study(root: Path) -> "Study":
+    """The study of a sweep's directory, made if it is not there; several processes may hold it.
+
+    Raises DamagedError if its journal is none.
+    """
+    optuna = load_optuna()
+    from optuna.storages.journal import JournalFileBackend
+
+    path = journal_of(root)
+    lock = _writers_lock(path)
+    lock.acquire()
     try:
         _repair(path)
     finally:
-        journal_lock.release()
-    backend = journal.JournalFileBackend(str(path), lock_obj=journal_lock)
-    return optuna.create_study(
-        storage=optuna.storages.JournalStorage(backend),
-        study_name=record.study,
-        pruner=_pruner(record),
-        load_if_exists=True,
-    )
+        lock.release()
+    record = read_description(root)
+    try:
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+        about = {"study_name": record.study, "storage": storage, "pruner": _pruner(record)}
+        if record.study in optuna.get_all_study_names(storage):  # or even this one would write
+            there = optuna.load_study(**about)
+        else:
+            there = optuna.create_study(**about, load_if_exists=True)
+        _check(there)
+    except OSError:
+        raise
+    except Exception as error:  # Optuna raises a dozen unrelated classes, assertions among them
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DamagedError(f"{path} is not the journal of a search: {reason}") from None
+    return there
+
+
+def _writers_lock(path: Path) -> "BaseJournalFileLock":
+    """What keeps two processes from writing to the journal at once, and is free when they die.
+
+    Optuna's own is a file that a killed process leaves, and is taken for dead after 30 s: it is
+    for file systems without locks.
+    """
+    from optuna.storages.journal import JournalFileOpenLock
+
+    lock = locks.new(beside(path, "lock"))
+    try:
+        lock.acquire()
+    except OSError:
+        return JournalFileOpenLock(str(beside(path, "open")))
+    lock.release()
+    return cast("BaseJournalFileLock", lock)  # it has acquire() and release()
 
 
 def _repair(path: Path) -> None:
-    """Cut off a last line without its end: a kill while it was written would spoil the journal."""
-    if not path.exists():
+    """Cut off a last line without its end: a kill while it was written would spoil the journal.
+
+    DamagedError, and nothing is cut, if the file is no journal.
+    """
+    if not os.path.lexists(path):
         return
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise DamagedError(f"{path} is not a plain file")
     with open(path, "rb+") as file:
         data = file.read()
-        if data and not data.endswith(b"\n"):
-            file.truncate(data.rfind(b"\n") + 1)
+        whole = data[: data.rfind(b"\n") + 1]
+        torn = data[len(whole) :].rstrip(b"\0")  # zeros are what a power cut may leave
+        if not whole.startswith(LINE[: len(whole)]) or not torn.startswith(LINE[: len(torn)]):
+            raise DamagedError(f"{path} is not the journal of a search: it starts otherwise")
+        file.truncate(len(whole))
+
+
+def _check(there: "Study") -> None:
+    """Raise some error unless the study is a search of ours, with trials that can be learned from.
+
+    Optuna replays a journal without a look at most of what it says.
+    """
+    from optuna.study import StudyDirection
+    from optuna.trial import create_trial
+
+    if there.directions != [StudyDirection.MINIMIZE]:
+        raise ValueError("it does not minimise one score")
+    for number, trial in enumerate(there.get_trials(deepcopy=False)):
+        values = trial.values if trial.values is not None else [0.0]
+        scores = [*trial.intermediate_values.values(), *values]
+        is_number = all(type(score) in (int, float) for score in scores)
+        steps = {type(step) for step in trial.intermediate_values}
+        if len(values) != 1 or not is_number or not steps <= {int}:
+            raise ValueError(f"trial {number} has scores that are no numbers, or several")
+        create_trial(  # which raises where values, settings and state do not go together
+            state=trial.state,
+            values=trial.values,
+            params=trial.params,
+            distributions=trial.distributions,
+        )
 
 
 def sampler(settings: TunerConfig, number: int) -> "BaseSampler":
@@ -130,9 +203,9 @@ def _pruner(record: StudyRecord) -> "BasePruner":
     return pruners.NopPruner()
 
 
-def lock(root: Path) -> contextlib.AbstractContextManager:
-    """Holds the search against the other processes that share it, once they let it go."""
-    return store.waited_lock(root / ".tuner.lock")
+def lock(journal: Path) -> contextlib.AbstractContextManager:
+    """Holds the choice of the next trials against the other processes, once they let it go."""
+    return locks.waited(beside(journal, "tuner.lock"))
 
 
 # --------------------------------------------------------------------------------- single trials
@@ -143,16 +216,46 @@ def saved_trial(study: "Study", saved: "FrozenTrial") -> "Trial":
     return load_optuna().trial.Trial(study, saved._trial_id)
 
 
-def is_abandoned(trial: "FrozenTrial", root: Path) -> bool:
-    """Whether the process that ran this trial is gone."""
-    host, pid = trial.user_attrs.get("worker", ["?", 0])
-    if host == socket.gethostname():
-        # We ask only when we run none: an older process had our number.
-        return pid == os.getpid() or not store.alive(pid)
-    signs = [path.stat().st_mtime for path in (root / str(trial.number)).glob("*.json*")]
-    if not signs and trial.datetime_start is not None:
-        signs = [trial.datetime_start.timestamp()]
-    return time.time() - max(signs, default=0.0) > SILENT
+class Held:
+    """The trials that this process works on: a lock each shows the others that it lives."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = beside(journal_of(root), "trials")
+        self.folder.mkdir(exist_ok=True)
+        self.locks: dict[int, BaseFileLock] = {}
+
+    def take(self, trial: "FrozenTrial | Trial") -> bool:
+        """Hold a trial from now on; False if another process works on it."""
+        try:
+            lock = locks.take(self._path(trial.number))
+            if lock is None:
+                return False
+            if store.is_locked(self.root / str(trial.number)):  # a job that outlived its search
+                lock.release()
+                return False
+        except OSError:  # no locks here
+            return self._is_silent(trial)
+        self.locks[trial.number] = lock
+        return True
+
+    def let_go(self, number: int) -> None:
+        """Hold a trial no longer, as the journal says what became of it."""
+        lock = self.locks.pop(number, None)
+        if lock is not None:
+            self._path(number).unlink(missing_ok=True)
+            lock.release()
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number}.lock"
+
+    def _is_silent(self, trial: "FrozenTrial | Trial") -> bool:
+        """Whether a trial has given no sign of life for so long that its process must be gone."""
+        folder = self.root / str(trial.number)
+        signs = [path.stat().st_mtime for path in folder.glob("*.json*")]
+        if not signs and trial.datetime_start is not None:
+            signs = [trial.datetime_start.timestamp()]
+        return time.time() - max(signs, default=0.0) > SILENT
 
 
 def reporter(sweep: Path | None, out: Path) -> Callable[[int, float], None] | None:

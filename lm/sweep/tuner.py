@@ -9,8 +9,6 @@ hydra.sweep.dir=DIR goes on, also from several processes or machines that share 
 
 import json
 import logging
-import os
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,9 +39,11 @@ class Search:
         self.space = searched
         study.describe(root, settings, fixed, searched)
         self.study = study.open_study(root)
+        self.journal = study.journal_of(root)
+        self.held = study.Held(root)
         self.n_trials = settings.n_trials
         if settings.sampler == "grid":
-            with study.lock(root):
+            with study.lock(self.journal):
                 self.n_trials = enqueue_grid(self.study, searched)
 
     def run(self, launch: Launch) -> None:
@@ -59,18 +59,19 @@ class Search:
                 launch([self._words(trial) for trial in trials], trials[0].number)
                 for trial in trials:
                     record_trial(self.study, trial, self.root)
+                    self.held.let_go(trial.number)
         conclude(self.study, self.root)
 
     def next_trials(self) -> list["Trial"]:
         """The trials to run now: those that a killed process left, then new ones."""
         states = load_optuna().trial.TrialState
         batch = []
-        with study.lock(self.root):
+        with study.lock(self.journal):
             running = self.study.get_trials(deepcopy=False, states=(states.RUNNING,))
             for saved in running:
                 if len(batch) == self.settings.n_jobs:
                     break
-                if study.is_abandoned(saved, self.root):
+                if self._take_over(saved.number):
                     log.info(f"trial {saved.number} was left unfinished and goes on")
                     batch.append(study.saved_trial(self.study, saved))
             while len(batch) < self.settings.n_jobs:
@@ -80,9 +81,18 @@ class Search:
                     break
                 self.study.sampler = study.sampler(self.settings, len(trials))
                 batch.append(self.study.ask(dict(self.space)))
-            for trial in batch:
-                trial.set_user_attr("worker", [socket.gethostname(), os.getpid()])
+                self.held.take(batch[-1])
         return sorted(batch, key=lambda trial: trial.number)
+
+    def _take_over(self, number: int) -> bool:
+        """Hold a trial that was running, if no process works on it and none has finished it."""
+        saved = self.study.get_trials(deepcopy=False)[number]
+        if not self.held.take(saved):
+            return False
+        saved = self.study.get_trials(deepcopy=False)[number]  # it may have ended just before
+        if saved.state.is_finished():
+            self.held.let_go(number)
+        return not saved.state.is_finished()
 
     def _words(self, trial: "Trial") -> list[str]:
         drawn = [f"{key}={value}" for key, value in trial.params.items()]

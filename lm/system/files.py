@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import re
 import secrets
 import stat
 from pathlib import Path
@@ -17,11 +18,12 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from lm.system import foreign
+from lm.system import foreign, locks
 from lm.system.errors import DamagedError
 
 T = TypeVar("T")
 HOST = platform.node().replace(".", "-")
+TEMPORARY = re.compile(rf"\..+\.{re.escape(HOST)}\.\d+\.[0-9a-f]{{8}}\.(tmp|lock)")
 MAX_JSON = 1 << 25  # bytes of a JSON file: ten times as much memory while it is read
 NOT_FINITE = ("nan", "inf", "-inf")
 FLOATS = (float, float | None)
@@ -47,12 +49,15 @@ def sha256(path: Path) -> str:
 def atomic_write(path: Path, data: str | bytes) -> None:
     """Replace the file at `path` in one step; a crash leaves the old one or the new one."""
     tmp = temporary(path)
+    # The lock shows that its process lives. Windows neither writes nor renames what is locked.
+    lock = locks.waited(tmp) if os.name == "posix" else contextlib.nullcontext()
     try:
-        with open(tmp, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(tmp, path)
+        with lock:
+            with open(tmp, "wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(tmp, path)
     finally:
         tmp.unlink(missing_ok=True)
     sync_folder(path.parent)
@@ -128,15 +133,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def temporary(final: Path) -> Path:
-    """A name beside `final` that says which process writes it."""
+    """A name beside `final` that no other process has; it says where it was made, for people."""
     mark = f"{HOST}.{os.getpid()}.{secrets.token_hex(4)}"
     return final.with_name(f".{final.name}.{mark}.tmp")
 
 
-def writer(temporary: Path) -> int | None:
-    """The process of this machine that wrote to a temporary name; None for one of another."""
-    parts = temporary.name.split(".")
-    if len(parts) < 5:
-        return None
-    host, pid = parts[-4:-2]
-    return int(pid) if host == HOST and pid.isdigit() else None
+def is_temporary(path: Path) -> bool:
+    """Whether the name is one of `temporary` or of the lock beside it, made on this machine."""
+    return TEMPORARY.fullmatch(path.name) is not None

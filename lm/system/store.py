@@ -17,13 +17,14 @@ from pathlib import Path
 
 import msgspec
 
-from lm.system import failpoint, files, foreign
+from lm.system import failpoint, files, foreign, locks
 from lm.system.errors import DamagedError, LockedError
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 DAMAGED = "damaged_"  # begins the name of what was set aside
 HOLDER = ".running"  # in a directory of ours, before all else: who writes there, or did last
+LOCK = ".lock"  # ends the name of the lock beside a temporary folder
 
 
 class FileSum(msgspec.Struct):
@@ -46,11 +47,7 @@ def new_folder(final: Path, kind: str = "cache") -> Iterator[Path]:
     If `final` exists by then, another process was first: its folder stays. `kind` is the first
     half of its failpoints' names.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(final.parent)
-    tmp = files.temporary(final)
-    tmp.mkdir()
-    try:
+    with temporary_folder(final) as tmp:
         yield tmp
         failpoint.hit(f"{kind}.after_files")
         seal(tmp)
@@ -61,8 +58,26 @@ def new_folder(final: Path, kind: str = "cache") -> Iterator[Path]:
             raise OSError(f"could not move {tmp} to {final}")
         failpoint.hit(f"{kind}.after_rename")
         files.sync_folder(final.parent)
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def temporary_folder(final: Path) -> Iterator[Path]:
+    """An empty folder beside `final` to fill and rename; what is left of it at the end is deleted.
+
+    A held lock beside it shows that its process lives: see clear_leftovers.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(final.parent)
+    tmp = files.temporary(final)
+    lock = tmp.with_suffix(LOCK)
+    with locks.waited(lock):
+        try:
+            tmp.mkdir()
+            yield tmp
+        finally:
+            shutil.rmtree(tmp, ignore_errors=True)
+            with contextlib.suppress(OSError):  # on Windows nobody may delete a held lock
+                lock.unlink(missing_ok=True)
 
 
 def verify(folder: Path) -> None:
@@ -91,7 +106,7 @@ def build_once(
     if not _fault(folder, check):
         return None
     _check_writable(folder.parent)
-    with waited_lock(folder.with_name(f".{folder.name}.lock")):
+    with locks.waited(folder.with_name(f".{folder.name}.lock")):
         is_there = folder.exists()  # asked first: without locks, a whole one may come meanwhile
         fault = _fault(folder, check)
         if not fault:
@@ -137,15 +152,25 @@ def set_aside(path: Path) -> None:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Delete what processes of this machine that are dead by now were writing in `folder`."""
-    for path in folder.glob(".*.tmp"):
-        pid = files.writer(path)
-        if pid is None or alive(pid):
+    """Delete what processes that are dead by now were writing in `folder`.
+
+    Those that live hold a lock, on the file or beside the folder. Without locks nothing is deleted.
+    """
+    for path in folder.glob(".*"):
+        if not files.is_temporary(path):
             continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        is_folder = path.is_dir() and not path.is_symlink()
+        lock_path = path.with_suffix(LOCK) if is_folder else path
+        with contextlib.suppress(OSError):
+            lock = locks.take(lock_path)
+            if lock is None:
+                continue
+            try:
+                if is_folder:
+                    shutil.rmtree(path, ignore_errors=True)
+                lock_path.unlink(missing_ok=True)
+            finally:
+                lock.release()
 
 
 @contextlib.contextmanager
@@ -159,9 +184,9 @@ def locked(folder: Path) -> Iterator[None]:
     import filelock  # 0.1 s, which --help need not wait for
 
     path = folder / HOLDER
-    lock = filelock.FileLock(path, timeout=0, fallback_to_soft=False)
+    lock = filelock.FileLock(path, fallback_to_soft=False)
     try:
-        lock.acquire()
+        lock.acquire(timeout=0.2)  # is_locked may hold it for a moment
     except filelock.Timeout:
         raise LockedError(
             f"{folder} is being written by process {_read_holder(path)}: wait until it has ended, "
@@ -183,25 +208,16 @@ def holder() -> str:
     return f"{os.getpid()} on {files.HOST}"
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a living process holds a run directory. Raises OSError where locks do not work."""
+    return locks.is_held(folder / HOLDER)
+
+
 def _read_holder(path: Path) -> str:
     try:
         return foreign.read_text(path, 1 << 10, errors="replace")[:80]
     except DamagedError:
         return "?"
-
-
-@contextlib.contextmanager
-def waited_lock(path: Path) -> Iterator[None]:
-    """Wait for the lock on the file `path` and hold it; where locks do not work, all may enter."""
-    import filelock
-
-    lock = filelock.FileLock(path, fallback_to_soft=False)
-    with contextlib.suppress(OSError):
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _fault(folder: Path, check: Callable[[Path], object] | None) -> str:
@@ -213,21 +229,6 @@ def _fault(folder: Path, check: Callable[[Path], object] | None) -> str:
     except (ValueError, OSError) as error:
         return " ".join(str(error).split()) or type(error).__name__
     return ""
-
-
-def alive(pid: int) -> bool:
-    """Whether a process of this machine runs."""
-    if os.name != "posix":  # there is no harmless signal elsewhere
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        pass
-    with contextlib.suppress(OSError):  # Linux keeps a dead process until its parent looks
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
 
 
 def seal(folder: Path) -> None:

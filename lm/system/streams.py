@@ -5,6 +5,7 @@ with streams.open_text("-") as source, streams.open_output("ids.txt") as sink: .
 
 import io
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
         with open(path, "wb") as file:
             yield file
     else:
-        partial = f"{path}.{os.getpid()}.part"
+        partial = f"{path}.{secrets.token_hex(4)}.part"
         try:
             with open(partial, "wb") as file:
                 yield file

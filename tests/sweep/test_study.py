@@ -1,13 +1,20 @@
 """A study survives kills, draws anew for each trial, prunes, and is taken for no other."""
 
+import json
+import multiprocessing
+import os
 import statistics
+import time
+from pathlib import Path
 
+import filelock
 import pytest
 
-from lm.sweep import study
+from lm.sweep import study, tuner
 from lm.sweep.space import TunerConfig, load_optuna
-from lm.system.errors import ConfigError, Pruned
-from tests.sweep.searches import new_study, search_space, trials
+from lm.system.errors import ConfigError, DamagedError, Pruned
+from tests.helpers import no_locks
+from tests.sweep.searches import new_study, search_space, states, trials
 
 
 def test_a_journal_torn_by_a_kill_is_read_and_goes_on(tmp_path):
@@ -22,6 +29,118 @@ def test_a_journal_torn_by_a_kill_is_read_and_goes_on(tmp_path):
         again.tell(again.ask(found), 2.0)
         assert [t.value for t in trials(tmp_path)] == [1.0, 2.0]
         journal.write_bytes(whole)
+
+
+@pytest.mark.parametrize("kind", ["relative", "absolute"])
+def test_a_search_killed_while_it_writes_its_journal_goes_on_at_once(tmp_path, kind):
+    """Optuna's own lock was never released where the sweep's directory was relative."""
+    root = Path("s") if kind == "relative" else tmp_path / "s"
+    new_study(root)
+    _, found = search_space("a=interval(0.0,1.0)")
+    (root / "optuna.journal.lock").symlink_to("s/optuna.journal")  # as older versions left it
+
+    def killed():
+        there = study.open_study(root)
+        os.fsync = lambda _: os._exit(9)  # the line is written and the lock is held
+        there.ask(found)
+
+    child = multiprocessing.get_context("fork").Process(target=killed)
+    child.start()
+    child.join()
+    assert child.exitcode == 9
+    began = time.monotonic()
+    again = study.open_study(root)
+    again.tell(again.ask(found), 2.0)
+    assert time.monotonic() - began < 10
+    assert states(root) == ["RUNNING", "COMPLETE"]
+
+
+def test_a_search_needs_neither_links_nor_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "symlink", no_locks)
+    monkeypatch.setattr(filelock.FileLock, "acquire", no_locks)
+    search = tuner.Search(tmp_path, TunerConfig(n_trials=2), *search_space("a=interval(0.0,1.0)"))
+    for _ in range(2):
+        (trial,) = search.next_trials()
+        search.study.tell(trial, 1.0)
+    assert not search.next_trials() and states(tmp_path) == ["COMPLETE"] * 2
+    # Who died is not known without locks, so a trial is left to its process for a while.
+    search.n_trials = 3
+    assert len(search.next_trials()) == 1 and not search.next_trials()
+    monkeypatch.setattr(study, "SILENT", 0.0)
+    assert len(search.next_trials()) == 1
+
+
+TEXT = "words of no journal"
+LINE = {"op_code": 4, "worker_id": "w", "study_id": 0, "datetime_start": "2026-01-01T00:00:00"}
+FLOAT = (
+    '{"name": "FloatDistribution", "attributes": {"low": 0, "high": 1, "step": null, "log": false}}'
+)
+PARAM = {"op_code": 5, "worker_id": "w", "trial_id": 0, "param_name": "a", "distribution": FLOAT}
+END = {"op_code": 6, "worker_id": "w", "trial_id": 0, "state": 1, "values": [1.0]}
+END["datetime_complete"] = "2026-01-01T00:00:00"
+STEP = {"op_code": 7, "worker_id": "w", "trial_id": 0, "step": 1, "intermediate_value": 1.0}
+DAMAGED = {  # lines after those of a good journal, each with a first trial
+    "no JSON": [TEXT],
+    "a list": [[1]],
+    "a number": [7],
+    "null": [None],
+    "no code": [{"worker_id": "w"}],
+    "unknown code": [LINE | {"op_code": 99}],
+    "a code of text": [LINE | {"op_code": "create"}],
+    "no fields": [{"op_code": 4, "worker_id": "w"}],
+    "no date": [LINE | {"datetime_start": "noon"}],
+    "no distribution": [PARAM | {"param_value_internal": 0.5, "distribution": "{}"}],
+    "a value of text": [PARAM | {"param_value_internal": "low"}, END],
+    "a value outside": [PARAM | {"param_value_internal": 7.0}, END],
+    "a score of text": [END | {"values": ["low"]}],
+    "a score of nothing": [END | {"values": None}],
+    "a score that is NaN": [END | {"values": [float("nan")]}],
+    "two scores": [END | {"values": [1.0, 2.0]}],
+    "no scores": [END | {"values": []}],
+    "an unknown state": [END | {"state": 42}],
+    "a report of text": [STEP | {"intermediate_value": "x"}],
+    "a report without a step": [STEP | {"step": None}],
+    "deep": ["[" * 100_000],
+    "bytes": [b"\xff\xfe\x00"],
+    "zeros": [b"\x00" * 4096],
+    "another direction": None,
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_journal_is_one_line(kind, tmp_path):
+    there = new_study(tmp_path)
+    there.ask()
+    path = tmp_path / "optuna.journal"
+    good = path.read_bytes()
+    if DAMAGED[kind] is None:
+        bad = good.replace(b'"directions":[1]', b'"directions":[2]')
+    else:
+        lines = [x if isinstance(x, (bytes, str)) else json.dumps(x) for x in DAMAGED[kind]]
+        bad = good + b"".join((x if isinstance(x, bytes) else x.encode()) + b"\n" for x in lines)
+        bad += b'{"op_code": 8, "worker_id": "w", "trial_id": 0, "user_attr": {"a": 1}}\n'
+    path.write_bytes(bad)
+    with pytest.raises(DamagedError, match=f"{path} is not the journal of a search: .") as caught:
+        study.open_study(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == bad
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2", "words", "{}", "\n", "[1]\n[2]"])
+def test_a_file_that_is_no_journal_keeps_every_byte(text, tmp_path):
+    (tmp_path / study.STUDY).write_text('{"journal": "mine.csv"}')
+    (tmp_path / "mine.csv").write_text(text)
+    with pytest.raises(DamagedError, match=r"mine\.csv is not the journal of a search"):
+        study.open_study(tmp_path)
+    assert (tmp_path / "mine.csv").read_text() == text
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda p: p.symlink_to("/dev/zero")])
+def test_a_journal_that_is_no_plain_file_is_not_waited_for(make, tmp_path):
+    (tmp_path / study.STUDY).write_text("{}")
+    make(tmp_path / "optuna.journal")
+    with pytest.raises(DamagedError, match=r"optuna\.journal is not a plain file"):
+        study.open_study(tmp_path)
 
 
 def test_the_draws_of_neighbouring_trials_are_spread_over_the_whole_range(tmp_path):

@@ -14,7 +14,7 @@ from lm.launch import compose
 from lm.settings import read_yaml
 from lm.sweep import tuner
 from lm.sweep.space import TunerConfig
-from lm.system import files
+from lm.system import files, store
 from lm.system.errors import ConfigError
 from tests.helpers import TINY_TRANSFORMER
 from tests.sweep.searches import new_study, search_space, states, trials
@@ -48,6 +48,25 @@ def test_trials_that_run_two_at_a_time_never_draw_the_same_values(tmp_path):
             search.study.tell(trial, 1.0)
         drawn += [trial.params["a"] for trial in batch]
     assert len(set(drawn)) == 6 and not search.next_trials()
+
+
+def test_a_trial_is_left_to_the_process_that_lives_and_taken_over_once_it_does_not(tmp_path):
+    """Two containers with one host name and one process number failed each other's trials."""
+    words = search_space("a=interval(0.0,1.0)")
+    chosen = TunerConfig(n_trials=2)
+    first, second = (tuner.Search(tmp_path, chosen, *words) for _ in range(2))
+    assert [t.number for t in first.next_trials()] == [0]
+    assert [t.number for t in second.next_trials()] == [1]
+    assert not first.next_trials() and not second.next_trials()
+    for number in (0, 1):  # as the end of its process does
+        first.held.let_go(number)
+    with store.locked(tmp_path / "0"):  # its job lives on, as one of Slurm's does
+        assert not second.next_trials()
+    (trial,) = second.next_trials()
+    assert trial.number == 0
+    second.study.tell(trial, 1.0)
+    second.held.let_go(0)
+    assert not first.next_trials() and states(tmp_path) == ["COMPLETE", "RUNNING"]
 
 
 def test_a_search_without_a_complete_trial_says_so_and_names_no_best_one(tmp_path, caplog):

@@ -127,13 +127,53 @@ def test_a_killed_builder_does_not_stop_the_next_and_its_leftovers_go(tmp_path):
     assert not list(tmp_path.glob(".*.tmp"))
 
 
-def test_what_living_processes_and_other_machines_write_is_left_alone(tmp_path):
-    names = [f".x.{files.HOST}.{os.getpid()}.ab.tmp", ".x.elsewhere.999999999.ab.tmp", ".y.tmp"]
-    names.append(f".x.{files.HOST}.{10**30}.ab.tmp")  # no process has such a number
+def test_what_others_write_is_left_alone_and_deleted_once_they_are_dead(tmp_path, monkeypatch):
+    """Of two containers with one host name, each took the other for dead by its process number."""
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+
+    def build():
+        monkeypatch.setattr(os, "getpid", lambda: 999_999_999)  # no process here has that number
+        monkeypatch.setattr(os, "replace", lambda *_: (begun.set(), time.sleep(60)))
+        with store.new_folder(tmp_path / "x") as tmp:
+            fill(tmp)
+            files.atomic_write(tmp_path / "y", "text")
+
+    child = context.Process(target=build)
+    child.start()
+    assert begun.wait(30)
+    names = {path.name.partition(".999999999.")[0] for path in tmp_path.iterdir()}
+    assert names == {f".x.{files.HOST}", f".y.{files.HOST}"}
+    assert len(list(tmp_path.iterdir())) == 3  # a folder and its lock; a file, which is its own
+    with store.new_folder(tmp_path / "z") as tmp:
+        fill(tmp)
+    assert len(list(tmp_path.iterdir())) == 4
+    child.kill()
+    child.join()
+    store.clear_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["z"]
+
+
+def test_no_file_that_is_not_ours_is_taken_for_a_leftover(tmp_path):
+    mark = f"{files.HOST}.{os.getpid()}"
+    names = [f".x.elsewhere.{os.getpid()}.abcdef12.tmp", ".y.tmp", f".x.{mark}.abcdef12.TMP"]
+    names += [f"x.{mark}.abcdef12.tmp", f".x.{mark}.notes.tmp", f".{mark}.abcdef12.tmp"]
     for name in names:
         (tmp_path / name).mkdir()
+    (tmp_path / f".x.{mark}.abcdef34.tmp").symlink_to(tmp_path)
     store.clear_leftovers(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
+    assert len(list(tmp_path.iterdir())) == 1 + len(names)
+
+
+def test_without_locks_nobody_is_taken_for_dead(tmp_path, monkeypatch):
+    (tmp_path / f".x.{files.HOST}.999999999.abcdef12.tmp").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(filelock.FileLock, "acquire", no_locks)
+        store.clear_leftovers(tmp_path)
+        files.atomic_write(tmp_path / "y", "text")
+    assert len(list(tmp_path.iterdir())) == 2
+    store.clear_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["y"]
 
 
 def test_a_check_of_the_content_finds_what_checksums_cannot(whole, caplog):

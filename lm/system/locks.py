@@ -1,0 +1,62 @@
+"""Locks on files. They end with their process, however it dies, so a held one is a proof of life.
+
+with locks.waited(path): ...        # once every other process has let it go
+lock = locks.take(path)             # None: another process holds it
+
+Neither a host's name nor a process's number is one: two containers may share both.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+
+def new(path: Path) -> "BaseFileLock":
+    """A lock on the file `path`, not yet held; to acquire it raises OSError where none work."""
+    import filelock  # 0.1 s, which --help need not wait for
+
+    return filelock.FileLock(path, fallback_to_soft=False)
+
+
+@contextlib.contextmanager
+def waited(path: Path) -> Iterator[None]:
+    """Wait for the lock on the file `path` and hold it; where locks do not work, all may enter."""
+    lock = new(path)
+    with contextlib.suppress(OSError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def take(path: Path) -> "BaseFileLock | None":
+    """The lock on the file `path`, held from now on; None if a living process holds it.
+
+    Raises OSError where locks do not work.
+    """
+    from filelock import Timeout
+
+    lock = new(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    return lock
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock on the file `path`.
+
+    Raises OSError where locks do not work.
+    """
+    if not path.exists():
+        return False
+    lock = take(path)
+    if lock is not None:
+        lock.release()
+    return lock is None
