@@ -7,7 +7,6 @@ report = reporter(sweep, out)      # in the process of a trial: report(step, sco
 import contextlib
 import hashlib
 import os
-import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import msgspec
 
 from lm.sweep import space
 from lm.sweep.space import Space, TunerConfig, load_optuna
-from lm.system import files, locks, store
+from lm.system import files, foreign, locks, store
 from lm.system.errors import ConfigError, DamagedError, Pruned
 
 if TYPE_CHECKING:
@@ -144,15 +143,13 @@ def _repair(path: Path) -> None:
     """
     if not os.path.lexists(path):
         return
-    if not stat.S_ISREG(path.lstat().st_mode):
-        raise DamagedError(f"{path} is not a plain file")
-    with open(path, "rb+") as file:
-        data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        torn = data[len(whole) :].rstrip(b"\0")  # zeros are what a power cut may leave
-        if not whole.startswith(LINE[: len(whole)]) or not torn.startswith(LINE[: len(torn)]):
-            raise DamagedError(f"{path} is not the journal of a search: it starts otherwise")
-        file.truncate(len(whole))
+    data = foreign.read_bytes(path)
+    whole = data[: data.rfind(b"\n") + 1]
+    torn = data[len(whole) :].rstrip(b"\0")  # zeros are what a power cut may leave
+    if not whole.startswith(LINE[: len(whole)]) or not torn.startswith(LINE[: len(torn)]):
+        raise DamagedError(f"{path} is not the journal of a search: it starts otherwise")
+    if whole != data:
+        os.truncate(path, len(whole))
 
 
 def _check(there: "Study") -> None:
