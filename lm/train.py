@@ -23,8 +23,8 @@ from lm.launch import jobs, logs, main
 from lm.launch.directory import Before
 from lm.launch.parallel import how_to_go_on, join_torchrun, start_processes
 from lm.sweep.study import reporter
-from lm.system import signals, store
-from lm.system.processes import import_words, launch_rank, started_by_torchrun
+from lm.system import locks, signals, store
+from lm.system.environment import import_words, launch_rank, started_by_torchrun
 
 if TYPE_CHECKING:
     from lm.models.base import LanguageModel
@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 def run_job(job: jobs.Job) -> float:
     """Do one job in its directory and return its best val/bpb, which sweeps minimise."""
     try:
-        with own_directory(job):
-            return find_or_train(job)
+        with own_directory(job) as lock:
+            return find_or_train(job, lock)
     except signals.Stopped as stop:
         if launch_rank() == 0:
             hint = how_to_go_on(job)
@@ -50,23 +50,23 @@ def run_job(job: jobs.Job) -> float:
 
 
 @contextlib.contextmanager
-def own_directory(job: jobs.Job) -> Iterator[None]:
+def own_directory(job: jobs.Job) -> Iterator[locks.HeldLock]:
     """The directory is this job's alone. Of torchrun's processes rank 0 sees to it.
 
     A start that fails leaves every byte as it was; an arm of a sweep stays, with its error.
     """
     if launch_rank() > 0:
-        yield
+        yield locks.HeldLock(None)
         return
     jobs.check(job)
     before = Before(job.out)
     keep = contextlib.nullcontext() if job.sweep else before.kept_on_failure()
-    with store.locked(job.out), keep, logs.to_file(job.out):
+    with store.locked(job.out) as lock, keep, logs.to_file(job.out):
         jobs.claim(job)
-        yield
+        yield lock
 
 
-def find_or_train(job: jobs.Job) -> float:
+def find_or_train(job: jobs.Job, lock: locks.HeldLock) -> float:
     """The score of the job: known already, or trained by torchrun's processes, by some of its own,
     or here."""
     score = None
@@ -77,7 +77,7 @@ def find_or_train(job: jobs.Job) -> float:
     if score is not None:
         return score
     if job.cfg.train.n_proc > 1:
-        return start_processes(job, train_here)
+        return start_processes(job, lock, train_here)
     return train_here(job)
 
 

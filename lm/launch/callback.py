@@ -7,7 +7,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from lm.launch import cli, directory
-from lm.system.processes import launch_rank
+from lm.system.environment import launch_rank
 
 
 class Directories(Callback):

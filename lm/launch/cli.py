@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 
 from lm.settings import Settings, typed, unknown
-from lm.system import processes
+from lm.system import environment
+from lm.system.environment import launch_rank
 from lm.system.errors import ConfigError
-from lm.system.processes import launch_rank
 
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 S = TypeVar("S", bound=Settings)
@@ -94,9 +94,9 @@ def import_own_modules(words: Sequence[str]) -> list[str]:
             names.append(name)
         else:
             kept.append(word)
-    os.environ.pop(processes.IMPORTS, None)
+    os.environ.pop(environment.IMPORTS, None)
     if names:
-        os.environ[processes.IMPORTS] = " ".join(names)
+        os.environ[environment.IMPORTS] = " ".join(names)
     return kept
 
 

@@ -23,8 +23,8 @@ from lm.launch import cli, compose, hydra_internals, logs, preflight, resume
 from lm.launch.jobs import Job
 from lm.sweep.ranking import RESULT, ArmResult
 from lm.system import files, signals
+from lm.system.environment import launch_rank, started_by_torchrun
 from lm.system.errors import ConfigError, LockedError, OtherRunError, Pruned
-from lm.system.processes import launch_rank, started_by_torchrun
 
 log = logging.getLogger(__name__)
 Run = Callable[[Job], float]  # trains a job; returns its best val/bpb

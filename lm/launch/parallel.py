@@ -7,26 +7,28 @@ from collections.abc import Callable
 
 from lm.launch import logs
 from lm.launch.jobs import Job
+from lm.system.environment import import_words, launch_rank
 from lm.system.errors import LostRankError
-from lm.system.processes import import_words, launch_rank
+from lm.system.locks import HeldLock
 
 Work = Callable[[Job], float]  # trains a job in this process; returns its score
 
 
-def start_processes(job: Job, work: Work) -> float:
+def start_processes(job: Job, lock: HeldLock, work: Work) -> float:
     """The score of a job that train.n_proc processes of this machine work on together.
 
-    torch's elastic launcher starts them. Raises LostRankError if one was killed or is silent.
+    torch's elastic launcher starts them, and each holds the lock of the run directory. Raises
+    LostRankError if one was killed or is silent.
     """
     from lm.launch import processes
 
     try:
-        return processes.spawn(_work_with_log, job.cfg.train, job, work)
+        return processes.spawn(_work_with_log, job.cfg.train, job, lock, work)
     except LostRankError as error:
         raise LostRankError(f"{error}; {how_to_go_on(job)} from the last checkpoint") from None
 
 
-def _work_with_log(job: Job, work: Work) -> float:
+def _work_with_log(job: Job, lock: HeldLock, work: Work) -> float:
     if launch_rank() > 0:
         return work(job)
     logs.to_terminal()

@@ -17,7 +17,7 @@ from lm.config import RESOLVED
 from lm.sweep import ranking
 from lm.sweep.ranking import ArmResult, Row
 from lm.sweep.study import STUDY
-from lm.system.processes import import_words
+from lm.system.environment import import_words
 
 log = logging.getLogger(__name__)
 

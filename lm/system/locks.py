@@ -7,9 +7,10 @@ Neither a host's name nor a process's number is one: two containers may share bo
 """
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -60,3 +61,28 @@ def is_held(path: Path) -> bool:
     if lock is not None:
         lock.release()
     return lock is None
+
+
+class HeldLock:
+    """The lock of a run directory. A process that is started with it as an argument holds it too,
+    so that it ends with the last of them."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self.descriptor = descriptor  # None: locks do not work here
+
+    def __reduce__(self) -> tuple[Callable[..., "HeldLock"], tuple[object, ...]]:
+        if self.descriptor is None or os.name != "posix":
+            return HeldLock, (None,)
+        from multiprocessing import reduction
+
+        return _inherited_lock, (reduction.DupFd(self.descriptor),)
+
+
+class _Duplicate(Protocol):
+    """What multiprocessing makes of a file descriptor for another process."""
+
+    def detach(self) -> int: ...
+
+
+def _inherited_lock(descriptor: _Duplicate) -> HeldLock:
+    return HeldLock(descriptor.detach())

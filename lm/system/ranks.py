@@ -25,7 +25,7 @@ from lm.system.errors import ConfigError, is_on_all_ranks, mark_on_all_ranks
 
 T = TypeVar("T")
 DAY = datetime.timedelta(days=1)
-_board: MutableSequence[int] = []  # of a process started here: process ids by rank, then steps
+_shared_steps: MutableSequence[int] | None = None  # by rank, read by the process that started them
 _as_single_process = False
 _slow_group: dist.ProcessGroup | None = None  # for waits that may take hours
 
@@ -44,16 +44,16 @@ def _is_joined() -> bool:
     return not _as_single_process and dist.is_available() and dist.is_initialized()
 
 
-def report_to(board: MutableSequence[int]) -> None:
-    """Let `note_step` write into `board`: process ids by rank, then steps by rank."""
-    global _board
-    _board = board
+def share_steps(steps: MutableSequence[int]) -> None:
+    """Let `note_step` write into `steps`, which has a place for each rank."""
+    global _shared_steps
+    _shared_steps = steps
 
 
 def note_step(step: int) -> None:
     """Note the step, so that the message about a lost process can name it."""
-    if _board:
-        _board[n_proc() + rank()] = step
+    if _shared_steps is not None:
+        _shared_steps[rank()] = step
 
 
 # ---------------------------------------------------------------------- joining the processes

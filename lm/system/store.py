@@ -174,7 +174,7 @@ def clear_leftovers(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[locks.HeldLock]:
     """Hold a run directory; LockedError names the process that holds it already.
 
     The lock ends with its process, however that dies. Where locks do not work, all may enter.
@@ -184,7 +184,8 @@ def locked(folder: Path) -> Iterator[None]:
     import filelock  # 0.1 s, which --help need not wait for
 
     path = folder / HOLDER
-    lock = filelock.FileLock(path, fallback_to_soft=False)
+    descriptors: list[int | None] = [None]
+    lock = filelock.FileLock(path, fallback_to_soft=False, on_acquired=descriptors.append)
     try:
         lock.acquire(timeout=0.2)  # is_locked may hold it for a moment
     except filelock.Timeout:
@@ -198,7 +199,7 @@ def locked(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # on Windows nobody else may write to a locked file
             path.write_text(holder(), encoding="utf-8")
         clear_leftovers(folder)
-        yield
+        yield locks.HeldLock(descriptors[-1])
     finally:
         lock.release()
 

@@ -44,7 +44,9 @@ def test_a_killed_rank_ends_the_job_soon_by_name_and_the_run_goes_on(command, ti
     assert command("lm.train", *tiny, *WORDS, "hydra.run.dir=whole").returncode == 0
     begun = time.monotonic()
     lost = command("lm.train", *tiny, *WORDS, LM_FAILPOINTS="1:train.before_step=kill@13")
-    assert time.monotonic() - begun < 60  # the start of three processes included
+    assert (
+        time.monotonic() - begun < 120
+    )  # the start of three processes included, on a busy machine
     assert lost.returncode == 1
     (line,) = lost.stderr.splitlines()
     assert line.startswith("error: rank 1 (process ")
