@@ -83,7 +83,7 @@ def _names(folder: Path) -> set[str]:
         found = os.listdir(folder)
     except FileNotFoundError:
         return set()
-    return {name for name in found if files.writer(folder / name) is None}
+    return {name for name in found if not files.is_temporary(Path(name))}
 
 
 def _holds(folder: Path, names: Collection[str]) -> str:
