@@ -1,6 +1,6 @@
 """Headless Chromium for tests of HTML pages, by the WebDriver protocol and the standard library.
 
-with Browser(width=390, dark=True) as browser:
+with browsers(width=390, dark=True) as browser:  # a fixture: each kind is started once
     browser.open(path)
     browser.click("#on")
     browser.script("return document.title")
@@ -63,10 +63,7 @@ class Browser:
                 time.sleep(0.1 if isinstance(error, OSError) else 1)
         self.session = f"/session/{found['sessionId']}"
 
-    def __enter__(self) -> "Browser":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
+    def close(self) -> None:
         try:
             self.call("DELETE", "")
         finally:

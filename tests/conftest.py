@@ -18,6 +18,7 @@ from hydra import compose as hydra_compose
 from lm import config, tokenizers, train
 from lm.launch import compose
 from lm.system import failpoint
+from tests.browser import Browser
 from tests.forks import Forks
 from tests.helpers import ROOT, TINY
 from tests.wandb_server import WandbServer
@@ -105,6 +106,45 @@ def trained(cfg, tiny, tmp_path):
         return out
 
     return make
+
+
+@pytest.fixture(scope="session")
+def trained_once(composed, tiny, tmp_path_factory):
+    """trained_once("model=gru", ...): a finished run that tests read and none of them changes."""
+    known: dict[tuple[str, ...], Path] = {}
+
+    def make(*overrides: str) -> Path:
+        if overrides not in known:
+            out = tmp_path_factory.mktemp("trained_once") / "run"
+            made = composed((*tiny, *overrides))
+            with contextlib.chdir(out.parent), pytest.MonkeyPatch.context() as patched:
+                patched.delenv("LM_CACHE_DIR", raising=False)
+                out.mkdir()
+                config.save(made, out / config.RESOLVED)
+                train.train(made, out)
+            known[overrides] = out
+        return known[overrides]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def browsers():
+    """`with browsers(width=390, dark=True) as browser`: one of a kind, its last page forgotten."""
+    started: dict[tuple[int, bool], Browser] = {}
+
+    @contextlib.contextmanager
+    def lend(width: int = 1280, dark: bool = False):
+        kind = (width, dark)
+        if kind not in started:
+            started[kind] = Browser(width, dark=dark)
+        started[kind].call("POST", "/url", {"url": "about:blank"})
+        started[kind].errors()
+        yield started[kind]
+
+    yield lend
+    for browser in started.values():
+        browser.close()
 
 
 @pytest.fixture(scope="session")

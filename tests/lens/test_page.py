@@ -14,15 +14,22 @@ from lm.lens.__main__ import command as lens_command
 from lm.lens.settings import LensConfig
 from lm.lens.subject import Subject
 from lm.system.errors import ConfigError
-from tests.browser import Browser, needs_browser
+from tests.browser import needs_browser
 from tests.helpers import TINY_TRANSFORMER
 
 TEXT = "the cat said:\n7 plus </script> is 8"
 
 
-@pytest.fixture
-def subject(trained):
-    return Subject.of_run(str(trained(*TINY_TRANSFORMER, "model.context_len=64")), "best")
+@pytest.fixture(autouse=True)
+def _one_cache(monkeypatch, tmp_path_factory):
+    """Corpus, tokenizer and tokens of the toy text are built once for all tests here."""
+    monkeypatch.setenv("LM_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "lens-cache"))
+
+
+@pytest.fixture(scope="module")
+def subject(trained_once):
+    out = trained_once(*TINY_TRANSFORMER, "model.context_len=64")
+    return Subject.of_run(str(out), "best")
 
 
 def look(subject, prompt=TEXT, **settings):
@@ -193,11 +200,11 @@ def test_a_page_of_128_tokens_of_gpt2s_size_is_under_5_megabytes():
 
 @needs_browser
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
-def test_the_page_works_in_a_browser(subject, tmp_path, width, dark):
+def test_the_page_works_in_a_browser(browsers, subject, tmp_path, width, dark):
     path = tmp_path / "lens.html"
     page.write(look(subject, top_k=5), path)
     T = len(subject.tokenizer.encode_ordinary(TEXT))
-    with Browser(width, dark=dark) as browser:
+    with browsers(width, dark=dark) as browser:
         browser.open(path)
         assert browser.errors() == []
         assert browser.text("#where") == f"{T} of {T}"
@@ -226,10 +233,10 @@ def test_the_page_works_in_a_browser(subject, tmp_path, width, dark):
 
 @needs_browser
 @pytest.mark.parametrize(("name", "prompt"), [("bigram_counts", "the cat"), ("gru", "t")])
-def test_no_page_shows_a_value_that_is_not_there(name, prompt, cfg, tiny, tmp_path):
+def test_no_page_shows_a_value_that_is_not_there(browsers, name, prompt, cfg, tiny, tmp_path):
     path = tmp_path / "lens.html"
     page.write(look(Subject.untrained(cfg(*tiny, f"model={name}")), prompt), path)
-    with Browser() as browser:
+    with browsers() as browser:
         browser.open(path)
         assert not re.search("null|undefined|NaN|Infinity", browser.text("main"))
         slider = "document.querySelector('#stepper')?.offsetHeight"
@@ -238,13 +245,13 @@ def test_no_page_shows_a_value_that_is_not_there(name, prompt, cfg, tiny, tmp_pa
 
 
 @needs_browser
-def test_the_page_draws_the_token_that_the_sample_command_draws(subject, tmp_path):
+def test_the_page_draws_the_token_that_the_sample_command_draws(browsers, subject, tmp_path):
     path = tmp_path / "lens.html"
     ids = subject.tokenizer.encode_ordinary(TEXT)
     for top_k, top_p, temperature in ((0, 1.0, 1.0), (5, 1.0, 0.8), (0, 0.7, 1.3), (9, 0.5, 0.6)):
         settings = {"top_k": top_k, "top_p": top_p, "temperature": temperature}
         page.write(look(subject, **settings), path)
-        with Browser() as browser:
+        with browsers() as browser:
             browser.open(path)
             for seed in range(4):
                 made = generate(subject.model, [ids], max_tokens=1, seed=seed, **settings)

@@ -3,24 +3,21 @@
 import functools
 import json
 import math
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-import lm
 from lm import config
 from lm.report import board, folding, records
 from lm.report import page as report_page
 from lm.report.__main__ import as_settings
 from lm.report.page import ReportConfig
-from tests.browser import Browser, needs_browser
+from tests.browser import needs_browser
+from tests.helpers import start
 
 
 def test_directories_on_the_command_line_become_the_setting_runs():
@@ -80,8 +77,8 @@ def test_what_strangers_wrote_reaches_neither_the_terminal_nor_the_page_raw(fake
 
 @needs_browser
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
-def test_the_page_works_in_a_browser(page, width, dark):
-    with Browser(width=width, dark=dark) as browser:
+def test_the_page_works_in_a_browser(browsers, page, width, dark):
+    with browsers(width=width, dark=dark) as browser:
         browser.open(page)
         assert browser.errors() == []
         assert browser.text("#title").startswith("11 runs")
@@ -108,11 +105,11 @@ def test_the_page_works_in_a_browser(page, width, dark):
 
 
 @needs_browser
-def test_one_run_has_no_settings_or_differences_to_go_to(fake_run, tmp_path):
+def test_one_run_has_no_settings_or_differences_to_go_to(browsers, fake_run, tmp_path):
     fake_run("outputs/runs/d/a")
     one = ReportConfig(out=str(tmp_path / "page.html"))
     report_page.write(one, [Path("outputs")], quiet=True)
-    with Browser() as browser:
+    with browsers() as browser:
         browser.open(tmp_path / "page.html")
         assert browser.text("nav").split() == ["Leaderboard", "Curves", "Samples", "Runs"]
         assert "Choose two runs" not in browser.text("main")
@@ -120,21 +117,23 @@ def test_one_run_has_no_settings_or_differences_to_go_to(fake_run, tmp_path):
 
 
 @needs_browser
-def test_seeds_that_end_at_different_places_alone_are_drawn_on_the_page(fake_run, tmp_path):
+def test_seeds_that_end_at_different_places_alone_are_drawn_on_the_page(
+    browsers, fake_run, tmp_path
+):
     for seed in (0, 1):
         path = fake_run(f"outputs/runs/d/{seed}", f"seed={seed}")
         row = {"step": 1, "tokens": 1000 + 200 * seed, "seconds": 1.0, "val/bpb": 2.0 + seed}
         (path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     report_page.write(ReportConfig(out=str(tmp_path / "page.html")), [Path("outputs")])
-    with Browser() as browser:
+    with browsers() as browser:
         browser.open(tmp_path / "page.html")
         assert browser.script("return document.querySelectorAll('#chart circle').length") == 1
         assert "ends at 2.500" in browser.script("return $('chart').getAttribute('aria-label')")
 
 
 @needs_browser
-def test_what_was_chosen_survives_a_reload(page):
-    with Browser() as browser:
+def test_what_was_chosen_survives_a_reload(browsers, page):
+    with browsers() as browser:
         browser.open(page)
         browser.click("#axis button:nth-child(3)")
         browser.script("location.reload()")
@@ -143,11 +142,11 @@ def test_what_was_chosen_survives_a_reload(page):
 
 @needs_browser
 @pytest.mark.slow
-def test_an_open_page_that_is_watched_shows_what_was_written_since(fake_run, tmp_path):
+def test_an_open_page_that_is_watched_shows_what_was_written_since(browsers, fake_run, tmp_path):
     watched = ReportConfig(watch=True, out=str(tmp_path / "page.html"))
     fake_run("outputs/runs/d/a")
     report_page.write(watched, [Path("outputs")])
-    with Browser() as browser:
+    with browsers() as browser:
         browser.open(tmp_path / "page.html")
         assert browser.text("#title") == "1 run, 1 text"
         fake_run("outputs/runs/d/b", "model=gru")
@@ -173,20 +172,15 @@ def test_five_hundred_runs_are_reported_in_ten_seconds_of_computing(fake_run, tm
     assert len(runs) == 500 and time.process_time() - start < 10
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_watched_page_shows_new_points_and_new_runs_until_it_is_stopped(tiny, tmp_path):
     """Real processes: one run trains all the time, and a second one starts meanwhile."""
-    root = Path(lm.__file__).parent.parent
 
-    def start(module, *words):
-        env = {**os.environ, "PYTHONPATH": str(root)}
+    def begin(module, *words, **env):
+        # A shell lets what it starts in the background ignore SIGINT, these tests too.
+        heeds = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         with open(tmp_path / "said", "a") as said:
-            words = [sys.executable, "-m", module, *words]
-            # A shell lets what it starts in the background ignore SIGINT, these tests too.
-            heeds = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-            return subprocess.Popen(
-                words, env=env, stdout=subprocess.DEVNULL, stderr=said, preexec_fn=heeds
-            )
+            return start(module, *words, env=env, stderr=said, preexec_fn=heeds)
 
     def until(condition):
         deadline = time.monotonic() + 120
@@ -204,17 +198,18 @@ def test_a_watched_page_shows_new_points_and_new_runs_until_it_is_stopped(tiny, 
         runs = {r["path"]: (r["status"], r["val"][-1][0] if r["val"] else 0) for r in data["runs"]}
         return runs, data["about"]["when"]
 
-    long = (*tiny, "model=bigram", "train.steps=1000000", "train.eval_every=500")
-    running = start("lm.train", *long, "hydra.run.dir=outputs/a", "train.sample_every=0")
+    long = (*tiny, "model=bigram", "train.steps=1000000", "train.eval_every=20")
+    slow = {"LM_FAILPOINTS": "train.before_step=sleep:0.01"}
+    running = begin("lm.train", *long, "hydra.run.dir=outputs/a", "train.sample_every=0", **slow)
     others = []
     try:
         until((tmp_path / "outputs/a/metrics.jsonl").exists)
-        watch = start("lm.report", "watch=true", "out=page.html")
+        watch = begin("lm.report", "watch=true", "out=page.html")
         others.append(watch)
         (runs, first) = until(lambda: shown() if shown()[0] else None)
         assert list(runs) == ["outputs/a"] and runs["outputs/a"][0] == "running"
         before = runs["outputs/a"][1]
-        others.append(start("lm.train", *tiny, "model=bigram_counts", "hydra.run.dir=outputs/b"))
+        others.append(begin("lm.train", *tiny, "model=bigram_counts", "hydra.run.dir=outputs/b"))
         until(lambda: shown()[0].get("outputs/b", [""])[0] == "done")
         runs, last = shown()
         assert runs["outputs/a"][0] == "running" and runs["outputs/a"][1] > before and last > first
