@@ -60,8 +60,8 @@ class NamesConfig(CorpusConfig):
 class FilesConfig(CorpusConfig):
     builds: ClassVar[str] = "lm.corpora.files:Files"
     name: str = "files"
-    path: Any = MISSING  # a file, folder or glob, or a list of them: .txt, .jsonl, .gz
-    field: str = "text"  # which key of a .jsonl line holds the text
+    path: Any = MISSING  # a file, folder or glob, or a list of them: .txt, .jsonl, .csv
+    field: str = "text"  # of a record: what holds the text; a.b is b inside a
     errors: str = one_of("strict", "replace")  # what to do with bytes that are not UTF-8
 
     def __post_init__(self) -> None:

@@ -188,27 +188,38 @@ def _coloured(tokenizer: Tokenizer, ids: np.ndarray, max_tokens: int) -> Text:
 
 
 def compare(cfg: CompareTokenizers) -> None:
-    """Print a table of several tokenizers on one text."""
+    """Print a table of several tokenizers on one text; one that cannot read it has a row, too."""
     text = read_text(cfg)
     n_byte = len(encode_utf8(text))
     table = Table("tokenizer", "ids", "tokens", "bytes per token", "ids used", "MB/s")
-    for name in cfg.tokenizers.split(","):
+    names = cfg.tokenizers.split(",")
+    problems = []
+    for name in names:
         tokenizer = open_tokenizer(name)
-        ids = tokenizer.encode_to_numpy(text)  # once before the clock starts: the memory is warm
+        try:
+            ids = tokenizer.encode_to_numpy(text)  # once before the clock: the memory is warm
+        except ValueError as error:
+            table.add_row(Text(name), f"{tokenizer.vocab_size:,}", "cannot read it")
+            problems.append(f"{name}: {error}")
+            continue
         start = time.perf_counter()
         tokenizer.encode_to_numpy(text)
         seconds = max(time.perf_counter() - start, 1e-9)
         per_token = n_byte / max(1, len(ids))
         used = len(np.unique(ids)) / tokenizer.vocab_size
         table.add_row(
-            name,
+            Text(name),
             f"{tokenizer.vocab_size:,}",
             f"{len(ids):,}",
             f"{per_token:.3f}",
             f"{used:.0%}",
             f"{n_byte / seconds / 1e6:.1f}",
         )
+    if len(problems) == len(names):
+        raise ValueError("; ".join(problems))
     Console().print(table)
+    for problem in problems:
+        print(printable(problem))
 
 
 # ------------------------------------------------------------------------- in and out

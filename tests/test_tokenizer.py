@@ -1,5 +1,6 @@
 """The command lm.tokenizer, run as a user runs it: files in, files and standard output out."""
 
+import gzip
 import os
 import subprocess
 import sys
@@ -129,3 +130,39 @@ def test_a_reader_that_has_enough_is_no_error(folder):
 def test_help_lists_the_actions_and_their_settings(folder):
     assert b"lm.tokenizer compare" in tokenizer("--help", cwd=folder)[0]
     assert b"vocab_size=1024" in tokenizer("train", "--help", cwd=folder)[0]
+
+
+def run(action, *words):
+    settings, command = ACTIONS[action]
+    command(cli.parse(settings, words))
+
+
+def test_a_tokenizer_that_cannot_read_a_text_has_a_row_that_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tokenizers.CharTokenizer("abc").save("[red]abc.json")
+    run("compare", "tokenizers=[red]abc.json,byte", "text=ab\u00e9")
+    out = capsys.readouterr().out
+    rows = {name: line for line in out.splitlines() for name in ("[red]abc.json", " byte ")
+            if name in line and not line.startswith("[red]")}  # fmt: skip
+    assert "cannot read it" in rows["[red]abc.json"] and "4" in rows[" byte "]
+    assert "[red]abc.json: '\u00e9' (U+00E9) at offset 2 is none of the 3 characters" in out
+    with pytest.raises(ValueError, match="at offset 2 is none of the 3"):
+        run("compare", "tokenizers=[red]abc.json", "text=ab\u00e9")
+
+
+def test_a_packed_text_is_unpacked_for_every_action(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_bytes(TEXT.encode())
+    Path("a.txt.gz").write_bytes(gzip.compress(TEXT.encode()))
+    for name in ("a.txt", "a.txt.gz"):
+        run("encode", "tokenizer=byte", f"path={name}", f"out={name}.ids")
+    assert Path("a.txt.gz.ids").read_bytes() == Path("a.txt.ids").read_bytes()
+    Path("ids.gz").write_bytes(gzip.compress(Path("a.txt.ids").read_bytes()))
+    run("decode", "tokenizer=byte", "path=ids.gz", "out=back.txt")
+    assert Path("back.txt").read_bytes() == TEXT.encode()
+    run("compare", "tokenizers=byte", "path=a.txt.gz")
+    assert f"{len(TEXT.encode()):,}" in capsys.readouterr().out
+    Path("cut.gz").write_bytes(gzip.compress(TEXT.encode())[:-12])
+    with pytest.raises(ValueError, match=r"cut\.gz is not an intact \.gz file"):
+        run("encode", "tokenizer=byte", "path=cut.gz", "out=cut.ids")
+    assert not list(tmp_path.glob("cut.ids*"))

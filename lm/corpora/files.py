@@ -1,208 +1,172 @@
-"""The user's own text: .txt, .jsonl and their .gz, named as files, folders or globs.
+"""The user's own text: .txt, .jsonl, .json, .csv and their .gz, as files, folders or globs.
 
     python -m lm.train corpus=files corpus.path=my.txt
     python -m lm.train corpus=files 'corpus.path=[books,"logs/**/*.jsonl.gz"]' corpus.field=body
 
-A text file is one document, and so is a line of a .jsonl file. Line ends stay as they are: bits
-per byte count the bytes that were given, and a model of a CRLF file should write CRLF. NULs stay,
-too.
+A text file is one document, and so is a line of a .jsonl file: formats.py has the others. Line
+ends stay as they are: bits per byte count the bytes that were given, and a model of a CRLF file
+should write CRLF. NULs stay, too. What is named outright is read; what a folder or a glob finds is
+left out where a program wrote it, so that a corpus stays the same when there are runs beside it.
 """
 
-import codecs
+import contextlib
 import glob
-import gzip
-import io
-import json
+import logging
 import os
-import re
 import stat
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from lm.config import FilesConfig
+from lm.corpora import generated
 from lm.corpora.base import Corpus
+from lm.corpora.formats import Reader, folder_suffixes, format_of
 from lm.system.files import sha256
 
-RULES = 1  # raise it when the code below comes to read other text from the same files
-SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")  # the files of a folder that are read
-# A .gz may unpack to MAX_RATIO times its size, or to MAX_SMALL bytes if that is more. Text packs
-# 3 to 10 times smaller; past 100 times it is a bomb, or has nothing to learn from.
-MAX_RATIO = 100
-MAX_SMALL = 1 << 26
-REPLACE = "have lm.train put U+FFFD in such places with corpus.errors=replace"
-SURROGATE = re.compile("[\ud800-\udfff]")
+log = logging.getLogger(__name__)
 
 
 class Files(Corpus):
     """Documents in the order of the entries of `corpus.path`; in a folder or glob, by path.
 
     Each file is read once, however many entries name it. Hidden names in folders are skipped, and
-    links to folders are not followed. A byte order mark is dropped.
+    what programs wrote (generated.py); links to folders are not followed. A byte order mark is
+    dropped.
     """
 
     cfg: FilesConfig
 
     def source(self) -> dict[str, object]:
+        paths = self.paths(aloud=True)
         return {
             "name": "files",
             "field": self.cfg.field,
             "errors": self.cfg.errors,
-            "rules": RULES,
-            "files": [{"name": path.name, "sha256": sha256(path)} for path in self.paths()],
+            "rules": max((found.rules for found in map(format_of, paths) if found), default=1),
+            "files": [{"name": path.name, "sha256": sha256(path)} for path in paths],
         }
 
     def documents(self) -> Iterator[str]:
+        reader = Reader(self.cfg.field, self.cfg.errors)
         for path in self.paths():
-            if path.name.lower().removesuffix(".gz").endswith(".jsonl"):
-                yield from self._lines(path)
-            else:
-                with _open(path) as file:
-                    yield self._decode(file.read(), path, 0)
+            yield from reader.documents(path)
 
-    def paths(self) -> list[Path]:
-        """The files to read. Raises FileNotFoundError or ValueError naming the wrong entry."""
+    def paths(self, aloud: bool = False) -> list[Path]:
+        """The files to read; FileNotFoundError or ValueError names the wrong entry.
+
+        `aloud`: say which folders are left out.
+        """
         entries = self.cfg.path if isinstance(self.cfg.path, list) else [self.cfg.path]
         paths: dict[str, Path] = {}  # by their real path, so that each is read once
         for entry in entries:
-            for path in _find(entry):
+            search = _Search(entry)
+            for path in search.files():
                 paths.setdefault(os.path.realpath(path), path)
+            note = search.left_out(f"corpus.path={entry} leaves out what programs wrote: ")
+            if aloud and note:
+                log.info(note)
         return list(paths.values())
 
-    def _lines(self, path: Path) -> Iterator[str]:
-        with _open(path) as file:
-            start = 0  # byte of the file at which the line begins
-            for number, line in enumerate(file, start=1):
-                text = self._decode(line, path, start)
-                if text.strip():
-                    yield self._field(text, f"{path}, line {number}")
-                start += len(line)
 
-    def _decode(self, data: bytes, path: Path, start: int) -> str:
-        """The text of `data`, which begins at byte `start` of the file."""
-        if start == 0 and data.startswith(codecs.BOM_UTF8):
-            start = len(codecs.BOM_UTF8)
-            data = data[start:]
-        try:
-            return data.decode("utf-8", self.cfg.errors)
-        except UnicodeDecodeError as error:
-            way_out = f"convert it, or {REPLACE}"
-            if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                way_out = "it looks like UTF-16, so convert it: iconv -f UTF-16 -t UTF-8"
-            raise ValueError(
-                f"{path} is not UTF-8: byte {data[error.start]:#04x} at position "
-                f"{start + error.start:,}; {way_out}"
-            ) from None
+class _Search:
+    """The files that one entry of `corpus.path` names."""
 
-    def _field(self, line: str, place: str) -> str:
-        """The text in one line of JSON, from the field that `corpus.field` names."""
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{place} is not JSON: {error}") from None
-        fields = record if isinstance(record, dict) else {}
-        text = fields.get(self.cfg.field)
-        if not isinstance(text, str):
-            raise ValueError(f"{place}: {self._no_text(fields)}")
-        surrogate = SURROGATE.search(text)
-        if surrogate and self.cfg.errors == "strict":
+    def __init__(self, entry: str):
+        self.entry = entry
+        self.path = Path(entry).expanduser()
+        self.kinds: dict[str, str] = {}  # of the folders looked at: what program fills them
+
+    def files(self) -> list[Path]:
+        """The plain files, in order; FileNotFoundError or ValueError if there are none."""
+        found = []
+        for match in self._matches():
+            found += self._walk(match) if match.is_dir() else [match]
+        if not found:
+            suffixes = folder_suffixes()
             raise ValueError(
-                f"{place}: \\u{ord(surrogate[0]):x} is half a character, which UTF-8 cannot hold; "
-                f"repair it, or {REPLACE}"
+                f"corpus.path={self.entry} holds no {', '.join(suffixes[:-1])} or {suffixes[-1]} "
+                f"file{self.left_out(' besides ')}; for other names give a glob, such as "
+                f"'{self.entry.rstrip('/')}/*.md'"
             )
-        return SURROGATE.sub("\ufffd", text)
+        for file in found:
+            if not file.exists():
+                raise FileNotFoundError(f"{file} is a link to nothing")
+            if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for without end
+                raise ValueError(f"{file} is not a plain file: save its text in one")
+        return found
 
-    def _no_text(self, fields: dict[str, object]) -> str:
-        """Why these fields of a line give no text, and which others would."""
-        name = self.cfg.field
-        problem = f"no field {name} holds text"
-        known = ", ".join(key for key, value in fields.items() if isinstance(value, str))
-        if not known:
-            return f"{problem}; there is none that does"
-        hint = f"fields of text are {known}"[:200]
-        way_out = f"rename one to {name}, or have lm.train read it with corpus.field"
-        return f"{problem}; {hint}: {way_out}"
+    def left_out(self, before: str) -> str:
+        """The folders that programs fill, as words behind `before`; "" if there are none."""
+        names = [f"{folder} ({kind})" for folder, kind in sorted(self.kinds.items()) if kind]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return f"{before}{', '.join(names[:3])}{more}" if names else ""
 
-
-def _find(entry: str) -> list[Path]:
-    """The files that one entry of `corpus.path` names; FileNotFoundError or ValueError if none."""
-    path = Path(entry).expanduser()
-    if os.path.lexists(path):
-        matches = [path]  # before the glob: a name may hold brackets
-    else:
-        matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
-    if not matches:
-        problem = "matches nothing" if glob.has_magic(entry) else "does not exist"
-        raise FileNotFoundError(f"corpus.path={entry} {problem}; it is read from {Path.cwd()}")
-    files = []
-    for match in matches:
-        files += _walk(match) if match.is_dir() else [match]
-    if not files:
-        raise ValueError(
-            f"corpus.path={entry} holds no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; "
-            f"for other names give a glob, such as '{entry.rstrip('/')}/*.md'"
-        )
-    for file in files:
-        if not file.exists():
-            raise FileNotFoundError(f"{file} is a link to nothing")
-        if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for without end
-            raise ValueError(f"{file} is not a plain file: save its text in one")
-    return files
-
-
-def _walk(folder: Path) -> list[Path]:
-    """The text files below `folder`, sorted; ValueError if a link leads out of it."""
-    files = []
-    for base, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                files.append(Path(base, name))
-    root = os.path.realpath(folder)
-    for file in files:
-        if file.is_symlink() and file.exists():
-            target = file.resolve()
-            if not target.is_relative_to(root):
+    def _matches(self) -> list[Path]:
+        """What the entry itself, or as a glob, names."""
+        if os.path.lexists(self.path):  # before the glob: a name may hold brackets
+            kind = self._kind(str(self.path))
+            if kind.startswith(generated.OURS) and kind != generated.OUTPUTS:
                 raise ValueError(
-                    f"{file} leads out of {folder}, to {target}: if you trust it, name it in "
-                    "corpus.path"
+                    f"corpus.path={self.entry} is {kind}, not a text: name a file in it"
                 )
-    return sorted(files)
-
-
-def _open(path: Path) -> BinaryIO:
-    """The file's content, unpacked if it is a .gz."""
-    if path.suffix.lower() == ".gz":
-        return io.BufferedReader(_Unpacked(path, gzip.GzipFile(path)), buffer_size=1 << 20)
-    return path.open("rb")
-
-
-class _Unpacked(io.RawIOBase):
-    """The content of a .gz, read as it is needed; ValueError past a limit of bytes."""
-
-    def __init__(self, path: Path, file: gzip.GzipFile):
-        self.path = path
-        self.file = file
-        self.limit = max(MAX_SMALL, MAX_RATIO * path.stat().st_size)
-        self.n_read = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        try:
-            n = self.file.readinto(buffer)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(f"{self.path} is not an intact .gz file: {error}") from None
-        self.n_read += n
-        if self.n_read > self.limit:
-            raise ValueError(
-                f"{self.path} unpacks to more than {self.limit:,} bytes, over {MAX_RATIO} times "
-                "its size: if you trust it, unpack it with gunzip and give the result"
+            self.kinds.clear()  # what is named outright is read
+            return [self.path]
+        matches = sorted(map(Path, glob.glob(str(self.path), recursive=True)))
+        if not matches:
+            problem = "matches nothing" if glob.has_magic(self.entry) else "does not exist"
+            raise FileNotFoundError(
+                f"corpus.path={self.entry} {problem}; it is read from {Path.cwd()}"
             )
-        return n
+        n_named = 0  # parts of the path that stand in front of the first wildcard
+        while n_named < len(self.path.parts) and not glob.has_magic(self.path.parts[n_named]):
+            n_named += 1
+        root = Path(os.path.realpath(Path(*self.path.parts[:n_named])))
+        found = []
+        for match in matches:
+            target = Path(os.path.realpath(match))  # another one if a link is on the way
+            beyond = target.is_relative_to(root) and self._is_left_out(target, len(root.parts))
+            if not beyond and not self._is_left_out(match, n_named):
+                found.append(match)
+        return found
 
-    def close(self) -> None:
-        self.file.close()
-        super().close()
+    def _is_left_out(self, match: Path, n_named: int) -> bool:
+        """Whether a folder on the way to a match, behind the first parts, is a program's."""
+        for n in range(n_named + 1, len(match.parts) + 1):
+            folder = str(Path(*match.parts[:n]))
+            if os.path.isdir(folder) and self._kind(folder):
+                return True
+        return False
+
+    def _kind(self, folder: str) -> str:
+        """What program fills a folder, "" if none does or it is no folder."""
+        if folder not in self.kinds:
+            inside = []
+            with contextlib.suppress(OSError):  # of a folder that cannot be read, or of a file
+                inside = os.listdir(folder)
+            self.kinds[folder] = generated.what(folder, inside)
+        return self.kinds[folder]
+
+    def _walk(self, folder: Path) -> list[Path]:
+        """The text files below `folder`, sorted; ValueError if a link leads out of it."""
+        found = []
+        suffixes = tuple(folder_suffixes())
+        for base, folders, names in os.walk(folder):
+            visible = [name for name in folders if not name.startswith(".")]
+            folders[:] = [name for name in visible if not self._kind(os.path.join(base, name))]
+            for name in names:
+                if name.lower().endswith(suffixes) and not name.startswith("."):
+                    found.append(Path(base, name))
+        root = os.path.realpath(folder)
+        return sorted(file for file in found if self._is_inside(file, root, folder))
+
+    def _is_inside(self, file: Path, root: str, folder: Path) -> bool:
+        """Whether a file of a folder is to be read: a link may lead to what a program wrote."""
+        if not file.is_symlink() or not file.exists():
+            return True
+        target = file.resolve()
+        if not target.is_relative_to(root):
+            raise ValueError(
+                f"{file} leads out of {folder}, to {target}: if you trust it, name it in "
+                "corpus.path"
+            )
+        return not self._is_left_out(target, len(Path(root).parts))

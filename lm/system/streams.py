@@ -10,30 +10,35 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
+
+from lm.system import packed
 
 
 @contextmanager
 def open_text(path: str) -> Iterator[IO[str]]:
-    """The file, or standard input for "-", as UTF-8 with its line ends as they are."""
+    """The file (a .gz unpacked), or standard input for "-", as UTF-8, its line ends as they are."""
     try:
         if path == "-":
             if isinstance(sys.stdin, io.TextIOWrapper):
                 sys.stdin.reconfigure(encoding="utf-8", newline="")
             yield sys.stdin
         else:
-            with open(path, encoding="utf-8", newline="") as file:
-                yield file
+            with open_bytes(path) as file:
+                yield io.TextIOWrapper(file, encoding="utf-8", newline="")
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise ValueError(f"path={path} is not UTF-8 (byte 0x{byte:02x}): convert it") from None
 
 
 @contextmanager
-def open_bytes(path: str) -> Iterator[IO[bytes]]:
-    """The file, or standard input for "-"."""
+def open_bytes(path: str) -> Iterator[BinaryIO]:
+    """The file, unpacked if it is a .gz, or standard input for "-"."""
     if path == "-":
         yield sys.stdin.buffer
+    elif packed.suffix_of(Path(path)):
+        with packed.open_unpacked(Path(path)) as file:
+            yield file
     else:
         with open(path, "rb") as file:
             yield file

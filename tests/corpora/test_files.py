@@ -8,7 +8,8 @@ import tracemalloc
 import pytest
 
 from lm.config import FilesConfig
-from lm.corpora import base, files
+from lm.corpora import base
+from lm.system import packed
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def test_a_text_file_is_one_document():
     assert read("a.txt") == ["one\n\ntwo\n"]
 
 
-@pytest.mark.parametrize("name", ["README.md", "noname", "x.csv", "UPPER.TXT", "a.jsonl.txt"])
+@pytest.mark.parametrize("name", ["README.md", "noname", "UPPER.TXT", "a.jsonl.txt"])
 def test_a_file_named_outright_is_text_whatever_its_suffix(name):
     put(name, '{"text": 1}')
     assert read(name) == ['{"text": 1}']
@@ -262,7 +263,7 @@ def test_a_gz_in_several_members_is_read_to_its_end(here):
 
 @pytest.mark.parametrize("name", ["bomb.txt.gz", "bomb.jsonl.gz"])
 def test_a_gzip_bomb_is_stopped_at_the_limit(monkeypatch, name):
-    monkeypatch.setattr(files, "MAX_SMALL", 1 << 20)
+    monkeypatch.setattr(packed, "MAX_SMALL", 1 << 20)
     put(name, b" " * (64 << 20))
     tracemalloc.start()
     with pytest.raises(ValueError, match=f"{name} unpacks to more than .* gunzip"):
@@ -290,3 +291,150 @@ def test_source_changes_with_content_and_settings_but_not_with_the_place():
     assert source("x") == source("y/*") == source("x/a.txt")
     different = [source("x"), source("z"), source("x", errors="replace"), source("x", field="f")]
     assert len({json.dumps(s) for s in different}) == 4
+
+
+# ---- what programs wrote
+
+GENERATED = {
+    "run": ("outputs/runs/a/b/config.resolved.yaml", "outputs/runs/a/b/samples.jsonl"),
+    "run elsewhere": ("my/run/config.resolved.yaml", "my/run/samples.jsonl"),
+    "cache": ("outputs/cache/corpora-0123456789abcdef/manifest.json",
+              "outputs/cache/corpora-0123456789abcdef/train.jsonl"),
+    "cache elsewhere": ("c/tokens-0123456789abcdef/manifest.json", "c/downloads/names.txt"),
+    "cache folder alone": ("stage/corpus.json", "stage/manifest.json", "stage/val.jsonl"),
+    "search": ("s/study.json", "s/trials.jsonl"),
+    "W&B": ("w/offline-run-20261128_120000-a1b2/x.wandb",
+            "w/offline-run-20261128_120000-a1b2/files/requirements.txt"),
+    "environment": ("env/pyvenv.cfg", "env/lib/notes.txt"),
+    "conda": ("c2/conda-meta/history", "c2/share/doc.txt"),
+    "packages": ("site-packages/x/LICENSE.txt", "x.egg-info/SOURCES.txt", "y.dist-info/top.txt"),
+    "marked cache": ("t/CACHEDIR.TAG", "t/x.txt"),
+    "node": ("web/node_modules/x/readme.txt",),
+    "Hydra's": ("h/.hydra/config.yaml", "h/notes.txt"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [".", "*", "**/*.txt", "**/*.jsonl", "**"])
+def test_what_programs_wrote_is_no_part_of_a_corpus(path):
+    put("a.txt", "a")
+    put("my/b.txt", "b")
+    put("my/c.jsonl", '{"text": "c"}')
+    put("my/trials.jsonl", '{"text": "t"}')  # an ordinary name
+    before = FilesConfig(path=path).build().source()
+    for names in GENERATED.values():
+        for name in names:
+            put(name, '{"text": "a program wrote this"}')
+    os.symlink("c/downloads/names.txt", "link.txt")
+    assert FilesConfig(path=path).build().source() == before
+    assert not {"a program wrote this", '{"text": "a program wrote this"}'} & set(read(path))
+
+
+def test_a_file_that_is_named_outright_is_read_wherever_it_lies():
+    put("outputs/runs/a/b/config.resolved.yaml", "")
+    put("outputs/runs/a/b/samples.jsonl", '{"text": "a sample"}')
+    put("env/pyvenv.cfg", "")
+    put("env/lib/notes.txt", "notes")
+    assert read("outputs/runs/a/b/samples.jsonl") == ["a sample"]
+    assert read("env") == read("env/lib/*.txt") == ["notes"]
+    with pytest.raises(ValueError, match="outputs/runs/a/b is lm's own run, not a text"):
+        read("outputs/runs/a/b")
+    with pytest.raises(ValueError, match=r"holds no .* besides outputs/runs/a/b \(lm's own run\)"):
+        read("outputs")
+
+
+# ---- .json, .ndjson, .csv
+
+RECORDS = '[{"text": "one"},\n {"text": "two", "n": 2}\n]\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "texts"),
+    [
+        ("a.json", RECORDS, ["one", "two"]),
+        ("a.JSON", "\ufeff" + RECORDS, ["one", "two"]),
+        ("a.json.gz", RECORDS, ["one", "two"]),
+        ("a.jsonl", RECORDS, ["one", "two"]),  # an array by another name
+        ("a.jsonl", "\n \n" + RECORDS, ["one", "two"]),
+        ("a.json", '{"text": "one"}', ["one"]),
+        ("a.json", '{"text": "one"}\n{"text": "two"}\n', ["one", "two"]),
+        ("a.json", '["one", "two"]', ["one", "two"]),
+        ("a.json", "[]", []),
+        ("a.json", " \n", []),
+        ("a.ndjson", '{"text": "one"}\n{"text": "two"}', ["one", "two"]),
+        ("a.ndjson.gz", '"one"\n"two"', ["one", "two"]),
+        ("a.csv", "id,text\n1,one\n2,\"two,\nand more\"\n", ["one", "two,\nand more"]),
+        ("a.csv", "\ufefftext;id\r\none;1\r\n\r\ntwo;2\r\n", ["one", "two"]),
+        ("a.tsv", "id\ttext\n1\tone, two", ["one, two"]),
+        ("a.csv.gz", "text\none", ["one"]),
+        ("a.csv", "text\n" + "x" * 300_000, ["x" * 300_000]),
+        ("a.csv", "", []),
+    ],
+)  # fmt: skip
+def test_records_are_read_by_their_format_and_not_as_raw_text(name, data, texts):
+    put(name, data)
+    if data:
+        assert read(name) == texts
+    else:
+        with pytest.raises(ValueError, match="has no column text"):
+            read(name)
+
+
+@pytest.mark.parametrize(
+    ("record", "texts"),
+    [
+        ({"a": {"b": "in"}}, ["in"]),
+        ({"a.b": "flat"}, ["flat"]),
+        ({"a.b": "flat", "a": {"b": "in"}}, ["flat"]),
+        ({"a": {"b": {"c": 1}}}, "no field a.b holds text; there is none that does"),
+        ({"a": {"x": "t", "y": {"z": "t"}}}, "fields of text are a.x, a.y.z"),
+        ({"a": "t"}, "no field a.b holds text; fields of text are a"),
+        ({"a": [{"b": "t"}]}, "no field a.b holds text"),
+        (["a", "b"], "no field a.b holds text"),
+        (7, "no field a.b holds text"),
+    ],
+)
+def test_a_dotted_field_is_one_inside_another(record, texts):
+    put("a.json", json.dumps([record]))
+    if isinstance(texts, list):
+        assert read("a.json", field="a.b") == texts
+    else:
+        with pytest.raises(ValueError, match=f"a.json, value 1: .*{texts}"):
+            read("a.json", field="a.b")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("a.json", '[{"text": "one"}', "its array does not end with the file"),
+        ("a.json", '[{"text": "one"}] x', "its array does not end with the file"),
+        ("a.json", '[{"text": "one"} {"text": "two"}]', "value 2 is not JSON: no comma"),
+        ("a.json", '[{"text": "one"},]', "value 2 is not JSON"),
+        ("a.json", "plain words", "value 1 is not JSON"),
+        ("a.json", "[" * 100_000, "value 1 is not JSON"),
+        ("a.json", "9" * 10_000, "value 1 is not JSON"),
+        ("a.json", '[{"text": "\\ud800"}]', "value 1: .*half a character"),
+        ("a.json", b'[{"text": "\xe9"}]', "byte 0xe9 at position 11"),
+        ("a.jsonl", '["a"]\n["b"]', "its array does not end with the file"),
+        ("a.csv", "a,b\n1,2", "has no column text: its first row is a, b; give corpus.field"),
+        ("a.csv", "id,text\n1", "line 2: the row has 1 columns, and text is number 2"),
+        ("a.parquet", "PAR1", "a file of this kind is not read: convert it to .jsonl"),
+        ("a.txt.zst", "x", "a file of this kind is not read"),
+        ("a.txt", "version https://git-lfs.github.com/spec/v1\noid", "pointer of Git LFS"),
+    ],
+)
+def test_records_that_cannot_be_read_are_named_in_one_line(name, data, says):
+    put(name, data)
+    corpus = FilesConfig(path=name).build()
+    with pytest.raises(ValueError, match=f"{name}.*{says}") as error:
+        (corpus.source(), list(corpus.documents()))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_the_fingerprint_of_an_old_format_stays_and_that_of_a_new_one_says_so():
+    for name in ("a.txt", "b.jsonl", "c.md", "d.csv"):
+        put(name, '{"text": "x"}')
+    rules = [
+        FilesConfig(path=name).build().source()["rules"] for name in ("a.txt", "b.jsonl", "c.md")
+    ]
+    assert rules == [1, 1, 1]
+    assert FilesConfig(path="d.csv").build().source()["rules"] == 2

@@ -1,0 +1,227 @@
+"""The documents in one file of the user's, by the format that its suffix names.
+
+    list(Reader(field="text").documents(Path("a.jsonl.gz")))
+
+A format is one entry of FORMATS; how a file is packed is another matter (lm/system/packed.py).
+"""
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from lm.system import packed
+
+MAX_FIELD = 1 << 30  # characters of one cell of a .csv file
+DEPTH = 4  # of the nested fields that a message lists
+REPLACE = "have lm.train put U+FFFD in such places with corpus.errors=replace"
+SURROGATE = re.compile("[\ud800-\udfff]")
+SPACE = re.compile(r"\s*")
+
+
+@dataclass
+class Reader:
+    """Documents of files; `field` names what holds the text, `errors` what bytes do that are no
+    UTF-8: strict or replace."""
+
+    field: str = "text"
+    errors: str = "strict"
+
+    def documents(self, path: Path) -> Iterator[str]:
+        """The texts of a file in order; ValueError names the place of what is none."""
+        found = format_of(path)
+        if found is None:
+            raise ValueError(
+                f"{path}: a file of this kind is not read: convert it to .jsonl, an object a line"
+            )
+        with packed.open_unpacked(path) as file:
+            yield from found.read(self, file, path)
+
+    def text(self, file: BinaryIO, path: Path) -> Iterator[str]:
+        """The whole file as one document."""
+        yield self._decode(file.read(), path, 0)
+
+    def lines(self, file: BinaryIO, path: Path) -> Iterator[str]:
+        """One document for each line of JSON; of a file that is an array, one for each entry."""
+        start = 0  # byte of the file at which the line begins
+        is_first = True
+        for number, line in enumerate(file, start=1):
+            text = self._decode(line, path, start)
+            start += len(line)
+            if not text.strip():
+                continue
+            if is_first and text.lstrip().startswith("["):
+                yield from self._values(text + self._decode(file.read(), path, start), path)
+                return
+            is_first = False
+            place = f"{path}, line {number}"
+            yield self._from_record(_parsed(text, place), place)
+
+    def json(self, file: BinaryIO, path: Path) -> Iterator[str]:
+        """One document for each entry of an array, or for each of the values in the file."""
+        yield from self._values(self._decode(file.read(), path, 0), path)
+
+    def csv(self, file: BinaryIO, path: Path) -> Iterator[str]:
+        """One document for each row, out of the column that the first row calls `field`."""
+        text = self._decode(file.read(), path, 0)
+        csv.field_size_limit(MAX_FIELD)
+        head = text[: text.find("\n") + 1] or text
+        fits = [d for d in ",;\t" if self.field in next(csv.reader([head], delimiter=d), [])]
+        delimiter = fits[0] if fits else ","
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        try:
+            names = next(rows, [])
+            if self.field not in names:
+                known = f"its first row is {', '.join(names)}"[:200]
+                raise ValueError(f"{path} has no column {self.field}: {known}; give corpus.field")
+            column = names.index(self.field)
+            for row in rows:
+                if row and column >= len(row):
+                    raise ValueError(
+                        f"{path}, line {rows.line_num}: the row has {len(row)} columns, and "
+                        f"{self.field} is number {column + 1}"
+                    )
+                if row:
+                    yield row[column]
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {rows.line_num} is not CSV: {error}") from None
+
+    # ------------------------------------------------------------------------------- its parts
+
+    def _decode(self, data: bytes, path: Path, start: int) -> str:
+        """The text of `data`, which begins at byte `start` of the file."""
+        if start == 0 and data.startswith(codecs.BOM_UTF8):
+            start = len(codecs.BOM_UTF8)
+            data = data[start:]
+        try:
+            return data.decode("utf-8", self.errors)
+        except UnicodeDecodeError as error:
+            way_out = f"convert it, or {REPLACE}"
+            if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                way_out = "it looks like UTF-16, so convert it: iconv -f UTF-16 -t UTF-8"
+            raise ValueError(
+                f"{path} is not UTF-8: byte {data[error.start]:#04x} at position "
+                f"{start + error.start:,}; {way_out}"
+            ) from None
+
+    def _values(self, text: str, path: Path) -> Iterator[str]:
+        """The document of each entry of one array, or of each of the values one after another."""
+        is_array = text.startswith("[", _after_space(text, 0))
+        at = _after_space(text, 0) + is_array
+        end = "]" if is_array else ""
+        number = 0
+        while (at := _after_space(text, at)) < len(text) and text[at] != end:
+            number += 1
+            place = f"{path}, value {number}"
+            if is_array and number > 1:
+                if text[at] != ",":
+                    raise ValueError(f"{place} is not JSON: no comma before it")
+                at = _after_space(text, at + 1)
+            value, at = _parsed_at(text, at, place)
+            yield self._from_record(value, place)
+        if is_array and text[at:].strip() != "]":
+            raise ValueError(f"{path} is not JSON: its array does not end with the file")
+
+    def _from_record(self, record: object, place: str) -> str:
+        """The text of a JSON value: its own, or that of the field that `field` names."""
+        text = record if isinstance(record, str) else _at(record, self.field)
+        if not isinstance(text, str):
+            raise ValueError(f"{place}: {self._no_text(record)}")
+        surrogate = SURROGATE.search(text)
+        if surrogate and self.errors == "strict":
+            raise ValueError(
+                f"{place}: \\u{ord(surrogate[0]):x} is half a character, which UTF-8 cannot hold; "
+                f"repair it, or {REPLACE}"
+            )
+        return SURROGATE.sub("\ufffd", text)
+
+    def _no_text(self, record: object) -> str:
+        """Why this record gives no text, and which other fields would."""
+        problem = f"no field {self.field} holds text"
+        known = ", ".join(_text_fields(record))
+        if not known:
+            return f"{problem}; there is none that does"
+        hint = f"fields of text are {known}"[:200]
+        way_out = f"rename one to {self.field}, or have lm.train read it with corpus.field"
+        return f"{problem}; {hint}: {way_out}"
+
+
+def _at(record: object, field: str) -> object:
+    """The value of a field, or along a.b that of b in a; None if there is none."""
+    if isinstance(record, dict) and field in record:
+        return record[field]
+    head, dot, rest = field.partition(".")
+    while dot and isinstance(record, dict):  # a key may hold dots itself
+        if head in record and (found := _at(record[head], rest)) is not None:
+            return found
+        key, dot, rest = rest.partition(".")
+        head = f"{head}.{key}"
+    return None
+
+
+def _text_fields(record: object, prefix: str = "", depth: int = DEPTH) -> Iterator[str]:
+    """The names of the fields that hold text, those inside others as a.b."""
+    for key, value in record.items() if isinstance(record, dict) and depth else ():
+        if isinstance(value, str):
+            yield f"{prefix}{key}"
+        yield from _text_fields(value, f"{prefix}{key}.", depth - 1)
+
+
+def _after_space(text: str, at: int) -> int:
+    match = SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _parsed(text: str, place: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place} is not JSON: {error}") from None
+
+
+def _parsed_at(text: str, at: int, place: str) -> tuple[object, int]:
+    """The JSON value that begins at a place of the text, and the place behind it."""
+    try:
+        return json.JSONDecoder().raw_decode(text, at)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place} is not JSON: {error}") from None
+
+
+class Format(NamedTuple):
+    """How a kind of file is read."""
+
+    read: Callable[[Reader, BinaryIO, Path], Iterator[str]]
+    in_folders: bool  # whether such a file in a folder is read without being named
+    rules: int  # raise it when other text comes to be read from the same file
+
+
+FORMATS = {
+    ".txt": Format(Reader.text, in_folders=True, rules=1),
+    ".jsonl": Format(Reader.lines, in_folders=True, rules=1),
+    ".ndjson": Format(Reader.lines, in_folders=True, rules=2),
+    ".json": Format(Reader.json, in_folders=False, rules=2),
+    ".csv": Format(Reader.csv, in_folders=False, rules=2),
+    ".tsv": Format(Reader.csv, in_folders=False, rules=2),
+}
+PLAIN = FORMATS[".txt"]  # what a file of any other name is read as
+# Files that hold no plain text: with corpus.errors=replace one would train on noise.
+UNREAD = {".parquet", ".arrow", ".feather", ".zst", ".bz2", ".xz", ".zip", ".7z", ".rar", ".tar"}
+UNREAD |= {".tgz", ".pdf", ".docx", ".xlsx", ".odt", ".epub", ".safetensors", ".bin", ".npy"}
+
+
+def format_of(path: Path) -> Format | None:
+    """The format of a file, None if it cannot be read."""
+    name = path.name.lower()
+    suffix = Path(name.removesuffix(packed.suffix_of(path))).suffix
+    return None if suffix in UNREAD else FORMATS.get(suffix, PLAIN)
+
+
+def folder_suffixes() -> list[str]:
+    """The ends of the names that are read in a folder: .txt, .jsonl, ..., .txt.gz, ..."""
+    plain = [suffix for suffix, found in FORMATS.items() if found.in_folders]
+    return plain + [suffix + packing for packing in packed.UNPACKERS for suffix in plain]
