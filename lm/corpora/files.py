@@ -10,6 +10,7 @@ left out where a program wrote it, so that a corpus stays the same when there ar
 """
 
 import contextlib
+import functools
 import glob
 import logging
 import os
@@ -64,8 +65,14 @@ class Files(Corpus):
                 paths.setdefault(os.path.realpath(path), path)
             note = search.left_out(f"corpus.path={entry} leaves out what programs wrote: ")
             if aloud and note:
-                log.info(note)
+                _say(note)
         return list(paths.values())
+
+
+@functools.cache
+def _say(note: str) -> None:
+    """Log a line, once in this process."""
+    log.info(note)
 
 
 class _Search:
