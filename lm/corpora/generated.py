@@ -33,7 +33,9 @@ BESIDE = {
     "corpus.json": "manifest.json",
     "tokens.json": "manifest.json",
 }
-STAGE = re.compile(r"(?:corpora|tokenizers|tokens|floors|overlap)-[0-9a-f]{16}")  # a folder of our cache
+STAGE = re.compile(
+    r"(?:corpora|tokenizers|tokens|floors|overlap)-[0-9a-f]{16}"
+)  # a folder of our cache
 WANDB = re.compile(r"(?:offline-)?run-\d{8}_\d{6}-\w+")  # a run in a folder of W&B
 NAMES = {"__pycache__", "node_modules", "site-packages", "dist-packages"}
 ENDS = (".egg-info", ".dist-info")
