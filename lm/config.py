@@ -15,10 +15,21 @@ from typing import Any, ClassVar
 from omegaconf import MISSING
 
 from lm import settings
-from lm.settings import Affects, Part, Settings, flat_values, one_of, setting, within
+from lm.settings import (
+    Affects,
+    Part,
+    Settings,
+    at_least,
+    flat_values,
+    one_of,
+    setting,
+    within,
+    zero_or,
+)
 from lm.system.errors import ConfigError
 
 RESOLVED = "config.resolved.yaml"  # a run's own copy of its settings
+MOST_TOKENS = 1 << 27  # in a batch, which is in memory at once as 64-bit ids
 
 
 # ------------------------------------------------------------------------------------- corpus
@@ -78,8 +89,8 @@ class GrammarConfig(CorpusConfig):
     example: ClassVar[str] = "some farmers follow the student."
     name: str = "grammar"
     near_duplicates: str = one_of("keep")  # its repetitions belong to its entropy
-    n_documents: int = within(20_000, 100)  # one sentence each
-    seed: int = within(0, 0)  # of the text; the rules are fixed
+    n_documents: int = at_least(20_000, 100, 10**7)  # one sentence each
+    seed: int = at_least(0, 0)  # of the text; the rules are fixed
 
 
 # ---------------------------------------------------------------------------------- tokenizer
@@ -103,7 +114,7 @@ class ByteConfig(TokenizerConfig):
 @dataclass
 class BPEConfig(TokenizerConfig):
     name: str = "bpe"
-    vocab_size: int = within(1024, 257)  # 256 bytes, merges and special tokens together
+    vocab_size: int = at_least(1024, 257, 1 << 20)  # 256 bytes, merges and special tokens together
     pattern: str = "gpt4"  # how text is cut before merging: gpt4, gpt2 or a regex
     tie_break: str = one_of("first-pair", "greatest-bytes")  # between equally frequent pairs
 
@@ -123,14 +134,14 @@ class HFTokenizerConfig(TokenizerConfig):
 class ModelConfig(Part):
     group: ClassVar[str] = "model"
     context_len: int = within(128, 2, 1 << 20)  # tokens a training window holds
-    lr_scale: float = within(1.0, 0.0)  # factor on the optimizer's rates for this model
+    lr_scale: float = at_least(1.0, 0.0, 1e4)  # factor on the optimizer's rates for this model
 
 
 @dataclass
 class BigramCountsConfig(ModelConfig):
     builds: ClassVar[str] = "lm.models.bigram_counts:BigramCounts"
     name: str = "bigram_counts"
-    add_k: float = within(1.0, 1e-9)  # counts added to every pair
+    add_k: float = at_least(1.0, 1e-9, 1e9)  # counts added to every pair
 
 
 @dataclass
@@ -144,7 +155,7 @@ class NgramConfig(ModelConfig):
 class BigramConfig(ModelConfig):
     builds: ClassVar[str] = "lm.models.bigram:Bigram"
     name: str = "bigram"
-    lr_scale: float = within(10.0, 0.0)  # a table's row moves only when its token occurs
+    lr_scale: float = at_least(10.0, 0.0, 1e4)  # a table's row moves only when its token occurs
 
 
 @dataclass
@@ -177,14 +188,14 @@ class TransformerConfig(ModelConfig):
     n_embd: int = within(128, 1, 1 << 16)  # width of the residual stream
     n_mlp: int = within(0, 0, 1 << 20)  # in the MLP; 0: 4 n_embd, or 8/3 n_embd for swiglu
     positions: str = one_of("rope", "learned")
-    rope_base: float = within(10_000.0, 1.0)
+    rope_base: float = at_least(10_000.0, 1.0, 1e12)
     norm: str = one_of("rmsnorm", "layernorm")
-    norm_eps: float = within(1e-5, 0.0)  # GPT-2's and Llama's
+    norm_eps: float = at_least(1e-5, 1e-12, 1.0)  # GPT-2's and Llama's
     activation: str = one_of("relu2", "gelu", "swiglu")
     qk_norm: bool = True  # RMS-normalise queries and keys, per head
     bias: bool = False  # in the linear layers and the LayerNorms
     tie: bool = True  # the head is the embedding, transposed
-    softcap: float = within(0.0, 0.0)  # logits to softcap * tanh(logits / softcap); 0: off
+    softcap: float = zero_or(0.0, 0.1, 1e6)  # logits to softcap * tanh(logits / softcap); 0: off
     dropout: float = within(0.0, 0.0, 0.99)
 
     def __post_init__(self) -> None:
@@ -216,24 +227,26 @@ class OptimizerConfig(Part):
 class AdamWConfig(OptimizerConfig):
     builds: ClassVar[str] = "lm.optim.groups:adamw"
     name: str = "adamw"
-    lr: float = within(3e-3, 0.0)
-    beta1: float = within(0.9, 0.0, 1.0)
-    beta2: float = within(0.95, 0.0, 1.0)
-    eps: float = within(1e-8, 0.0)
-    weight_decay: float = within(0.1, 0.0)  # of matrices; gains, biases and embeddings have none
+    lr: float = at_least(3e-3, 0.0, 1e3)
+    beta1: float = within(0.9, 0.0, 1.0, below=True)
+    beta2: float = within(0.95, 0.0, 1.0, below=True)
+    eps: float = at_least(1e-8, 1e-20, 1.0)  # less lets float32 squares of 0 divide
+    weight_decay: float = at_least(
+        0.1, 0.0, 1e6
+    )  # of matrices; gains, biases and embeddings have none
 
 
 @dataclass
 class MuonConfig(OptimizerConfig):
     builds: ClassVar[str] = "lm.optim.groups:muon_and_adamw"
     name: str = "muon"
-    lr: float = within(0.02, 0.0)  # spectral norm of one hidden matrix's update
+    lr: float = at_least(0.02, 0.0, 1e3)  # spectral norm of one hidden matrix's update
     momentum: float = within(0.95, 0.0, 0.9999)  # of the gradient average, Nesterov
-    weight_decay: float = within(0.0, 0.0)
-    adamw_lr: float = within(3e-3, 0.0)  # embeddings, head, gains: all but hidden matrices
-    beta1: float = within(0.9, 0.0, 1.0)
-    beta2: float = within(0.95, 0.0, 1.0)
-    eps: float = within(1e-8, 0.0)
+    weight_decay: float = at_least(0.0, 0.0, 1e6)
+    adamw_lr: float = at_least(3e-3, 0.0, 1e3)  # embeddings, head, gains: all but hidden matrices
+    beta1: float = within(0.9, 0.0, 1.0, below=True)
+    beta2: float = within(0.95, 0.0, 1.0, below=True)
+    eps: float = at_least(1e-8, 1e-20, 1.0)
 
 
 @dataclass
@@ -287,34 +300,34 @@ class RangeConfig(ScheduleConfig):
 @dataclass
 class TrainConfig(Settings):
     group: ClassVar[str] = "train"
-    steps: int = within(1000, 1)  # optimizer updates
-    tokens: int = within(0, 0)  # if above 0, the budget instead of steps
-    flops: float = within(0.0, 0.0)  # operations of training, if above 0, the budget instead
-    seconds: float = within(0.0, 0.0)  # of training, if above 0, the budget instead of steps
-    batch_size: int = within(16, 1)  # windows of context_len tokens per step
+    steps: int = at_least(1000, 1)  # optimizer updates
+    tokens: int = at_least(0, 0)  # if above 0, the budget instead of steps
+    flops: float = at_least(0.0, 0.0, 1e30)  # of training, if above 0, the budget instead of steps
+    seconds: float = at_least(0.0, 0.0, 1e9)  # of training, if above 0, the budget instead of steps
+    batch_size: int = at_least(16, 1, 1 << 20)  # windows of context_len tokens per step
     micro_batch: Any = setting(0, "rounding")  # windows per pass; 0: all; auto: as many as fit
-    n_proc: int = within(1, 1, affects="rounding")  # processes that share a batch, one per GPU
-    dist_timeout: float = within(600.0, 1.0, affects="nothing")  # seconds to wait for one of them
+    n_proc: int = at_least(1, 1, 4096, "rounding")  # processes that share a batch, one per GPU
+    dist_timeout: float = at_least(600.0, 1.0, 1e7, "nothing")  # seconds to wait for one of them
     shard: bool = setting(False, "rounding")  # each keeps 1/n_proc of weights and states (FSDP2)
-    clip: float = within(1.0, 0.0)  # largest gradient norm; 0: off
-    skip: int = within(3, 0)  # steps in a row without a finite loss and gradient that are skipped
-    rollbacks: int = within(1, 0)  # returns to a checkpoint after more of them; then it stops
-    spike: float = within(8.0, 0.0, affects="nothing")  # deviations of a flagged loss; 0: none
-    spike_window: int = within(100, 20, affects="nothing")  # losses to compare it with
-    log_every: int = within(10, 1, affects="nothing")  # steps between points of the curve
-    eval_every: int = within(200, 0)  # steps; 0: at the end only. The best score depends on it
-    sample_every: int = within(500, 0, affects="nothing")  # likewise
-    save_every: int = within(200, 0, affects="nothing")  # likewise; where a rollback returns to
-    keep_last: int = within(2, 1, affects="nothing")  # checkpoints; the best one is kept besides
+    clip: float = zero_or(1.0, 1e-6, 1e9)  # largest gradient norm; 0: off
+    skip: int = at_least(3, 0)  # steps in a row without a finite loss and gradient that are skipped
+    rollbacks: int = at_least(1, 0)  # returns to a checkpoint after more of them; then it stops
+    spike: float = at_least(8.0, 0.0, 1e9, "nothing")  # deviations of a flagged loss; 0: none
+    spike_window: int = at_least(100, 20, 10_000, "nothing")  # losses to compare it with
+    log_every: int = at_least(10, 1, 100_000, "nothing")  # steps between points of the curve
+    eval_every: int = at_least(200, 0)  # steps; 0: at the end only. The best score depends on it
+    sample_every: int = at_least(500, 0, affects="nothing")  # likewise
+    save_every: int = at_least(200, 0, affects="nothing")  # likewise; where a rollback returns to
+    keep_last: int = at_least(2, 1, affects="nothing")  # checkpoints; the best one is kept besides
     also: list[str] = setting([], "nothing")  # other texts to score: a corpus's name, or files
     prompts: list[str] = setting([], "nothing")  # one sample each; none: what suits the text
-    sample_len: int = within(128, 1, affects="nothing")  # tokens
-    temperature: float = within(0.8, 0.0, affects="nothing")  # of samples; 0: the likeliest token
+    sample_len: int = at_least(128, 1, 1 << 20, "nothing")  # tokens
+    temperature: float = at_least(0.8, 0.0, 1e30, "nothing")  # of samples; 0: the likeliest token
     device: str = one_of("auto", "cpu", "cuda", "mps", affects="rounding")  # dropout's draws too
     dtype: str = one_of("auto", "float32", "bfloat16")  # of matrix products; weights: float32
     # auto: where a run is long enough; graphs: a GPU's steps replayed, for very small models.
     compile: str = one_of("auto", "on", "off", "graphs", affects="rounding")
-    threads: int = within(0, 0, affects="rounding")  # of the CPU; 0: PyTorch's choice
+    threads: int = at_least(0, 0, 1024, "rounding")  # of the CPU; 0: PyTorch's choice
     deterministic: bool = setting(True, "rounding")  # same bits from the same command and machine
 
     def budgets(self) -> list[str]:
@@ -373,9 +386,11 @@ class TrackConfig(Settings):
     tags: list[str] = field(default_factory=list)
     notes: str = ""
     artifacts: str = one_of("model", "all", "none")  # model: with its tokenizer; all: the data too
-    histograms: int = within(0, 0)  # steps between those of weights and gradients; 0: none
-    init_timeout: int = within(20, 1)  # seconds until a server that does not answer is given up
-    finish_timeout: int = within(60, 1)  # seconds at the end to upload the rest
+    histograms: int = at_least(0, 0)  # steps between those of weights and gradients; 0: none
+    init_timeout: int = at_least(
+        20, 1, 3600
+    )  # seconds until a server that does not answer is given up
+    finish_timeout: int = at_least(60, 1, 86_400)  # seconds at the end to upload the rest
     lens: bool = False  # write lens.html at the end of the run and show it in W&B
 
 
@@ -398,6 +413,8 @@ class Config(Settings):
         super().__post_init__()
         if len(self.name) > 100 or not (self.name + " ").isprintable():
             raise ConfigError(f"name={self.name[:100]!a}: one line of at most 100 characters")
+        self._check_batch_tokens()
+        self._check_weight_decay()
         if self.train.shard and self.optimizer.name == "muon":
             raise ConfigError(
                 "optimizer=muon turns whole matrices, and train.shard=true divides them by rows: "
@@ -407,6 +424,24 @@ class Config(Settings):
             raise ConfigError(
                 f"track.histograms={self.track.histograms} counts whole matrices, and "
                 "train.shard=true divides them: give 0"
+            )
+
+    def _check_batch_tokens(self) -> None:
+        windows, context_len = self.train.batch_size, self.model.context_len
+        if windows * context_len > MOST_TOKENS:
+            raise ConfigError(
+                f"train.batch_size={windows} windows of model.context_len={context_len} are "
+                f"{windows * context_len:,} tokens a step: at most {MOST_TOKENS:,}, lower one"
+            )
+
+    def _check_weight_decay(self) -> None:
+        lr = getattr(self.optimizer, "lr", 0.0) * self.model.lr_scale
+        decay = getattr(self.optimizer, "weight_decay", 0.0)
+        if lr * decay > 1:
+            raise ConfigError(
+                f"optimizer.weight_decay={decay} at a rate of {lr:g} (optimizer.lr times "
+                f"model.lr_scale) takes {lr * decay:g} times the weights at each step: at most 1, "
+                "lower one of them"
             )
 
 

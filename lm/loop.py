@@ -9,8 +9,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
+from lm import config
 from lm.evaluate import evaluate
 from lm.generate import generate_text
+from lm.optim.advice import steadier
 from lm.optim.schedule import set_rates, update_scale
 from lm.record import checkpoint, guard
 from lm.record.state import TrainState
@@ -248,12 +250,13 @@ def roll_back(run: TrainingRun, track: Tracker, reason: NonFiniteError) -> None:
     """
     state, cfg = run.state, run.cfg.train
     if state.rollbacks >= cfg.rollbacks or state.good_step not in checkpoint.steps(run.out):
+        way_out = steadier(config.flat(run.cfg))
         outcome = f"{state.rollbacks} rollbacks did not help" if state.rollbacks else "it stops"
         kept = (
             "the last checkpoint is good" if checkpoint.steps(run.out) else "there is no checkpoint"
         )
         raise NonFiniteError(
-            f"{reason}; {outcome}, and {kept}. Lower optimizer.lr, or raise schedule.warmup"
+            f"{reason}; {outcome}, and {kept}. {way_out[0].upper()}{way_out[1:]}"
         ) from None
     log.warning(
         f"{reason}: back to the checkpoint of step {state.good_step}, and on with "

@@ -20,7 +20,7 @@ from lm import metrics, pipeline
 from lm.evaluate import token_nats
 from lm.launch import cli
 from lm.record.run import Run
-from lm.settings import Settings, within
+from lm.settings import Settings, at_least
 
 TEMPERATURES = [t / 20 for t in range(14, 41)]  # 0.7 to 2
 ROUNDS = 100  # of expectation maximisation: weights then stand still to four digits
@@ -32,7 +32,7 @@ class MixConfig(Settings):
 
     runs: str = ""  # run directories, A,B,...
     checkpoint: str = "best"
-    stride: int = within(0, 0)  # tokens scored in each window, the others being context; 0: all
+    stride: int = at_least(0, 0)  # tokens scored in each window, the others being context; 0: all
 
 
 @dataclass

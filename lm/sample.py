@@ -16,7 +16,7 @@ from lm.generate import generate_text, readable
 from lm.launch import cli
 from lm.models.base import LanguageModel
 from lm.record.run import Run
-from lm.settings import Settings, one_of, within
+from lm.settings import Settings, at_least, one_of, within
 from lm.system import devices
 from lm.system.errors import ConfigError
 from lm.system.text import printable
@@ -38,12 +38,12 @@ class SampleConfig(Settings):
     run: str = "latest"  # a run directory, the newest, or wandb:ENTITY/PROJECT/ARTIFACT:ALIAS
     checkpoint: str = "best"  # best, last or a step
     prompt: str | None = None  # None: what suits the run's text; "": the start of a document
-    n: int = within(1, 1)  # samples
-    max_tokens: int = within(256, 1)
-    temperature: float = within(0.8, 0.0)  # 0: always the likeliest token
-    top_k: int = within(0, 0)  # keep the k likeliest tokens; 0: all
+    n: int = at_least(1, 1)  # samples
+    max_tokens: int = at_least(256, 1)
+    temperature: float = at_least(0.8, 0.0, 1e30)  # 0: always the likeliest token
+    top_k: int = at_least(0, 0)  # keep the k likeliest tokens; 0: all
     top_p: float = within(1.0, 1e-6, 1.0)  # keep the likeliest tokens that sum to p
-    seed: int = within(0, 0)
+    seed: int = at_least(0, 0)
     stop: str = ""  # end at this text; the end-of-document token always ends a sample
     interactive: bool = False  # a prompt line that remembers
     compile: bool = False  # a transformer's step, on a GPU: pays from some thousand tokens on

@@ -3,8 +3,8 @@
 @dataclass
 class TrainConfig(Settings):
     group: ClassVar[str] = "train"
-    steps: int = within(1000, 1)                      # at least 1
-    keep_last: int = within(2, 1, affects="nothing")  # no weight and no score depends on it
+    steps: int = at_least(1000, 1)
+    keep_last: int = at_least(2, 1, affects="nothing")  # no weight and no score depends on it
 """
 
 import difflib
@@ -26,6 +26,7 @@ from lm.system.errors import ConfigError, DamagedError
 
 MAX_BYTES = 1 << 20  # of a YAML file of settings
 MAX_DEPTH = 20  # of the mappings and lists in it
+MOST = (1 << 63) - 1  # the highest integer that every file and library takes
 
 # What a setting changes: the weights or the score, the last bits of both, or neither of them.
 Affects = Literal["result", "rounding", "nothing"]
@@ -46,10 +47,30 @@ def setting(default: Any, affects: Affects | None = None, **rules: object) -> An
 
 
 def within(
-    default: float, low: float, high: float = math.inf, affects: Affects | None = None
+    default: float,
+    low: float,
+    high: float = math.inf,
+    affects: Affects | None = None,
+    below: bool = False,
 ) -> Any:
-    """A number that must be finite and lie in [low, high]."""
-    return setting(default, affects, low=low, high=high)
+    """A number that must be finite and lie in [low, high], or with `below` in [low, high)."""
+    allowed = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+    if below:
+        high = math.nextafter(high, low)
+        allowed += ", and below it"
+    return setting(default, affects, low=low, high=high, allowed=allowed)
+
+
+def at_least(default: float, low: float, high: float = MOST, affects: Affects | None = None) -> Any:
+    """A number with a natural least value; `high` is the highest that works."""
+    allowed = f"at least {low} and at most {high}"
+    return setting(default, affects, low=low, high=high, allowed=allowed)
+
+
+def zero_or(default: float, low: float, high: float, affects: Affects | None = None) -> Any:
+    """A number in [low, high], or 0, which switches something off."""
+    allowed = f"0, or from {low} to {high}"
+    return setting(default, affects, low=low, high=high, allowed=allowed, zero=True)
 
 
 def one_of(default: str, *others: str, affects: Affects | None = None) -> Any:
@@ -133,17 +154,16 @@ def _broken_rule(f: Field, value: Any) -> str:
         return f"{value}: choose {' or '.join(choices)}"
     if "low" not in f.metadata:
         return ""
-    low = f.metadata["low"]
-    high = f.metadata["high"]
-    if _is_finite(value) and low <= value <= high:
+    if _is_finite(value) and f.metadata["low"] <= value <= f.metadata["high"]:
         return ""
-    limit = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-    return f"{str(value)[:40]}: must be {limit}"
+    if value == 0 and f.metadata.get("zero"):
+        return ""
+    return f"{str(value)[:40]}: must be {f.metadata['allowed']}"
 
 
 def _is_finite(value: float) -> bool:
     if isinstance(value, int):
-        return abs(value) < 1 << 63
+        return abs(value) <= MOST
     return math.isfinite(value)
 
 

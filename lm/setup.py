@@ -141,7 +141,7 @@ def make_budget(cfg: Config, model: LanguageModel) -> Budget:
         flops_per_token = model.flops_per_token()
         if not flops_per_token:
             raise ValueError("train.flops: this model has no matrix products; give train.tokens")
-        tokens = math.ceil(cfg.train.flops / flops_per_token)
+        tokens = max(1, math.ceil(cfg.train.flops / flops_per_token))
     steps = cfg.train.steps
     if tokens:
         steps = math.ceil(tokens / (cfg.train.batch_size * model.context_len))

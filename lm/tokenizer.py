@@ -24,7 +24,7 @@ from rich.text import Text
 
 from lm import config, tokenizers
 from lm.launch import cli
-from lm.settings import Settings, one_of, within
+from lm.settings import Settings, at_least, one_of
 from lm.system.streams import open_bytes, open_output, open_text
 from lm.system.text import printable
 from lm.tokenizers import Tokenizer, formats
@@ -44,7 +44,7 @@ class TrainTokenizer(Settings):
     path: str = "-"  # a file, folder or glob: .txt, .jsonl, .gz; - is standard input
     out: str = "tokenizer.json"
     name: str = one_of("bpe", "char", "byte")
-    vocab_size: int = within(1024, 1)  # special tokens and the 256 bytes included
+    vocab_size: int = at_least(1024, 1, 1 << 20)  # special tokens and the 256 bytes included
     pattern: str = "gpt4"  # gpt2, gpt4 or a regular expression
     tie_break: str = one_of("first-pair", "greatest-bytes")
 
@@ -78,7 +78,7 @@ class ShowTokens(Settings):
     tokenizer: str = "tokenizer.json"
     text: str = ""  # empty: what `path` holds
     path: str = "-"
-    max_tokens: int = within(500, 0)  # shown in colour
+    max_tokens: int = at_least(500, 0)  # shown in colour
 
 
 @dataclass

@@ -30,7 +30,7 @@ from lm.launch import cli, compose
 from lm.models.base import LanguageModel
 from lm.optim.schedule import set_rates, update_scale
 from lm.record.find import find_run
-from lm.settings import Settings, one_of, within
+from lm.settings import Settings, at_least, one_of
 from lm.system import devices
 from lm.system.errors import ConfigError
 
@@ -47,7 +47,7 @@ class CheckConfig(Settings):
 
     run: str = ""  # a run directory, for the training doctor
     checkpoint: str = "last"  # what training ended with; best, or a step
-    steps: int = within(600, 1)  # updates of the training on the grammar corpus
+    steps: int = at_least(600, 1)  # updates of the training on the grammar corpus
     grammar: bool = True  # do that training: the only slow part
     device: str = one_of("auto", "cpu", "cuda", "mps")
     overrides: list[str] = field(default_factory=list)  # the settings of the model to check

@@ -8,6 +8,7 @@ from operator import itemgetter
 from lm import pipeline
 from lm.check.evidence import Curve, Evidence, Finding
 from lm.corpora import overlap
+from lm.optim.advice import steadier
 from lm.report import records
 from lm.report.records import Record
 
@@ -18,14 +19,15 @@ MIN_COPY = 50  # characters: a shorter copy is no sign of reciting
 
 
 def curve(record: Record) -> Finding | None:
-    return judge_curve(record.curve("val/bpb", "step"), record.curve("train/loss", "step"))
+    points = (record.curve("val/bpb", "step"), record.curve("train/loss", "step"))
+    return judge_curve(*points, steadier(record.settings))
 
 
-def judge_curve(evaluations: Curve, losses: Curve) -> Finding | None:
+def judge_curve(evaluations: Curve, losses: Curve, way_out: str = steadier({})) -> Finding | None:
     """Where val/bpb stands at the end of a run: falling, level, or past its best.
 
-    `evaluations` are points (step, val/bpb), `losses` those of training. None for fewer than
-    three evaluations.
+    `evaluations` are points (step, val/bpb), `losses` those of training, `way_out` says what to
+    do if it came apart. None for fewer than three evaluations.
     """
     if len(evaluations) < 3:
         return None
@@ -39,13 +41,12 @@ def judge_curve(evaluations: Curve, losses: Curve) -> Finding | None:
             f"val/bpb jumped to {peak:.4f} at step {peak_step:,.0f}, "
             f"from {first:.4f} before training; it ended at {last:.4f}"
         )
-        advice = "the steps are too long: lower optimizer.lr, or more schedule.warmup"
-        return Finding("curve", "look", text, advice)
+        return Finding("curve", "look", text, f"the steps are too long: {way_out}")
     if last > 1.01 * best:
         text = f"val/bpb was best at step {best_step:,.0f} ({best:.4f}) and rose to {last:.4f}"
         if losses_rose(losses, best_step):
             text += ", and with it the training loss"
-            advice = "training came apart: lower optimizer.lr, or more schedule.warmup"
+            advice = f"training came apart: {way_out}"
         else:
             advice = (
                 f"checkpoint=best holds that step; try train.steps={best_step:.0f}, more text, "

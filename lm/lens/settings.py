@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from lm.settings import Settings, within
+from lm.settings import Settings, at_least, within
 
 
 @dataclass
@@ -15,10 +15,10 @@ class LensConfig(Settings):
     run: str = ""  # a run directory; empty: the newest, unless settings describe a model
     checkpoint: str = "best"
     prompt: str | None = None  # None: an example that suits the text
-    layer: int = -1  # the one to begin with; -1 is the last
+    layer: int = within(-1, -1024, 1023)  # the one to begin with; -1 is the last
     out: str = ""  # the page; empty: lens.html in the run, or here
-    seed: int = within(0, 0)  # of the draws that the page shows: lm.sample's
-    temperature: float = within(0.8, 0.0)  # where its controls stand at first
-    top_k: int = within(0, 0)
+    seed: int = at_least(0, 0)  # of the draws that the page shows: lm.sample's
+    temperature: float = at_least(0.8, 0.0, 1e30)  # where its controls stand at first
+    top_k: int = at_least(0, 0)
     top_p: float = within(1.0, 1e-6, 1.0)
     overrides: list[str] = field(default_factory=list)  # the settings of a model without a run

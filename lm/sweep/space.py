@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from lm import config
-from lm.settings import Settings, one_of, typed, within
+from lm.settings import Settings, at_least, one_of, typed
 from lm.system.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,13 +35,13 @@ class TunerConfig(Settings):
     """hydra/sweeper=lm: a search with Optuna."""
 
     group: ClassVar[str] = "hydra.sweeper"
-    n_trials: int = within(20, 1)  # in all, also after a restart; failed and pruned ones count
-    n_jobs: int = within(1, 1)  # trials at a time, for launchers that run several
+    n_trials: int = at_least(20, 1)  # in all, also after a restart; failed and pruned ones count
+    n_jobs: int = at_least(1, 1, 4096)  # trials at a time, for launchers that run several
     sampler: str = one_of("tpe", "random", "grid")
-    n_startup: int = within(8, 1)  # random trials before tpe begins to learn from them
-    seed: int = within(0, 0)  # of the sampler
+    n_startup: int = at_least(8, 1)  # random trials before tpe begins to learn from them
+    seed: int = at_least(0, 0, 2**32 - 1)  # of the sampler
     pruner: str = one_of("none", "median", "hyperband")  # ends trials that fall behind
-    warmup: int = within(0, 0)  # steps of training before which none is ended
+    warmup: int = at_least(0, 0)  # steps of training before which none is ended
     storage: str = ""  # another file for the journal, such as one that several sweeps share
     params: dict[str, Any] = field(default_factory=dict)  # settings to search, from a file
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+MANY_THREADS = 64  # that any machine can start, if not run at once
+
 
 def choose(name: str) -> torch.device:
     """The device called `name`, or the fastest one for auto; ValueError if it is absent."""
@@ -77,7 +79,16 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
 
 
 def configure(threads: int, deterministic: bool) -> None:
-    """Set PyTorch's process-wide switches, all of them, as the job before may have changed them."""
+    """Set PyTorch's process-wide switches, all of them, as the job before may have changed them.
+
+    Raises ValueError for more threads than this machine can start: the process would crash.
+    """
+    most = max(MANY_THREADS, 4 * (os.cpu_count() or 1))
+    if threads > most:
+        raise ValueError(
+            f"train.threads={threads}: this machine has {os.cpu_count()} cores and takes at most "
+            f"{most}; train.threads=0 is PyTorch's choice"
+        )
     torch.set_num_threads(threads or _default_threads())
     torch.set_default_dtype(torch.float32)
     # torch.use_deterministic_algorithms would import the compiler too: a second of every start.

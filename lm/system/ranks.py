@@ -25,6 +25,7 @@ from lm.system.errors import ConfigError, is_on_all_ranks, mark_on_all_ranks
 
 T = TypeVar("T")
 DAY = datetime.timedelta(days=1)
+MANY = 16  # processes that any machine can start, if not run at once
 _shared_steps: MutableSequence[int] | None = None  # by rank, read by the process that started them
 _as_single_process = False
 _slow_group: dist.ProcessGroup | None = None  # for waits that may take hours
@@ -109,9 +110,15 @@ def check_backend(device_name: str, n_proc: int) -> str:
     device = devices.choose(device_name)
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"train.n_proc={n_proc} on {device.type}: give train.device=cpu")
-    if device.type == "cpu":
-        return "gloo"
     n_here = int(os.environ.get("LOCAL_WORLD_SIZE", n_proc))
+    if device.type == "cpu":
+        most = max(MANY, 2 * (os.cpu_count() or 1))
+        if n_here > most:
+            raise ConfigError(
+                f"train.n_proc={n_proc}: this machine has {os.cpu_count()} cores and takes at "
+                f"most {most} processes"
+            )
+        return "gloo"
     if n_here > torch.cuda.device_count():
         raise ConfigError(
             f"train.n_proc: {n_here} processes here need as many GPUs, and there are "
