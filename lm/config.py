@@ -230,10 +230,8 @@ class AdamWConfig(OptimizerConfig):
     lr: float = at_least(3e-3, 0.0, 1e3)
     beta1: float = within(0.9, 0.0, 1.0, below=True)
     beta2: float = within(0.95, 0.0, 1.0, below=True)
-    eps: float = at_least(1e-8, 1e-20, 1.0)  # less lets float32 squares of 0 divide
-    weight_decay: float = at_least(
-        0.1, 0.0, 1e6
-    )  # of matrices; gains, biases and embeddings have none
+    eps: float = at_least(1e-8, 1e-20, 1.0)  # float32 squares below it are 0
+    weight_decay: float = at_least(0.1, 0.0, 1e6)  # of matrices, not of embeddings
 
 
 @dataclass
@@ -387,9 +385,7 @@ class TrackConfig(Settings):
     notes: str = ""
     artifacts: str = one_of("model", "all", "none")  # model: with its tokenizer; all: the data too
     histograms: int = at_least(0, 0)  # steps between those of weights and gradients; 0: none
-    init_timeout: int = at_least(
-        20, 1, 3600
-    )  # seconds until a server that does not answer is given up
+    init_timeout: int = at_least(20, 1, 3600)  # seconds until a silent server is given up
     finish_timeout: int = at_least(60, 1, 86_400)  # seconds at the end to upload the rest
     lens: bool = False  # write lens.html at the end of the run and show it in W&B
 
