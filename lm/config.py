@@ -227,7 +227,7 @@ class OptimizerConfig(Part):
 class AdamWConfig(OptimizerConfig):
     builds: ClassVar[str] = "lm.optim.groups:adamw"
     name: str = "adamw"
-    lr: float = at_least(3e-3, 0.0, 1e3)
+    lr: float = at_least(3e-3, 0.0, 1e38)
     beta1: float = within(0.9, 0.0, 1.0, below=True)
     beta2: float = within(0.95, 0.0, 1.0, below=True)
     eps: float = at_least(1e-8, 1e-20, 1.0)  # float32 squares below it are 0
@@ -238,10 +238,10 @@ class AdamWConfig(OptimizerConfig):
 class MuonConfig(OptimizerConfig):
     builds: ClassVar[str] = "lm.optim.groups:muon_and_adamw"
     name: str = "muon"
-    lr: float = at_least(0.02, 0.0, 1e3)  # spectral norm of one hidden matrix's update
+    lr: float = at_least(0.02, 0.0, 1e38)  # spectral norm of one hidden matrix's update
     momentum: float = within(0.95, 0.0, 0.9999)  # of the gradient average, Nesterov
     weight_decay: float = at_least(0.0, 0.0, 1e6)
-    adamw_lr: float = at_least(3e-3, 0.0, 1e3)  # embeddings, head, gains: all but hidden matrices
+    adamw_lr: float = at_least(3e-3, 0.0, 1e38)  # embeddings, head, gains: all but hidden matrices
     beta1: float = within(0.9, 0.0, 1.0, below=True)
     beta2: float = within(0.95, 0.0, 1.0, below=True)
     eps: float = at_least(1e-8, 1e-20, 1.0)
@@ -433,7 +433,7 @@ class Config(Settings):
     def _check_weight_decay(self) -> None:
         lr = getattr(self.optimizer, "lr", 0.0) * self.model.lr_scale
         decay = getattr(self.optimizer, "weight_decay", 0.0)
-        if lr * decay > 1:
+        if decay > 1 and lr * decay > 1:  # else it is the rate that is out of the ordinary
             raise ConfigError(
                 f"optimizer.weight_decay={decay} at a rate of {lr:g} (optimizer.lr times "
                 f"model.lr_scale) takes {lr * decay:g} times the weights at each step: at most 1, "
