@@ -149,7 +149,7 @@ def test_a_model_learns_and_speaks_at_every_limit(cls, name, value):
                 for group in optimizer.param_groups:
                     group["lr"] = group["base_lr"] * scale
             finite = bool(one_step(step).isfinite().all())
-            assert finite or name in RATES and value > 1
+            assert finite or (name in RATES and value > 1)
         assert name in RATES or all(p.isfinite().all() for p in model.parameters())
     assert len(list(generate(model, [[1, 2]], max_tokens=3))) == 3
 
