@@ -318,6 +318,7 @@ class TrainConfig(Settings):
     save_every: int = at_least(200, 0, affects="nothing")  # likewise; where a rollback returns to
     keep_last: int = at_least(2, 1, affects="nothing")  # checkpoints; the best one is kept besides
     also: list[str] = setting([], "nothing")  # other texts to score: a corpus's name, or files
+    tasks: list[str] = setting([], "nothing")  # what the grammar tells right from wrong; or all
     prompts: list[str] = setting([], "nothing")  # one sample each; none: what suits the text
     sample_len: int = at_least(128, 1, 1 << 20, "nothing")  # tokens
     temperature: float = at_least(0.8, 0.0, 1e30, "nothing")  # of samples; 0: the likeliest token

@@ -27,6 +27,7 @@ from lm.record.run import Run
 from lm.record.schemas import DataRecord, read_part
 from lm.settings import Settings, one_of
 from lm.system import devices, failpoint, files, onednn, ranks, signals
+from lm.tokenizers import Tokenizer
 
 Pass = tuple[torch.Tensor, torch.Tensor]  # inputs and targets (B, T)
 TOKENS = 1 << 12  # at most in one forward pass: what it holds then fits a CPU's cache
@@ -110,6 +111,58 @@ def token_nats(
         nats = [metrics.nats(logits / t, y).flatten()[scored] for t in temperatures]
         parts.append(torch.stack(nats).cpu().double().numpy())
     return np.concatenate(parts, axis=1) if parts else np.empty((len(temperatures), 0))
+
+
+def pair_accuracy(
+    model: LanguageModel, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]
+) -> float:
+    """The share of pairs of texts whose first has the higher probability; ties count one half.
+
+    Each text is scored as a whole document, between two end-of-document tokens.
+    """
+    texts = [text for pair in pairs for text in pair]
+    nats = document_nats(model, [tokenizer.encode_to_numpy(text) for text in texts], tokenizer)
+    first = nats[0::2]
+    second = nats[1::2]
+    return float((np.mean(first < second) + np.mean(first <= second)) / 2)
+
+
+@torch.inference_mode()
+def document_nats(
+    model: LanguageModel, documents: Sequence[np.ndarray], tokenizer: Tokenizer
+) -> np.ndarray:
+    """-ln p of each document, ids (n,), and of its end, float64 (len(documents),).
+
+    A document begins after an end-of-document token, and if it is longer than context_len, again
+    at every further window, as in `evaluate`.
+    """
+    was_training = model.training
+    model.eval()
+    eot = tokenizer.eot_id
+    T = model.context_len
+    n_rows = _rows_per_pass(model)
+    order = sorted(range(len(documents)), key=lambda i: len(documents[i]))  # little to pad
+    nats = np.zeros(len(documents))
+    for at in range(0, len(order), n_rows):
+        rows = order[at : at + n_rows]
+        longest = len(documents[rows[-1]]) + 1
+        x = torch.full((len(rows), longest), eot)
+        y = torch.full((len(rows), longest), metrics.IGNORE)
+        for row, i in enumerate(rows):
+            ids = torch.from_numpy(documents[i].astype(np.int64))
+            x[row, 1 : len(ids) + 1] = ids
+            y[row, : len(ids)] = ids
+            y[row, len(ids)] = eot
+        for start in range(0, longest, T):
+            signals.poll()
+            inputs = x[:, start : start + T].to(model.device)
+            targets = y[:, start : start + T].to(model.device)
+            with onednn.products(model, inputs, torch.float32):
+                logits = model(inputs)
+            # On the CPU: not every device has float64.
+            nats[rows] += metrics.nats(logits, targets).cpu().double().sum(dim=1).numpy()
+    model.train(was_training)
+    return nats
 
 
 def _rows_per_pass(model: LanguageModel) -> int:

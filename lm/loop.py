@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from lm import config
-from lm.evaluate import evaluate
+from lm.evaluate import evaluate, pair_accuracy
 from lm.generate import generate_text
 from lm.optim.advice import steadier
 from lm.optim.schedule import set_rates, update_scale
@@ -99,6 +99,8 @@ def evaluate_and_log(run: TrainingRun, track: Tracker) -> Numbers:
     row = {f"val/{key}": val[key] for key in ("loss", "ppl", "bpb")}
     for name, ids in run.other_texts.items():
         row[f"val_{name}/bpb"] = evaluate(run.model, ids, token_bytes, run.eval_dtype)["bpb"]
+    for name, pairs in run.tasks.items():
+        row[f"task/{name}"] = pair_accuracy(run.model, run.tokenizer, pairs)
     track.log(run.state, row | run.baselines)
     return val
 

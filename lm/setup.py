@@ -15,7 +15,7 @@ import torch
 
 from lm import baselines, pipeline
 from lm.config import Config, FilesConfig
-from lm.corpora import overlap
+from lm.corpora import overlap, pairs
 from lm.corpora.named import named, short_name
 from lm.data import Batches
 from lm.generate import readable
@@ -40,6 +40,7 @@ class TrainingRun:
     tokenizer: Tokenizer
     val_ids: np.ndarray  # (n,) uint16 or uint32
     other_texts: dict[str, np.ndarray]  # ids to score besides, by the name of the text
+    tasks: dict[str, list[tuple[str, str]]]  # pairs of a right and a wrong text, by task
     prompts: list[str]
     baselines: dict[str, float]  # bits per byte that counting reaches, by the name of their metric
     model: LanguageModel
@@ -105,6 +106,7 @@ def set_up(
         tokenizer=tokenizer,
         val_ids=prepared.val,
         other_texts=other_texts,
+        tasks=_tasks(cfg, tokenizer),
         prompts=prompts,
         baselines=known_baselines,
         model=model,
@@ -209,6 +211,23 @@ def _other_texts(cfg: Config, prepared: pipeline.Prepared) -> dict[str, np.ndarr
             log.info(f"{'overlap':<10} {name:<12} {overlap.in_words(copied, name)}")
         texts[name] = ids
     return texts
+
+
+def _tasks(cfg: Config, tokenizer: Tokenizer) -> dict[str, list[tuple[str, str]]]:
+    """The pairs of sentences of train.tasks; ConfigError for an unknown task."""
+    names = cfg.train.tasks
+    if names == ["all"]:
+        names = list(pairs.PHENOMENA)
+    found = {}
+    for name in names:
+        if name not in pairs.PHENOMENA:
+            raise ConfigError(f"train.tasks={name}: choose all, or of {', '.join(pairs.PHENOMENA)}")
+        found[name] = pairs.pairs(name)
+        try:
+            tokenizer.encode_ordinary(" ".join(found[name][0]))
+        except ValueError as error:
+            raise ConfigError(f"train.tasks={name}: {error}") from None
+    return found
 
 
 def _baselines(prepared: pipeline.Prepared) -> dict[str, float]:

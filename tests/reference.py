@@ -5,7 +5,9 @@ assert torch.allclose(fast(x), reference.slow(x))
 
 import itertools
 import math
+import re
 from collections import Counter, defaultdict
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -111,3 +113,42 @@ def newton_schulz(m: Tensor, n_round: int = 5) -> Tensor:
     for _ in range(n_round):
         s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
     return (u * s[..., None, :]) @ vt
+
+
+def tokens(sentence):
+    """The words and marks of a sentence of the grammar corpus."""
+    return re.findall(r"[a-z]+|[,.()\[\]]", sentence)
+
+
+def derivations(rules, words):
+    """How many derivations of S give these words, and the sum of their probabilities."""
+    lexicon = {
+        symbol: {word: p for p, word in choices}
+        for symbol, choices in rules.items()
+        if not any(set(right.split()) & set(rules) or " " in right for _, right in choices)
+    }
+
+    @cache
+    def spans(symbol, start):
+        """{end: (derivations, probability)} of the words that `symbol` can cover from `start`."""
+        if symbol not in rules:
+            return {start + 1: (1, 1.0)} if words[start : start + 1] == [symbol] else {}
+        if symbol in lexicon:
+            found = lexicon[symbol].get(words[start]) if start < len(words) else None
+            return {start + 1: (1, found)} if found else {}
+        total = {}
+        for p, right in rules[symbol]:
+            ends = {start: (1, p)}
+            for part in right.split():
+                longer = {}
+                for middle, (n, q) in ends.items():
+                    for end, (n2, q2) in spans(part, middle).items():
+                        before = longer.get(end, (0, 0.0))
+                        longer[end] = (before[0] + n * n2, before[1] + q * q2)
+                ends = longer
+            for end, (n, q) in ends.items():
+                before = total.get(end, (0, 0.0))
+                total[end] = (before[0] + n, before[1] + q)
+        return total
+
+    return spans("S", 0).get(len(words), (0, 0.0))

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = {  # a package, and the files of lm that may import it
     "hydra": {
+        "launch.callback",
         "launch.compose",
         "launch.hydra_internals",
         "launch.main",

@@ -86,4 +86,10 @@ def _text(values: Mapping[str, object]) -> str:
     for key, value in values.items():
         if key.startswith("val_") and isinstance(value, float):  # another text: val_NAME/bpb
             words.append(f"{key.removeprefix('val_').removesuffix('/bpb')} {value:.4f}")
+    tasks = []
+    for key, value in values.items():
+        if key.startswith("task/") and isinstance(value, float):
+            tasks.append(value)
+    if tasks:
+        words.append(f"tasks {sum(tasks) / len(tasks):.1%}")
     return "  ".join(words)

@@ -100,9 +100,9 @@ def run_view(run: Record) -> dict[str, Any]:
 
 
 def other_scores(run: Record) -> list[str]:
-    """The keys of other texts' scores in a run's log, val_NAME/bpb."""
+    """The keys of other scores in a run's log: val_NAME/bpb of texts, task/NAME."""
     keys = {key for row in run.rows for key in row}
-    return sorted(key for key in keys if key.startswith("val_") and key.endswith("/bpb"))
+    return sorted(key for key in keys if key.startswith(("val_", "task/")))
 
 
 def points(rows: Sequence[Mapping[str, object]], key: str) -> list[list[float]]:
