@@ -25,8 +25,10 @@ HEAVY = {  # a package, and the files of lm that may import it
     },
     "omegaconf": {
         "config",
+        "launch.callback",
         "launch.cli",
         "launch.compose",
+        "launch.hydra_internals",
         "launch.main",
         "launch.preflight",
         "settings",
