@@ -32,13 +32,16 @@ class Tuner(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
+        from lm.launch import cli
         from lm.sweep import space, tuner
+        from lm.system import files
 
         assert self.config is not None and self.launcher is not None, "Hydra calls setup first"
         launcher = self.launcher
         root = Path(self.config.hydra.sweep.dir)
-        root.mkdir(parents=True, exist_ok=True)
-        fixed, searched = space.search_space(self.parser, self.settings.params, arguments)
-        OmegaConf.save(self.config, root / "multirun.yaml")
-        search = tuner.Search(root, self.settings, fixed, searched)
-        search.run(lambda jobs, first: launcher.launch(jobs, initial_job_idx=first))
+        with cli.errors_in_one_line():
+            root.mkdir(parents=True, exist_ok=True)
+            fixed, searched = space.search_space(self.parser, self.settings.params, arguments)
+            search = tuner.Search(root, self.settings, fixed, searched)
+            files.atomic_write(root / "multirun.yaml", OmegaConf.to_yaml(self.config))
+            search.run(lambda jobs, first: launcher.launch(jobs, initial_job_idx=first))

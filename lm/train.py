@@ -84,7 +84,7 @@ def find_or_train(job: jobs.Job, lock: locks.HeldLock) -> float:
 def train_here(job: jobs.Job) -> float:
     """Train the job in this process, which may be one of several that share its batches."""
     with signals.installed():
-        report = reporter(job.sweep, job.out)
+        report = reporter(job.sweep, job.number)
         return train(job.cfg, job.out, job.group, report)["best_val_bpb"]
 
 

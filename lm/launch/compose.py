@@ -48,10 +48,8 @@ def register() -> None:
         settings = OmegaConf.load(path)
         assert isinstance(settings, DictConfig), f"{path} holds no settings"
         _store_experiment(cs, path.parent.name, settings)
-    ranking = {"_target_": "lm.sweep.callback.Ranking"}
-    directories = {"_target_": "lm.launch.callback.Directories"}
-    callbacks = {"lm": ranking, "directories": directories}
-    cs.store(group="hydra/callbacks", name="lm", node=callbacks)
+    callback = {"_target_": "lm.launch.callback.Directories"}
+    cs.store(group="hydra/callbacks", name="lm", node={"lm": callback})
     sweeper = {"_target_": TUNER, **dataclasses.asdict(TunerConfig())}
     cs.store(group="hydra/sweeper", name="lm", node=sweeper, provider="lm")
 

@@ -30,6 +30,7 @@ class Job:
     sweep: Path | None = None
     hydra: dict[str, str] = field(default_factory=dict)  # what Hydra composed, by the file's name
     besides: tuple[str, ...] = ()  # names in the directory that Hydra itself has written
+    number: int | None = None  # of the arm in its sweep
 
     @property
     def group(self) -> str | None:

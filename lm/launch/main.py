@@ -21,9 +21,10 @@ from omegaconf import DictConfig
 from lm import config
 from lm.launch import cli, compose, hydra_internals, logs, preflight, resume
 from lm.launch.jobs import Job
-from lm.sweep.ranking import RESULT, ArmResult
+from lm.sweep import arms
+from lm.sweep.arms import RESULT, ArmResult
 from lm.system import files, signals
-from lm.system.environment import launch_rank, started_by_torchrun
+from lm.system.environment import SWEEP, launch_rank, started_by_torchrun
 from lm.system.errors import ConfigError, LockedError, OtherRunError, Pruned
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ def start(run: Run, words: list[str]) -> None:
     )
     def task(composed: DictConfig) -> float:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return run_arm(run, job_of(composed))
+            with cli.errors_in_one_line():
+                return arm(run, composed)
         with cli.errors_in_one_line():
             return run(job_of(composed))
 
@@ -93,16 +95,41 @@ def words_for_rank(words: list[str]) -> list[str]:
     return [*words, n_proc, *QUIET_OVERRIDES]
 
 
+def directory_of_job() -> Path:
+    """The directory that Hydra has made for the job."""
+    out = Path(HydraConfig.get().runtime.output_dir)
+    with contextlib.suppress(ValueError):
+        out = out.relative_to(Path.cwd())
+    return out
+
+
+def directory_of_sweep() -> Path:
+    """That of the whole sweep: hydra.sweep.dir may be another one for each of its jobs."""
+    return Path(os.environ.get(SWEEP) or HydraConfig.get().sweep.dir)
+
+
 def job_of(composed: DictConfig) -> Job:
     """The job that Hydra has composed and made a directory for."""
     settings = HydraConfig.get()
-    sweep = Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None
-    out = Path(settings.runtime.output_dir)
-    with contextlib.suppress(ValueError):
-        out = out.relative_to(Path.cwd())
-    files_of_hydra = hydra_internals.recorded(composed)
-    words = list(settings.overrides.task)
-    return Job(compose.load(composed), out, words, sweep, *files_of_hydra)
+    job = Job(compose.load(composed), directory_of_job(), list(settings.overrides.task))
+    job.hydra, job.besides = hydra_internals.recorded(composed)
+    if settings.mode == RunMode.MULTIRUN:
+        job.sweep = directory_of_sweep()
+        job.number = settings.job.num
+    return job
+
+
+def arm(run: Run, composed: DictConfig) -> float:
+    """The job of one arm, from its settings to its result; the sweep is told where it is."""
+    out = directory_of_job()
+    settings = HydraConfig.get()
+    arms.register(directory_of_sweep(), settings.job.num, out)
+    try:
+        job = job_of(composed)
+    except Exception as error:
+        write_result(out, failure(out, list(settings.overrides.task), error))
+        return math.inf
+    return run_arm(run, job)
 
 
 def run_arm(run: Run, job: Job) -> float:
@@ -124,11 +151,22 @@ def run_arm(run: Run, job: Job) -> float:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
-        log.error(f"{job.out} failed: {error}")
-        (job.out / "error.log").write_text(traceback.format_exc(), encoding="utf-8")
-        result = ArmResult(job.overrides, "failed", error=" ".join(str(error).split()))
-    files.atomic_write(job.out / RESULT, files.to_json(result) + "\n")
+        result = failure(job.out, job.overrides, error)
+    write_result(job.out, result)
     return math.inf if result.value is None else result.value
+
+
+def failure(out: Path, words: list[str], error: Exception) -> ArmResult:
+    """The result of an arm that an error has ended; its error.log tells where."""
+    log.error(f"{out} failed: {error}")
+    text = "".join(traceback.format_exception(error))
+    files.atomic_write(out / "error.log", text.encode("utf-8", "replace"))
+    return ArmResult(words, "failed", error=" ".join(str(error).split()))
+
+
+def write_result(out: Path, result: ArmResult) -> None:
+    """Write the result.json of an arm."""
+    files.atomic_write(out / RESULT, files.to_json(result) + "\n")
 
 
 def usage() -> str:

@@ -24,7 +24,7 @@ from lm import baselines, config, tokenizers
 from lm.record.schemas import CodeRecord, DataRecord, Row, Summary, read_part
 from lm.settings import MAX_BYTES, flat_values, plain_yaml
 from lm.sweep import ranking
-from lm.sweep.ranking import ArmResult
+from lm.sweep.arms import RESULT, ArmResult, read_result
 from lm.system import files, foreign
 from lm.system.errors import ConfigError, DamagedError
 from lm.system.schemas import Int
@@ -224,8 +224,8 @@ def read(path: Path) -> Record:
     code = read_part(path, CodeRecord) or CodeRecord()
     if code.extended:  # not the run that was as long from the start
         settings["run.extended_from"] = ", ".join(map(str, code.extended))
-    result_path = path / ranking.RESULT
-    result = ranking.read_result(result_path) if result_path.exists() else None
+    result_path = path / RESULT
+    result = read_result(result_path) if result_path.exists() else None
     return Record(
         path=path,
         settings=settings,

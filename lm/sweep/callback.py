@@ -1,58 +1,55 @@
 """What a sweep says at its end: the ranking of its arms, and which of them failed.
 
-Hydra calls `Ranking` through its callbacks; the arms wrote one result.json each.
+callback.conclude(root)     # the arms wrote one result.json each
 """
 
 import dataclasses
 import json
 import logging
+import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import msgspec
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
 
-from lm.config import RESOLVED
-from lm.sweep import ranking
-from lm.sweep.ranking import ArmResult, Row
+from lm.sweep import arms, ranking
+from lm.sweep.arms import RESULT, ArmResult
+from lm.sweep.ranking import Row
 from lm.sweep.study import STUDY
+from lm.system import files
 from lm.system.environment import import_words
 
 log = logging.getLogger(__name__)
 
 
-class Ranking(Callback):
-    """Concludes the sweep in its directory."""
-
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        conclude(Path(config.hydra.sweep.dir))
-
-
 def conclude(root: Path) -> None:
-    """Write summary.json into the sweep's directory and print it, the best settings first.
+    """Print the ranking, the best settings first, and write summary.json into the directory.
 
-    Exits with 1 if an arm failed; Hydra only warns of other exceptions in a callback.
+    Exits with 1 if an arm failed or has no result; a search only if none of its arms has a score.
     """
+    places = arms.places(root)
     results = ranking.read(root)
     rows = ranking.fold(results)
-    _write_summary(root, rows, results)
     log.info(f"\n{ranking.table(rows)}\n({root})")
+    report = f"python -m lm.report {_folder_of_all(root, places.values())}"
     if any(word.startswith("corpus") for row in rows for word in row.settings):
-        log.info(f"bits per byte of different texts do not compare: python -m lm.report {root}")
+        log.info(f"bits per byte of different texts do not compare: {report}")
     elif rows and rows[0].n:
         best = next(arm for arm in results if arm in rows[0].arms)
-        sample = f"python -m lm.sample {import_words()}run={root / best}"
-        log.info(f"python -m lm.report {root}; {sample}")
+        sample = f"python -m lm.sample {import_words()}run={places[best]}"
+        log.info(f"{report}; {sample}")
     failed = [arm for arm, result in results.items() if result.status == "failed"]
     for arm in failed:
-        log.info(f"arm {arm} failed: {results[arm].error} ({root / arm}/error.log)")
-    started = {path.parent.name for path in root.glob(f"*/{RESOLVED}")}
-    missing = sorted(started - results.keys(), key=ranking.natural)
-    if missing:
+        log.info(f"arm {arm} failed: {results[arm].error} ({places[arm] / 'error.log'})")
+    missing = sorted(places.keys() - results.keys(), key=ranking.natural)
+    waiting = [arm for arm in missing if not (places[arm] / RESULT).exists()]
+    if waiting:
         who = "another process trains it, or left it"
-        log.info(f"no result yet of arm {', '.join(missing)}: {who}")
+        log.info(f"no result yet of arm {', '.join(waiting)}: {who}")
+    _write_summary(root, rows, results)
     if (root / STUDY).exists():  # a search goes around what fails
+        if (failed or missing) and not any(row.n for row in rows):
+            raise SystemExit(1)
         return
     if failed:
         log.info(
@@ -63,12 +60,19 @@ def conclude(root: Path) -> None:
         raise SystemExit(1)
 
 
+def _folder_of_all(root: Path, folders: Iterable[Path]) -> Path:
+    """The sweep's directory, or the one above it that holds the arms which lie elsewhere too."""
+    paths = [os.path.abspath(path) for path in (root, *folders)]
+    common = os.path.commonpath(paths)
+    return root if common == paths[0] else Path(os.path.relpath(common))
+
+
 def _write_summary(root: Path, rows: list[Row], results: dict[str, ArmResult]) -> None:
     table = []
     for row in rows:
         values = dataclasses.asdict(row)
         del values["label"]
         table.append(values | {"mean": row.mean, "spread": row.spread, "n": row.n})
-    arms = [{"arm": arm} | msgspec.to_builtins(result) for arm, result in results.items()]
-    summary = json.dumps({"ranking": table, "arms": arms}, indent=1)
-    (root / "summary.json").write_text(summary + "\n", encoding="utf-8")
+    listed = [{"arm": arm} | msgspec.to_builtins(result) for arm, result in results.items()]
+    summary = json.dumps({"ranking": table, "arms": listed}, indent=1)
+    files.atomic_write(root / "summary.json", summary + "\n")

@@ -11,22 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
-from lm.system import files
+from lm.sweep import arms
+from lm.sweep.arms import RESULT, ArmResult, read_result
 from lm.system.errors import DamagedError
 
 log = logging.getLogger(__name__)
-RESULT = "result.json"  # what an arm of a sweep leaves in its directory
-
-
-class ArmResult(msgspec.Struct):
-    """What became of one arm: its result.json, which may hold more keys than these."""
-
-    overrides: list[str] = []
-    status: str = "ok"  # or failed, or pruned
-    value: float | None = None  # the best val/bpb; None unless the status is ok
-    error: str | None = None
 
 
 @dataclass
@@ -62,20 +51,18 @@ class Row:
         return mean_and_spread(self.values)[1]
 
 
-def read_result(path: Path) -> ArmResult:
-    """The result.json at `path`; DamagedError names the file and what is wrong in it."""
-    return files.read_record(path, ArmResult)
-
-
 def read(root: Path) -> dict[str, ArmResult]:
     """The results of a sweep by the names of its arms: the best score first, the failed ones last.
 
     A damaged file is logged, and its arm has no result.
     """
     found = {}
-    for path in root.glob(f"*/{RESULT}"):
+    for name, folder in arms.places(root).items():
+        path = folder / RESULT
+        if not path.exists():
+            continue
         try:
-            found[path.parent.name] = read_result(path)
+            found[name] = read_result(path)
         except DamagedError as error:
             log.warning(f"{error}")
 
@@ -94,10 +81,10 @@ def fold(results: dict[str, ArmResult]) -> list[Row]:
         groups.setdefault(words, []).append(arm)
     shared = set.intersection(*map(set, groups)) if groups else set()
     rows = []
-    for words, arms in groups.items():
+    for words, names in groups.items():
         settings = [word for word in words if word not in shared]
         row = Row(" ".join(settings) or "all settings the same", values=[], settings=settings)
-        for arm in arms:
+        for arm in names:
             row.add(arm, results[arm])
         row.arms.sort(key=natural)
         rows.append(row)

@@ -1,7 +1,7 @@
 """Optuna's study of a sweep: a journal file that any number of processes share and none spoils.
 
 study = open_study(root)
-report = reporter(sweep, out)      # in the process of a trial: report(step, score)
+report = reporter(sweep, number)   # in the process of a trial: report(step, score)
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from lm.sweep import space
+from lm.sweep import arms, space
 from lm.sweep.space import Space, TunerConfig, load_optuna
 from lm.system import files, foreign, locks, store
 from lm.system.errors import ConfigError, DamagedError, Pruned
@@ -228,7 +228,9 @@ class Held:
             lock = locks.take(self._path(trial.number))
             if lock is None:
                 return False
-            if store.is_locked(self.root / str(trial.number)):  # a job that outlived its search
+            if store.is_locked(
+                arms.place(self.root, trial.number)
+            ):  # a job that outlived its search
                 lock.release()
                 return False
         except OSError:  # no locks here
@@ -248,24 +250,27 @@ class Held:
 
     def _is_silent(self, trial: "FrozenTrial | Trial") -> bool:
         """Whether a trial has given no sign of life for so long that its process must be gone."""
-        folder = self.root / str(trial.number)
+        folder = arms.place(self.root, trial.number)
         signs = [path.stat().st_mtime for path in folder.glob("*.json*")]
         if not signs and trial.datetime_start is not None:
             signs = [trial.datetime_start.timestamp()]
         return time.time() - max(signs, default=0.0) > SILENT
 
 
-def reporter(sweep: Path | None, out: Path) -> Callable[[int, float], None] | None:
+def reporter(sweep: Path | None, number: int | None) -> Callable[[int, float], None] | None:
     """What reports a trial's validation score to its study, and raises Pruned if it is to end.
 
     None outside a study that prunes. It works in any process that sees the sweep's directory.
     """
-    if sweep is None or not (sweep / STUDY).exists() or not out.name.isdigit():
+    if sweep is None or number is None or not (sweep / STUDY).exists():
         return None
     if read_description(sweep).pruner == "none":
         return None
     study = open_study(sweep)
-    (saved,) = (t for t in study.get_trials(deepcopy=False) if t.number == int(out.name))
+    trials = study.get_trials(deepcopy=False)
+    if number >= len(trials):
+        raise DamagedError(f"{journal_of(sweep)} has no trial {number}")
+    saved = trials[number]
     trial = saved_trial(study, saved)
     reported = set(saved.intermediate_values)  # before a kill
 

@@ -7,16 +7,21 @@ A trial is an arm of the sweep, in the directory of its number. The same command
 hydra.sweep.dir=DIR goes on, also from several processes or machines that share DIR at once.
 """
 
+import contextlib
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from lm.sweep import ranking, space, study
+from lm.sweep import arms, space, study
+from lm.sweep.arms import RESULT, ArmResult
 from lm.sweep.space import Space, TunerConfig, load_optuna
+from lm.system import files, foreign, store
+from lm.system.errors import DamagedError
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -119,13 +124,17 @@ def enqueue_grid(there: "Study", searched: Space) -> int:
 
 
 def record_trial(there: "Study", trial: "Trial", root: Path) -> None:
-    """Record what became of a trial: ok, pruned, or failed with its error."""
+    """Record what became of a trial: ok, pruned, or failed with its error.
+
+    Nothing, if another process is still at it.
+    """
     states = load_optuna().trial.TrialState
-    path = root / str(trial.number) / ranking.RESULT
-    if path.exists():
-        result = ranking.read_result(path)
-    else:
-        result = ranking.ArmResult(status="failed", error="no result")
+    out = arms.place(root, trial.number)
+    with contextlib.suppress(OSError):  # no locks here
+        if store.is_locked(out):
+            log.info(f"trial {trial.number} is trained by another process, in {out}")
+            return
+    result = result_of(out)
     if result.status == "ok":
         there.tell(trial, result.value)
         outcome = f"{result.value:.4f}"
@@ -141,9 +150,23 @@ def record_trial(there: "Study", trial: "Trial", root: Path) -> None:
         "value": result.value,
         "error": result.error,
     }
-    with open(root / "trials.jsonl", "a", encoding="utf-8") as file:
+    path = root / "trials.jsonl"
+    if os.path.lexists(path):
+        foreign.check(path)  # a pipe would be waited for
+    with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     log.info(f"trial {trial.number} {result.status}: {outcome}")
+
+
+def result_of(out: Path) -> ArmResult:
+    """What became of the trial in this directory; failed, if there is nothing to learn from."""
+    path = out / RESULT
+    if not path.exists():
+        return ArmResult(status="failed", error=f"no result: there is no {path}")
+    try:
+        return arms.read_result(path)
+    except DamagedError as error:
+        return ArmResult(status="failed", error=str(error))
 
 
 def conclude(there: "Study", root: Path) -> None:
@@ -167,7 +190,8 @@ def conclude(there: "Study", root: Path) -> None:
         summary["importance"] = shares
     else:
         log.info(f"no trial of {n_trials} is complete: see their error.log in {root}")
-    OmegaConf.save(OmegaConf.create(summary), root / "optimization_results.yaml")
+    text = OmegaConf.to_yaml(OmegaConf.create(summary))
+    files.atomic_write(root / "optimization_results.yaml", text)
 
 
 def _counts(there: "Study") -> dict[str, int]:

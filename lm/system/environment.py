@@ -3,6 +3,7 @@
 import os
 
 IMPORTS = "LM_IMPORTS"  # in the environment, as a run may have processes of its own
+SWEEP = "LM_SWEEP"  # the directory of the sweep, as its arms may have theirs anywhere
 
 
 def started_by_torchrun() -> bool:

@@ -1,15 +1,18 @@
 """The end of a sweep: every arm ranked or listed as failed, and the same command goes on."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from lm import config
 from lm.settings import read_yaml
-from lm.sweep import ranking
+from lm.sweep import arms, callback, ranking
+from lm.sweep.study import STUDY
 from lm.system import files
 from tests.helpers import TINY_TRANSFORMER, inspected, offline_runs
+from tests.sweep.searches import states, trials
 
 
 @pytest.mark.slow
@@ -101,3 +104,75 @@ def test_a_failing_arm_costs_no_later_batch_of_a_grid(command, tiny, tmp_path):
     done = command("lm.train", "-m", *tiny, *TINY_TRANSFORMER, *words)
     assert done.returncode == 1 and "1 of 2 arms failed" in done.stdout
     assert [a.status for a in ranking.read(tmp_path / "outputs/s").values()] == ["ok", "failed"]
+
+
+@pytest.mark.slow
+def test_arms_are_ranked_and_learned_from_wherever_their_directories_are(command, tiny, tmp_path):
+    """They were looked for one level below the sweep's directory, by their numbers."""
+    grid = ["-m", *tiny, "model=bigram", "model.context_len=8,100000", "hydra.sweep.dir=g"]
+    done = command("lm.train", *grid, "hydra.sweep.subdir=${model.name}/${model.context_len}")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "arm bigram/100000 failed: the training text has" in done.stdout
+    assert "python -m lm.sample run=g/bigram/8" in done.stdout
+    summary = json.loads((tmp_path / "g/summary.json").read_text())
+    assert [(row["arms"], row["n"]) for row in summary["ranking"]] == [
+        (["bigram/8"], 1),
+        (["bigram/100000"], 0),
+    ]
+    search = ["-m", "hydra/sweeper=lm", "hydra.sweeper.n_trials=2", "hydra.sweeper.pruner=median"]
+    search += [*tiny, "model=bigram", "optimizer.lr=interval(1e-3,1e-2)", "hydra.sweep.dir=s"]
+    done = command("lm.train", *search, "hydra.sweep.subdir=../t_${hydra.job.num}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert states(tmp_path / "s") == ["COMPLETE"] * 2
+    assert all(trial.intermediate_values for trial in trials(tmp_path / "s"))
+    assert "python -m lm.report .;" in done.stdout
+
+
+def result(root, number, text):
+    out = root / f"t_{number}"
+    out.mkdir(parents=True)
+    arms.register(root, number, out)
+    if text is not None:
+        (out / "result.json").write_text(text)
+
+
+OK = '{"status": "ok", "value": 1.5, "overrides": ["a=1"]}'
+FAILED = '{"status": "failed", "error": "why", "overrides": ["a=2"]}'
+STRANGE = '{"status": "failed", "error": "\\ud800", "overrides": ["\\u001b[2J"]}'
+ENDS = {  # the results of a sweep's arms -> exit codes of a grid and of a search, and what is said
+    (OK, OK): (0, 0, "1.5000"),
+    (OK, FAILED): (1, 0, "arm t_1 failed: why (s/t_1/error.log)"),
+    (FAILED, FAILED): (1, 1, "arm t_0 failed: why"),
+    (OK, None): (1, 0, "no result yet of arm t_1"),
+    (None, FAILED): (1, 1, "no result yet of arm t_0"),
+    (OK, "{"): (1, 0, "s/t_1/result.json cannot be read"),
+    (OK, '{"value": "low"}'): (1, 0, "s/t_1/result.json is not what was written"),
+    (OK, '{"value": 1e999}'): (1, 0, "s/t_1/result.json is not what"),
+    (OK, '{"value": ' + "9" * 400 + "}"): (1, 0, "s/t_1/result.json"),
+    (OK, "pipe"): (1, 0, "s/t_1/result.json is not a plain file"),
+    (OK, '{"status": "ok"}'): (1, 0, "s/t_1/result.json is not what"),
+    (OK, '{"status": "strange", "value": 3}'): (1, 0, "s/t_1/result.json is not what"),
+    (OK, STRANGE): (1, 0, "arm t_1"),
+}
+
+
+@pytest.mark.parametrize("texts", ENDS)
+@pytest.mark.parametrize("kind", ["grid", "search"])
+def test_success_is_told_only_where_there_was_some(texts, kind, caplog, tmp_path):
+    caplog.set_level("INFO")
+    root = Path("s")
+    for number, text in enumerate(texts):
+        result(root, number, None if text == "pipe" else text)
+        if text == "pipe":
+            os.mkfifo(root / f"t_{number}/result.json")
+    if kind == "search":
+        (root / STUDY).write_text("{}")
+    code = 0
+    try:
+        callback.conclude(root)
+    except SystemExit as end:
+        code = end.code
+    assert code == ENDS[texts][kind == "search"]
+    assert ENDS[texts][2] in caplog.text
+    if OK in texts:
+        assert "   1.5000" in caplog.text
