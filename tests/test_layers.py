@@ -20,7 +20,6 @@ HEAVY = {  # a package, and the files of lm that may import it
         "launch.main",
         "launch.preflight",
         "launch.resume",
-        "sweep.callback",
         "sweep.space",
     },
     "omegaconf": {
@@ -32,7 +31,6 @@ HEAVY = {  # a package, and the files of lm that may import it
         "launch.main",
         "launch.preflight",
         "settings",
-        "sweep.callback",
         "sweep.tuner",
     },
     "wandb": {f"record.wandb_{name}" for name in ("artifact", "histograms", "mirror", "mode")},
