@@ -106,7 +106,7 @@ def train(
         from lm.record.tracker import open_tracker
         from lm.system import ranks
 
-    run = setup.set_up(cfg, out, _initial_weights(cfg))
+    run = setup.set_up(cfg, out, _initial_weights(cfg, out))
     tracker = open_tracker(out, cfg, run.state, run.budget.progress, group)
     with tracker as track, signals.deferred():
         track.watch(run.model, run.state)
@@ -133,12 +133,18 @@ def after_run(run: "TrainingRun", track: "Tracker") -> None:
     log.info(f"done: best val/bpb {best}; python -m lm.sample {import_words()}run={run.out}")
 
 
-def _initial_weights(cfg: Config) -> Callable[["LanguageModel"], None] | None:
-    """What fills a new model with the weights of `init_from`; None without it."""
+def _initial_weights(cfg: Config, out: Path) -> Callable[["LanguageModel"], None] | None:
+    """What fills a new model with the weights of `init_from`; None without it.
+
+    Raises ValueError if they are another model's.
+    """
     if not cfg.init_from:
         return None
     from lm.huggingface import weights
+    from lm.record import checkpoint
 
+    if not checkpoint.steps(out):
+        weights.check_fits(Path(cfg.init_from), cfg.model)
     return lambda model: weights.load(Path(cfg.init_from), model)
 
 

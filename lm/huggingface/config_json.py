@@ -7,15 +7,34 @@ Does not need torch, so that the launcher can read settings before torch is load
 """
 
 import math
+import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
 
 from lm.config import ModelConfig, TransformerConfig
 from lm.system import files
+from lm.system.errors import ConfigError
 
 # activation in our settings -> GPT-2's activation_function; its gelu is the tanh form
 GPT2_ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2"}
 FILE = "config.json"
+# Our name of a setting -> theirs, where they differ
+KEYS = {
+    "gpt2": {"n_mlp": "n_inner", "context_len": "n_positions", "norm_eps": "layer_norm_epsilon"},
+    "llama": {
+        "n_layer": "num_hidden_layers",
+        "n_head": "num_attention_heads",
+        "n_kv_head": "num_key_value_heads",
+        "n_embd": "hidden_size",
+        "n_mlp": "intermediate_size",
+        "context_len": "max_position_embeddings",
+        "rope_base": "rope_theta",
+        "norm_eps": "rms_norm_eps",
+    },
+}
 # The settings that each family can express.
 FAMILIES: dict[str, dict[str, tuple]] = {
     "gpt2": {
@@ -123,7 +142,10 @@ def to_hf(cfg: ModelConfig, vocab_size: int, eot_id: int | None) -> dict[str, ob
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The values of a folder's config.json; FileNotFoundError or ValueError if it has none."""
+    """The values of a folder's config.json; FileNotFoundError or ValueError if it has none.
+
+    A key that is null is left out: as in transformers, it then has its default.
+    """
     path = folder / FILE
     if not path.exists():
         raise FileNotFoundError(
@@ -132,7 +154,75 @@ def read(folder: Path) -> dict[str, Any]:
     values = files.read_json(path, links=True)
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds no settings")
-    return values
+    return {key: value for key, value in values.items() if value is not None}
+
+
+# What is read of a config.json: the type and the limits of each key, and its default.
+Count = Annotated[int, Meta(ge=1, le=1 << 20)]
+Epsilon = Annotated[float, Meta(gt=0, le=1)]
+Base = Annotated[float, Meta(ge=1, le=1e30)]
+
+
+class Gpt2(msgspec.Struct):
+    n_layer: Count
+    n_head: Count
+    n_embd: Count
+    n_positions: Count
+    n_inner: Count | None = None
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: Epsilon = 1e-5
+    tie_word_embeddings: bool = True
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    add_cross_attention: bool = False
+
+
+class Rope(msgspec.Struct):
+    """How positions are rotated, under the name of transformers 5 or of an older one."""
+
+    rope_type: str | None = None
+    type: str | None = None
+    rope_theta: Base | None = None
+
+
+class Llama(msgspec.Struct):
+    num_hidden_layers: Count
+    num_attention_heads: Count
+    hidden_size: Count
+    intermediate_size: Count
+    max_position_embeddings: Count
+    num_key_value_heads: Count | None = None
+    head_dim: Count | None = None
+    rope_parameters: Rope | None = None
+    rope_scaling: Rope | None = None
+    rope_theta: Base = 10_000.0
+    rms_norm_eps: Epsilon = 1e-6
+    hidden_act: str = "silu"
+    tie_word_embeddings: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+
+
+T = TypeVar("T", Gpt2, Llama)
+
+
+def _typed(values: dict[str, Any], kind: type[T], folder: Path) -> T:
+    """The values as `kind`; ValueError names the file, the key, its value and what is allowed."""
+    known = {}
+    for field in msgspec.structs.fields(kind):
+        if field.name not in values:
+            if field.required:
+                raise ValueError(f"{folder / FILE} has no {field.name!r}")
+            continue
+        value = values[field.name]
+        try:
+            known[field.name] = msgspec.convert(value, field.type)
+        except msgspec.ValidationError as error:
+            allowed = str(error).replace("`", "").replace("Expected", "expected")
+            raise ValueError(
+                f"{folder / FILE}: {field.name} is {ascii(value)[:60]}, {allowed}"
+            ) from None
+    return kind(**known)
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
@@ -143,71 +233,93 @@ def settings_of(folder: Path) -> dict[str, Any]:
     """
     values = read(folder)
     model_type = values.get("model_type")
-    if model_type not in ("gpt2", "llama"):
+    if model_type == "gpt2":
+        theirs = _gpt2(_typed(values, Gpt2, folder), folder)
+    elif model_type == "llama":
+        theirs = _llama(_typed(values, Llama, folder), folder)
+    else:
         raise ValueError(
-            f"init_from={folder}: its model_type is {model_type!r}, and gpt2 and llama can be read"
+            f"init_from={folder}: its model_type is {ascii(model_type)[:60]}, and gpt2 and llama "
+            "can be read"
         )
+    settings = {"name": "transformer", "qk_norm": False, **theirs}
     try:
-        theirs = _gpt2(values, folder) if model_type == "gpt2" else _llama(values, folder)
-        return {"name": "transformer", "qk_norm": False, **theirs}
-    except KeyError as error:
-        raise ValueError(f"{folder}/config.json has no {error}") from None
+        TransformerConfig(**settings)
+    except ConfigError as error:
+        keys = KEYS[model_type]
+        text = re.sub(r"model\.(\w+)", lambda found: keys.get(found[1], found[1]), str(error))
+        raise ValueError(f"{folder / FILE}: {text}") from None
+    return settings
 
 
-def _gpt2(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _gpt2(values: Gpt2, folder: Path) -> dict[str, Any]:
     activations = {theirs: ours for ours, theirs in GPT2_ACTIVATIONS.items()}
     activations["gelu_pytorch_tanh"] = "gelu"
-    activation = values.get("activation_function", "gelu_new")
+    activation = values.activation_function
     if activation not in activations:
-        raise ValueError(f"{folder}: activation_function={activation} is not one of ours")
+        raise ValueError(
+            f"{folder / FILE}: activation_function={activation[:60]} is not one of ours, "
+            f"{', '.join(activations)}"
+        )
     supported = {
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
         "add_cross_attention": False,
     }
     for key, value in supported.items():
-        if values.get(key, value) != value:
-            raise ValueError(f"{folder}: {key}={values[key]} is not supported")
+        if getattr(values, key) != value:
+            raise ValueError(
+                f"{folder / FILE}: {key}={getattr(values, key)} is not supported, {value} is"
+            )
     return {
-        "n_layer": values["n_layer"],
-        "n_head": values["n_head"],
-        "n_embd": values["n_embd"],
-        "n_mlp": values.get("n_inner") or 4 * values["n_embd"],
-        "context_len": values["n_positions"],
+        "n_layer": values.n_layer,
+        "n_head": values.n_head,
+        "n_embd": values.n_embd,
+        "n_mlp": values.n_inner or 4 * values.n_embd,
+        "context_len": values.n_positions,
         "activation": activations[activation],
-        "norm_eps": values.get("layer_norm_epsilon", 1e-5),
-        "tie": values.get("tie_word_embeddings", True),
+        "norm_eps": values.layer_norm_epsilon,
+        "tie": values.tie_word_embeddings,
         "positions": "learned",
         "norm": "layernorm",
         "bias": True,
     }
 
 
-def _llama(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    rope = values.get("rope_parameters") or {}
-    scaling = values.get("rope_scaling") or rope
-    rope_type = scaling.get("rope_type", scaling.get("type", "default"))
+def _llama(values: Llama, folder: Path) -> dict[str, Any]:
+    rope = values.rope_parameters or Rope()
+    scaling = values.rope_scaling or rope
+    rope_type = scaling.rope_type or scaling.type or "default"
     if rope_type != "default":
-        raise ValueError(f"{folder}: rotary positions scaled by {rope_type!r} are not supported")
-    if values.get("hidden_act", "silu") != "silu":
-        raise ValueError(f"{folder}: hidden_act={values['hidden_act']} is not supported")
-    if values.get("attention_bias", False) != values.get("mlp_bias", False):
-        raise ValueError(f"{folder}: attention_bias and mlp_bias differ, and ours are one setting")
-    n_head = values["num_attention_heads"]
-    n_embd = values["hidden_size"]
-    if values.get("head_dim") not in (None, n_embd // n_head):
-        raise ValueError(f"{folder}: head_dim={values['head_dim']} is not {n_embd} / {n_head}")
+        raise ValueError(
+            f"{folder / FILE}: rotary positions scaled by {rope_type[:60]!r} are not supported"
+        )
+    if values.hidden_act != "silu":
+        raise ValueError(
+            f"{folder / FILE}: hidden_act={values.hidden_act[:60]} is not supported, silu is"
+        )
+    if values.attention_bias != values.mlp_bias:
+        raise ValueError(
+            f"{folder / FILE}: attention_bias and mlp_bias differ, and ours are one setting"
+        )
+    n_head = values.num_attention_heads
+    n_embd = values.hidden_size
+    if values.head_dim not in (None, n_embd // n_head):
+        raise ValueError(
+            f"{folder / FILE}: head_dim={values.head_dim} is not hidden_size={n_embd} / "
+            f"num_attention_heads={n_head}"
+        )
     return {
-        "n_layer": values["num_hidden_layers"],
+        "n_layer": values.num_hidden_layers,
         "n_head": n_head,
-        "n_kv_head": values.get("num_key_value_heads") or n_head,
+        "n_kv_head": values.num_key_value_heads or n_head,
         "n_embd": n_embd,
-        "n_mlp": values["intermediate_size"],
-        "context_len": values["max_position_embeddings"],
-        "rope_base": float(rope.get("rope_theta", values.get("rope_theta", 10_000.0))),
-        "norm_eps": values.get("rms_norm_eps", 1e-6),
-        "tie": values.get("tie_word_embeddings", False),
-        "bias": values.get("attention_bias", False),
+        "n_mlp": values.intermediate_size,
+        "context_len": values.max_position_embeddings,
+        "rope_base": rope.rope_theta or values.rope_theta,
+        "norm_eps": values.rms_norm_eps,
+        "tie": values.tie_word_embeddings,
+        "bias": values.attention_bias,
         "positions": "rope",
         "norm": "rmsnorm",
         "activation": "swiglu",

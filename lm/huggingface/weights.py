@@ -14,13 +14,16 @@ import msgspec
 import torch
 from torch import Tensor
 
+from lm.config import ModelConfig, TransformerConfig
 from lm.huggingface import config_json
 from lm.models.base import LanguageModel
 from lm.models.transformer import Transformer
 from lm.system import distributed, files
-from lm.system.tensors import load_tensors
+from lm.system.tensors import load_shapes, load_tensors, shapes_alone
 
 log = logging.getLogger(__name__)
+# A row for each token, of which some may be padding, or for each place, of which a run may use less
+ANY_ROWS = ("wte.weight", "embed_tokens.weight", "lm_head.weight", "wpe.weight")
 Tensors = dict[str, Tensor]
 
 
@@ -44,15 +47,14 @@ def to_hf(model: LanguageModel) -> Tensors:
 def load(folder: Path, model: LanguageModel) -> None:
     """Fill `model`, built from config_json.settings_of(folder), with the folder's weights.
 
-    Raises FileNotFoundError or ValueError naming what is missing or has another shape.
+    Raises FileNotFoundError or ValueError naming what is missing, has another shape, or holds
+    values that are not finite.
     """
     assert isinstance(model, Transformer)
-    theirs = _read(folder)
-    family = config_json.read(folder)["model_type"]
-    try:
-        ours = _from_gpt2(model, theirs) if family == "gpt2" else _from_llama(model, theirs)
-    except KeyError as error:
-        raise ValueError(f"{folder} has no weight called {error}") from None
+    ours = _as_ours(folder, model, _read(folder))
+    for name, tensor in ours.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{folder}: {name}, as we call it, has values that are not finite")
     V = model.vocab_size
     n_rows = len(ours["wte.weight"])
     if n_rows < V:
@@ -65,9 +67,66 @@ def load(folder: Path, model: LanguageModel) -> None:
     if "wpe.weight" in ours:
         ours["wpe.weight"] = ours["wpe.weight"][: model.context_len]
     try:
-        distributed.load_state_dict(model, {k: v.float() for k, v in ours.items()})
+        distributed.load_state_dict(model, ours)
     except RuntimeError as error:
         raise ValueError(f"{folder} holds another model: {' '.join(str(error).split())}") from None
+
+
+def check_fits(folder: Path, cfg: ModelConfig) -> None:
+    """Raise ValueError, before memory is taken, if the folder's files hold another model than the
+    one that `cfg`, from its config.json, describes."""
+    found = {}
+    for path in _paths(folder):
+        for name, shape in load_shapes(path, links=True).items():
+            found[_without_prefix(name)] = shape
+    assert isinstance(cfg, TransformerConfig)
+    if len(found) < cfg.n_layer:  # or a thousand layers would be made
+        raise ValueError(
+            f"{folder} holds another model: {len(found)} weights, and {config_json.FILE} says "
+            f"{cfg.n_layer} layers"
+        )
+    with shapes_alone():
+        expected = to_hf(cfg.build(1))  # with a vocabulary of one
+    for name, tensor in expected.items():
+        name = _without_prefix(name)
+        shape = list(tensor.shape)
+        saved = found.get(name)
+        if saved is None:
+            raise ValueError(f"{folder} has no weight called {name!r}")
+        if name in ANY_ROWS and saved[1:] == shape[1:] and saved >= shape:
+            continue
+        if saved != shape:
+            raise ValueError(
+                f"{folder} holds another model: {name} is {saved}, and {config_json.FILE} makes it "
+                f"{shape}"
+            )
+
+
+def _without_prefix(name: str) -> str:
+    """The name of a weight in the base model, which is saved without the prefix."""
+    return name.removeprefix("transformer.").removeprefix("model.")
+
+
+def _as_ours(folder: Path, model: Transformer, theirs: Tensors) -> Tensors:
+    """The folder's weights by our names; ValueError for what is missing or has no such shape."""
+    family = config_json.read(folder)["model_type"]
+    theirs = {name: tensor.float() for name, tensor in theirs.items() if tensor.is_floating_point()}
+    try:
+        ours = _from_gpt2(model, theirs) if family == "gpt2" else _from_llama(model, theirs)
+    except KeyError as error:
+        raise ValueError(
+            f"{folder} has no weight called {error}, of floating-point numbers"
+        ) from None
+    except (RuntimeError, IndexError) as error:  # heads of another size, parts that do not fit
+        raise ValueError(f"{folder} holds another model: {' '.join(str(error).split())}") from None
+    n_dims = {name: tensor.ndim for name, tensor in model.state_dict().items()}
+    for name, tensor in ours.items():
+        if tensor.ndim != n_dims[name]:
+            raise ValueError(
+                f"{folder} holds another model: {name}, as we call it, is {tuple(tensor.shape)}, "
+                f"and has {n_dims[name]} dimensions"
+            )
+    return ours
 
 
 def _read(folder: Path) -> Tensors:

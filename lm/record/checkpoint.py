@@ -27,8 +27,7 @@ from lm.record.schemas import CheckpointRecord
 from lm.record.state import TrainState
 from lm.system import distributed, failpoint, files, foreign, ranks, store
 from lm.system.errors import DamagedError, NoCheckpointError, NonFiniteError, StorageError
-from lm.system.interception import Interception
-from lm.system.tensors import load_shapes, load_tensors
+from lm.system.tensors import load_shapes, load_tensors, shapes_alone
 
 log = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
@@ -220,16 +219,6 @@ def load_weights(path: Path, model: LanguageModel) -> None:
             raise ValueError(f"{path} is damaged: {name} has values that are not finite")
 
 
-class _SkipInit(Interception):
-    """Skips torch.nn.init: to draw on the meta device takes a second, for PyTorch's compiler is
-    imported to do it."""
-
-    def call(self, func: Callable, args: tuple, kwargs: dict[str, object]) -> object:
-        if getattr(func, "__module__", "") == "torch.nn.init":
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
-
-
 def check_fits(path: Path, build: Callable[[], LanguageModel]) -> None:
     """Raise ValueError, before memory is taken, if `build` makes another model than was saved.
 
@@ -237,7 +226,7 @@ def check_fits(path: Path, build: Callable[[], LanguageModel]) -> None:
     """
     file = path / WEIGHTS
     try:
-        with torch.device("meta"), _SkipInit():  # shapes alone
+        with shapes_alone():
             model = build()
     except Exception:  # it computes with values as it is made, in whatever way
         return

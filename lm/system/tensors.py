@@ -1,13 +1,17 @@
-"""Read tensors from a safetensors file, which holds data and never code."""
+"""Read tensors from a safetensors file, which holds data and never code; models without memory."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from lm.system import foreign
 from lm.system.errors import DamagedError
+from lm.system.interception import Interception
 
 
 def load_tensors(path: Path, links: bool = False) -> dict[str, Tensor]:
@@ -30,3 +34,20 @@ def load_shapes(path: Path, links: bool = False) -> dict[str, list[int]]:
             return {name: saved.get_slice(name).get_shape() for name in saved.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise DamagedError(f"{path} cannot be read: {error}") from None
+
+
+class _SkipInit(Interception):
+    """Skips torch.nn.init: to draw on the meta device takes a second, for PyTorch's compiler is
+    imported to do it."""
+
+    def call(self, func: Callable, args: tuple, kwargs: dict[str, object]) -> object:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Inside, a model that is made has tensors of the right shapes that take no memory."""
+    with torch.device("meta"), _SkipInit():
+        yield

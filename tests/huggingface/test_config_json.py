@@ -48,3 +48,76 @@ def test_init_from_nothing_is_told_in_one_line(command):
     assert done.returncode == 2
     assert "init_from=nowhere: there is no nowhere/config.json" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+GPT2 = {
+    "model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 16,
+    "n_inner": 20, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
+    "tie_word_embeddings": True, "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False,
+}  # fmt: skip
+LLAMA = {
+    "model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 16,
+    "intermediate_size": 20, "max_position_embeddings": 16, "num_key_value_heads": 2,
+    "head_dim": 4, "rope_theta": 1e4, "rms_norm_eps": 1e-6, "hidden_act": "silu",
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}, "tie_word_embeddings": False,
+    "rope_scaling": {"type": "default"}, "attention_bias": False, "mlp_bias": False,
+}  # fmt: skip
+ODD = ["", "x", "12", [], [1], {}, {"x": 1}, 0, -1, 1, 3, 0.5, 1e-320, 1e300, 1 << 40, 10**400]
+ODD += [True, False, float("nan"), float("inf"), "\x1b[31m", "x" * 10_000, [[[]]], {"a": {"b": 0}}]
+REQUIRED = {"n_layer", "n_head", "n_embd", "n_positions", "num_hidden_layers", "hidden_size"}
+REQUIRED |= {"num_attention_heads", "intermediate_size", "max_position_embeddings", "model_type"}
+
+
+def saved(folder, values):
+    (folder / "config.json").write_text(json.dumps(values))
+    return folder
+
+
+@pytest.mark.parametrize("values", [GPT2, LLAMA], ids=["gpt2", "llama"])
+def test_every_odd_value_of_every_key_is_taken_or_refused_in_one_line(values, tmp_path):
+    """With the file, the key and what is allowed."""
+    for key in values:
+        for odd in ODD:
+            saved(tmp_path, values | {key: odd})
+            try:
+                settings = config_json.settings_of(tmp_path)
+            except ValueError as error:
+                text = str(error)
+                assert str(tmp_path) in text and "\n" not in text and len(text) < 500
+                assert key in text or "which is odd" in text, (key, odd, text)
+            else:
+                config.TransformerConfig(**settings).build(9) if odd in (1, 3) else None
+
+
+@pytest.mark.parametrize("values", [GPT2, LLAMA], ids=["gpt2", "llama"])
+def test_null_means_the_default(values, tmp_path):
+    for key in values:
+        saved(tmp_path, {k: v for k, v in values.items() if k != key})
+        if key in REQUIRED:
+            with pytest.raises(ValueError, match=f"{'its ' * (key == 'model_type')}.*{key}"):
+                config_json.settings_of(tmp_path)
+        else:
+            expected = config_json.settings_of(tmp_path)
+        saved(tmp_path, values | {key: None})
+        if key in REQUIRED:
+            with pytest.raises(ValueError, match=key):
+                config_json.settings_of(tmp_path)
+        else:
+            assert config_json.settings_of(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"n_head": 0}, "config.json: n_head is 0, expected int >= 1"),
+        ({"n_layer": "12"}, "config.json: n_layer is '12', expected int, got str"),
+        ({"n_embd": [8]}, r"config.json: n_embd is \[8\], expected int, got array"),
+        ({"n_embd": 1 << 30}, "config.json: n_embd is 1073741824, expected int <= 1048576"),
+        ({"n_embd": 9}, "config.json: n_embd=9 is not a multiple of n_head=2"),
+        ({"tie_word_embeddings": "no"}, "config.json: tie_word_embeddings is 'no', expected bool"),
+    ],
+)
+def test_what_is_allowed_stands_in_the_line(change, says, tmp_path):
+    with pytest.raises(ValueError, match=says):
+        config_json.settings_of(saved(tmp_path, GPT2 | change))
