@@ -38,6 +38,7 @@ FORMAT = "lm-tokenizer"
 VERSION = 1
 N_LOCAL = 512  # blocks encoded before other processes start
 MAX_VOCAB = 1 << 24  # ids are below: tables have a row for each
+MAX_FILE_BYTES = 256 << 20  # of a tokenizer's file
 _ID_RULE = f"ids are the integers 0..{MAX_VOCAB - 1}"
 # Keys of the file before which `to_json` starts a new line.
 _LINE_KEYS = re.compile(r',"(?=merges"|name"|pattern"|specials"|tokens")')
@@ -268,8 +269,14 @@ class Tokenizer:
         return hashlib.sha256(body.encode()).hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file whole or not at all."""
-        write_atomically(Path(path), self.to_json().encode())
+        """Write the file whole or not at all. Raises ValueError for one too large to be read."""
+        data = self.to_json().encode()
+        if len(data) > MAX_FILE_BYTES:
+            raise ValueError(
+                f"{path} would have {len(data):,} bytes, and a tokenizer's file may have "
+                f"{MAX_FILE_BYTES:,}: give a smaller vocab_size"
+            )
+        write_atomically(Path(path), data)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

@@ -14,12 +14,19 @@ import regex
 
 from lm.system import foreign
 from lm.system.errors import DamagedError
-from lm.tokenizers.base import FORMAT, MAX_VOCAB, VERSION, Tokenizer, TokenizerFormatError
+from lm.tokenizers.base import (
+    FORMAT,
+    MAX_FILE_BYTES,
+    MAX_VOCAB,
+    VERSION,
+    Tokenizer,
+    TokenizerFormatError,
+)
 from lm.tokenizers.bpe import BPETokenizer
 from lm.tokenizers.byte import ByteTokenizer
 from lm.tokenizers.char import CharTokenizer
 
-MAX_FILE_BYTES = 256 << 20
+MAX_MESSAGE = 500  # characters
 
 T = TypeVar("T")
 
@@ -50,6 +57,8 @@ def strict(path: str | os.PathLike[str], read: Callable[[], T]) -> T:
         message = str(error)
         if not message.startswith(str(path)):
             message = f"{path}: {message}"
+        if len(message) > MAX_MESSAGE:  # it repeats what a stranger wrote, of any length
+            message = f"{message[:MAX_MESSAGE]}..."
         raise TokenizerFormatError(message) from None
 
 
@@ -117,6 +126,8 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def field(state: dict[str, object], key: str, kind: type[T]) -> T:
     """state[key]. Raises TokenizerFormatError if it is missing or not of that type."""
+    if not isinstance(state, dict):
+        raise TokenizerFormatError(f'{short(state)} is no object, so the key "{key}" is missing')
     if key not in state:
         raise TokenizerFormatError(f'the key "{key}" is missing')
     value = state[key]

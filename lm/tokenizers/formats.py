@@ -100,7 +100,7 @@ def from_gpt2(
     pairs = [line for line in lines if line.strip() and not line.startswith("#version")]
     found = [special for special in specials if special in entries]
     special_ids = strict(vocab, lambda: {text: field(entries, text, int) for text in found})
-    return from_strings(vocab, entries, pairs, pattern, special_ids)
+    return from_strings(vocab, entries, pairs, pattern, special_ids, merges)
 
 
 def from_hf_folder(folder: Path) -> BPETokenizer:

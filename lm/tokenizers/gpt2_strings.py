@@ -32,8 +32,13 @@ def from_strings(
     pairs: Iterable[object],
     pattern: str,
     specials: dict[str, int],
+    merges_path: str | os.PathLike[str] = "",
 ) -> BPETokenizer:
-    """The tokenizer of tokens and merges written in GPT-2's characters."""
+    """The tokenizer of tokens and merges written in GPT-2's characters.
+
+    `merges_path`: the file of the merges, where that is another.
+    """
+    merges_path = merges_path or path
     tokens: dict[int, bytes] = {}
     for text, i in vocab.items():
         if text in specials:
@@ -47,8 +52,10 @@ def from_strings(
     for rank, pair in enumerate(pairs):
         parts = pair.split(" ") if isinstance(pair, str) else pair
         if not isinstance(parts, list) or [type(part) for part in parts] != [str, str]:
-            raise TokenizerFormatError(f"{path}: merge {rank} is {short(pair)}, not two tokens")
-        merges.append((_bytes(path, parts[0]), _bytes(path, parts[1])))
+            raise TokenizerFormatError(
+                f"{merges_path}: merge {rank} is {short(pair)}, not two tokens"
+            )
+        merges.append((_bytes(merges_path, parts[0]), _bytes(merges_path, parts[1])))
     return strict(path, lambda: BPETokenizer.of_vocab(tokens, merges, pattern, specials))
 
 

@@ -20,14 +20,17 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from lm import config, pipeline, tokenizers, train
+from lm.huggingface import config_json, weights
 from lm.launch import compose
 from lm.record import checkpoint
 from lm.record.run import Run
 from lm.report import board, folding, records
 from lm.settings import read_yaml
 from lm.system import store
+from lm.tokenizers import formats
 from tests.helpers import TINY
 
 pytestmark = pytest.mark.faults
@@ -220,6 +223,46 @@ def test_encode_and_decode(record_property):
         )
         ids = data.draw(st.lists(st.integers(-2, 1 << 33) | NASTY, max_size=50))
         one_line(lambda: tokenizer.decode(ids))
+
+    fuzz(record_property, check, st.data())
+
+
+# ------------------------------------------------------------------------ Hugging Face's folders
+
+
+def test_folders_of_hugging_face(tmp_path, record_property):
+    """A model, its tokenizer and its weights, of which one file or two are changed."""
+    cfg = config.TransformerConfig(
+        n_layer=1, n_head=2, n_embd=8, context_len=6, activation="swiglu", qk_norm=False
+    )
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    formats.to_hf(PEERS[1], folder / "tokenizer.json")
+    V = PEERS[1].vocab_size
+    (folder / "config.json").write_text(json.dumps(config_json.to_hf(cfg, V, V - 1)))
+    (folder / "tokenizer_config.json").write_text('{"eos_token": {"content": "<|endoftext|>"}}')
+    made = {name: t.contiguous().clone() for name, t in weights.to_hf(cfg.build(V)).items()}
+    save_file(made, folder / "model.safetensors")
+    good = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def check(data):
+        for name, content in good.items():
+            (folder / name).write_bytes(content)
+        for name in data.draw(
+            st.lists(st.sampled_from(sorted(good)), min_size=1, max_size=2, unique=True)
+        ):
+            (folder / name).write_bytes(mutated(data.draw, folder / name))
+
+        def read():
+            settings = config.TransformerConfig(**config_json.settings_of(folder))
+            tokenizer = formats.from_hf_folder(folder)
+            weights.check_fits(folder, settings)
+            model = settings.build(tokenizer.vocab_size)
+            weights.load(folder, model)
+            ids = torch.tensor([tokenizer.encode_ordinary("ab")[:1]])
+            assert model(ids).isfinite().all()
+
+        one_line(read)
 
     fuzz(record_property, check, st.data())
 

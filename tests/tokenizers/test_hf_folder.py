@@ -1,5 +1,6 @@
 """The tokenizer of a Hugging Face folder: its end of a document, and digits cut one by one."""
 
+import itertools
 import json
 
 import pytest
@@ -70,3 +71,73 @@ def test_single_digits_before_gpt2s_pattern_are_read_as_the_library_reads_them(s
     """SmolLM's pre_tokenizer, and Llama 3's rule that a chunk that is a token is taken whole."""
     ours, theirs = single_digits
     assert ours.encode_ordinary(text) == theirs.encode(text).ids
+
+
+ODD = [None, True, 0, -1, 1 << 70, 0.5, "", "x", "\ud800", [], {}, [[]], [1], {"x": 1}, "a" * 5000]
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A folder with a small tokenizer.json, and its tokenizer."""
+    made = tokenizers.train("bpe", ["the cat sat on the mat " * 9], vocab_size=262, pattern="gpt2")
+    formats.to_hf(made, tmp_path / "tokenizer.json")
+    return tmp_path, made
+
+
+def with_odd_values(value):
+    """The JSON value with each part of it replaced by each odd one, a few of a long list's."""
+    yield from ODD
+    if isinstance(value, (dict, list)):
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        for key in keys if len(keys) < 20 else [keys[0], keys[-1]]:
+            for inner in with_odd_values(value[key]):
+                changed = value.copy()
+                changed[key] = inner
+                yield changed
+            if isinstance(value, dict):
+                yield {k: v for k, v in value.items() if k != key}
+
+
+def one_line(folder):
+    try:
+        formats.from_hf_folder(folder).encode_ordinary("the cat")
+    except (ValueError, OSError) as error:
+        text = str(error)
+        assert "\n" not in text and len(text) < 600 and str(folder) in text, text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_odd_value_in_a_folder_is_taken_or_refused_in_one_line(small):
+    folder, _ = small
+    good = {name: {"eos_token_id": 261, "eos_token": {"content": "<|endoftext|>"}}
+            for name in ("config.json", "tokenizer_config.json")}  # fmt: skip
+    good["tokenizer.json"] = json.loads((folder / "tokenizer.json").read_text())
+    for name, values in good.items():
+        step = 4 if name == "tokenizer.json" else 1  # tests/fuzz tries more
+        for changed in itertools.islice(with_odd_values(values), 0, None, step):
+            (folder / name).write_bytes(json.dumps(changed).encode("utf-8", "surrogatepass"))
+            one_line(folder)
+        (folder / name).write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_the_two_files_of_gpt2_are_read_as_any_system_writes_them(small, line_end, mark):
+    folder, made = small
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer.json").unlink()
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
+    vocab = json.dumps(model["vocab"], indent=1).replace("\n", line_end)
+    (folder / "vocab.json").write_bytes((mark + vocab).encode())
+    (folder / "merges.txt").write_bytes((mark + line_end.join(lines) + line_end).encode())
+    text = "the cat sat on the mat"
+    assert formats.from_hf_folder(folder).encode_ordinary(text) == made.encode_ordinary(text)
+    for odd in ("a", "a b c", "\u4e2d b", "zz qq"):
+        (folder / "merges.txt").write_text("\n".join([*lines, odd]))
+        with pytest.raises(ValueError, match="merge"):
+            formats.from_hf_folder(folder)
+    (folder / "merges.txt").write_text("version https://git-lfs.github.com/spec/v1\noid x")
+    with pytest.raises(
+        ValueError, match=r"merges\.txt is a pointer of Git LFS.*: git -C .* lfs pull"
+    ):
+        formats.from_hf_folder(folder)
