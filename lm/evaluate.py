@@ -23,6 +23,7 @@ from lm.corpora import overlap
 from lm.corpora.named import named
 from lm.launch import cli
 from lm.models.base import LanguageModel
+from lm.record import ownership
 from lm.record.run import Run
 from lm.record.schemas import DataRecord, read_part
 from lm.settings import Settings, one_of
@@ -43,6 +44,7 @@ class EvaluateConfig(Settings):
     split: str = one_of("val", "train")
     corpus: str = ""  # another corpus: its name, or a file, folder or glob; empty: the run's own
     device: str = one_of("auto", "cpu", "cuda", "mps")
+    trust: bool = False  # read what the settings of a run from elsewhere name
 
 
 @torch.inference_mode()
@@ -205,6 +207,8 @@ def copied_from_training(
 
 def command(cfg: EvaluateConfig) -> None:
     run = Run.open(cfg.run)
+    if not cfg.corpus:
+        ownership.check_reads(run.path, run.cfg, cfg.trust, [ownership.CORPUS])
     model = run.model(cfg.checkpoint).to(devices.choose(cfg.device))
     corpus = pipeline.prepare_corpus(named(cfg.corpus, run.cfg.corpus))
     prepared = pipeline.pack(corpus, run.tokenizer)

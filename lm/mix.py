@@ -19,6 +19,7 @@ import numpy as np
 from lm import metrics, pipeline
 from lm.evaluate import token_nats
 from lm.launch import cli
+from lm.record import ownership
 from lm.record.run import Run
 from lm.settings import Settings, at_least
 
@@ -33,6 +34,7 @@ class MixConfig(Settings):
     runs: str = ""  # run directories, A,B,...
     checkpoint: str = "best"
     stride: int = at_least(0, 0)  # tokens scored in each window, the others being context; 0: all
+    trust: bool = False  # read what the settings of a run from elsewhere name
 
 
 @dataclass
@@ -104,6 +106,8 @@ def _open_runs(cfg: MixConfig, names: list[str]) -> list[Run]:
     if len(names) < 2:
         raise ValueError(f"runs={cfg.runs}: give two runs or more, as runs=A,B")
     runs = [Run.open(name) for name in names]
+    for run in runs:
+        ownership.check_reads(run.path, run.cfg, cfg.trust)
     tokenizers = {run.tokenizer.fingerprint for run in runs}
     if len(tokenizers) > 1:
         raise ValueError(f"runs={cfg.runs}: the runs have different tokenizers")

@@ -198,7 +198,12 @@ def load(cls: type[S], source: Mapping | str | Path) -> S:
 
 def save(settings: Settings, path: Path) -> None:
     """Write the settings as YAML that `load` reads back to equal ones."""
-    files.atomic_write(path, OmegaConf.to_yaml(OmegaConf.create(asdict(settings))))
+    files.atomic_write(path, to_yaml(settings))
+
+
+def to_yaml(settings: Settings) -> str:
+    """The settings as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(asdict(settings)))
 
 
 def effect(cls: type[Settings], key: str) -> Affects:

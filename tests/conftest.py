@@ -36,6 +36,7 @@ def _own_world(tmp_path, monkeypatch):
     for name in ("WANDB_API_KEY", "WANDB_MODE", "LM_CACHE_DIR", "LM_UID", "LM_IMPORTS", "LM_SWEEP"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "wandb-home"))  # where our own key lies
     torch.set_num_threads(1)
     # A command that a test ran in this process has taken it over: see signals.end_on_ctrl_c.
     signal.signal(signal.SIGINT, signal.default_int_handler)

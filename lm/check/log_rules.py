@@ -9,6 +9,7 @@ from lm import pipeline
 from lm.check.evidence import Curve, Evidence, Finding
 from lm.corpora import overlap
 from lm.optim.advice import steadier
+from lm.record import ownership
 from lm.report import records
 from lm.report.records import Record
 
@@ -203,6 +204,7 @@ def copies(evidence: Evidence) -> Finding | None:
         advice = "train.prompts: give a beginning as it stands in the text"
         return Finding("copies", "note", "the samples are empty: they ended at once", advice)
     try:
+        ownership.check_reads(run.path, run.cfg, False, [ownership.CORPUS])
         with pipeline.quietly():
             corpus = pipeline.prepare_corpus(run.cfg.corpus)
     except (ValueError, OSError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from lm import config
 from lm.config import Config
 from lm.launch import directory
+from lm.record import ownership
 from lm.record.schemas import CodeRecord, Summary, read_part
 from lm.system import files
 from lm.system.errors import ConfigError, OtherRunError
@@ -61,11 +62,14 @@ def claim(job: Job) -> None:
     """
     check(job)
     path = job.out / config.RESOLVED
-    changed = _changes(path, job.cfg) if path.exists() else {config.RESOLVED: "is not there"}
-    if changed and not (path.exists() and _stays_longer(job)):
+    if not path.exists():
+        ownership.save(job.cfg, job.out)
+    elif not _stays_longer(job):
+        changed = _changes(path, job.cfg)
         if changed.keys() & set(config.BUDGETS):
             _extend(job)
-        config.save(job.cfg, path)
+        if changed or not ownership.is_signed(job.out, job.cfg):
+            ownership.save(job.cfg, job.out)
     for name, text in job.hydra.items():
         file = job.out / name
         file.parent.mkdir(exist_ok=True)

@@ -8,11 +8,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from lm import config
 from lm.launch import compose, jobs
 from lm.launch.jobs import Job
+from lm.record import ownership
 from lm.record.find import find_run
 from lm.system import files
 from lm.system.errors import ConfigError
 
 WORD = "resume="
+TRUST = "trust="  # true: a run from elsewhere may do what its settings say, see lm/record/ownership
 
 
 def is_resumed(words: list[str]) -> bool:
@@ -27,7 +29,7 @@ def job(words: list[str]) -> Job:
     names = [word.removeprefix(WORD) for word in words if word.startswith(WORD)]
     changes: dict[str, object] = {}
     for word in words:
-        if not word.startswith(WORD):
+        if not word.startswith((WORD, TRUST)):
             key = _single_setting(word, names[-1])
             changes[key] = _value(word, key)
     out = find_run(names[-1])
@@ -43,7 +45,16 @@ def job(words: list[str]) -> Job:
         if not jobs.may_change(key):
             raise ConfigError(f"resume={names[-1]}: {text}; another {key} makes another run")
     compose.check_one_budget(changes, cfg)
+    ownership.check_start(out, saved, cfg, changes, _is_trusted(words))
     return Job(cfg, out, words)
+
+
+def _is_trusted(words: list[str]) -> bool:
+    """Whether trust=true is among the words."""
+    values = [word.removeprefix(TRUST).lower() for word in words if word.startswith(TRUST)]
+    if not set(values) <= {"true", "false"}:
+        raise ConfigError(f"{TRUST}{values[-1]}: give true or false")
+    return values[-1:] == ["true"]
 
 
 def _single_setting(word: str, run: str) -> str:

@@ -31,7 +31,7 @@ def command(cfg: LensConfig) -> None:
     if cfg.overrides:
         subject = Subject.untrained(compose.compose_run(cfg.overrides))
     else:
-        subject = Subject.of_run(cfg.run or "latest", cfg.checkpoint)
+        subject = Subject.of_run(cfg.run or "latest", cfg.checkpoint, cfg.trust)
     view = page.look(subject, cfg)
     out = Path(cfg.out) if cfg.out else subject.home / "lens.html"
     page.write(view, out)

@@ -21,4 +21,5 @@ class LensConfig(Settings):
     temperature: float = at_least(0.8, 0.0, 1e30)  # where its controls stand at first
     top_k: int = at_least(0, 0)
     top_p: float = within(1.0, 1e-6, 1.0)
+    trust: bool = False  # read what the settings of a run from elsewhere name
     overrides: list[str] = field(default_factory=list)  # the settings of a model without a run

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lm import pipeline
 from lm.config import Config
 from lm.models.base import LanguageModel
-from lm.record import checkpoint
+from lm.record import checkpoint, ownership
 from lm.record.run import Run
 from lm.system import seeds
 from lm.system.tensors import load_tensors
@@ -33,14 +33,18 @@ class Subject:
     missing: str = ""  # why there are none
 
     @classmethod
-    def of_run(cls, name: str, which: str) -> "Subject":
-        """The model of the run `name` at its checkpoint `which`; ValueError if there is none."""
+    def of_run(cls, name: str, which: str, trust: bool = False) -> "Subject":
+        """The model of the run `name` at its checkpoint `which`; ValueError if there is none.
+
+        `trust` reads the text that the settings of a run from elsewhere name.
+        """
         run = Run.open(name)
         subject = cls(run.model(which), run.tokenizer, run.cfg, str(run.path), run.path)
         subject.step = int(run.checkpoint(which).name.removeprefix("step_"))
         for step in checkpoint.steps(run.path):
             subject.checkpoints.append((step, checkpoint.folder(run.path, step)))
         try:
+            ownership.check_reads(run.path, run.cfg, trust)
             with pipeline.quietly():
                 prepared = pipeline.prepare(run.cfg)
         except (ValueError, OSError) as error:  # the text may lie on another machine

@@ -39,7 +39,7 @@ def command(cfg: ReportConfig) -> None:
         if len(names) != 2:
             raise ValueError(f"compare={cfg.compare}: give two run directories as A,B")
         first, second = names
-        print(paired.describe(first, second, paired.compare(first, second)))
+        print(paired.describe(first, second, paired.compare(first, second, cfg.trust)))
     else:
         runs = page.write(cfg, roots)
         if cfg.watch:

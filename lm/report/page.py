@@ -31,6 +31,7 @@ class ReportConfig(Settings):
     out: str = "outputs/report.html"  # plots are written beside it
     experiment: str = ""  # fill this folder of experiments/ from the runs of that name
     compare: str = ""  # two run directories A,B: the paired difference in bits per byte
+    trust: bool = False  # to compare: read what the settings of a run from elsewhere name
     watch: bool = False  # write the page again and again while runs train
 
 

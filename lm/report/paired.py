@@ -12,6 +12,7 @@ import numpy as np
 
 from lm import pipeline
 from lm.evaluate import token_nats
+from lm.record import ownership
 from lm.record.run import Run
 
 SPAN = 1000  # bytes, at least: long enough that neighbouring spans are nearly independent
@@ -41,9 +42,14 @@ class CodeLength:
     bits: np.ndarray  # (n,): what was spent up to there
 
 
-def compare(first: str, second: str) -> Comparison:
-    """Score both runs' best checkpoints on their validation text; ValueError if it differs."""
+def compare(first: str, second: str, trust: bool = False) -> Comparison:
+    """Score both runs' best checkpoints on their validation text; ValueError if it differs.
+
+    `trust` reads what the settings of a run from elsewhere name.
+    """
     runs = [Run.open(first), Run.open(second)]
+    for run in runs:
+        ownership.check_reads(run.path, run.cfg, trust, [ownership.CORPUS])
     a, b = (code_length(run) for run in runs)
     if a.text != b.text:
         raise ValueError(

@@ -1,0 +1,186 @@
+"""Whether this user made a run on this machine: what a stranger's settings touch needs a word.
+
+    ownership.save(cfg, out)                  # signed with the user's own key
+    ownership.check_reads(out, cfg, trust)    # ConfigError: what it would read outside the run
+
+config.resolved.yaml ends with an HMAC of the settings that act outside the run. Its key lies in
+~/.config/lm, or under XDG_CONFIG_HOME, and in no run: a copy of a run is still its owner's, and
+whoever writes other settings cannot sign them. An older run is its owner's if the cache holds the
+very text that it was trained on.
+"""
+
+import contextlib
+import glob
+import hashlib
+import hmac
+import json
+import logging
+import os
+import re
+import secrets
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from lm import config, settings
+from lm.config import RESOLVED, Config
+from lm.record.schemas import DataRecord, read_part
+from lm.system import files, foreign
+from lm.system.errors import ConfigError, DamagedError
+
+log = logging.getLogger(__name__)
+CORPUS = "corpus.path"
+DATA = (CORPUS, "tokenizer.path")  # what pipeline.prepare reads
+READS = (*DATA, "init_from", "train.also")  # and training
+SENDS = ("track.mode", "track.entity", "track.project", "track.artifacts")
+STARTS = ("train.n_proc",)
+SIGNATURE = re.compile(r"^# made by the holder of this key: ([0-9a-f]{64})$", re.MULTILINE)
+KEY_BYTES = 32
+
+
+def save(cfg: Config, out: Path) -> None:
+    """Write the settings into the run's directory, signed if this user can have a key."""
+    text = settings.to_yaml(cfg)
+    signature = _sign(cfg, _key(make=True))
+    if signature:
+        text += f"# made by the holder of this key: {signature}\n"
+    files.atomic_write(out / RESOLVED, text)
+
+
+def is_signed(out: Path, cfg: Config) -> bool:
+    """Whether the directory's settings are these, signed by this user."""
+    wanted = _sign(cfg, _key(make=False))
+    try:
+        text = foreign.read_text(out / RESOLVED, settings.MAX_BYTES)
+    except DamagedError:
+        return False
+    found = SIGNATURE.findall(text)
+    return bool(wanted and found and hmac.compare_digest(found[-1], wanted))
+
+
+def check_reads(out: Path, cfg: Config, trust: bool, keys: Sequence[str] = DATA) -> None:
+    """ConfigError for a run from elsewhere, with what these settings of it would have this user
+    read; with `trust` that is logged instead.
+    """
+    acts = _reads(cfg, keys)
+    if acts and not is_signed(out, cfg) and not _is_older_run(out, cfg, keys):
+        _refuse(out, acts, trust)
+
+
+def check_start(out: Path, saved: Config, cfg: Config, given: Collection[str], trust: bool) -> None:
+    """ConfigError for a run from elsewhere that is to train with the settings `cfg`, with all that
+    these would have this user read, send and start; with `trust` that is logged instead.
+
+    `given` are the keys of settings that stand on the command line.
+    """
+    if is_signed(out, saved):
+        return
+    starts = [] if "train.n_proc" in given else _starts(cfg)
+    acts = _reads(cfg, READS) + _sends(cfg) + starts
+    is_harmless = not starts and not cfg.track.entity and _is_older_run(out, cfg, READS)
+    if acts and not is_harmless:
+        _refuse(out, acts, trust)
+
+
+def _refuse(out: Path, acts: Sequence[str], trust: bool) -> None:
+    line = f"{out} was not made by you on this machine, and would {', '.join(acts)}"
+    if not trust:
+        raise ConfigError(f"{line}: if you want that, give trust=true too")
+    log.warning(f"note: {line}")
+
+
+# ------------------------------------------------------------------------- what settings act on
+
+
+def _paths(cfg: Config, keys: Sequence[str]) -> list[str]:
+    """The paths that these settings name."""
+    values = config.flat(cfg)
+    paths = []
+    for key in keys:
+        value = values.get(key) or []
+        paths += value if isinstance(value, list) else [value]
+    known = config.options("corpus")  # train.also may name one
+    return [path for path in paths if path not in known]
+
+
+def _reads(cfg: Config, keys: Sequence[str]) -> list[str]:
+    paths = _paths(cfg, keys)
+    shown = [path if len(path) <= 200 else f"{path[:200]}..." for path in paths[:5]]
+    if len(paths) > 5:
+        shown.append(f"{len(paths) - 5} more")
+    return [f"read {' and '.join(shown)}"] if shown else []
+
+
+def _sends(cfg: Config) -> list[str]:
+    track = cfg.track
+    if track.mode == "off":
+        return []
+    what = {"none": "its curves", "model": "its curves and model", "all": "its text and model"}
+    place = f"{track.entity or 'your own account'}/{track.project}"
+    return [f"send {what[track.artifacts]} to W&B's {place}"]
+
+
+def _starts(cfg: Config) -> list[str]:
+    n_proc = cfg.train.n_proc
+    return [f"start {n_proc:,} processes"] if n_proc > 1 else []
+
+
+def _is_older_run(out: Path, cfg: Config, keys: Sequence[str]) -> bool:
+    """Whether a run without signature reads a text alone from which this user's cache was made, by
+    its name and checksum, which no stranger knows.
+    """
+    paths = _paths(cfg, keys)
+    if paths != _paths(cfg, [CORPUS]) or any(glob.has_magic(path) for path in paths):
+        return False
+    with contextlib.suppress(ValueError):
+        data = read_part(out, DataRecord)
+        if data is not None:
+            folder = files.cache_dir() / f"corpora-{files.fingerprint(data.corpus.source)}"
+            names = {Path(path).name for path in paths}
+            return names <= set(data.corpus.file_names()) and folder.is_dir()
+    return False
+
+
+# ------------------------------------------------------------------------------- the signature
+
+
+def _sign(cfg: Config, key: bytes | None) -> str:
+    """The signature of what the settings act on; "" without a key."""
+    if key is None:
+        return ""
+    values = config.flat(cfg)
+    acts = {name: values[name] for name in (*READS, *SENDS, *STARTS) if values.get(name)}
+    text = json.dumps(acts, sort_keys=True)
+    return hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def _key(make: bool) -> bytes | None:
+    """The user's key; None if there is none, and none can be made."""
+    try:
+        home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+        path = Path(home, "lm", "key")
+        if make and not path.exists():
+            _make_key(path)
+        key = foreign.read_bytes(path, 1 << 10, links=True)
+    except (OSError, RuntimeError, DamagedError):  # no home, or one that cannot be written
+        return None
+    return key if len(key) >= KEY_BYTES else None
+
+
+def _make_key(path: Path) -> None:
+    """Write a new key, unless another process does at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = files.temporary(path)
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError:  # no links here: of two at the same time one key is lost
+            os.rename(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
