@@ -16,7 +16,6 @@ HEAVY = {  # a package, and the files of lm that may import it
     "hydra": {
         "launch.callback",
         "launch.compose",
-        "launch.callback",
         "launch.hydra_internals",
         "launch.main",
         "launch.preflight",
