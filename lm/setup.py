@@ -20,9 +20,10 @@ from lm.corpora.named import named, short_name
 from lm.data import Batches
 from lm.generate import readable
 from lm.models.base import LanguageModel
+from lm.optim import footprint
 from lm.record import checkpoint, origin
 from lm.record.state import Budget, TrainState
-from lm.system import devices, distributed, ranks, seeds
+from lm.system import devices, distributed, memory, ranks, seeds
 from lm.system.errors import ConfigError, StorageError
 from lm.tokenizers import Tokenizer
 from lm.update import UnreadLosses, Update, should_compile
@@ -87,7 +88,6 @@ def set_up(
     prompts = _prompts(cfg, tokenizer)
     ranks.on_rank_0(origin.record_data, out, prepared)
     checkpoint.check_newest_fits(out, lambda: cfg.model.build(tokenizer.vocab_size))
-
     model, dtype = _build_model(cfg, tokenizer.vocab_size, device)
     ranks.on_rank_0(origin.record_code, out, device, dtype, cfg.train.shard)
 
@@ -118,7 +118,8 @@ def set_up(
         state=TrainState(),
         peak_flops=devices.peak_flops(device),
     )
-    saved = checkpoint.resume(out, model, optimizers)
+    with footprint.named(model, cfg, device):
+        saved = checkpoint.resume(out, model, optimizers)
     if saved is not None:
         run.state = saved
     else:
@@ -153,9 +154,15 @@ def make_budget(cfg: Config, model: LanguageModel) -> Budget:
 def _build_model(
     cfg: Config, vocab_size: int, device: torch.device
 ) -> tuple[LanguageModel, torch.dtype]:
-    """A new model on its device, or its shard there, and the dtype of its matrix products."""
+    """A new model on its device, or its shard there, and the dtype of its matrix products.
+
+    Raises OutOfMemoryError where its weights are too many to train.
+    """
+    shapes = memory.skeleton(lambda: cfg.model.build(vocab_size))
+    footprint.check(shapes, cfg, device)
     torch.manual_seed(seeds.seed(cfg.seed, "init"))
-    model: LanguageModel = cfg.model.build(vocab_size)
+    with footprint.named(shapes, cfg, device):
+        model: LanguageModel = cfg.model.build(vocab_size)
     dtype = devices.matmul_dtype(cfg.train.dtype, device, model.low_precision)
     if cfg.train.shard:
         distributed.shard(model, device, dtype)

@@ -18,8 +18,9 @@ from lm import metrics
 from lm.config import Config
 from lm.data import Batches
 from lm.models.base import LanguageModel
+from lm.optim import footprint
 from lm.optim.groups import skips_by_itself
-from lm.system import devices, distributed, failpoint, onednn, ranks, seeds, signals
+from lm.system import devices, distributed, failpoint, memory, onednn, ranks, seeds, signals
 
 log = logging.getLogger(__name__)
 WORTH_COMPILING = 1e13  # operations of a run on a CPU that repay the 15 s of compiling
@@ -80,6 +81,7 @@ class Update:
         self.all_ranks_loss_fn: nn.Module | None = None
         # An optimizer that cannot skip a step must not begin one before its numbers are known.
         self.ahead = device.type == "cuda" and all(map(skips_by_itself, optimizers))
+        self.room = memory.room(device)  # bytes left once the weights are there
         self.micro_batch = 0  # windows that go through the model at a time; 0: all
         self.weights_changed = False  # whether the step under way has moved any weight
 
@@ -156,11 +158,19 @@ class Update:
                 torch.cuda.empty_cache()
 
     def too_large(self, step: int) -> str:
-        """What was asked of the memory, and what would be less."""
+        """What was asked of the memory, and what would be less.
+
+        That is the batch, unless gradients and optimizer state take half of the memory or more.
+        """
         size = self.micro_batch or self.cfg.train.batch_size
         less = "a smaller model.context_len"
         if size > 1:
             less = f"train.micro_batch={math.ceil(size / 2)}"
+        model, cfg = self.model, self.cfg
+        weights = memory.weights_in(model, 1)
+        if 2 * (footprint.n_bytes(model, cfg) - weights) > self.room:
+            text = footprint.describe(model, cfg, self.room + weights)
+            return f"out of memory at step {step}: {text}" + (f", or {less}" if size > 1 else "")
         return (
             f"out of memory at step {step}: {size} windows of "
             f"model.context_len={self.model.context_len} at a time, of "

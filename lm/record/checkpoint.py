@@ -25,9 +25,9 @@ from lm.models.counts import CountModel
 from lm.record import optimizer_state
 from lm.record.schemas import CheckpointRecord
 from lm.record.state import TrainState
-from lm.system import distributed, failpoint, files, foreign, ranks, store
+from lm.system import distributed, failpoint, files, foreign, memory, ranks, store
 from lm.system.errors import DamagedError, NoCheckpointError, NonFiniteError, StorageError
-from lm.system.tensors import load_shapes, load_tensors, shapes_alone
+from lm.system.tensors import load_shapes, load_tensors
 
 log = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
@@ -225,10 +225,8 @@ def check_fits(path: Path, build: Callable[[], LanguageModel]) -> None:
     A stranger's configuration may ask for more memory than the machine has.
     """
     file = path / WEIGHTS
-    try:
-        with shapes_alone():
-            model = build()
-    except Exception:  # it computes with values as it is made, in whatever way
+    model = memory.skeleton(build)
+    if model is None:
         return
     shapes = load_shapes(file)
     if isinstance(model, CountModel):

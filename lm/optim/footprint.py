@@ -1,0 +1,77 @@
+"""What training takes of the memory besides its batches: weights, gradients, optimizer state.
+
+footprint.check(model, cfg, device)
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from lm.config import Config
+from lm.models.base import LanguageModel
+from lm.system import devices, memory
+from lm.system.errors import OutOfMemoryError
+from lm.system.memory import gigabytes
+
+COPIES = {"adamw": 4, "muon": 3}  # of each weight: itself, its gradient, the optimizer's averages
+LEAST_COPIES = 2  # with any other optimizer
+WIDTHS = ("n_embd", "n_hidden", "n_mlp")  # settings that models have
+
+
+def n_copies(cfg: Config) -> int:
+    return COPIES.get(cfg.optimizer.name, LEAST_COPIES)
+
+
+def n_bytes(model: LanguageModel, cfg: Config) -> int:
+    """Bytes that the weights take in training, in each process: under train.shard a share."""
+    whole = memory.weights_in(model, n_copies(cfg))
+    if cfg.train.shard:  # a model is made whole before it is divided
+        return max(memory.weights_in(model, 1), whole // cfg.train.n_proc)
+    return whole
+
+
+def check(model: LanguageModel | None, cfg: Config, device: torch.device) -> None:
+    """Raise OutOfMemoryError if the weights of a model that is not made yet are too many to train.
+
+    The system might end the process without a word. None: its shapes are not known.
+    """
+    room = memory.room(device)
+    if model is not None and model.trainable and n_bytes(model, cfg) > room:
+        raise OutOfMemoryError(f"out of memory: {describe(model, cfg, room)}")
+
+
+@contextlib.contextmanager
+def named(model: LanguageModel | None, cfg: Config, device: torch.device) -> Iterator[None]:
+    """Inside, what runs out of memory raises OutOfMemoryError, which names the weights."""
+    room = memory.room(device)
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if model is None or not model.trainable or not devices.is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"out of memory: {describe(model, cfg, room)}") from None
+
+
+def describe(model: LanguageModel, cfg: Config, room: int) -> str:
+    """That the weights are too many for `room` bytes, which is the largest, and what to lower."""
+    name, shape = memory.largest(model)
+    size = " x ".join(f"{n:,}" for n in shape)
+    return (
+        f"the {model.n_params():,} weights of model={cfg.model.name} take "
+        f"{gigabytes(n_bytes(model, cfg))} in training, with gradients and the optimizer's "
+        f"averages, and there are {gigabytes(room)}; the largest, {name}, is {size}: "
+        f"{_way_out(model, cfg, shape)}"
+    )
+
+
+def _way_out(model: LanguageModel, cfg: Config, shape: torch.Size) -> str:
+    """The settings that make the largest parameter smaller."""
+    settings = [f"model.{name}" for name in WIDTHS if getattr(cfg.model, name, 0) in shape]
+    if any(n in (model.vocab_size, model.vocab_size + 1) for n in shape):  # one row for no token
+        if cfg.tokenizer.name != "bpe":
+            return "give tokenizer=bpe with a smaller tokenizer.vocab_size"
+        settings.insert(0, "tokenizer.vocab_size")
+    elif getattr(cfg.model, "n_layer", 1) > 1:
+        settings.append("model.n_layer")
+    return f"lower {' or '.join(settings)}" if settings else "choose a smaller model"
