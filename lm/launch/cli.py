@@ -5,7 +5,6 @@ cli.main(SampleConfig, command)
 
 import contextlib
 import dataclasses
-import errno
 import importlib
 import logging
 import os
@@ -21,9 +20,8 @@ from omegaconf import OmegaConf
 from lm.settings import Settings, typed, unknown
 from lm.system import environment
 from lm.system.environment import launch_rank
-from lm.system.errors import ConfigError
+from lm.system.errors import STORAGE, ConfigError
 
-STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 S = TypeVar("S", bound=Settings)
 
 

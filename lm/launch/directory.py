@@ -22,6 +22,7 @@ HYDRA = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml")
 # Written after data.json; their form does not tell whether a run wrote them.
 LATER = ("code.diff", "metrics.jsonl", "samples.jsonl")
 SMALL = (RESOLVED, store.HOLDER, "data.json", "code.json", "code.diff", "summary.json", *HYDRA)
+WAY_OUT = "choose another hydra.run.dir="
 MARK = re.compile(r"(\d+ on .*)?", re.DOTALL)  # what a run's .running holds; nothing for a moment
 _made: set[Path] = set()  # directories that were not there before this command
 
@@ -34,27 +35,38 @@ def make(out: Path) -> None:
 
 
 def check(out: Path, besides: Collection[str] = ()) -> None:
-    """OtherRunError unless the directory is absent, empty, or a run's; DamagedError for a run with
-    a damaged record. Nothing is written. `besides` are names that do not count.
+    """OtherRunError unless the directory is absent, empty, or a run's; DamagedError for what a
+    start of ours has made and something has damaged. Nothing is written.
+
+    `besides` are names that do not count.
     """
     names = _names(out) - set(besides)
     if not names:
         return
+    if _is_marked(out):
+        _check_records(out)
+        return
+    if RESOLVED not in names:
+        raise OtherRunError(f"{_holds(out, names)}, and no run: {WAY_OUT}")
+    try:
+        _check_records(out)
+        config.load(out / RESOLVED)
+    except DamagedError as error:
+        raise OtherRunError(f"{error}: {WAY_OUT}") from None
+    except ConfigError as error:
+        raise OtherRunError(f"{out / RESOLVED}: {error}: {WAY_OUT}") from None
+    odd = names.intersection(LATER)
+    if odd and DataRecord.file not in names:
+        raise OtherRunError(
+            f"{out} has {min(odd)} and no {DataRecord.file}, so no run wrote it: {WAY_OUT}"
+        )
+
+
+def _check_records(out: Path) -> None:
     files.no_links(out)
-    is_marked = _is_marked(out)
-    if RESOLVED not in names and not is_marked:
-        raise OtherRunError(f"{_holds(out, names)}, and no run: choose another hydra.run.dir=")
-    if not is_marked:
-        _load(out / RESOLVED)
     read_part(out, DataRecord)
     read_part(out, CodeRecord)
     read_part(out, Summary)
-    odd = names.intersection(LATER)
-    if odd and not is_marked and DataRecord.file not in names:
-        raise OtherRunError(
-            f"{out} has {min(odd)} and no {DataRecord.file}, so no run wrote it: choose another "
-            "hydra.run.dir="
-        )
 
 
 def check_sweep(root: Path) -> None:
@@ -69,13 +81,6 @@ def mark_sweep(root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     if not _is_marked(root):
         files.atomic_write(root / store.HOLDER, store.holder())
-
-
-def _load(path: Path) -> None:
-    try:
-        config.load(path)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 def _names(folder: Path) -> set[str]:

@@ -19,13 +19,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lm import config
-from lm.launch import cli, compose, hydra_internals, logs, preflight, resume
+from lm.launch import cli, compose, directory, hydra_internals, logs, preflight, resume
 from lm.launch.jobs import Job
 from lm.sweep import arms
 from lm.sweep.arms import RESULT, ArmResult
 from lm.system import files, signals
 from lm.system.environment import SWEEP, launch_rank, started_by_torchrun
-from lm.system.errors import ConfigError, LockedError, OtherRunError, Pruned
+from lm.system.errors import ConfigError, DamagedError, LockedError, OtherRunError, Pruned
 
 log = logging.getLogger(__name__)
 Run = Callable[[Job], float]  # trains a job; returns its best val/bpb
@@ -123,6 +123,8 @@ def arm(run: Run, composed: DictConfig) -> float:
     """The job of one arm, from its settings to its result; the sweep is told where it is."""
     out = directory_of_job()
     settings = HydraConfig.get()
+    with contextlib.suppress(DamagedError):  # of our own: the arm will have failed
+        directory.check(out, hydra_internals.recorded(composed)[1])
     arms.register(directory_of_sweep(), settings.job.num, out)
     try:
         job = job_of(composed)

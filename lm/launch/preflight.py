@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from lm.launch import compose, hydra_internals
 from lm.launch.jobs import same_arm
 from lm.sweep import space, study
-from lm.system.errors import ConfigError
+from lm.system.errors import FULL, ConfigError, StorageError
 
 
 def check(words: list[str]) -> None:
@@ -112,7 +112,10 @@ def _check_directories(overrides: list[str]) -> None:
 
 
 def _writable(path: Path, way_out: str) -> None:
-    """Write into the folder, or into the nearest above that exists; ConfigError if that fails."""
+    """Write into the folder, or into the nearest above that exists.
+
+    Raises StorageError on a full disk, else ConfigError.
+    """
     path = path.absolute()
     existing = next(p for p in (path, *path.parents) if os.path.lexists(p))
     try:
@@ -120,4 +123,5 @@ def _writable(path: Path, way_out: str) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ConfigError(f"cannot write to {existing} ({error.strerror}): {way_out}") from None
+        kind = StorageError if error.errno in FULL else ConfigError
+        raise kind(f"cannot write to {existing} ({error.strerror}): {way_out}") from None

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lm import config
 from lm.models.base import LanguageModel
-from lm.record import wandb_artifact
+from lm.record import wandb_artifact, wandb_copy
 from lm.record.schemas import WandbRecord
 from lm.record.state import TrainState
 from lm.record.wandb_histograms import Histograms
@@ -78,8 +78,16 @@ class Mirror:
         if saved and not re.fullmatch(r"[\w-]{0,64}", saved.id):  # it becomes part of a path
             raise ValueError(f"{path} has an id that is none: {saved.id[:64]!a}")
         uid = saved.id if saved and saved.id else secrets.token_hex(4)
+        if saved and wandb_copy.is_copy(self.out, saved):
+            uid = secrets.token_hex(4)
+            log.info(
+                f"W&B: {self.out} is a copy of {saved.home}, so it gets a W&B run of its own, "
+                f"{uid}, and leaves {saved.id} alone"
+            )
+            saved = None
+        self.record = wandb_copy.at_home(self.out, uid)
         if not saved:  # before W&B hears of it: a start that is cut short leaves no second run
-            files.atomic_write(path, json.dumps({"id": uid}) + "\n")
+            files.atomic_write(path, files.to_json(self.record) + "\n")
         run = self._start(mode, uid, group)
         if run is None:
             return
@@ -89,13 +97,11 @@ class Mirror:
             # which is at most a point and its samples for every line of metrics.jsonl.
             self.first_counter = saved.first + 2 * n_points + 2
             log.info(f"W&B: run {run.id} goes on")
-        self.record = WandbRecord(
-            id=run.id,
-            mode="offline" if run.offline else "online",
-            path=str(run.dir),
-            url=None if run.offline else run.url,
-            first=self.first_counter or 0,
-        )
+        self.record.id = run.id
+        self.record.mode = "offline" if run.offline else "online"
+        self.record.path = str(run.dir)
+        self.record.url = None if run.offline else run.url
+        self.record.first = self.first_counter or 0
         files.atomic_write(path, files.to_json(self.record) + "\n")
         self._attempt(self._save_files)
         if saved and not saved.closed:

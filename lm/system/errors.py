@@ -11,6 +11,11 @@
 | 128 + n | signals.Stopped, by the signal n |
 """
 
+import errno
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # of an OSError: there is no room
+STORAGE = FULL | {errno.EROFS}
+
 
 class ConfigError(ValueError):
     """A setting is not possible: one line with the key, the value and what is allowed."""

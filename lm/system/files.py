@@ -5,8 +5,11 @@ files.atomic_write(path, files.to_json(record))
 """
 
 import contextlib
+import errno
+import functools
 import hashlib
 import json
+import logging
 import math
 import os
 import platform
@@ -21,10 +24,12 @@ import msgspec
 from lm.system import foreign, locks
 from lm.system.errors import DamagedError
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 HOST = platform.node().replace(".", "-")
 TEMPORARY = re.compile(rf"\..+\.{re.escape(HOST)}\.\d+\.[0-9a-f]{{8}}\.(tmp|lock)")
 MAX_JSON = 1 << 25  # bytes of a JSON file: ten times as much memory while it is read
+NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 NOT_FINITE = ("nan", "inf", "-inf")
 FLOATS = (float, float | None)
 
@@ -123,13 +128,29 @@ def no_links(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable (a rename is not, until its folder is synced)."""
-    if os.name == "posix":
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    """Make the names in a folder durable (a rename is not, until its folder is synced).
+
+    Some network and FUSE file systems cannot: that is said once.
+    """
+    if os.name != "posix":
+        return
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+        _say_unsynced(error.strerror)
+    finally:
+        os.close(fd)
+
+
+@functools.cache
+def _say_unsynced(reason: str) -> None:
+    log.warning(
+        f"note: this file system does not sync folders ({reason}): if the machine loses its power, "
+        "the newest files may be gone"
+    )
 
 
 def temporary(final: Path) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from lm.system import failpoint, files, foreign, locks
-from lm.system.errors import DamagedError, LockedError
+from lm.system.errors import FULL, DamagedError, LockedError, StorageError
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
@@ -128,7 +128,8 @@ def _check_writable(cache: Path) -> None:
         with tempfile.TemporaryFile(dir=cache):
             pass
     except OSError as error:
-        raise OSError(
+        kind = StorageError if error.errno in FULL else OSError
+        raise kind(
             f"cannot write to the cache {cache} ({error.strerror}): set LM_CACHE_DIR to a folder "
             "of your own"
         ) from None

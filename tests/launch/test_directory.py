@@ -1,6 +1,8 @@
 """A start writes into a directory that is free or its own, and one that fails changes no byte."""
 
+import errno
 import os
+import resource
 import shutil
 import sys
 from pathlib import Path
@@ -8,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lm import config, train
-from lm.launch import directory, jobs, main, resume
+from lm.launch import directory, jobs, main, preflight, resume
 from lm.system import files, store
-from lm.system.errors import ConfigError, DamagedError, OtherRunError
+from lm.system.errors import ConfigError, OtherRunError, StorageError
 from tests.helpers import TINY
 
 MINE = "the user's own"
@@ -60,7 +62,7 @@ def test_a_directory_of_somebodys_own_is_refused(kind, tmp_path):
     """`hydra.run.dir=.` deleted the user's data.json, code.diff and tokenizer.json."""
     write(tmp_path / "x", *FOREIGN[kind])
     before = every_byte(tmp_path)
-    with pytest.raises(ConfigError):
+    with pytest.raises(OtherRunError, match=r"choose another hydra\.run\.dir="):
         directory.check(tmp_path / "x")
     with pytest.raises(OtherRunError, match=r"and no sweep: choose another hydra\.sweep\.dir="):
         directory.check_sweep(tmp_path / "x")
@@ -74,7 +76,7 @@ def test_records_beside_a_copied_configuration_are_not_taken_for_a_runs(cfg, tmp
     with pytest.raises(OtherRunError, match=r"has code\.diff and no data\.json"):
         directory.check(tmp_path)
     write(tmp_path, "data.json")
-    with pytest.raises(DamagedError, match=r"data\.json"):
+    with pytest.raises(OtherRunError, match=r"data\.json"):
         directory.check(tmp_path)
 
 
@@ -108,6 +110,10 @@ STARTS = {
     "a sweep in it": (
         ["multirun.yaml", "summary.json"],
         ("-m", "hydra.sweep.dir=.", "seed=0,1"),
+    ),
+    "an arm in another program's": (
+        [f"x/{config.RESOLVED}", "x/error.log"],
+        ("-m", "hydra.sweep.dir=s", "hydra.sweep.subdir=../x", "seed=0"),
     ),
     "an arm in it": (
         ["x/error.log", "x/result.json"],
@@ -154,3 +160,28 @@ def test_a_start_that_fails_leaves_a_run_as_it_was(cfg, toy_text, tmp_path, monk
         assert every_byte(tmp_path / "run") == before
     assert start(monkeypatch, *words, "hydra.run.dir=run", "seed=1") == 2
     assert every_byte(tmp_path / "run") == before
+
+
+def test_a_disk_that_is_full_at_the_first_file_is_exit_code_4(tiny, tmp_path, monkeypatch, capsys):
+    """It was 2, or a traceback of Hydra's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # no file may grow
+    try:
+        assert start(monkeypatch, *tiny, "model=bigram", "hydra.run.dir=x") == 4
+        assert start(monkeypatch, "-m", *tiny, "model=bigram", "hydra.sweep.dir=s") == 4
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.startswith("error: [Errno 27] File too") for line in lines)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_full_disk_is_told_from_one_that_cannot_be_written(tmp_path, monkeypatch):
+    for number, error in ((errno.ENOSPC, StorageError), (errno.EACCES, ConfigError)):
+
+        def refused(*_: object, number: int = number, **__: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(Path, "touch", refused)
+        with pytest.raises(error, match="cannot write to"):
+            preflight.check(["track=off", "hydra.run.dir=x"])

@@ -1,8 +1,10 @@
 """Folders are whole or absent, whatever changes, dies or runs at the same time."""
 
+import errno
 import math
 import multiprocessing
 import os
+import stat
 import time
 
 import filelock
@@ -314,3 +316,32 @@ def test_a_rank_left_in_the_environment_opens_no_held_directory(tmp_path, monkey
     refused = pytest.raises(ValueError, match="is being written")
     with store.locked(tmp_path), refused, store.locked(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_a_file_system_that_syncs_no_folder_is_named_once(tmp_path, monkeypatch, caplog, number):
+    """Such a folder, on some network disks, ended every run at its first file."""
+    plain = os.fsync
+
+    def fsync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(number, os.strerror(number))
+        plain(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for name in ("a", "b"):
+        files.atomic_write(tmp_path / name, name)
+        with store.new_folder(tmp_path / f"folder {name}") as folder:
+            (folder / "x").touch()
+    assert (tmp_path / "b").read_text() == "b" and (tmp_path / "folder b" / "x").exists()
+    told = [text for text in caplog.messages if os.strerror(number) in text]
+    assert len(told) == 1 and "does not sync folders" in told[0]
+
+
+def test_a_folder_that_cannot_be_synced_for_another_reason_is_an_error(tmp_path, monkeypatch):
+    def fsync(fd: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="broken"):
+        files.sync_folder(tmp_path)

@@ -1,0 +1,34 @@
+"""Whether a run directory is a copy, so that the W&B run of the first one is left to it.
+
+record = wandb_copy.at_home(out, "a1b2c3d4")      # a WandbRecord that knows its directory
+wandb_copy.is_copy(out, record)                   # False: it is the same one, also if it was moved
+"""
+
+import contextlib
+import os
+from pathlib import Path
+
+from lm.record.schemas import WandbRecord
+from lm.system import files
+from lm.system.errors import DamagedError
+
+
+def at_home(out: Path, uid: str) -> WandbRecord:
+    """The record of the W&B run `uid` of this directory."""
+    inode = out.stat().st_ino
+    return WandbRecord(uid, home=os.path.realpath(out), inode=inode, host=files.HOST)
+
+
+def is_copy(out: Path, record: WandbRecord) -> bool:
+    """Whether the record was written in another directory, which has it still, or may have.
+
+    A directory that was moved keeps its inode, unless it went to another disk: then the place
+    where it was is empty. On another machine that says nothing.
+    """
+    home = Path(record.home)
+    if not record.home or os.path.realpath(out) == record.home:
+        return False
+    with contextlib.suppress(DamagedError):
+        if files.read_record(home / WandbRecord.file, WandbRecord).id == record.id:
+            return not os.path.samefile(home, out)
+    return out.stat().st_ino != record.inode and record.host != files.HOST

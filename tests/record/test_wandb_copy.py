@@ -1,0 +1,69 @@
+"""A copied run gets a W&B run of its own; one that was moved goes on with its own."""
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lm.record import wandb_copy
+from lm.record.schemas import WandbRecord
+from lm.record.wandb_mirror import Mirror
+from lm.system import files
+
+
+@pytest.fixture
+def opened(cfg, monkeypatch):
+    """opened(out): the id of the W&B run that a start in `out` would open."""
+    monkeypatch.setattr(Mirror, "_start", lambda *_: None)  # W&B itself is in test_tracker.py
+    made = cfg("track=offline")
+
+    def open_one(out: Path) -> str:
+        out.mkdir(exist_ok=True)
+        Mirror(out, made, None, 0)
+        return json.loads((out / "wandb.json").read_text())["id"]
+
+    return open_one
+
+
+def test_a_copy_gets_a_run_of_its_own_and_says_so(opened, caplog):
+    """`cp -r run copy` and `resume=copy` logged into the W&B run of the first one."""
+    caplog.set_level(logging.INFO)
+    run, copy, second = Path("run"), Path("copy"), Path("second")
+    first = opened(run)
+    assert opened(run) == first and "copy" not in caplog.text
+    shutil.copytree(run, copy)
+    own = opened(copy)
+    assert own != first
+    assert (
+        f"copy is a copy of {run.absolute()}, so it gets a W&B run of its own, {own}" in caplog.text
+    )
+    assert (opened(run), opened(copy)) == (first, own)
+    shutil.copytree(copy, second)
+    assert opened(second) not in (first, own)
+
+
+def test_a_run_that_was_moved_goes_on_with_its_own(opened):
+    first = opened(Path("run"))
+    os.rename("run", "moved")
+    assert opened(Path("moved")) == first
+    shutil.copytree("moved", "other_disk")  # a move between disks
+    shutil.rmtree("moved")
+    assert opened(Path("other_disk")) == first
+    os.symlink("other_disk", "link")
+    assert opened(Path("link")) == first
+
+
+def test_what_another_machine_wrote_is_taken_for_a_copy_unless_it_is_the_same_folder(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    record = wandb_copy.at_home(out, "a1")
+    assert not wandb_copy.is_copy(out, WandbRecord("a1"))  # of an older version
+    record.home, record.host = "/mnt/elsewhere/out", "another"
+    assert not wandb_copy.is_copy(out, record)  # a shared folder under another name
+    record.inode += 1
+    assert wandb_copy.is_copy(out, record)
+    record.host = files.HOST
+    assert not wandb_copy.is_copy(out, record)
