@@ -77,7 +77,11 @@ def start(module: str, *words: str, **options) -> subprocess.Popen:
 
 def inspected(folder: Path) -> list[dict]:
     """Every record that W&B's client wrote into a folder, read back by its own reader."""
-    words = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    from wandb.util import get_core_path  # `wandb leet inspect` takes a second to come to it
+
+    (file,) = folder.glob("*.wandb")
+    words = [get_core_path(), "leet", "inspect", "--no-observability", "--json"]
+    words += ["--run-file", str(file), str(folder.parent)]
     found = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert found.returncode == 0, found.stderr
     return [json.loads(line) for line in found.stdout.splitlines()]

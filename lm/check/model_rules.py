@@ -7,7 +7,6 @@ import contextlib
 import math
 import statistics
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +119,9 @@ def activation_sizes(model: LanguageModel, ids: Tensor) -> list[float]:
     def note_size(values: Tensor) -> None:
         sizes.append(float(values.float().square().mean().sqrt()))
 
-    def observe(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+    def observe(
+        module: nn.Module, args: tuple[Tensor, ...], out: Tensor | tuple[Tensor, ...]
+    ) -> None:
         if not sizes:
             note_size(args[0])
         note_size(out[0] if isinstance(out, tuple) else out)

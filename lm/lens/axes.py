@@ -43,7 +43,8 @@ def with_axes(model: LanguageModel, ids: Tensor) -> tuple[Trace, list[list[Axis]
     trace = probe.record(model, ids)
     T = ids.shape[1]
     wider = probe.record(model, ids.repeat(2, 1)).steps
-    shorter = probe.record(model, ids[:, :-1] if T > 1 else ids.repeat(1, 2)).steps
+    other_length = ids[:, :-1] if T > 1 else ids.repeat(1, 2)
+    shorter = probe.record(model, other_length).steps
     heads = _heads(trace)
     axes = []
     for i, step in enumerate(trace.steps):

@@ -139,7 +139,9 @@ def embeddings(view: View) -> Table | Text:
     in_text = dict.fromkeys(token["id"] for token in view["tokens"])  # each once, in order
     for i in list(in_text)[-N_EMBEDDINGS:]:
         row = found["ids"].index(i)
-        near = zip(found["near"][row][:N_NEAR], found["cosine"][row][:N_NEAR], strict=True)
+        neighbours = found["near"][row][:N_NEAR]
+        cosines = found["cosine"][row][:N_NEAR]
+        near = zip(neighbours, cosines, strict=True)
         text = "   ".join(f"{quoted(vocab[j])} {cosine:.2f}" for j, cosine in near)
         table.add_row(Text(quoted(vocab[i])), Text(text))
     return table
@@ -160,7 +162,9 @@ def attention(view: View) -> Table | Text:
         cells = []
         for last_row in maps[:N_HEADS, -T:]:  # (T,): the end of the lower triangle
             best = int(last_row.argmax())
-            cells.append(Text(f"{quoted(view['tokens'][best]['text'])} {last_row[best] / 255:.0%}"))
+            token = view["tokens"][best]["text"]
+            share = last_row[best] / 255
+            cells.append(Text(f"{quoted(token)} {share:.0%}"))
         table.add_row(f"layer {layer['layer']}", *cells)
     return table
 
@@ -170,7 +174,8 @@ def prediction(view: View, width: int) -> Group:
     parts: list[RenderableType] = []
     if view["layers"]:
         parts.append(_layer_table(view, view["layers"]["rows"][::-1], width))
-    last, sampling = view["next"][-1], view["sampling"]
+    last = view["next"][-1]
+    sampling = view["sampling"]
     likeliest = zip(last["ids"][:N_NEXT], last["p"][:N_NEXT], strict=True)
     words = "  ".join(f"{quoted(vocab[i])} {p:.1%}" for i, p in likeliest)
     parts.append(Text(f"next: {words}   (entropy {last['entropy']:.2f} bits)"))

@@ -6,13 +6,14 @@ view = board.view(folding.rank(folding.fold_seeds(runs)))
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 from lm.report import folding, labels, records
 from lm.report.folding import Arm, Ranking
 from lm.report.records import Record, is_number
 from lm.sweep.ranking import mean_and_spread
 
+T = TypeVar("T")
 POINTS = 120  # of a curve, at most
 SAMPLES = 12  # steps of a run whose samples are shown, at most
 TEXT = 600  # characters of a sample
@@ -120,7 +121,7 @@ def points(rows: Sequence[Mapping[str, object]], key: str) -> list[list[float]]:
     return thinned(found, POINTS)
 
 
-def thinned(items: Sequence[Any], n: int) -> list[Any]:
+def thinned(items: Sequence[T], n: int) -> list[T]:
     """About n of the items at equal distances, and the last one."""
     stride = max(1, -(-len(items) // n))
     kept = list(items[::stride])
@@ -154,13 +155,21 @@ def shared(runs: Sequence[Record]) -> dict[str, Any]:
 # ---------------------------------------------------------------------------- which setting matters
 
 
-def varied(runs: Sequence[Record]) -> list[dict[str, Any]]:
-    """The settings in which these runs differ, each with its share in the spread of the score."""
+class Varied(TypedDict):
+    """A setting in which runs differ."""
+
+    key: str
+    share: float  # in the variance of the score
+    n: int  # different values
+
+
+def varied(runs: Sequence[Record]) -> list[Varied]:
+    """The settings in which these runs differ, that with the largest share in the score first."""
     scores = [run.score for run in runs if run.score is not None]
     if len(scores) < 3:
         return []
     keys = {key for run in runs for key in labels.trained_by(run.settings)} - {"train.eval_every"}
-    found = []
+    found: list[Varied] = []
     for key in sorted(keys):
         if not all(key in run.settings for run in runs):
             continue
@@ -172,7 +181,7 @@ def varied(runs: Sequence[Record]) -> list[dict[str, Any]]:
     return distinct(found, runs)[:VARIED]
 
 
-def distinct(rows: Sequence[dict[str, Any]], runs: Sequence[Record]) -> list[dict[str, Any]]:
+def distinct(rows: Sequence[Varied], runs: Sequence[Record]) -> list[Varied]:
     """The rows less those settings that only follow another one, as a model's presets do."""
     patterns = set()
     kept = []
@@ -191,17 +200,17 @@ def as_text(value: object) -> str:
     return json.dumps(value, default=str)
 
 
-def explained(values: Sequence[Any], scores: Sequence[float], bins: int = 4) -> float:
+def explained(values: Sequence[object], scores: Sequence[float], bins: int = 4) -> float:
     """The share of the scores' variance between groups of equal value, chance taken off.
 
     Epsilon squared of an analysis of variance: 0 if the setting does not matter, 1 if nothing else
     does. Numbers of many values are cut into `bins` groups of neighbours.
     """
-    numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+    numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
     names: list[object] = [as_text(value) for value in values]
-    if numeric and len(set(names)) > bins:
-        ordered = sorted(set(values))
-        names = [ordered.index(value) * bins // len(ordered) for value in values]
+    if len(numbers) == len(values) and len(set(names)) > bins:
+        ordered = sorted(set(numbers))
+        names = [ordered.index(number) * bins // len(ordered) for number in numbers]
     groups: dict[object, list[float]] = {}
     for name, score in zip(names, scores, strict=True):
         groups.setdefault(name, []).append(score)

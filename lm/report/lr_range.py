@@ -41,7 +41,8 @@ def fit_lines(rates: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.nda
     `rates` and `losses` are (N,); ValueError if they span less than one window.
     """
     decades = np.log10(rates)
-    inside = (decades >= decades[0] + WIDTH / 2) & (decades <= decades[-1] - WIDTH / 2)
+    half = WIDTH / 2
+    inside = (decades >= decades[0] + half) & (decades <= decades[-1] - half)
     if not inside.any():
         raise ValueError(
             f"a range test from {rates[0]:.1e} to {rates[-1]:.1e} is too short to read: "

@@ -77,7 +77,10 @@ class Cell(NamedTuple):
 
 
 def _around(exponents: np.ndarray, k: int) -> np.ndarray:
-    return np.linspace(exponents[max(0, k - 1)], exponents[min(len(exponents) - 1, k + 1)], 15)
+    """A finer grid between the neighbours of the exponent number k."""
+    first = max(0, k - 1)
+    last = min(len(exponents) - 1, k + 1)
+    return np.linspace(exponents[first], exponents[last], 15)
 
 
 def _best_cells(

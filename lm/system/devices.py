@@ -9,6 +9,7 @@ import ctypes
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -92,7 +93,7 @@ def configure(threads: int, deterministic: bool) -> None:
     torch.set_num_threads(threads or _default_threads())
     torch.set_default_dtype(torch.float32)
     # torch.use_deterministic_algorithms would import the compiler too: a second of every start.
-    torch._C._set_deterministic_algorithms(deterministic, warn_only=True)
+    torch.set_deterministic_debug_mode("warn" if deterministic else "default")
     torch.backends.cudnn.allow_tf32 = False  # on by default: a GRU in float32 would not be
     switches: Any = torch.utils.deterministic
     switches.fill_uninitialized_memory = False  # 6 % of a step, for debugging
@@ -125,7 +126,7 @@ def _default_threads() -> int:
     return _DEFAULT_THREADS[0]
 
 
-def stay_plain(function: Any) -> None:
+def stay_plain(function: Callable) -> None:
     """Mark one of PyTorch's functions as not to be compiled.
 
     Its first call would import all of torch._dynamo, 0.7 s long, only to leave it alone.
