@@ -14,7 +14,8 @@ DOCS = Path(__file__).parent.parent.parent / "docs"
 WIDTH = 1100  # pixels
 LENS_HEIGHT, REPORT_HEIGHT = 760, 900
 PROMPT = "The import statement"
-SWEEP = ("model=bigram,gru,transformer", "train.steps=120", "train.eval_every=20", "track=off")
+SWEEP = ("model=bigram,gru,transformer", "train.steps=200", "train.batch_size=8")
+SWEEP += ("train.eval_every=25", "train.threads=1", "track=off")
 
 
 def lm(folder: Path, verb: str, *words: str) -> None:
@@ -22,12 +23,12 @@ def lm(folder: Path, verb: str, *words: str) -> None:
     subprocess.run([sys.executable, "-m", f"lm.{verb}", *words], cwd=folder, check=True)
 
 
-def best_arm(sweep: Path) -> Path:
-    """The directory of the arm with the lowest bits per byte."""
-    scores = {}
+def arm_with(sweep: Path, word: str) -> Path:
+    """The directory of the arm that was started with this word."""
     for path in sweep.glob("*/result.json"):
-        scores[path.parent] = json.loads(path.read_text(encoding="utf-8"))["value"]
-    return min(scores, key=lambda arm: scores[arm])
+        if word in json.loads(path.read_text(encoding="utf-8"))["overrides"]:
+            return path.parent
+    sys.exit(f"error: no arm of {sweep} has {word}")
 
 
 def photograph(page: Path, picture: Path, height: int) -> None:
@@ -45,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lm(folder, "train", "-m", *SWEEP, "hydra.sweep.dir=sweep")
-        arm = best_arm(folder / "sweep")
+        arm = arm_with(folder / "sweep", "model=transformer")
         lm(folder, "lens", f"run={arm.relative_to(folder)}", f"prompt={PROMPT}", "out=lens.html")
         lm(folder, "report", "sweep", "out=report.html")
         photograph(folder / "lens.html", DOCS / "lens.png", LENS_HEIGHT)
