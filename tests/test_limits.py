@@ -73,7 +73,7 @@ def test_no_command_with_numbers_is_left_out():
 @pytest.mark.parametrize(("cls", "f"), ALL, ids=NAMES)
 def test_a_number_is_allowed_at_its_limits_and_refused_beyond_them(cls, f):
     low, high = f.metadata["low"], f.metadata["high"]
-    assert -MOST <= low <= high <= max(MOST, 1e30) and math.isfinite(high)
+    assert -MOST <= low <= high <= 1e38 and math.isfinite(high)
     for value in limits(f):
         assert ": must be" not in refusal(cls, f.name, f.type(value))  # but of what goes with it
     if f.type is int:
