@@ -77,8 +77,8 @@ def evaluate(
         x = x.to(device)
         y = y.to(device)
         with devices.autocast(device, dtype), onednn.products(model, x, dtype):
-            logits = model(x)
-        nats = metrics.nats(logits, y).to(sum_device).double()  # (B, T)
+            nats = model.nats(x, y)  # (B, T)
+        nats = nats.to(sum_device).double()
         y = y.to(sum_device)
         counted = y != metrics.IGNORE
         size = n_bytes_of[y.clamp(min=0)] * counted
@@ -107,10 +107,13 @@ def token_nats(
         signals.poll()
         x = x.to(model.device)
         y = y.to(model.device)
-        with onednn.products(model, x, torch.float32):
-            logits = model(x)
         scored = y.flatten() != metrics.IGNORE
-        nats = [metrics.nats(logits / t, y).flatten()[scored] for t in temperatures]
+        with onednn.products(model, x, torch.float32):
+            if tuple(temperatures) == (1.0,):
+                nats = [model.nats(x, y).flatten()[scored]]
+            else:
+                logits = model(x)
+                nats = [metrics.nats(logits / t, y).flatten()[scored] for t in temperatures]
         parts.append(torch.stack(nats).cpu().double().numpy())
     return np.concatenate(parts, axis=1) if parts else np.empty((len(temperatures), 0))
 
@@ -160,16 +163,19 @@ def document_nats(
             inputs = x[:, start : start + T].to(model.device)
             targets = y[:, start : start + T].to(model.device)
             with onednn.products(model, inputs, torch.float32):
-                logits = model(inputs)
+                scores = model.nats(inputs, targets)
             # On the CPU: not every device has float64.
-            nats[rows] += metrics.nats(logits, targets).cpu().double().sum(dim=1).numpy()
+            nats[rows] += scores.cpu().double().sum(dim=1).numpy()
     model.train(was_training)
     return nats
 
 
 def _rows_per_pass(model: LanguageModel) -> int:
     """Windows in one forward pass."""
-    return max(1, min(TOKENS, LOGITS // model.vocab_size) // model.context_len)
+    tokens = TOKENS
+    if not model.scores_alone:
+        tokens = min(TOKENS, LOGITS // model.vocab_size)
+    return max(1, tokens // model.context_len)
 
 
 def _share_of_rank(passes: Iterator[Pass], rank: int, n_proc: int) -> Iterator[Pass]:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lm import metrics
 from lm.config import ModelConfig
 from lm.models.kv_cache import State
 
@@ -23,6 +24,7 @@ class LanguageModel(nn.Module):
     trainable = True  # by gradients; False: `fit` counts once
     limited = True  # `forward` refuses more than context_len tokens
     low_precision = False  # its time goes into matrix products, so `auto` trains it in bfloat16
+    scores_alone = False  # `nats` does without the logits of all tokens: no V in its time
     hidden: tuple[str, ...] = ()  # submodules whose matrices lie between embedding and head
 
     def __init__(self, cfg: ModelConfig, vocab_size: int):
@@ -34,6 +36,10 @@ class LanguageModel(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, V)
         raise NotImplementedError
+
+    def nats(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """-ln p(target) after ids, all (B, T); 0 where the target is metrics.IGNORE."""
+        return metrics.nats(self(ids), targets)
 
     def fit(self, ids: np.ndarray) -> None:
         """Learn from all training tokens (N,) at once: what models that only count do."""

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lm import metrics
 from lm.config import BigramCountsConfig
-from lm.models.counts import MAX_COUNT, CountModel, is_first, slices
+from lm.models.counts import MAX_COUNT, CountModel, find, is_first, slices
 
 CHUNK = 1 << 24  # tokens counted at a time: what is in memory besides the pairs themselves
 
@@ -78,6 +79,17 @@ class BigramCounts(CountModel):
         token = self.pairs[entry] % V
         logits[row, token] = torch.log(self.counts[entry] + k) + scale[row]
         return logits.view(*ids.shape, V).float()  # (B, T, V)
+
+    def nats(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """-ln p(target) as (B, T), without the other V - 1 probabilities that forward computes."""
+        V = self.vocab_size
+        k = self.cfg.add_k
+        row = find(self.pairs, ids * V + targets.clamp(min=0))
+        count = torch.zeros_like(targets)
+        known = row >= 0
+        count[known] = self.counts[row[known]]
+        nats = torch.log(self.totals[ids] + k * V) - torch.log(count + k)
+        return torch.where(targets == metrics.IGNORE, 0.0, nats)
 
     def n_params(self) -> int:
         return len(self.counts)

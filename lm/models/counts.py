@@ -24,6 +24,7 @@ class CountModel(LanguageModel):
 
     trainable = False
     limited = False
+    scores_alone = True
     tables: Mapping[str, torch.dtype]
 
     def set_tables(self, tables: Mapping[str, np.ndarray | Tensor]) -> None:
@@ -91,3 +92,11 @@ def slices(start: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
     n_before = length.cumsum(0) - length
     index = torch.arange(len(row), device=device) + (start - n_before)[row]
     return row, index
+
+
+def find(keys: Tensor, wanted: Tensor) -> Tensor:
+    """The row of each wanted number in the sorted keys (n,), -1 where it is not there."""
+    if len(keys) == 0:
+        return torch.full_like(wanted, -1)
+    row = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+    return torch.where(keys[row] == wanted, row, -1)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lm import metrics
 from lm.config import NgramConfig
-from lm.models.counts import MAX_COUNT, CountModel, is_first, slices, sort
+from lm.models.counts import MAX_COUNT, CountModel, find, is_first, slices, sort
 
 
 class Table(NamedTuple):
@@ -164,8 +164,7 @@ class Ngram(CountModel):
         return probs.log().view(*ids.shape, V)  # (B, T, V)
 
     def nats(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """-ln p(target) as (B, T), without the other V - 1 probabilities that forward computes;
-        0 where the target is metrics.IGNORE."""
+        """-ln p(target) as (B, T), without the other V - 1 probabilities that forward computes."""
         contexts = self.contexts(ids)
         last = targets.clamp(min=0).flatten()  # (N,), N = B T
         probs = self.unigram[last]
@@ -199,11 +198,3 @@ class Ngram(CountModel):
 
     def n_params(self) -> int:
         return sum(len(self.get_buffer(f"counts_{n}")) for n in self.orders)
-
-
-def find(keys: Tensor, wanted: Tensor) -> Tensor:
-    """The row of each wanted number in the sorted keys (n,), -1 where it is not there."""
-    if len(keys) == 0:
-        return torch.full_like(wanted, -1)
-    row = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-    return torch.where(keys[row] == wanted, row, -1)

@@ -7,6 +7,7 @@ import torch
 from lm import config, evaluate, train
 from lm.corpora.grammar import english
 from lm.corpora.pairs import PHENOMENA, pairs
+from lm.models.base import LanguageModel
 from lm.record.run import Run
 from lm.report import records
 from lm.tokenizers import ByteTokenizer
@@ -25,16 +26,12 @@ def test_the_first_has_a_derivation_and_the_second_has_none(phenomenon):
     assert pairs(phenomenon, 10) == pairs(phenomenon, 10)
 
 
-class Table(torch.nn.Module):
+class Table(LanguageModel):
     """Predicts each byte as likely as `weights` says, whatever stands before it."""
 
-    context_len = 8
-    vocab_size = 257
-    device = torch.device("cpu")
-
     def __init__(self, weights):
-        super().__init__()
-        self.logits = weights.log()
+        super().__init__(config.BigramConfig(context_len=8), len(weights))
+        self.register_buffer("logits", weights.log())
 
     def forward(self, ids):
         return self.logits.expand(*ids.shape, -1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lm import metrics
+from lm import config, evaluate, metrics
 from lm.config import AdamWConfig, BigramConfig, BigramCountsConfig, NgramConfig
 from tests import reference
 from tests.helpers import DATA, needs_data
@@ -57,6 +57,31 @@ def test_the_loss_of_targets_alone_is_that_of_the_whole_distribution(order):
     x, y = windows[:, :-1], windows[:, 1:].clone()
     y[0, -2:] = metrics.IGNORE
     torch.testing.assert_close(model.nats(x, y), metrics.nats(model(x), y), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("add_k", [0.01, 1.0])
+def test_bigram_counts_score_targets_alone_as_the_whole_distribution_does(add_k):
+    ids = text()[text() != 3]
+    model = BigramCountsConfig(add_k=add_k).build(V)
+    model.fit(ids)
+    x = torch.tensor([ids[:8].tolist(), [3] * 8, [0, 3, 0, 1, 3, 3, 1, 0]])
+    y = torch.tensor([ids[1:9].tolist(), [0] * 8, [3, 0, 1, 3, 3, 1, 0, metrics.IGNORE]])
+    torch.testing.assert_close(model.nats(x, y), metrics.nats(model(x), y), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bigram_counts", "ngram"])
+def test_counts_are_evaluated_without_a_distribution_over_a_large_vocabulary(name, monkeypatch):
+    size = 1 << 16
+    ids = np.random.default_rng(0).integers(size, size=20_000)
+    model = config.options("model")[name](context_len=128).build(size)
+    model.fit(ids)
+    # All 20,000 distributions are 5 GB: whoever makes one of them fails here.
+    monkeypatch.setattr(model, "forward", None)
+    lengths = np.ones(size, np.int64)
+    score = evaluate.evaluate(model, ids[:5000], lengths)
+    assert score["tokens"] == 4999 and 0 < score["bpb"] < 16
+    nats = evaluate.token_nats(model, ids[:5000])
+    assert nats.sum() / 4999 == pytest.approx(score["loss"])
 
 
 def test_a_position_depends_on_order_minus_1_tokens():
