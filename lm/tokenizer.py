@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -25,6 +26,7 @@ from rich.text import Text
 from lm import config, tokenizers
 from lm.launch import cli
 from lm.settings import Settings, at_least, one_of
+from lm.system.errors import ConfigError
 from lm.system.streams import open_bytes, open_output, open_text
 from lm.system.text import printable
 from lm.tokenizers import Tokenizer, formats
@@ -91,7 +93,14 @@ class CompareTokenizers(Settings):
 
 
 def train(cfg: TrainTokenizer) -> None:
-    """Train a tokenizer and write its file."""
+    """Train a tokenizer and write its file, which replaces no file that is not a tokenizer."""
+    if Path(cfg.out).is_file():
+        try:
+            tokenizers.load(cfg.out)
+        except (ValueError, OSError):
+            raise ConfigError(
+                f"out={cfg.out} is there, and is no tokenizer of lm: choose another out="
+            ) from None
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         counting = bar.add_task("reading", total=None)

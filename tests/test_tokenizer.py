@@ -11,6 +11,7 @@ import pytest
 
 from lm import tokenizers
 from lm.launch import cli
+from lm.system.errors import ConfigError
 from lm.tokenizer import ACTIONS
 
 ROOT = Path(__file__).parent.parent
@@ -166,3 +167,18 @@ def test_a_packed_text_is_unpacked_for_every_action(tmp_path, monkeypatch, capsy
     with pytest.raises(ValueError, match=r"cut\.gz is not an intact \.gz file"):
         run("encode", "tokenizer=byte", "path=cut.gz", "out=cut.ids")
     assert not list(tmp_path.glob("cut.ids*"))
+
+
+def test_training_replaces_no_file_that_is_no_tokenizer_of_ours(tmp_path):
+    """`lm.tokenizer train` in a Hugging Face folder overwrote its tokenizer.json."""
+    text = tmp_path / "a.txt"
+    text.write_text(TEXT)
+    cls, train = ACTIONS["train"]
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
+    with pytest.raises(ConfigError, match=r"tokenizer\.json is there, and is no tokenizer of lm"):
+        train(cls(path=str(text), name="byte"))
+    assert (tmp_path / "tokenizer.json").read_text() == '{"model": {"type": "BPE"}}'
+    (tmp_path / "tokenizer.json").unlink()
+    for name in ("byte", "char"):
+        train(cls(path=str(text), name=name))
+    assert tokenizers.load("tokenizer.json").name == "char"

@@ -23,6 +23,11 @@ HYDRA = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml")
 LATER = ("code.diff", "metrics.jsonl", "samples.jsonl")
 SMALL = (RESOLVED, store.HOLDER, "data.json", "code.json", "code.diff", "summary.json", *HYDRA)
 WAY_OUT = "choose another hydra.run.dir="
+# What a sweep's directory holds beside its arms.
+SWEEPS = re.compile(
+    r"multirun\.yaml|summary\.json|study\.json|trials\.jsonl|optimization_results\.yaml"
+    r"|optuna\.journal.*|\..*"
+)
 MARK = re.compile(r"(\d+ on .*)?", re.DOTALL)  # what a run's .running holds; nothing for a moment
 _made: set[Path] = set()  # directories that were not there before this command
 
@@ -72,7 +77,7 @@ def _check_records(out: Path) -> None:
 def check_sweep(root: Path) -> None:
     """OtherRunError unless a sweep's directory is absent, empty, or a sweep's."""
     names = _names(root)
-    if names and not _is_marked(root) and not _is_sweep(root):
+    if names and not _is_marked(root) and not _is_sweep(root, names):
         raise OtherRunError(f"{_holds(root, names)}, and no sweep: choose another hydra.sweep.dir=")
 
 
@@ -104,9 +109,18 @@ def _is_marked(folder: Path) -> bool:
         return False
 
 
-def _is_sweep(root: Path) -> bool:
-    """Whether a sweep, also of an older version, wrote here: an arm, a search or a ranking."""
-    if any(root.glob(f"*/{RESOLVED}")):
+def _is_sweep(root: Path, names: Collection[str]) -> bool:
+    """Whether a sweep of an older version, and nobody else, wrote here: arms, a search, a ranking.
+
+    `names` are all that is there.
+    """
+    n_arms = 0
+    for name in names:
+        arms = [file for depth in ("", "*/") for file in (root / name).glob(f"{depth}{RESOLVED}")]
+        n_arms += len(arms)
+        if not (arms or name.isdecimal() or SWEEPS.fullmatch(name)):
+            return False
+    if n_arms:
         return True
     with contextlib.suppress(DamagedError):
         read_description(root)
@@ -136,7 +150,7 @@ class Before:
         """
         try:
             yield
-        except (ValueError, OSError) as error:
+        except Exception as error:
             is_start = not isinstance(error, ConnectionError)  # a lost process: it may go on
             if is_start and _version(self.out / "metrics.jsonl") == self.metrics:
                 with contextlib.suppress(OSError):  # the disk may be what failed

@@ -24,11 +24,14 @@ from lm.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
 WEB = Path(__file__).parent / "web"
+MARK = "<title>lens</title>"  # in each page
 MAX_COUNTED = 5_000_000  # training tokens whose pairs are counted
 N_EXAMPLE = 16  # tokens of the training text that serve as a prompt where nothing else does
 
 
 def write(view: View, out: Path) -> None:
+    """Write the page; ConfigError where another file of that name is."""
+    files.check_own(out, MARK)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(html(view), encoding="utf-8")
 

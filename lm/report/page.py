@@ -14,10 +14,12 @@ from lm.report.records import Record
 from lm.settings import Settings
 from lm.sweep import ranking as terminal
 from lm.system import files
+from lm.system.errors import ConfigError
 from lm.system.text import printable
 
 log = logging.getLogger(__name__)
 WEB = Path(__file__).parent / "web"
+MARK = "<title>lm report</title>"  # in each page
 PLOTTED = 8  # arms of a corpus in the plots, at most
 LISTED = 20  # arms of a corpus on the terminal, at most
 
@@ -40,6 +42,8 @@ def write(cfg: ReportConfig, roots: Sequence[Path], quiet: bool = False) -> list
 
     Returns the runs found at or below `roots`; ValueError if there is none.
     """
+    out = Path(cfg.out)
+    _check_own(out)
     runs = records.find(roots)
     if not runs:
         raise ValueError(
@@ -56,7 +60,6 @@ def write(cfg: ReportConfig, roots: Sequence[Path], quiet: bool = False) -> list
         "watch": cfg.watch,
         "when": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
-    out = Path(cfg.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     files.atomic_write(out, html(view, about))
     if quiet:
@@ -66,6 +69,19 @@ def write(cfg: ReportConfig, roots: Sequence[Path], quiet: bool = False) -> list
         print(table(ranking, corpus["baselines"]))
     log.info(f"wrote {', '.join(map(str, written))}")
     return runs
+
+
+def _check_own(out: Path) -> None:
+    """ConfigError where the page, or a plot beside it, would replace a file that is not ours."""
+    files.check_own(out, MARK)
+    for path in plots(out):
+        if path.exists() and not out.exists():
+            raise ConfigError(f"{path} is there without its page {out}: choose another out=")
+
+
+def plots(out: Path) -> list[Path]:
+    """The plots beside a page."""
+    return [out.with_name(f"{out.stem}-curves{ending}") for ending in (".svg", ".png")]
 
 
 def draw(rankings: Sequence[Ranking], out: Path) -> list[Path]:
@@ -78,10 +94,9 @@ def draw(rankings: Sequence[Ranking], out: Path) -> list[Path]:
     panels = experiment.panels(best)
     if not panels:
         return []
-    paths = [out.with_name(f"{out.stem}-curves{ending}") for ending in (".svg", ".png")]
-    for path in paths:
+    for path in plots(out):
         figures.curves(panels, path)
-    return paths
+    return plots(out)
 
 
 def table(ranking: Ranking, baselines: Mapping[str, float]) -> str:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from lm.system import foreign, locks
-from lm.system.errors import DamagedError
+from lm.system.errors import ConfigError, DamagedError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -111,6 +111,17 @@ def finite(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def check_own(path: Path, mark: str) -> None:
+    """ConfigError unless a file that is to be replaced is absent, or has the `mark` that each of
+    its kind has near its beginning: another of that name is somebody's own.
+    """
+    if not path.is_file():
+        return
+    with foreign.open_plain(path, links=True) as file:
+        if mark.encode() not in file.read(1 << 12):
+            raise ConfigError(f"{path} is there, and lm did not write it: choose another out=")
 
 
 def no_links(folder: Path) -> None:

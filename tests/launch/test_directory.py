@@ -91,6 +91,14 @@ def test_what_a_start_left_when_it_was_killed_is_its_own(tmp_path):
     directory.check(tmp_path / "nowhere")
 
 
+def test_a_folder_with_a_run_in_it_is_no_sweep(cfg, tmp_path):
+    write(tmp_path, "multirun.yaml", "summary.json", "notes.txt")
+    (tmp_path / "run").mkdir()
+    config.save(cfg("track=off"), tmp_path / "run" / config.RESOLVED)
+    with pytest.raises(OtherRunError, match=r"multirun\.yaml, notes\.txt, run and 1 more, and no"):
+        directory.check_sweep(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["sweep", "search"])
 def test_directories_of_an_older_version_are_known(name):
     directory.check(OLD / "run")

@@ -260,3 +260,11 @@ def test_the_page_draws_the_token_that_the_sample_command_draws(browsers, subjec
                     == (next(made)[0])
                 )
                 browser.click("#again")
+
+
+def test_a_file_of_somebodys_own_is_not_replaced(tmp_path):
+    """lens.html in the current directory was overwritten, whatever it was."""
+    (tmp_path / "lens.html").write_text("the user's own")
+    with pytest.raises(ConfigError, match=r"lens\.html is there, and lm did not write it"):
+        page.write({}, tmp_path / "lens.html")
+    assert (tmp_path / "lens.html").read_text() == "the user's own"

@@ -16,6 +16,7 @@ from lm.report import board, folding, records
 from lm.report import page as report_page
 from lm.report.__main__ import as_settings
 from lm.report.page import ReportConfig
+from lm.system.errors import ConfigError
 from tests.browser import needs_browser
 from tests.helpers import start
 
@@ -234,3 +235,12 @@ def test_a_key_that_no_run_has_is_named(fake_run):
     fake_run("outputs/runs/d/a")
     with pytest.raises(ValueError, match=r"no run has a setting model\.n_layr"):
         report_page.write(ReportConfig(by="model,model.n_layr"), [Path("outputs")])
+
+
+def test_a_file_of_somebodys_own_is_not_replaced(tmp_path):
+    for name in ("mine.html", "mine-curves.png"):
+        (tmp_path / name).write_text("the user's own")
+        with pytest.raises(ConfigError, match=rf"{name} is there.*: choose another out="):
+            report_page.write(ReportConfig(out=str(tmp_path / "mine.html")), [tmp_path])
+        assert (tmp_path / name).read_text() == "the user's own"
+        (tmp_path / name).unlink()
