@@ -31,12 +31,18 @@ def resolve_specials(
     return allowed_set, disallowed_set
 
 
-def refuse_specials(text: str, disallowed: frozenset[str]) -> None:
-    """Raise TextError at the first disallowed special in the text."""
+def refuse_specials(text: str, disallowed: frozenset[str], n_open: int = 0) -> None:
+    """Raise TextError at the first disallowed special in the text.
+
+    One that begins in the last `n_open` characters is left for later: it may be part of a longer
+    one, which is not complete.
+    """
     if not any(special in text for special in disallowed):
         return
     first = any_of(disallowed).search(text)
     assert first is not None, "one of them is in the text"
+    if first.start() >= len(text) - n_open:
+        return
     raise TextError(
         f"the text holds the special token {first.group()!r} at offset {{offset}}: "
         "pass it in allowed_special, or disallowed_special=() to encode it as plain text",

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from lm.tokenizers.specials import Specials, any_of, resolve_specials
+from lm.tokenizers.specials import Specials, any_of, refuse_specials, resolve_specials
 from lm.tokenizers.text import TextError
 
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ def encode_stream(
     WARN_LEN characters are held back because the tokenizer knows no place to cut them.
     """
     allowed, disallowed = resolve_specials(tokenizer.specials, allowed_special, disallowed_special)
-    watched = allowed | disallowed
-    special = any_of(watched) if watched else None
-    longest = max(map(len, watched), default=1)
+    special = any_of(allowed) if allowed else None
+    longest = max(map(len, allowed), default=1)
+    n_open = max(map(len, disallowed), default=1) - 1  # of the longest that may not be complete
+    before = ""  # the last n_open characters whose ids are out: a disallowed one may begin there
     pending: list[str] = []
     n_pending = 0  # characters in `pending`
     n_wait = 1  # characters to collect before looking for a place to cut
@@ -44,20 +45,23 @@ def encode_stream(
         if n_pending < n_wait:
             continue
         text = "".join(pending)
-        if special is None:
-            cut = tokenizer.last_safe_cut(text)
-        else:
-            while True:
-                limit = len(text) - longest + 1  # a special from here on may not be complete
-                match = special.search(text)
-                if match is None or match.start() >= limit:
+        _refuse(before + text, disallowed, n_done - len(before), n_open)
+        cut = 0  # the text up to here is encoded
+        limit = len(text)
+        if special is not None:
+            limit = max(len(text) - longest + 1, 0)  # a special from here on may not be complete
+            for match in special.finditer(text):
+                if match.start() >= limit:
                     break
-                end = match.end()
-                yield from encode_at(n_done, tokenizer.encode, text[:end], allowed, disallowed)
-                n_done += end
-                text = text[end:]
-            cut = tokenizer.last_safe_cut(text[: max(limit, 0)])
-        yield from encode_at(n_done, tokenizer.encode_ordinary, text[:cut])
+                part = text[cut : match.end()]
+                yield from encode_at(n_done + cut, tokenizer.encode, part, allowed, ())
+                cut = match.end()
+        end = max(limit, cut)
+        rest = tokenizer.last_safe_cut(text[cut:end])
+        yield from encode_at(n_done + cut, tokenizer.encode_ordinary, text[cut : cut + rest])
+        cut += rest
+        if n_open:
+            before = (before + text[:cut])[-n_open:]
         n_done += cut
         pending = [text[cut:]]
         n_pending = len(text) - cut
@@ -69,7 +73,17 @@ def encode_stream(
             )
         # Wait until the text doubled, so that an endless word costs linear time.
         n_wait = max(2 * n_pending, _FIRST_WAIT)
-    yield from encode_at(n_done, tokenizer.encode, "".join(pending), allowed, disallowed)
+    text = "".join(pending)
+    _refuse(before + text, disallowed, n_done - len(before))
+    yield from encode_at(n_done, tokenizer.encode, text, allowed, ())
+
+
+def _refuse(text: str, disallowed: frozenset[str], start: int, n_open: int = 0) -> None:
+    """refuse_specials for a text that begins at offset `start` of the caller's."""
+    try:
+        refuse_specials(text, disallowed, n_open)
+    except TextError as error:
+        raise error.shifted(start) from None
 
 
 def encode_at(start: int, encode: Callable[..., list[int]], text: str, *args: object) -> list[int]:

@@ -411,3 +411,38 @@ def test_keys_of_one_hash_are_kept_apart(monkeypatch, clash):
     known.insert(lo[first[:50]], hi[first[:50]], np.arange(50))
     expected = np.where(number < 50, number, -1)
     assert known.find(lo, hi).tolist() == expected.tolist()
+
+
+def outcome(encode):
+    try:
+        return list(encode())
+    except ValueError as error:
+        return str(error)
+
+
+SPECIAL = st.text("<ab>", min_size=1, max_size=4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(SPECIAL, min_size=1, max_size=4, unique=True),
+    st.sets(st.integers(0, 3)),
+    st.sets(st.integers(0, 3)) | st.just("all"),
+    st.lists(st.text("<ab>", max_size=6), max_size=6),
+)
+def test_specials_that_overlap_are_refused_in_a_stream_as_in_a_text(specials, some, others, parts):
+    tokenizer = tokenizers.ByteTokenizer(tuple(specials))
+    allowed = {special for i, special in enumerate(specials) if i in some}
+    disallowed = others
+    if others != "all":
+        disallowed = {special for i, special in enumerate(specials) if i in others}
+    whole = outcome(lambda: tokenizer.encode("".join(parts), allowed, disallowed))
+    assert outcome(lambda: tokenizer.encode_iterable(parts, allowed, disallowed)) == whole
+
+
+def test_a_disallowed_special_that_begins_in_an_allowed_one_is_refused_everywhere():
+    tokenizer = tokenizers.ByteTokenizer(("<a>", "><b"))
+    for parts in (["<a><b"], ["<a>", "<b"], list("<a><b"), ["<a", "><", "b", ""]):
+        for encode in (tokenizer.encode_iterable, lambda p, a: tokenizer.encode("".join(p), a)):
+            with pytest.raises(ValueError, match="'><b' at offset 2: pass it"):
+                list(encode(parts, {"<a>"}))
