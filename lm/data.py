@@ -48,13 +48,16 @@ def pack(
 
         pending = [eot] if ends else []
         n_pending = len(pending)
-        for ids in tokenizer.encode_documents(documents):
-            if counts.n_documents and not ends:
+        is_first = True  # part of its document
+        for ids, is_last in tokenizer.encode_parts(documents):
+            if is_first and counts.n_documents and not ends:
                 pending.append(eot)
             pending.append(ids.astype(dtype))
-            if ends:
-                pending.append(eot)
-            counts.n_documents += 1
+            is_first = is_last
+            if is_last:
+                counts.n_documents += 1
+                if ends:
+                    pending.append(eot)
             n_pending += len(ids) + 1
             if n_pending > CHUNK:
                 write(pending)

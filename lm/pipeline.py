@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 import numpy as np
@@ -40,6 +40,7 @@ from lm.tokenizers import BPETokenizer, Tokenizer, formats
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val")
+PIECE = 1 << 20  # characters of a document that are written at a time
 OVERLAP = "overlap.json"
 MIN_MERGED = 4096  # merges are learned up to this vocabulary at least, so that a sweep trains once
 
@@ -143,17 +144,30 @@ def _write_documents(folder: Path, documents: Iterator[tuple[str, str]]) -> Spli
     ):
         sinks = {"train": train, "val": val}
         for split, text in documents:
-            sinks[split].write(json.dumps(text, ensure_ascii=False) + "\n")
             counts[split].n_documents += 1
-            counts[split].n_bytes += len(text.encode())
+            counts[split].n_bytes += _write_line(sinks[split], text)
     return Splits(**counts)
+
+
+def _write_line(sink: TextIO, text: str) -> int:
+    """Write a text as a line of JSON, in pieces, as it may be large; return its bytes in UTF-8."""
+    n_bytes = 0
+    sink.write('"')
+    for at in range(0, len(text), PIECE):
+        piece = text[at : at + PIECE]
+        sink.write(json.dumps(piece, ensure_ascii=False)[1:-1])
+        n_bytes += len(piece.encode())
+    sink.write('"\n')
+    return n_bytes
 
 
 def read(corpus: Path, split: str) -> Iterator[str]:
     """The documents of a prepared corpus's split."""
     with foreign.open_plain(_documents_file(corpus, split)) as file:
         for line in file:
-            yield json.loads(line)
+            text = json.loads(line)
+            line = b""  # which may be as large as the text
+            yield text
 
 
 def corpus_record(folder: Path) -> CorpusRecord:

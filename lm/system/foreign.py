@@ -58,12 +58,10 @@ def read_bytes(path: Path, limit: int = MAX_TEXT, links: bool = False) -> bytes:
     """The content of a plain file; DamagedError if there is none, or a larger one."""
     with open_plain(path, limit, links) as file:
         try:
-            data = file.read(limit + 1)
+            size = min(os.fstat(file.fileno()).st_size, limit)
+            return file.read(size)  # and not what it grows by meanwhile
         except OSError as error:
             raise _unreadable(path, error) from None
-    if len(data) > limit:  # it has grown
-        raise _too_large(path, len(data), limit)
-    return data
 
 
 def read_text(

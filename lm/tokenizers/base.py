@@ -148,7 +148,22 @@ class Tokenizer:
         return next(self.encode_documents((text,)))
 
     def encode_documents(self, documents: Iterable[str], n_proc: int = 1) -> Iterator[np.ndarray]:
-        """The array of `encode_to_numpy` for each document, in order, a block of text at a time.
+        """The array of `encode_to_numpy` for each document, in order: see `encode_parts`."""
+        open_parts: list[np.ndarray] = []  # of a document that goes on in the next block
+        for part, ends in self.encode_parts(documents, n_proc):
+            if not ends:
+                open_parts.append(part)
+            elif not open_parts:
+                yield part
+            else:
+                yield np.concatenate([*open_parts, part])
+                open_parts = []
+
+    def encode_parts(
+        self, documents: Iterable[str], n_proc: int = 1
+    ) -> Iterator[tuple[np.ndarray, bool]]:
+        """The ids of each document, in order, a block of text at a time: a long document comes in
+        several arrays, and with each comes whether the document ends with it.
 
         With n_proc above 1 what comes after the first 64 million characters goes to that many new
         processes, which must start and learn the chunks anew: a shorter text is done sooner in one.
@@ -163,19 +178,11 @@ class Tokenizer:
         if n_proc > 1:
             others = parallel.encode(self.to_json, batches, n_proc, self.dtype)
             results = itertools.chain(results, others)
-        open_parts: list[np.ndarray] = []  # of a document that goes on in the next block
         for (ids, counts), marks in results:
             at = 0
             for count, (_, ends) in zip(counts.tolist(), marks, strict=True):
-                part = ids[at : at + count]
+                yield ids[at : at + count], ends
                 at += count
-                if not ends:
-                    open_parts.append(part)
-                elif not open_parts:
-                    yield part
-                else:
-                    yield np.concatenate([*open_parts, part])
-                    open_parts = []
 
     def encode_marked(self, texts: list[str], marks: list[Mark]) -> tuple[np.ndarray, np.ndarray]:
         """`encode_batch` of parts of documents: errors give offsets in the document."""

@@ -17,6 +17,7 @@ import numpy as np
 from lm.tokenizers.merge import Merge
 
 TIE_BREAKS = ("first-pair", "greatest-bytes")
+MAX_TOKEN_BYTES = 1024  # a pair that would be longer is not merged
 
 _BORDER = -1  # the symbol between two chunks
 _DEAD = -2  # the symbol of a position that was merged into the one before it
@@ -34,7 +35,8 @@ def learn_merges(
     from 256. Fewer come back where no pair is left.
 
     Among pairs of equal count, `first-pair` takes the lowest (left id, right id), as rustbpe does,
-    and `greatest-bytes` the lexicographically greatest pair of byte strings.
+    and `greatest-bytes` the lexicographically greatest pair of byte strings. No token is longer
+    than MAX_TOKEN_BYTES: a text of one letter would double it with each merge.
     `progress(done, total)` counts merges.
     """
     if tie_break not in TIE_BREAKS:
@@ -179,6 +181,7 @@ class _Queue:
     def __init__(self, state: _Pairs, tie_break: str):
         self.state = state
         self.by_bytes = tie_break == "greatest-bytes"
+        self.lengths = [1] * 256  # in bytes, by id
         self.tokens = [bytes([byte]) for byte in range(256)]
         self.sort_keys = [_descending(token) for token in self.tokens]
         self.heap: list[tuple] = []  # (-count, tie, pair)
@@ -186,7 +189,8 @@ class _Queue:
         self.push(1, state.n_pair)
 
     def add_token(self, left: int, right: int) -> None:
-        """Learn the bytes of the next new token, where the tie rule needs them."""
+        """Learn the length of the next new token, and its bytes where the tie rule needs them."""
+        self.lengths.append(self.lengths[left] + self.lengths[right])
         if self.by_bytes:
             token = self.tokens[left] + self.tokens[right]
             self.tokens.append(token)
@@ -203,6 +207,8 @@ class _Queue:
 
     def _enter(self, count: int, pair: int) -> None:
         left, right = self.state.parts(pair)
+        if self.lengths[left] + self.lengths[right] > MAX_TOKEN_BYTES:
+            return
         tie = (self.sort_keys[left], self.sort_keys[right]) if self.by_bytes else (left, right)
         heapq.heappush(self.heap, (-count, tie, pair))
 

@@ -4,6 +4,7 @@ count_chunks(["to be or not to be"], Splitter("gpt4"))   # {b"to": 1, b" be": 2,
 """
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,24 +14,45 @@ from lm.tokenizers.split import Splitter, find_chunks
 from lm.tokenizers.table import MAX_KEY_BYTES, Table, distinct, pack, words
 from lm.tokenizers.text import blocks, encode_texts, keep_pages
 
+LONGEST = 1 << 20  # characters behind which a text without a place to cut is cut for counting
+MAX_LONG_BYTES = 1 << 26  # of different chunks that are too long for the table
+
 
 def count_chunks(
     documents: Iterable[str], splitter: Splitter, specials: Sequence[str] = ()
 ) -> dict[bytes, int]:
     """How often each chunk occurs. No chunk spans two documents, or contains a special token: those
-    are not counted.
+    are not counted. Chunks of more than LONGEST characters are counted in parts, and no more than
+    MAX_LONG_BYTES of different long ones: memory does not grow with a text of a single word.
     """
     if splitter.starts is None:
         return _count_plainly(documents, splitter, specials)
     keep_pages()
     short = _ShortCounts()
     long: Counter[bytes] = Counter()
-    for texts, _ in blocks(_without_specials(documents, specials), splitter.safe_cut):
+    n_bytes = 0  # of all different long chunks
+    has_warned = False
+
+    def cut(text: str, at: int) -> int:
+        return splitter.safe_cut(text, at, until=at + LONGEST)
+
+    for texts, _ in blocks(_without_specials(documents, specials), cut):
         raw = encode_texts(texts, "the training text")
         data, start, length, _ = find_chunks(splitter.starts, texts, raw)
         is_long = length > MAX_KEY_BYTES
         spans = zip(start[is_long].tolist(), length[is_long].tolist(), strict=True)
-        long.update([data[a : a + n] for a, n in spans])
+        for chunk in (data[a : a + n] for a, n in spans):
+            if chunk in long or n_bytes + len(chunk) <= MAX_LONG_BYTES:
+                n_bytes += 0 if chunk in long else len(chunk)
+                long[chunk] += 1
+            elif not has_warned:
+                has_warned = True
+                warnings.warn(
+                    f"merges are learned from the first {MAX_LONG_BYTES >> 20} MB of long words, "
+                    "and the short ones: the text has more, of which learning would take 36 times "
+                    "the memory",
+                    stacklevel=2,
+                )
         short.add(data, start[~is_long], length[~is_long])
     return short.counts() | dict(long)
 

@@ -86,12 +86,13 @@ class Splitter:
             return [text]
         return _PIECE.findall(text)
 
-    def safe_cut(self, text: str, at: int) -> int:
+    def safe_cut(self, text: str, at: int, until: int | None = None) -> int:
         """First safe place to cut at or after `at`, or len(text): the parts split as the whole
-        does.
+        does. With `until` the place is looked for up to there, and is `until` if there is none.
         """
-        match = _FIRST_CUT.search(text, max(at - 1, 0)) if self.has_safe_cuts else None
-        return match.end() if match else len(text)
+        end = len(text) if until is None else min(until, len(text))
+        match = _FIRST_CUT.search(text, max(at - 1, 0), end) if self.has_safe_cuts else None
+        return match.end() if match else end
 
     def last_safe_cut(self, text: str) -> int:
         """Last safe place to cut, or 0. Text may still be appended."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 BLOCK_LEN = 1 << 17  # characters encoded at a time: the arrays of a block stay in the cache
+MAX_STRETCH = 1 << 26  # characters without a place to cut: encoding one takes 60 bytes of memory
 
 Mark = tuple[int, bool]  # offset of a text in its document, and whether the document ends with it
 Batch = tuple[list[str], list[Mark]]
@@ -127,6 +128,14 @@ def _parts(document: str, safe_cut: Callable[[str, int], int]) -> Iterator[tuple
     done = 0
     while len(document) - done > BLOCK_LEN:
         cut = safe_cut(document, done + BLOCK_LEN)
+        if cut - done > MAX_STRETCH:
+            raise TextError(
+                f"{cut - done:,} characters from offset {{offset}} on have no place at which they "
+                f"may be cut, and {MAX_STRETCH:,} are allowed: use tokenizer=byte or "
+                "tokenizer=char, or part the text by blanks or line ends",
+                0,
+                done,
+            )
         if cut >= len(document):
             break
         yield done, document[done:cut], False

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,12 @@ def test_the_command_for_a_pointer_can_be_pasted(tmp_path):
 def test_line_ends_and_byte_order_marks_of_other_systems_are_read(tmp_path):
     (tmp_path / "x").write_bytes(b"\xef\xbb\xbfa\r\nb\rc\n")
     assert foreign.read_text(tmp_path / "x") == "a\nb\nc\n"
+
+
+def test_a_small_file_takes_little_memory_whatever_is_allowed(tmp_path):
+    (tmp_path / "x").write_text("abc")
+    tracemalloc.start()
+    assert foreign.read_text(tmp_path / "x", limit=1 << 30) == "abc"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20

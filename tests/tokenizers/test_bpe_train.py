@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm import tokenizers
-from lm.tokenizers.bpe_train import TIE_BREAKS, learn_merges
+from lm.tokenizers import base, count, text
+from lm.tokenizers.bpe_train import MAX_TOKEN_BYTES, TIE_BREAKS, learn_merges
 from lm.tokenizers.count import count_chunks
 from lm.tokenizers.split import Splitter
 from tests.tokenizers import reference
@@ -115,3 +116,43 @@ def test_training_is_the_same_for_every_hash_seed_and_order_of_documents(library
         assert done.returncode == 0, done.stderr
         prints.add(done.stdout)
     assert len(prints) == 1
+
+
+def test_no_token_is_longer_than_the_limit_and_what_is_saved_can_be_read(tmp_path):
+    """A text of one letter doubled the longest token with each merge."""
+    trained = tokenizers.train("bpe", ["a" * 200_000], vocab_size=300)
+    assert trained.token_lengths().max() == MAX_TOKEN_BYTES == 1024
+    trained.save(tmp_path / "t.json")
+    assert tokenizers.load(tmp_path / "t.json").fingerprint == trained.fingerprint
+    assert trained.decode(trained.encode("a" * 5000)) == "a" * 5000
+
+
+def test_a_tokenizer_too_large_to_be_read_is_not_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "MAX_FILE_BYTES", 1000)
+    with pytest.raises(ValueError, match=r"t\.json would have .* bytes, .* may have 1,000: give a"):
+        tokenizers.train("bpe", ["abc"], vocab_size=257).save(tmp_path / "t.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_text_of_a_single_word_is_counted_in_parts_and_up_to_a_limit(monkeypatch):
+    monkeypatch.setattr(count, "LONGEST", 1 << 10)
+    splitter = Splitter("gpt4")
+    counted = count_chunks(["a" * 1_000_000], splitter)
+    assert sum(len(chunk) * n for chunk, n in counted.items()) == 1_000_000
+    assert len(counted) <= 3 and max(map(len, counted)) <= text.BLOCK_LEN + (1 << 10)
+    monkeypatch.setattr(count, "MAX_LONG_BYTES", 40)
+    with pytest.warns(UserWarning, match="learned from the first 0 MB of long words"):
+        counted = count_chunks([" ".join(c * 20 for c in "abcdef"), "ab"], splitter)
+    assert counted == {b"a" * 20: 1, b"ab": 1}
+
+
+def test_a_stretch_without_a_place_to_cut_has_a_limit(monkeypatch):
+    monkeypatch.setattr(text, "MAX_STRETCH", 1 << 18)
+    long = "a b " * 50_000 + "c" * (1 << 20)
+    bpe = tokenizers.BPETokenizer.of_merges([], "gpt4")
+    for encode in (bpe.encode, bpe.encode_ordinary, lambda t: list(bpe.encode_iterable([t]))):
+        with pytest.raises(
+            ValueError, match=r"characters from offset .* and 262,144 are allowed: use"
+        ):
+            encode(long)
+    assert len(tokenizers.ByteTokenizer().encode(long)) == len(long)
