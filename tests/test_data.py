@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from lm import data, metrics, tokenizers
 from lm.data import Batches
 from lm.system.schemas import Splits, TokenCounts
+from lm.tokenizers import text
 
 
 @pytest.fixture
@@ -45,6 +46,18 @@ def test_chunks_join_without_a_seam(tmp_path, tokenizer, monkeypatch):
     assert packed(tmp_path, documents, tokenizer, ends=True)[0].tolist() == expected
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_long_document_comes_in_parts_and_is_one(tmp_path, tokenizer, ends):
+    documents = ["ab", "cd e" * text.BLOCK_LEN, "f"]
+    ids, counts = packed(tmp_path, documents, tokenizer, ends)
+    eot = tokenizer.eot_id
+    expected = [eot] * ends
+    for document in documents:
+        expected += [*document.encode(), eot]
+    assert ids.tolist() == (expected if ends else expected[:-1])
+    assert counts.n_documents == 3 and counts.n_bytes == sum(map(len, documents))
+
+
 def test_a_large_vocabulary_takes_four_bytes(tmp_path):
     class Wide:
         vocab_size, eot_id, fingerprint = 1 << 17, 100_000, "f"
@@ -52,8 +65,8 @@ def test_a_large_vocabulary_takes_four_bytes(tmp_path):
         def token_lengths(self):
             return np.ones(self.vocab_size, dtype=np.int64)
 
-        def encode_documents(self, documents):
-            return (np.array([70_000, 3]) for _ in documents)
+        def encode_parts(self, documents):
+            return ((np.array([70_000, 3]), True) for _ in documents)
 
     ids, _ = packed(tmp_path, ["x"], Wide(), ends=True)
     assert ids.dtype.itemsize == 4
