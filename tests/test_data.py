@@ -1,6 +1,7 @@
 """Packing loses nothing; a batch is a function of (seed, step); each target is scored once."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -56,6 +57,20 @@ def test_a_long_document_comes_in_parts_and_is_one(tmp_path, tokenizer, ends):
         expected += [*document.encode(), eot]
     assert ids.tolist() == (expected if ends else expected[:-1])
     assert counts.n_documents == 3 and counts.n_bytes == sum(map(len, documents))
+
+
+def test_a_text_of_one_line_is_packed_in_less_memory_than_it_has(tmp_path, tokenizer, monkeypatch):
+    """Packing took eight bytes of memory for each token of the longest document at once."""
+    size = 8 << 20
+    line = "the cat sat on " * (size // 15)
+    monkeypatch.setattr(data, "CHUNK", 1 << 16)
+    text.keep_pages()
+    tracemalloc.start()
+    counts = data.pack(tmp_path, "train", [line], tokenizer, ends=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert counts == TokenCounts(len(line), len(line), 1)
+    assert peak < size
 
 
 def test_a_large_vocabulary_takes_four_bytes(tmp_path):

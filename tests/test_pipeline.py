@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tracemalloc
 
 import filelock
 import pytest
@@ -270,17 +269,3 @@ def test_a_text_that_cannot_be_used_is_refused_by_name(cfg, tmp_path, content, m
     with pytest.raises(ValueError, match=message):
         pipeline.prepare(cfg("corpus=files", f"corpus.path={tmp_path}/t.txt", "tokenizer=byte"))
     assert not list(files.cache_dir().glob("tokens-*"))
-
-
-def test_a_text_of_one_line_takes_a_small_multiple_of_its_size_in_memory(cfg, tmp_path):
-    """Packing took eight bytes of memory for each token of the longest document at once."""
-    size = 16 << 20
-    (tmp_path / "line.txt").write_text("the cat sat on " * (size // 15))
-    words = ("corpus=files", f"corpus.path={tmp_path / 'line.txt'}", "tokenizer=byte")
-    made = cfg(*words, "corpus.near_duplicates=keep")
-    tracemalloc.start()
-    prepared = pipeline.prepare(made)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert prepared.tokens.splits.train.n_bytes + prepared.tokens.splits.val.n_bytes > size - 15
-    assert peak < 4 * size + (48 << 20)
