@@ -297,16 +297,21 @@ class RangeConfig(ScheduleConfig):
 
 @dataclass
 class TrainConfig(Settings):
+    # affects: result (unless said), rounding (the last bits), nothing (neither weights nor scores)
     group: ClassVar[str] = "train"
     steps: int = at_least(1000, 1)  # optimizer updates
     tokens: int = at_least(0, 0)  # if above 0, the budget instead of steps
     flops: float = at_least(0.0, 0.0, 1e30)  # of training, if above 0, the budget instead of steps
     seconds: float = at_least(0.0, 0.0, 1e9)  # of training, if above 0, the budget instead of steps
     batch_size: int = at_least(16, 1, 1 << 20)  # windows of context_len tokens per step
-    micro_batch: Any = setting(0, "rounding")  # windows per pass; 0: all; auto: as many as fit
+    micro_batch: Any = setting(
+        0, affects="rounding"
+    )  # windows per pass; 0: all; auto: as many as fit
     n_proc: int = at_least(1, 1, 4096, "rounding")  # processes that share a batch, one per GPU
     dist_timeout: float = at_least(600.0, 1.0, 1e7, "nothing")  # seconds to wait for one of them
-    shard: bool = setting(False, "rounding")  # each keeps 1/n_proc of weights and states (FSDP2)
+    shard: bool = setting(
+        False, affects="rounding"
+    )  # each keeps 1/n_proc of weights and states (FSDP2)
     clip: float = zero_or(1.0, 1e-6, 1e9)  # largest gradient norm; 0: off
     skip: int = at_least(3, 0)  # steps in a row without a finite loss and gradient that are skipped
     rollbacks: int = at_least(1, 0)  # returns to a checkpoint after more of them; then it stops
@@ -317,9 +322,15 @@ class TrainConfig(Settings):
     sample_every: int = at_least(500, 0, affects="nothing")  # likewise
     save_every: int = at_least(200, 0, affects="nothing")  # likewise; where a rollback returns to
     keep_last: int = at_least(2, 1, affects="nothing")  # checkpoints; the best one is kept besides
-    also: list[str] = setting([], "nothing")  # other texts to score: a corpus's name, or files
-    tasks: list[str] = setting([], "nothing")  # what the grammar tells right from wrong; or all
-    prompts: list[str] = setting([], "nothing")  # one sample each; none: what suits the text
+    also: list[str] = setting(
+        [], affects="nothing"
+    )  # other texts to score: a corpus's name, or files
+    tasks: list[str] = setting(
+        [], affects="nothing"
+    )  # what the grammar tells right from wrong; or all
+    prompts: list[str] = setting(
+        [], affects="nothing"
+    )  # one sample each; none: what suits the text
     sample_len: int = at_least(128, 1, 1 << 20, "nothing")  # tokens
     temperature: float = at_least(0.8, 0.0, 1e30, "nothing")  # of samples; 0: the likeliest token
     device: str = one_of("auto", "cpu", "cuda", "mps", affects="rounding")  # dropout's draws too
@@ -327,7 +338,9 @@ class TrainConfig(Settings):
     # auto: where a run is long enough; graphs: a GPU's steps replayed, for very small models.
     compile: str = one_of("auto", "on", "off", "graphs", affects="rounding")
     threads: int = at_least(0, 0, 1024, "rounding")  # of the CPU; 0: PyTorch's choice
-    deterministic: bool = setting(True, "rounding")  # same bits from the same command and machine
+    deterministic: bool = setting(
+        True, affects="rounding"
+    )  # same bits from the same command and machine
 
     def budgets(self) -> list[str]:
         """What is set to end a run in place of `steps`, as train.KEY=VALUE."""
@@ -402,7 +415,9 @@ class Config(Settings):
     schedule: ScheduleConfig = MISSING
     train: TrainConfig = field(default_factory=TrainConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
-    name: str = setting("", "nothing")  # for reports and W&B; an experiment's number and name
+    name: str = setting(
+        "", affects="nothing"
+    )  # for reports and W&B; an experiment's number and name
     init_from: str = ""  # a Hugging Face folder (GPT-2 or Llama): its model, weights, tokenizer
     seed: int = within(0, 0, 2**32 - 1)  # of weights, batches, dropout and samples
 

@@ -1,8 +1,8 @@
-"""Packed tokens on disk, and the batch number `step` as a pure function of (seed, step).
+"""Packed tokens on disk, and the training batches: batch n is a pure function of (seed, n).
 
 data.pack(folder, documents, tokenizer, ...)
 batches = data.Batches(ids, batch_size=32, context_len=128, seed=0)
-x, y = batches[step]                       # (B, T) ids, and the ids that follow each of them
+x, y = batches[n]                          # (B, T) ids, and the ids that follow each of them
 DataLoader(batches, batch_size=None, sampler=range(100), num_workers=2)     # the same batches
 """
 
@@ -117,7 +117,7 @@ def check(folder: Path, tokenizer: Tokenizer) -> None:
 
 
 class Batches(torch.utils.data.Dataset):
-    """The training batches of a token array; `batches[step]` needs no state and no history.
+    """The training batches of a token array; `batches[n]` needs no state and no history.
 
     Each epoch draws every target once, in windows of context_len and an order of its own, but for
     a stretch shorter than a window that is left out, as the rest would fill none. The stretches of
@@ -172,9 +172,9 @@ class Batches(torch.utils.data.Dataset):
             self.resident_ids = torch.from_numpy(self.ids.astype(np.int32)).to(device)
         return self
 
-    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets of a step, both (B, T) int64; any step >= 0, in any order."""
-        places, firsts = self.starts(step).T
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets of a batch, both (B, T) int64; any number >= 0, in any order."""
+        places, firsts = self.starts(number).T
         starts = (firsts + places) % self.n_targets  # of the windows in the text, (B,)
         in_one_piece = places + self.context_len <= self.n_drawn
         in_one_piece &= starts + self.context_len <= self.n_targets
@@ -200,14 +200,14 @@ class Batches(torch.utils.data.Dataset):
             return tensor.to(self.device)
         return tensor.pin_memory().to(self.device, non_blocking=True)  # it need not wait for it
 
-    def starts(self, step: int) -> np.ndarray:
-        """Where this process's windows of a step begin, (B, 2).
+    def starts(self, number: int) -> np.ndarray:
+        """Where this process's windows of a batch begin, (B, 2).
 
         That is a place among the targets that the window's epoch draws, and the first of these.
         """
-        if step < 0:
-            raise IndexError(f"step {step} is negative")
-        first = step * self.batch_size
+        if number < 0:
+            raise IndexError(f"batch {number} is negative")
+        first = number * self.batch_size
         visits = np.arange(first + self.rank, first + self.batch_size, self.n_proc)
         epochs = visits // self.n_windows
         starts = np.empty((len(visits), 2), dtype=np.int64)

@@ -140,7 +140,7 @@ def update_and_log(run: TrainingRun, track: Tracker) -> None:
     after = run.budget.progress_after_update(state)
     rates = set_rates(run.optimizers, update_scale(cfg.schedule, run.progress(), after))
     batch_number = state.step + state.skipped_batches
-    numbers = run.update.halving_if_needed(batch_number, state.step)
+    numbers = run.update.train_on(batch_number, state.step)
     if cfg.train.micro_batch == "auto":
         state.micro_batch = run.update.micro_batch
     run.unread.add(state.step, numbers)

@@ -110,6 +110,7 @@ def set_up(
         prompts=prompts,
         baselines=known_baselines,
         model=model,
+        # On a CPU evaluation is a small part of a run, and float32 scores are comparable anywhere.
         eval_dtype=dtype if device.type == "cuda" else torch.float32,
         optimizers=optimizers,
         batches=batches,

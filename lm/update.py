@@ -95,6 +95,7 @@ class Update:
         else:
             torch.manual_seed(seed)
         self.weights_changed = False
+        # failpoint.hit returns its value, unless a test breaks the run at that place.
         loss = failpoint.hit("train.loss", self.gradients(*self.batches[number]), number)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         parameters[0].grad = failpoint.hit("train.grad", parameters[0].grad, number)
@@ -106,7 +107,7 @@ class Update:
         failpoint.hit("train.before_step")
         for optimizer in self.optimizers:
             if self.ahead:
-                # The optimizer skips the step where this is 1, and the CPU need not read it.
+                # PyTorch's fused optimizers change nothing where this is 1: nobody waits for it.
                 setattr(optimizer, "found_inf", (~finite).float())  # noqa: B010
             if self.ahead or bool(finite):  # only the second waits for a device
                 self.weights_changed = True
@@ -138,9 +139,13 @@ class Update:
         requested = self.cfg.train.micro_batch
         self.micro_batch = found if requested == "auto" else requested
 
-    def halving_if_needed(self, number: int, step: int) -> Tensor:
-        """`self(number)`; with train.micro_batch=auto in halves, and halves of these, until the
-        memory suffices: the same batch and, but for the rounding of sums, the same gradient."""
+    def train_on(self, number: int, step: int) -> Tensor:
+        """Update the weights with the batch of that number; its loss and gradient norm, (2,).
+
+        Where memory does not suffice, train.micro_batch=auto goes on in halves, and halves of
+        these: the same batch and, but for the rounding of sums, the same gradient. `step` is for
+        messages.
+        """
         while True:
             try:
                 return self(number)

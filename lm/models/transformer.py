@@ -4,7 +4,8 @@
     python -m lm.train model=gpt2                         # the same class with GPT-2's choices
 
 Vaswani et al. 2017, https://arxiv.org/abs/1706.03762. In the shapes: B rows, T positions, C the
-width n_embd, V the vocabulary. How positions look back is in lm/models/attention.py.
+width n_embd, D = C / n_head the width of a head, V the vocabulary. How positions look back is in
+lm/models/attention.py.
 """
 
 import math
@@ -118,7 +119,8 @@ class Transformer(LanguageModel):
     def step(self, ids: Tensor, state: KVCache, lengths: list[int] | None = None) -> Tensor:
         B, T = ids.shape
         positions = state.open(T)  # (T,), or (B, T) where rows differ
-        # A subclass may compute something else: it takes the plain path.
+        # Two faster ways for one token each; the road itself begins at embed. A subclass may
+        # compute something else, so it takes that road.
         if T == 1 and lengths is None and type(self) is Transformer:
             if state.compiled:
                 state.close(None)

@@ -22,7 +22,7 @@ def name(request) -> str:
 
 
 @pytest.fixture(params=[n for n in SETTINGS if SETTINGS[n].build(V).trainable])
-def trained_name(request) -> str:
+def trainable_name(request) -> str:
     return request.param
 
 
@@ -52,20 +52,20 @@ def test_rows_of_a_batch_do_not_see_each_other(name):
     torch.testing.assert_close(model(ids), alone, atol=1e-5, rtol=1e-5)
 
 
-def test_initial_loss_is_near_that_of_guessing(trained_name):
+def test_initial_loss_is_near_that_of_guessing(trainable_name):
     torch.manual_seed(0)
-    model = SETTINGS[trained_name].build(1000)
+    model = SETTINGS[trainable_name].build(1000)
     loss = loss_of(model, torch.randint(1000, (8, CONTEXT)))
     assert abs(loss.item() - math.log(1000)) < 0.15
 
 
 @pytest.mark.parametrize("optimizer", config.options("optimizer"))
-def test_one_batch_can_be_learned_by_heart(trained_name, optimizer):
+def test_one_batch_can_be_learned_by_heart(trainable_name, optimizer):
     """Also that the optimizers of the model reach all of it: the loss of a bigram is the floor."""
     torch.manual_seed(0)
-    model, ids = SETTINGS[trained_name].build(V), batch(1, CONTEXT)
+    model, ids = SETTINGS[trainable_name].build(V), batch(1, CONTEXT)
     floor = 0.0
-    if trained_name == "bigram":  # sees one token: what follows it in this batch stays open
+    if trainable_name == "bigram":  # sees one token: what follows it in this batch stays open
         pairs = torch.zeros(V, V)
         pairs.index_put_((ids[0, :-1], ids[0, 1:]), torch.ones(1), accumulate=True)
         rows = pairs / pairs.sum(1, keepdim=True).clamp(min=1)
@@ -73,7 +73,7 @@ def test_one_batch_can_be_learned_by_heart(trained_name, optimizer):
     optimizers = config.options("optimizer")[optimizer]().build(model)
     for opt in optimizers:
         for group in opt.param_groups:
-            group["lr"] = group["base_lr"] * (30 if trained_name == "bigram" else 2)
+            group["lr"] = group["base_lr"] * (30 if trainable_name == "bigram" else 2)
     for _ in range(120):
         loss = loss_of(model, ids)
         model.zero_grad()
@@ -83,8 +83,8 @@ def test_one_batch_can_be_learned_by_heart(trained_name, optimizer):
     assert loss.item() < floor + 0.2
 
 
-def test_gradients_reach_every_parameter(trained_name):
-    model = build(trained_name).train()
+def test_gradients_reach_every_parameter(trainable_name):
+    model = build(trainable_name).train()
     loss_of(model, torch.arange(V).repeat(2)[: 3 * CONTEXT].view(3, CONTEXT)).backward()
     still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
