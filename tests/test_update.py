@@ -220,9 +220,7 @@ class Plain(torch.optim.SGD):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
-def test_an_optimizer_that_cannot_skip_waits_for_the_numbers_of_its_step(
-    device, make, monkeypatch
-):
+def test_an_optimizer_that_cannot_skip_waits_for_the_numbers_of_its_step(device, make, monkeypatch):
     """With `ahead` its step began on a GPU before anybody knew that the gradient was non-finite."""
     monkeypatch.setattr(update.memory, "room", lambda device: 1 << 40)  # of a GPU that is not here
     made = make()
