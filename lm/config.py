@@ -400,7 +400,7 @@ class TrackConfig(Settings):
     artifacts: str = one_of("model", "all", "none")  # model: with its tokenizer; all: the data too
     histograms: int = at_least(0, 0)  # steps between those of weights and gradients; 0: none
     init_timeout: int = at_least(20, 1, 3600)  # seconds until a silent server is given up
-    finish_timeout: int = at_least(60, 1, 86_400)  # seconds at the end to upload the rest
+    finish_timeout: int = at_least(60, 1, 86_400)  # seconds that a run's end may take
     lens: bool = False  # write lens.html at the end of the run and show it in W&B
 
 

@@ -14,12 +14,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lm.record.wandb_client import CUT_OFF
+
 EMPTY = 7  # bytes of a file that holds a header alone: its run was killed before it said anything
 
 
-def offline_runs(home: Path) -> list[Path]:
-    """The runs that were not uploaded since they last grew, the oldest first."""
-    return [folder for folder in sorted(home.glob("offline-run-*")) if not is_synced(folder)]
+def waiting_runs(home: Path) -> list[Path]:
+    """The runs that were not uploaded since they last grew, the oldest first: the offline ones, and
+    the online ones that W&B did not take whole."""
+    cut_off = [mark.parent for mark in home.glob(f"run-*/{CUT_OFF}")]
+    folders = [*home.glob("offline-run-*"), *cut_off]
+    folders.sort(key=lambda folder: folder.name.removeprefix("offline-"))
+    return [folder for folder in folders if not is_synced(folder)]
 
 
 def is_synced(folder: Path) -> bool:
@@ -54,7 +60,7 @@ def sync(folders: Sequence[Path]) -> int:
 
 
 def main() -> None:
-    folders = [Path(word) for word in sys.argv[1:]] or offline_runs(Path("outputs/wandb"))
+    folders = [Path(word) for word in sys.argv[1:]] or waiting_runs(Path("outputs/wandb"))
     if not folders:
         print("no offline run waits under outputs/wandb")
     sys.exit(1 if sync(folders) else 0)

@@ -5,8 +5,8 @@
         server.runs["a1b2c3d4"].rows
 
 `server.mode` may change at any time: ok, hang (accepts and never answers), error (500), forbidden
-(403). Unknown operations are answered with {} and kept in `server.unknown`, so that a new client
-shows itself.
+(403); `server.delay` is the time until each answer in seconds. Unknown operations are answered with
+{} and kept in `server.unknown`, so that a new client shows itself.
 """
 
 import gzip
@@ -34,6 +34,7 @@ class WandbServer:
 
     def __init__(self) -> None:
         self.mode = "ok"
+        self.delay = 0.0
         self.runs: dict[str, Run] = {}
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.committed: list[str] = []
@@ -221,6 +222,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             data = self.body()
             server = self.to
+            server.release.wait(server.delay)
             if server.mode == "hang":
                 server.release.wait()
                 self.close_connection = True

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from lm.config import RESOLVED
 from lm.record import checkpoint
 from lm.record.schemas import DataRecord
-from lm.record.wandb_mode import wandb_mode
+from lm.record.wandb_client import in_one_line
+from lm.record.wandb_mode import key_fault, tidy_environment
 from lm.system import files, store
 
 if TYPE_CHECKING:
@@ -75,13 +76,17 @@ def fetch(name: str) -> Path:
     match = NAME.fullmatch(name)
     if match is None:
         raise ValueError(f"run={name}: write wandb:ENTITY/PROJECT/ARTIFACT:ALIAS")
-    if wandb_mode("online") != "online":
-        raise ValueError(f"run={name} is asked of W&B: wandb login, or set WANDB_API_KEY")
+    tidy_environment()
+    try:
+        fault = key_fault()
+    except Exception as error:  # the client raises a dozen unrelated classes
+        fault = in_one_line(error)
+    if fault:
+        raise ValueError(f"run={name} is asked of W&B ({fault}): wandb login, or set WANDB_API_KEY")
     try:
         return _download(match.group(1))
     except Exception as error:  # the client raises a dozen unrelated classes
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"run={name}: {text}") from None
+        raise ValueError(f"run={name}: {in_one_line(error)}") from None
 
 
 def _download(path: str) -> Path:

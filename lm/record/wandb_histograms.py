@@ -1,5 +1,7 @@
 """Histograms of weights and gradients, gathered during a step until a point is sent to W&B."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from torch import Tensor
 
@@ -27,17 +29,23 @@ class Histograms:
             self.by_name[f"weights/{name}"] = histogram(parameter)
 
     def take(self) -> dict[str, object]:
-        """What was gathered, as a row for W&B under its own step; nothing is left."""
-        import wandb
-
-        row: dict[str, object] = {
-            name: wandb.Histogram(np_histogram=found) for name, found in self.by_name.items()
-        }
+        """What was gathered, as a point under its own step; nothing is left."""
+        point: dict[str, object] = {**self.by_name, "step": self.step, "tokens": self.tokens}
         self.by_name = {}
-        return row | {"step": self.step, "tokens": self.tokens}
+        return point
 
 
 def histogram(values: Tensor) -> Histogram:
     """The histogram of a tensor's finite values."""
     numbers = values.detach().float().cpu().numpy().ravel()
     return np.histogram(numbers[np.isfinite(numbers)], bins=N_BINS)
+
+
+def for_wandb(point: Mapping[str, object]) -> dict[str, object]:
+    """A point as wandb.Run.log takes it, with each histogram as one of W&B's."""
+    import wandb
+
+    return {
+        key: wandb.Histogram(np_histogram=value) if isinstance(value, tuple) else value
+        for key, value in point.items()
+    }

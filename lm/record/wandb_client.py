@@ -1,0 +1,111 @@
+"""W&B's client: open a run, online or else offline, and end the client's own process if it hangs.
+
+run = wandb_client.open_run("online", arguments, init_timeout=20, finish_timeout=60)
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from lm.system import failpoint
+
+if TYPE_CHECKING:
+    import wandb
+
+log = logging.getLogger(__name__)
+CUT_OFF = "cut-off"  # an empty file in the folder of an online run that was not all uploaded
+
+
+def open_run(
+    mode: str, arguments: dict[str, Any], init_timeout: float, finish_timeout: float
+) -> "wandb.Run | None":
+    """A new run of W&B: in `mode`, or else offline; None, after a warning each, if both fail."""
+    import wandb
+
+    _silence_threads()
+    settings = wandb.Settings(
+        silent=True,
+        init_timeout=init_timeout,
+        finish_timeout=finish_timeout,
+        finish_timeout_raises=True,
+        stop_fn=lambda: os.kill(os.getpid(), signal.SIGTERM),  # the button: save, and stop
+        x_transaction_log_flush_interval=1,  # 15 s of points would be lost to a kill
+    )
+    arguments["settings"] = settings
+    arguments["reinit"] = "finish_previous"  # or the jobs of a sweep would be logged into one run
+    for attempt in dict.fromkeys([mode, "offline"]):
+        arguments["mode"] = attempt
+        try:
+            failpoint.hit("wandb.init")
+            run = wandb.init(**arguments)
+            run.define_metric("tokens")
+            run.define_metric("*", step_metric="tokens")
+            for key in ("val/bpb", "val/loss", "val/ppl"):
+                run.define_metric(key, step_metric="tokens", summary="min")
+            return run
+        except Exception as error:  # training goes on whatever W&B raises
+            then = "" if attempt == "offline" else "; offline then, and make sync uploads it"
+            log.warning(f"W&B {attempt} failed: {in_one_line(error)}{then}")
+            forget()  # or the same id would be refused as in use
+    return None
+
+
+def _silence_threads() -> None:
+    """Print no traceback of the client's own threads, which fail when its process ends."""
+    before = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if args.thread is None or not args.thread.name.startswith("wandb"):
+            before(args)
+
+    if getattr(before, "__module__", "") != __name__:  # once is enough
+        threading.excepthook = hook
+
+
+def forget() -> None:
+    """Drop the client's state and end its process, by force if that takes more than 3 s."""
+    client = sys.modules.get("wandb")
+    if client is None:
+        return
+    process = _process()
+
+    def tear_down() -> None:
+        with contextlib.suppress(Exception, SystemExit):  # it may be what failed
+            client.sdk.lib.module.unset_globals()  # with a run there, nobody can log in
+            client.teardown()
+
+    thread = threading.Thread(target=tear_down, daemon=True)  # it waits without a limit
+    thread.start()
+    thread.join(3)
+    if process is not None:
+        process.kill()
+
+
+def kill() -> None:
+    """End the client's process: what waits for it fails then, and nothing waits at exit.
+
+    What was sent to it until a second ago is in its file.
+    """
+    process = _process()
+    if process is not None:
+        process.kill()
+
+
+def _process() -> subprocess.Popen[bytes] | None:
+    """The client's own process, for which it has no public name."""
+    setup = getattr(sys.modules.get("wandb.sdk.wandb_setup"), "_singleton", None)
+    connection = getattr(setup, "_connection", None)
+    return getattr(getattr(connection, "_proc", None), "_process", None)
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says, in at most 300 letters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = text.partition(" [type=")[0]  # where pydantic begins to speak to programmers
+    text = text.partition(" Consider increasing the init_timeout")[0]
+    return text if len(text) <= 300 else f"{text[:297]}..."
