@@ -33,7 +33,10 @@ HEAVY = {  # a package, and the files of lm that may import it
         "settings",
         "sweep.tuner",
     },
-    "wandb": {f"record.wandb_{name}" for name in ("artifact", "histograms", "mirror", "mode")},
+    "wandb": {
+        f"record.wandb_{name}"
+        for name in ("artifact", "client", "histograms", "mirror", "mode", "sender")
+    },
     "matplotlib": {"report.figures"},
     "optuna": {"sweep.space", "sweep.study", "sweep.tuner"},
     "safetensors": {"record.checkpoint", "system.tensors", "export.files"},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lm.record import wandb_copy
+from lm.record import wandb_client, wandb_copy
 from lm.record.schemas import WandbRecord
 from lm.record.wandb_mirror import Mirror
 from lm.system import files
@@ -17,11 +17,12 @@ from lm.system import files
 @pytest.fixture
 def opened(cfg, monkeypatch):
     """opened(out): the id of the W&B run that a start in `out` would open."""
-    monkeypatch.setattr(Mirror, "_start", lambda *_: None)  # W&B itself is in test_tracker.py
+    monkeypatch.setattr(wandb_client, "open_run", lambda *_: None)  # W&B: see test_tracker.py
     made = cfg("track=offline")
 
     def open_one(out: Path) -> str:
         out.mkdir(exist_ok=True)
+        (out / "metrics.jsonl").touch()
         Mirror(out, made, None, 0)
         return json.loads((out / "wandb.json").read_text())["id"]
 
