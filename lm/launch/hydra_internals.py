@@ -1,8 +1,9 @@
 """All that lm takes from inside Hydra, where its public interface has nothing for it."""
 
 import argparse
+import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -75,3 +76,15 @@ def recorded(composed: DictConfig) -> tuple[dict[str, str], tuple[str, ...]]:
     if "file" in ((settings.job_logging or {}).get("handlers") or {}):
         written.append(f"{settings.job.name}.log")
     return texts, tuple(written)
+
+
+@contextlib.contextmanager
+def current(composed: DictConfig) -> Iterator[None]:
+    """What was composed is the job that Hydra runs, inside."""
+    known = HydraConfig.instance()
+    before = known.cfg
+    known.set_config(composed)
+    try:
+        yield
+    finally:
+        known.cfg = before

@@ -7,6 +7,7 @@ score = finished(job)   # None if it has steps to do
 
 import logging
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def may_change(key: str) -> bool:
     return key in config.BUDGETS or config.keeps_result(key)
 
 
-def same_arm(out: Path, cfg: Config) -> None:
+def same_arm(root: Path, out: Path, cfg: Config) -> None:
     """ConfigError if the directory holds an arm with other settings: they have their place by
     their number, so another sweep would take one for the other."""
     path = out / config.RESOLVED
@@ -97,7 +98,7 @@ def same_arm(out: Path, cfg: Config) -> None:
     if wrong:
         raise ConfigError(
             f"{out} is an arm of another sweep: {', '.join(wrong)}; the same command goes on in "
-            f"{out.parent}, another one takes another hydra.sweep.dir"
+            f"{os.path.relpath(root)}, another one takes another hydra.sweep.dir"
         )
 
 

@@ -8,8 +8,9 @@ import secrets
 from pathlib import Path
 
 from hydra import compose as hydra_compose
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from lm.config import Config
 from lm.launch import compose, hydra_internals
 from lm.launch.jobs import same_arm
 from lm.sweep import space, study
@@ -38,9 +39,11 @@ def _check_sweep(overrides: list[str], extra: list[str]) -> None:
     root = _existing_sweep(overrides)
     jobs = _arms(overrides, extra, root)
     configs = [compose.compose_job(job, extra) for job in jobs]
-    if root and not (root / study.STUDY).exists():
+    if any(word.lstrip("+").startswith("hydra.sweep.subdir=") for word in overrides):
+        _check_arms(jobs, configs, extra)
+    elif root and not (root / study.STUDY).exists():
         for number, cfg in enumerate(configs):
-            same_arm(root / str(number), cfg)
+            same_arm(root, root / str(number), cfg)
 
 
 def _existing_sweep(overrides: list[str]) -> Path | None:
@@ -125,3 +128,31 @@ def _writable(path: Path, way_out: str) -> None:
     except OSError as error:
         kind = StorageError if error.errno in FULL else ConfigError
         raise kind(f"cannot write to {existing} ({error.strerror}): {way_out}") from None
+
+
+def _check_arms(jobs: list[list[str]], configs: list[Config], extra: list[str]) -> None:
+    """ConfigError where two arms would write into one directory, or one into another sweep's."""
+    composed = [_composed_arm(number, job, extra) for number, job in enumerate(jobs)]
+    taken: dict[Path, tuple[int, Config]] = {}
+    for number, (whole, cfg) in enumerate(zip(composed, configs, strict=True)):
+        OmegaConf.copy_cache(composed[0], whole)  # as Hydra does: ${now:...} is one moment
+        with hydra_internals.current(whole):  # what ${hydra:...} looks at
+            root = Path(os.path.abspath(whole.hydra.sweep.dir))
+            out = Path(os.path.abspath(root / whole.hydra.sweep.subdir))
+        subdir = f"hydra.sweep.subdir={os.path.relpath(out, root)}"
+        if root.is_relative_to(out):
+            raise ConfigError(f"{subdir}: the sweep itself is there; give each arm a directory")
+        other, its_cfg = taken.setdefault(out, (number, cfg))
+        if its_cfg != cfg:
+            raise ConfigError(
+                f"{subdir} is the directory of arms {other} and {number}: a name that differs "
+                "holds ${hydra.job.num}, or what is swept"
+            )
+        if root.is_dir() and not (root / study.STUDY).exists():
+            same_arm(root, Path(os.path.relpath(out)), cfg)
+
+
+def _composed_arm(number: int, job: list[str], extra: list[str]) -> DictConfig:
+    """What Hydra composes for one arm, its own settings included."""
+    lenient = [compose.accepting_unknown_keys(word) for word in job]
+    return _with_hydra([*lenient, *extra, f"hydra.job.num={number}", f"hydra.job.id={number}"])

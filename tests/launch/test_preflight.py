@@ -168,3 +168,34 @@ def test_a_grid_is_refused_in_the_directory_of_a_search(tmp_path):
     (tmp_path / "s" / study.STUDY).write_text("{}")
     with pytest.raises(ConfigError, match="s holds a search, which hydra/sweeper=lm"):
         preflight.check(["-m", "hydra.sweep.dir=s", "seed=0,1"])
+
+
+ONE = "is the directory of arms 0 and 1: a name that differs holds"
+SUBDIRS = {  # hydra.sweep.subdir -> what is wrong with it
+    "x": ONE,
+    "${model.name}": ONE,
+    "..": "the sweep itself is there",
+    "${nothing}": "Interpolation key 'nothing' not found",
+    "${hydra:job.num}": "",
+    "/tmp/elsewhere/${seed}": "",
+}
+
+
+@pytest.mark.parametrize("subdir", SUBDIRS)
+def test_no_two_arms_have_one_directory(subdir, monkeypatch):
+    monkeypatch.setenv("LM_UID", "abcd")
+    words = ["-m", "seed=0,1", f"hydra.sweep.subdir={subdir}"]
+    if not SUBDIRS[subdir]:
+        preflight.check(words)
+        return
+    with pytest.raises(ConfigError) as caught:
+        preflight.check(words)
+    assert SUBDIRS[subdir] in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_arm_of_another_sweep_is_found_wherever_it_is(cfg, tmp_path):
+    (tmp_path / "s/bigram/9").mkdir(parents=True)
+    config.save(cfg("model=bigram", "seed=8"), tmp_path / "s/bigram/9" / config.RESOLVED)
+    words = ["-m", "model=bigram", "hydra.sweep.subdir=${model.name}/${seed}", "hydra.sweep.dir=s"]
+    with pytest.raises(ConfigError, match="s/bigram/9 is an arm of another sweep: seed is 8 there"):
+        preflight.check([*words, "seed=0,9"])
