@@ -90,7 +90,8 @@ def after_run(out: Path, model: LanguageModel | None = None) -> None:
     try:
         findings = examine(out, model=model)
     except Exception as error:  # the run is good whatever goes wrong in looking at it
-        log.warning(f"the doctor could not look at {out}: {' '.join(str(error).split())}")
+        reason = " ".join(str(error).split()) or type(error).__name__
+        log.warning(f"the doctor could not look at {out}: {reason}")
         return
     rows = [asdict(finding) for finding in findings]
     files.atomic_write(out / "doctor.json", json.dumps(rows, indent=1) + "\n")

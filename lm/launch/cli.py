@@ -170,10 +170,19 @@ def usage(cls: type[Settings]) -> str:
 # --------------------------------------------------------------------------------- the errors
 
 
+def _is_out_of_memory(error: BaseException) -> bool:
+    if "torch" not in sys.modules:  # which need not be loaded to ask
+        return isinstance(error, MemoryError)
+    from lm.system import devices
+
+    return devices.is_out_of_memory(error)
+
+
 class errors_in_one_line:
     """Prints what the user can mend in one line; our own mistakes keep their traceback.
 
-    Exit code 2, or the error's own: 3 non-finite numbers, 4 storage, 5 no intact checkpoint.
+    Exit code 2, or the error's own: 1 no memory, 3 non-finite numbers, 4 storage, 5 no intact
+    checkpoint.
     HYDRA_FULL_ERROR=1 shows the traceback of every error.
     """
 
@@ -187,10 +196,13 @@ class errors_in_one_line:
             return
         if isinstance(error, KeyboardInterrupt):
             sys.exit(130)
-        if not isinstance(error, (ValueError, OSError)) and not hasattr(error, "exit_code"):
-            return
         text = " ".join(str(error).split())
         code = 2
+        if not isinstance(error, (ValueError, OSError)) and not hasattr(error, "exit_code"):
+            if not _is_out_of_memory(error):
+                return
+            text = f"out of memory: {text or 'this command needs more than there is'}"
+            code = 1
         if isinstance(error, OSError) and error.errno in STORAGE:
             code = 4
             if not error.filename:

@@ -8,13 +8,15 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from lm import config, tokenizers
 from lm.models.base import LanguageModel
 from lm.record import checkpoint, wandb_artifact
 from lm.record.find import find_run
 from lm.record.schemas import Summary, read_part
-from lm.system import files, store
-from lm.system.errors import DamagedError
+from lm.system import devices, files, memory, store
+from lm.system.errors import DamagedError, OutOfMemoryError
 
 
 @dataclass
@@ -83,8 +85,18 @@ class Run:
         """The model with the weights of a checkpoint, in evaluation mode, on the CPU."""
         folder = self.checkpoint(which)
         checkpoint.check_fits(folder, self._build)
-        model = self._build()
-        checkpoint.load_weights(folder, model)
+        room = memory.room(torch.device("cpu"))
+        try:
+            model = self._build()
+            checkpoint.load_weights(folder, model)
+        except (RuntimeError, MemoryError) as error:
+            if not devices.is_out_of_memory(error):
+                raise
+            size = memory.gigabytes((folder / checkpoint.WEIGHTS).stat().st_size)
+            raise OutOfMemoryError(
+                f"out of memory: the weights in {folder} take {size}, and there are "
+                f"{memory.gigabytes(room)}"
+            ) from None
         return model.eval()
 
     def _build(self) -> LanguageModel:

@@ -129,3 +129,23 @@ def test_an_installed_package_brings_its_settings_and_shows_them_without_a_run(t
         assert done.returncode == 0, done.stderr
         assert part in done.stdout
     assert os.listdir() == ["site"]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MemoryError(), "out of memory: this command needs more than there is"),
+        (RuntimeError("can't allocate memory: you tried to allocate 9 bytes"), "allocate 9 bytes"),
+    ],
+)
+def test_no_memory_is_one_line_in_every_command(error, text, capsys):
+    with pytest.raises(SystemExit) as ended, cli.errors_in_one_line():
+        raise error
+    said = capsys.readouterr().err
+    assert ended.value.code == 1 and said.startswith("error: out of memory: ")
+    assert text in said and said.count("\n") == 1
+
+
+def test_a_mistake_of_ours_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match="ours"), cli.errors_in_one_line():
+        raise RuntimeError("ours")
