@@ -1,5 +1,6 @@
 """Mistakes in one line, Ctrl-C without a traceback, and an installed package."""
 
+import ast
 import json
 import os
 import runpy
@@ -61,9 +62,24 @@ def test_what_cannot_be_is_told_in_one_line_with_exit_code_2(
     assert not list(tmp_path.glob("outputs/runs/*/*"))  # nothing half-written, and no new `latest`
 
 
+def test_every_command_first_lets_ctrl_c_end_it():
+    first = """if __name__ == '__main__':
+    from lm.system import signals
+    signals.end_on_ctrl_c()"""
+    commands = []
+    for path in (ROOT / "lm").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if "\nif __name__ ==" in text:
+            commands.append(path)
+            assert ast.unparse(ast.parse(text).body[1]) == first, path
+    assert len(commands) >= 10
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["lm.train", "lm.sample", "lm.lens", "lm.report"])
-@pytest.mark.parametrize("loaded", ["lm.system.errors", "omegaconf"])
+@pytest.mark.parametrize(
+    ("module", "loaded"),
+    [("lm.train", "omegaconf"), ("lm.sample", "lm.system.errors")],
+)
 def test_ctrl_c_while_a_command_loads_ends_it_without_a_word(module, loaded):
     words = [sys.executable, "-X", "importtime", "-m", module]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -96,6 +112,7 @@ def test_ctrl_c_in_the_moment_in_which_its_handler_changes_is_no_traceback(monke
     assert caught.value.code == 130
 
 
+@pytest.mark.faults
 def test_ctrl_c_of_a_script_leaves_alone_what_it_started_with_an_ampersand(tiny):
     words = [sys.executable, "-m", "lm.train", *tiny, *WORDS, "train.steps=60"]
     process = subprocess.Popen(["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *words])

@@ -68,7 +68,9 @@ def test_a_preempted_job_is_queued_again_and_goes_on_in_its_own_directory(comman
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["local", "submitit_local"])
+@pytest.mark.parametrize(
+    "launcher", ["local", pytest.param("submitit_local", marks=pytest.mark.faults)]
+)
 def test_a_launcher_runs_the_arms_in_processes_that_share_the_cores(
     command, tiny, tmp_path, launcher
 ):

@@ -375,7 +375,7 @@ def test_a_resumed_online_run_goes_on_with_the_same_curve(cfg, tiny, tmp_path, s
     assert [row["step"] for row in mirrored(run.rows)][-1] == 40
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_sigterm_fails_an_online_run_and_resume_goes_on_with_its_curve(
     tiny, tmp_path, server, command
 ):

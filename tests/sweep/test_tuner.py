@@ -114,7 +114,7 @@ sys.exit(any(name in sys.modules for name in ("lm", "optuna", "torch")))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.faults)])
 def test_a_search_finds_a_good_setting_and_says_what_mattered(command, tiny, tmp_path, sampler):
     done = command(
         "lm.train",
@@ -137,7 +137,7 @@ def test_a_search_finds_a_good_setting_and_says_what_mattered(command, tiny, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+@pytest.mark.parametrize("pruner", ["median", pytest.param("hyperband", marks=pytest.mark.faults)])
 def test_failed_and_pruned_trials_are_recorded_and_tolerated(command, tiny, tmp_path, pruner):
     """The first trial overflows, before any other could show it to be behind; the last crawl."""
     words = ["optimizer.lr=1e30,1e-2,9e-3,8e-3,1e-9,1e-8", "hydra.sweeper.sampler=grid"]
@@ -158,7 +158,7 @@ def test_failed_and_pruned_trials_are_recorded_and_tolerated(command, tiny, tmp_
     assert "pruned           0  optimizer.lr=1e-0" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_three_processes_share_one_study_and_none_does_a_trial_twice(tiny, tmp_path):
     words = [*TUNE, *tiny, *COUNTS, "hydra.sweeper.n_trials=12"]
     repository = str(compose.folder("conf").parent)
@@ -182,7 +182,7 @@ def test_three_processes_share_one_study_and_none_does_a_trial_twice(tiny, tmp_p
     assert sorted(rows) == list(range(12))
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_killed_search_goes_on_and_finishes_the_trial_it_was_in(command, tiny, tmp_path):
     words = [*TUNE, *tiny, *TINY_TRANSFORMER, "optimizer.lr=interval(1e-3,1e-2)"]
     words += [
