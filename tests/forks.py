@@ -4,6 +4,7 @@ Each is a process of its own, from the first line of lm on: its own environment,
 and exit code. Nothing of lm is loaded before the fork.
 """
 
+import gc
 import json
 import os
 import runpy
@@ -96,6 +97,7 @@ def become(request: dict) -> None:
 if __name__ == "__main__":
     for name in LIBRARIES:
         __import__(name)
+    gc.freeze()  # what is loaded stays, so a fork need not look through it
     asked = serve()
     become(asked)
     runpy.run_module(asked["words"][0], run_name="__main__", alter_sys=True)
