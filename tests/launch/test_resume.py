@@ -7,6 +7,7 @@ import pytest
 
 from lm import config
 from lm.launch import jobs, resume
+from lm.record import ownership
 from lm.system.errors import ConfigError
 from tests.helpers import TINY_TRANSFORMER
 
@@ -31,7 +32,7 @@ GOES_ON = {
 @pytest.mark.parametrize("word", GOES_ON)
 def test_a_resumed_run_takes_what_changes_no_result(word, cfg, tmp_path):
     """Only train.* keys of a list kept by hand were taken: train.log_every was refused."""
-    config.save(cfg("track=offline"), tmp_path / config.RESOLVED)
+    ownership.save(cfg("track=offline"), tmp_path)
     job = resume.job([f"resume={tmp_path}", word])
     jobs.claim(job)
     saved = config.flat(config.load(tmp_path / config.RESOLVED))
