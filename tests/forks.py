@@ -20,7 +20,8 @@ LIBRARIES = (
     *("msgspec", "regex", "filelock", "rich.live", "rich.progress"),
 )
 # What may be other in a fork than in the process that loaded the libraries.
-READ_LATE = ("LM_", "WANDB_", "NETRC", "COLUMNS", "HYDRA_FULL_ERROR", "PYTEST_CURRENT_TEST")
+READ_LATE = ("LM_", "WANDB_", "XDG_CONFIG_HOME", "NETRC", "COLUMNS", "HYDRA_FULL_ERROR")
+READ_LATE += ("PYTEST_CURRENT_TEST",)
 
 
 class Forks:
@@ -34,7 +35,7 @@ class Forks:
         """Whether a fork would be what a new process in this environment is."""
         if not hasattr(os, "fork"):
             return False
-        if self.process is None:
+        if not self.env:
             self.env = env
         keys = self.env.keys() | env.keys()
         changed = [key for key in keys if self.env.get(key) != env.get(key)]
@@ -47,7 +48,7 @@ class Forks:
         if self.process is None:
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.forks"], env=env, text=True, **pipes
+                [sys.executable, "-m", "tests.forks"], env=self.env, text=True, **pipes
             )
         files = [streams / "stdout", streams / "stderr"]
         request = {"words": words, "cwd": str(cwd), "env": env, "files": list(map(str, files))}
