@@ -28,15 +28,15 @@ SWEEPS = re.compile(
     r"multirun\.yaml|summary\.json|study\.json|trials\.jsonl|optimization_results\.yaml"
     r"|optuna\.journal.*|\..*"
 )
-MARK = re.compile(r"(\d+ on .*)?", re.DOTALL)  # what a run's .running holds; nothing for a moment
+MARK = re.compile(r"\d+ on .*", re.DOTALL)  # what a run's .running holds
 _made: set[Path] = set()  # directories that were not there before this command
 
 
 def make(out: Path) -> None:
     """Make the directory of a run, and remember whether it was there."""
-    if not out.exists():
-        out.mkdir(parents=True)
-        _made.add(out.absolute())
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    _made.update(folder.absolute() for folder in new)
 
 
 def check(out: Path, besides: Collection[str] = ()) -> None:
@@ -46,7 +46,7 @@ def check(out: Path, besides: Collection[str] = ()) -> None:
     `besides` are names that do not count.
     """
     names = _names(out) - set(besides)
-    if not names:
+    if not names or _is_new(out, names):
         return
     if _is_marked(out):
         _check_records(out)
@@ -77,7 +77,7 @@ def _check_records(out: Path) -> None:
 def check_sweep(root: Path) -> None:
     """OtherRunError unless a sweep's directory is absent, empty, or a sweep's."""
     names = _names(root)
-    if names and not _is_marked(root) and not _is_sweep(root, names):
+    if names and not _is_new(root, names) and not _is_marked(root) and not _is_sweep(root, names):
         raise OtherRunError(f"{_holds(root, names)}, and no sweep: choose another hydra.sweep.dir=")
 
 
@@ -100,6 +100,11 @@ def _holds(folder: Path, names: Collection[str]) -> str:
     shown = sorted(names)[:3]
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
     return f"{folder} holds {', '.join(shown)}{more}"
+
+
+def _is_new(folder: Path, names: Collection[str]) -> bool:
+    """Whether all that is there is the lock of a start, with nothing in it yet."""
+    return names == {store.HOLDER} and _size(folder / store.HOLDER) == 0
 
 
 def _is_marked(folder: Path) -> bool:
@@ -171,10 +176,13 @@ class Before:
                 path.unlink(missing_ok=True)
             elif _content(path) != content:
                 path.write_bytes(content)  # in place, as it may be the lock that we hold
-        for folder, was_there in ((self.out / ".hydra", self.had_hydra), (self.out, self.existed)):
-            if not was_there:
-                with contextlib.suppress(OSError):  # whatever else lies there is somebody's
-                    folder.rmdir()
+        folders = [] if self.had_hydra else [self.out / ".hydra"]
+        if not self.existed:
+            folders.append(self.out)
+        folders += [folder for folder in self.out.parents if folder.absolute() in _made]
+        for folder in folders:
+            with contextlib.suppress(OSError):  # whatever else lies there is somebody's
+                folder.rmdir()
 
 
 def _content(path: Path) -> bytes | None:

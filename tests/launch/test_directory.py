@@ -81,10 +81,16 @@ def test_records_beside_a_copied_configuration_are_not_taken_for_a_runs(cfg, tmp
 
 
 def test_what_a_start_left_when_it_was_killed_is_its_own(tmp_path):
+    """A file of that name that is empty is a start's only where nothing else is."""
     for content in ("", store.holder(), "17 on another-host"):
         (tmp_path / store.HOLDER).write_text(content)
         directory.check(tmp_path)
         directory.check_sweep(tmp_path)
+    (tmp_path / store.HOLDER).write_text("")
+    write(tmp_path, "notes.txt")
+    with pytest.raises(OtherRunError):
+        directory.check(tmp_path)
+    (tmp_path / "notes.txt").unlink()
     (tmp_path / store.HOLDER).unlink()
     files.temporary(tmp_path / store.HOLDER).touch()
     directory.check(tmp_path)
@@ -112,6 +118,7 @@ def fails(*words: str) -> tuple[str, ...]:
 STARTS = {
     "corpus.path of nowhere, in a folder that is not there": ([], fails("corpus.path=nowhere")),
     "the same, in a folder of the user's": (["x/tokenizer.json"], fails("corpus.path=nowhere")),
+    "deep": ([], ("hydra.run.dir=a/b/c", "corpus.path=nowhere")),
     "an unknown setting": (["x/data.json"], fails("modle=gru")),
     "all is well but the folder": (["x/data.json", "x/code.diff"], fails()),
     "a text that is too short": ([], fails("model.context_len=100000")),
