@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lm import config
 from lm.config import RESOLVED
-from lm.record.schemas import CodeRecord, DataRecord, Summary, read_part
+from lm.record.schemas import CodeRecord, DataRecord, read_part
 from lm.sweep.study import read_description
 from lm.system import files, foreign, store
 from lm.system.errors import ConfigError, DamagedError, OtherRunError
@@ -71,7 +71,6 @@ def _check_records(out: Path) -> None:
     files.no_links(out)
     read_part(out, DataRecord)
     read_part(out, CodeRecord)
-    read_part(out, Summary)
 
 
 def check_sweep(root: Path) -> None:

@@ -16,8 +16,8 @@ from lm.config import Config
 from lm.launch import directory
 from lm.record import ownership
 from lm.record.schemas import CodeRecord, Summary, read_part
-from lm.system import files
-from lm.system.errors import ConfigError, OtherRunError
+from lm.system import files, store
+from lm.system.errors import ConfigError, DamagedError, OtherRunError
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,11 @@ class Job:
 def check(job: Job) -> None:
     """Raise OtherRunError unless the directory is free or holds this run; nothing is written."""
     directory.check(job.out, job.besides)
+    _check_settings(job)
+
+
+def _check_settings(job: Job) -> None:
+    """Raise OtherRunError if the directory has the settings of another run."""
     path = job.out / config.RESOLVED
     if not path.exists():
         return
@@ -61,7 +66,7 @@ def claim(job: Job) -> None:
 
     A directory that holds a run with other settings is refused: its checkpoints are not ours.
     """
-    check(job)
+    _check_settings(job)
     path = job.out / config.RESOLVED
     if not path.exists():
         ownership.save(job.cfg, job.out)
@@ -145,7 +150,16 @@ def _extend(job: Job) -> None:
         about.extended = [*ends, step]
         about.exact_resume = False
         files.atomic_write(code, about.to_json() + "\n")
-    (job.out / "summary.json").unlink(missing_ok=True)  # there is more to do
+    _forget_end(job.out)
+
+
+def _forget_end(out: Path) -> None:
+    """Take the summary.json away, as there is more to do; a file that is none is set aside."""
+    try:
+        read_part(out, Summary)
+    except DamagedError:
+        store.set_aside(out / Summary.file)
+    (out / Summary.file).unlink(missing_ok=True)
 
 
 def _newest_step(out: Path) -> int:

@@ -9,7 +9,6 @@ whoever writes other settings cannot sign them. An older run is its owner's if t
 very text that it was trained on.
 """
 
-import contextlib
 import glob
 import hashlib
 import hmac
@@ -126,18 +125,17 @@ def _starts(cfg: Config) -> list[str]:
 
 def _is_older_run(out: Path, cfg: Config, keys: Sequence[str]) -> bool:
     """Whether a run without signature reads a text alone from which this user's cache was made, by
-    its name and checksum, which no stranger knows.
+    its name and checksum, which no stranger knows. Raises DamagedError.
     """
     paths = _paths(cfg, keys)
     if paths != _paths(cfg, [CORPUS]) or any(glob.has_magic(path) for path in paths):
         return False
-    with contextlib.suppress(ValueError):
-        data = read_part(out, DataRecord)
-        if data is not None:
-            folder = files.cache_dir() / f"corpora-{files.fingerprint(data.corpus.source)}"
-            names = {Path(path).name for path in paths}
-            return names <= set(data.corpus.file_names()) and folder.is_dir()
-    return False
+    data = read_part(out, DataRecord)
+    if data is None:
+        return False
+    folder = files.cache_dir() / f"corpora-{files.fingerprint(data.corpus.source)}"
+    names = {Path(path).name for path in paths}
+    return names <= set(data.corpus.file_names()) and folder.is_dir()
 
 
 # ------------------------------------------------------------------------------- the signature

@@ -352,8 +352,16 @@ DAMAGE = {
     "summary: huge": (updated("summary.json", step=10**300), NUMBERS, "step"),
     "summary: deep": (written("summary.json", "[" * 100_000), NUMBERS, "summary.json"),
     "summary: a terabyte": (lambda r: os.truncate(r / "summary.json", 1 << 40), NUMBERS, "bytes"),
-    "data: a list": (written("data.json", "[1]"), NUMBERS | {"resume"}, "data.json"),
-    "data: words": (updated("data.json", tokens={"corpus": 1}), NUMBERS | {"resume"}, "corpus"),
+    "data: a list": (
+        written("data.json", "[1]"),
+        NUMBERS | {"resume", "evaluate"},
+        "data.json",
+    ),
+    "data: words": (
+        updated("data.json", tokens={"corpus": 1}),
+        NUMBERS | {"resume", "evaluate"},
+        "corpus",
+    ),
     "code: a list": (written("code.json", "[1]"), NUMBERS | {"resume"}, "code.json"),
     "result: words": (written("result.json", '{"overrides": 3}'), {"check", "report"}, "overrides"),
     "overrides: a Python object": (
