@@ -142,7 +142,10 @@ class Before:
         self.existed = out.exists() and out.absolute() not in _made
         self.had_hydra = (out / ".hydra").exists()
         self.had_tokenizer = (out / "tokenizer.json").exists()
-        self.content = {name: _content(out / name) for name in SMALL}
+        self.content: dict[str, bytes | None] = {}  # None: it is not there
+        for name in SMALL:
+            if (_size(out / name) or 0) <= files.MAX_JSON:  # no start has written a larger one
+                self.content[name] = _content(out / name)
         self.log_size = _size(out / "train.log")
         self.metrics = _version(out / "metrics.jsonl")
 
