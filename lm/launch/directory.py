@@ -78,6 +78,10 @@ def check_sweep(root: Path) -> None:
     names = _names(root)
     if names and not _is_new(root, names) and not _is_marked(root) and not _is_sweep(root, names):
         raise OtherRunError(f"{_holds(root, names)}, and no sweep: choose another hydra.sweep.dir=")
+    for path in (root / name for name in sorted(names)):
+        is_arm = path.is_dir() and not (path.is_symlink() and path.name.startswith("."))
+        if not is_arm and (path.is_symlink() or not path.is_file()):  # a pipe is waited for
+            raise DamagedError(f"{path} is not a plain file: delete it, or copy what it means")
 
 
 def mark_sweep(root: Path) -> None:

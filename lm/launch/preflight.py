@@ -47,14 +47,13 @@ def _check_sweep(overrides: list[str], extra: list[str]) -> None:
 
 
 def _existing_sweep(overrides: list[str]) -> Path | None:
-    """The directory of a sweep that is to go on, if the command names one that is there and its
-    arms have their numbers for names."""
+    """The directory of a sweep that is to go on, if the command names one that is there."""
     named = {}
     for word in overrides:
         key, _, value = word.partition("=")
         named[key] = value.strip("'\"")
     name = named.get("hydra.sweep.dir")
-    if not name or "hydra.sweep.subdir" in named:
+    if not name:
         return None
     return Path(name) if Path(name).is_dir() else None
 
@@ -81,7 +80,8 @@ def _arms(overrides: list[str], extra: list[str], root: Path | None) -> list[lis
     lenient = [compose.accepting_unknown_keys(word) for word in fixed]
     sweeper = _with_hydra([*lenient, *extra]).hydra.sweeper
     if sweeper._target_ == compose.TUNER:
-        space.tuner_settings(sweeper)
+        settings = space.tuner_settings(sweeper)
+        study.check_storage(settings.storage, root)
         words, searched = space.search_space(parser, sweeper.params, overrides)
         if root:
             study.same_search(root, words, searched)

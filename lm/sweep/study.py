@@ -82,6 +82,17 @@ def journal_of(root: Path) -> Path:
     return root / Path(read_description(root).journal).expanduser()
 
 
+def check_storage(storage: str, root: Path | None) -> None:
+    """ConfigError or DamagedError if no journal can be there, before anything is written."""
+    path = Path(storage).expanduser()
+    if not storage or not (root or path.is_absolute()):
+        return  # in a directory that is still to be made
+    path = (root or Path()) / path
+    if not path.parent.is_dir():
+        raise ConfigError(f"hydra.sweeper.storage={storage}: there is no folder {path.parent}")
+    whole_size(path)
+
+
 def beside(journal: Path, what: str) -> Path:
     """The path of a lock on the journal, or on a part of it."""
     return journal.with_name(f".{journal.name}.{what}")
@@ -137,19 +148,25 @@ def _writers_lock(path: Path) -> "BaseJournalFileLock":
 
 
 def _repair(path: Path) -> None:
-    """Cut off a last line without its end: a kill while it was written would spoil the journal.
+    """Cut off a last line without its end: a kill while it was written would spoil the journal."""
+    size = whole_size(path)
+    if size is not None and size < path.stat().st_size:
+        os.truncate(path, size)
 
-    DamagedError, and nothing is cut, if the file is no journal.
+
+def whole_size(path: Path) -> int | None:
+    """The bytes of the journal's whole lines; None if there is no file.
+
+    Raises DamagedError for a file that is no journal, which stays as it is.
     """
     if not os.path.lexists(path):
-        return
+        return None
     data = foreign.read_bytes(path)
     whole = data[: data.rfind(b"\n") + 1]
     torn = data[len(whole) :].rstrip(b"\0")  # zeros are what a power cut may leave
     if not whole.startswith(LINE[: len(whole)]) or not torn.startswith(LINE[: len(torn)]):
         raise DamagedError(f"{path} is not the journal of a search: it starts otherwise")
-    if whole != data:
-        os.truncate(path, len(whole))
+    return len(whole)
 
 
 def _check(there: "Study") -> None:

@@ -12,7 +12,7 @@ import pytest
 from lm import config, train
 from lm.launch import directory, jobs, main, preflight, resume
 from lm.system import files, store
-from lm.system.errors import ConfigError, OtherRunError, StorageError
+from lm.system.errors import ConfigError, DamagedError, OtherRunError, StorageError
 from tests.helpers import TINY
 
 MINE = "the user's own"
@@ -200,3 +200,19 @@ def test_a_full_disk_is_told_from_one_that_cannot_be_written(tmp_path, monkeypat
         monkeypatch.setattr(Path, "touch", refused)
         with pytest.raises(error, match="cannot write to"):
             preflight.check(["track=off", "hydra.run.dir=x"])
+
+
+def test_a_sweep_waits_for_no_pipe_and_follows_no_link(tmp_path):
+    directory.mark_sweep(tmp_path)
+    (tmp_path / "0").symlink_to("/tmp")  # an arm on another disk
+    directory.check_sweep(tmp_path)
+    for name, make in (
+        ("multirun.yaml", os.mkfifo),
+        ("summary.json", lambda path: path.symlink_to("/etc/hostname")),
+        ("trials.jsonl", lambda path: path.symlink_to("nowhere")),
+        (".arms", lambda path: path.symlink_to("/tmp")),
+    ):
+        make(tmp_path / name)
+        with pytest.raises(DamagedError, match=f"{name} is not a plain file"):
+            directory.check_sweep(tmp_path)
+        (tmp_path / name).unlink()

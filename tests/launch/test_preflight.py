@@ -199,3 +199,21 @@ def test_an_arm_of_another_sweep_is_found_wherever_it_is(cfg, tmp_path):
     words = ["-m", "model=bigram", "hydra.sweep.subdir=${model.name}/${seed}", "hydra.sweep.dir=s"]
     with pytest.raises(ConfigError, match="s/bigram/9 is an arm of another sweep: seed is 8 there"):
         preflight.check([*words, "seed=0,9"])
+
+
+@pytest.mark.parametrize("subdir", ["", "t_${hydra.job.num}"])
+def test_a_search_is_refused_where_its_files_are_no_search_s(subdir, tmp_path):
+    words = ["-m", "hydra/sweeper=lm", "optimizer.lr=interval(1e-3,1)", "hydra.sweep.dir=s"]
+    words += [f"hydra.sweep.subdir={subdir}"] if subdir else []
+    (tmp_path / "mine.csv").write_text("a,1")
+    for storage, message in (
+        (tmp_path / "mine.csv", "is not the journal of a search"),
+        (tmp_path / "nowhere/x", "nowhere/x: there is no folder .*nowhere"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            preflight.check([*words, f"hydra.sweeper.storage={storage}"])
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / study.STUDY).write_text("{")
+    with pytest.raises(ValueError, match=r"s/study\.json cannot be read"):
+        preflight.check(words)
+    assert (tmp_path / "mine.csv").read_text() == "a,1" and not (tmp_path / "outputs").exists()
