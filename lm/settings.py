@@ -22,7 +22,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lm.system import files, foreign
-from lm.system.errors import ConfigError, DamagedError
+from lm.system.errors import ConfigError, DamagedError, PointerError
 
 MAX_BYTES = 1 << 20  # of a YAML file of settings
 MAX_DEPTH = 20  # of the mappings and lists in it
@@ -269,7 +269,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = foreign.read_text(path, MAX_BYTES)
         plain_yaml(text)
         values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except DamagedError as error:
+    except (DamagedError, PointerError) as error:
         raise ConfigError(str(error)) from None
     except Exception as error:  # YAML and OmegaConf have a dozen unrelated classes for bad files
         reason = str(error) or type(error).__name__

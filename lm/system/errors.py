@@ -4,7 +4,7 @@
 |---|---|
 | 0 | Pruned, which ends a trial and not the search |
 | 1 | OutOfMemoryError, LostRankError |
-| 2 | ConfigError, OtherRunError, LockedError, DamagedError, other ValueErrors and OSErrors |
+| 2 | ConfigError, OtherRunError, LockedError, DamagedError, PointerError, other Value-, OSErrors |
 | 3 | NonFiniteError |
 | 4 | StorageError, and other OSErrors of a full disk |
 | 5 | NoCheckpointError |
@@ -35,6 +35,10 @@ class DamagedError(ValueError):
     def __init__(self, text: str) -> None:
         # The text may repeat what a stranger wrote, of any length.
         super().__init__(text if len(text) < 2000 else f"{text[:1900]}...")
+
+
+class PointerError(ValueError):
+    """In place of a file lies the pointer of Git LFS or git-annex; the file was not fetched."""
 
 
 class NonFiniteError(ArithmeticError):

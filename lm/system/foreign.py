@@ -5,7 +5,8 @@
 
 A pipe would be waited for without end, a device read without end, and a link of a stranger could
 lead anywhere. `links` is for files that the user named: there a link to a plain file is followed,
-as Hugging Face's cache is made of them. Everything that is wrong is a DamagedError of one line.
+as Hugging Face's cache is made of them. Everything that is wrong is a DamagedError of one line, but
+for a PointerError where the file itself has yet to be fetched.
 """
 
 import io
@@ -14,7 +15,7 @@ import shlex
 import stat
 from pathlib import Path
 
-from lm.system.errors import DamagedError
+from lm.system.errors import DamagedError, PointerError
 
 MAX_TEXT = 1 << 30  # bytes of a text that is read at once
 POINTER_BYTES = 1024  # more than a pointer has
@@ -89,7 +90,7 @@ def _refuse_pointer(path: Path, start: bytes) -> None:
     for begins, name, command in POINTERS:
         if start.startswith(begins):
             fetch = command.format(folder=shlex.quote(str(path.parent)))
-            raise DamagedError(f"{path} is a pointer of {name}, not the file itself: {fetch}")
+            raise PointerError(f"{path} is a pointer of {name}, not the file itself: {fetch}")
 
 
 def _too_large(path: Path, size: int, limit: int) -> DamagedError:

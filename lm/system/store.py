@@ -89,8 +89,7 @@ def verify(folder: Path) -> None:
         raise DamagedError(f"{folder} has files missing or added: {', '.join(odd)[:200]}")
     for name, record in listed.items():
         path = folder / name
-        if path.is_symlink() or not path.is_file():
-            raise DamagedError(f"{path} is not a plain file")
+        foreign.check(path)
         if path.stat().st_size != record.size or files.sha256(path) != record.sha256:
             raise DamagedError(f"{path} is not what was written: its checksum differs")
 

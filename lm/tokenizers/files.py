@@ -13,7 +13,7 @@ from typing import NoReturn, TypeVar
 import regex
 
 from lm.system import foreign
-from lm.system.errors import DamagedError
+from lm.system.errors import DamagedError, PointerError
 from lm.tokenizers.base import (
     FORMAT,
     MAX_FILE_BYTES,
@@ -45,7 +45,7 @@ def read_text(path: Path) -> str:
     """The text of a plain file. Raises TokenizerFormatError if it cannot be one of a tokenizer."""
     try:
         return foreign.read_text(path, MAX_FILE_BYTES, links=True)
-    except DamagedError as error:
+    except (DamagedError, PointerError) as error:
         raise TokenizerFormatError(str(error)) from None
 
 

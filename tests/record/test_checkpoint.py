@@ -16,7 +16,7 @@ from lm.optim import groups
 from lm.record import checkpoint, optimizer_state
 from lm.record.state import TrainState
 from lm.system import failpoint, store
-from lm.system.errors import NoCheckpointError
+from lm.system.errors import NoCheckpointError, PointerError
 
 
 @pytest.fixture
@@ -344,3 +344,14 @@ def test_a_state_with_a_number_that_no_run_reaches_is_damaged(parts, tmp_path, k
     with pytest.raises(NoCheckpointError):
         checkpoint.resume(tmp_path, *parts(*SMALL))
     assert "state.json is not what was written: " in caplog.text and key in caplog.text
+
+
+def test_a_checkpoint_that_was_not_fetched_is_named_and_left_where_it_is(parts, tmp_path):
+    saved_at(parts, tmp_path, 1, 2)
+    path = checkpoint.folder(tmp_path, 2) / "model.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:x\nsize 9\n")
+    with pytest.raises(
+        PointerError, match=r"model\.safetensors is a pointer .*: git -C .* lfs pull"
+    ):
+        checkpoint.resume(tmp_path, *parts(*SMALL))
+    assert checkpoint.steps(tmp_path) == [1, 2]

@@ -9,7 +9,7 @@ import pytest
 
 from lm.record import schemas
 from lm.system import files, foreign
-from lm.system.errors import DamagedError
+from lm.system.errors import DamagedError, PointerError
 from lm.system.tensors import load_shapes, load_tensors
 from lm.tokenizers import formats
 
@@ -144,10 +144,10 @@ def test_the_command_for_a_pointer_can_be_pasted(tmp_path):
     folder = tmp_path / "a model's"
     folder.mkdir()
     (folder / "model.safetensors").write_text(POINTER)
-    with pytest.raises(DamagedError, match=r"git -C '.*/a model'\"'\"'s' lfs pull$"):
+    with pytest.raises(PointerError, match=r"git -C '.*/a model'\"'\"'s' lfs pull$"):
         load_tensors(folder / "model.safetensors")
     (folder / "x").write_text("/annex/objects/SHA256E-s9--abc\n")
-    with pytest.raises(DamagedError, match="git-annex"):
+    with pytest.raises(PointerError, match="git-annex"):
         foreign.read_text(folder / "x")
     (folder / "x").write_text("version https://example.org/\n")
     assert foreign.read_text(folder / "x").startswith("version")
