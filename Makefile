@@ -58,7 +58,7 @@ experiment: setup  ## run an experiment, or what is missing of it, and write its
 review: setup  ## the W&B runs of this folder, drawn in the terminal
 	$(BIN)/wandb leet outputs/wandb
 
-sync: setup  ## upload the offline W&B runs; a damaged one stops none
+sync: setup  ## upload what W&B does not have yet; a damaged run stops none
 	$(BIN)/python -m lm.sync
 
 clean: clean-cache  ## delete the virtual environment and the caches; runs stay

@@ -529,7 +529,9 @@ def test_the_stop_button_of_w_and_b_saves_and_the_run_goes_on_to_the_same_end(
 ):
     words = [word for word in (*tiny, *TINY_TRANSFORMER) if word != "track=off"]
     server.stop_requested = True
-    stopped = command("lm.train", *words, *QUICK, "track=auto", "hydra.run.dir=run")
+    words_online = (*words, *QUICK, "track=auto", "hydra.run.dir=run")
+    slowly = {"LM_FAILPOINTS": "train.before_step=sleep:2"}  # the client asks every few seconds
+    stopped = command("lm.train", *words_online, **slowly)
     assert stopped.returncode == 143, stopped.stdout + stopped.stderr
     assert "stopped by SIGTERM: python -m lm.train resume=run goes on" in stopped.stderr
     assert not Path("run/summary.json").exists()
@@ -612,7 +614,7 @@ def test_a_process_ends_soon_after_its_run_though_the_server_is_slow(server, tin
         time.sleep(0.05)
     begun = time.monotonic()
     assert process.wait(120) == 0
-    assert time.monotonic() - begun < 10 + 10  # the doctor's rules and the interpreter's end
+    assert time.monotonic() - begun < 10 + 30  # a busy machine, the doctor, the interpreter's end
 
 
 def test_a_run_of_an_agent_of_w_and_b_takes_its_id_and_no_group(train, fresh_client, monkeypatch):
