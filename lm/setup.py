@@ -92,14 +92,7 @@ def set_up(
     ranks.on_rank_0(origin.record_code, out, device, dtype, cfg.train.shard)
 
     optimizers = cfg.optimizer.build(model, dtype) if model.trainable else []
-    batches = Batches(
-        prepared.train,
-        cfg.train.batch_size,
-        model.context_len,
-        cfg.seed,
-        ranks.rank(),
-        ranks.n_proc(),
-    ).to(device)
+    batches = _batches(prepared, cfg, model.context_len).to(device)
     run = TrainingRun(
         cfg=cfg,
         out=out,
@@ -170,6 +163,12 @@ def _build_model(
     else:
         model.to(device)
     return model, dtype
+
+
+def _batches(prepared: pipeline.Prepared, cfg: Config, context_len: int) -> Batches:
+    """The batches of the training text, and of each this process's share of the rows."""
+    size = cfg.train.batch_size
+    return Batches(prepared.train, size, context_len, cfg.seed, ranks.rank(), ranks.n_proc())
 
 
 def _compile_if_worth_it(run: TrainingRun, device: torch.device) -> None:

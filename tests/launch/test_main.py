@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -13,7 +12,7 @@ from lm.settings import read_yaml
 from lm.sweep import ranking
 from lm.system import files
 from lm.system.errors import LockedError
-from tests.helpers import TINY_TRANSFORMER
+from tests.helpers import TINY_TRANSFORMER, start
 
 MINE = """
 from dataclasses import dataclass
@@ -45,13 +44,7 @@ def test_a_preempted_job_is_queued_again_and_goes_on_in_its_own_directory(comman
     words = ["-m", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5", *tiny]
     words += [*TINY_TRANSFORMER, "train.steps=2500", "train.save_every=100", "train.eval_every=0"]
     words += ["train.sample_every=0", "hydra.sweep.dir=outputs/s", "seed=0"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lm.train", *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(compose.folder("conf").parent)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start("lm.train", *words)
     arm = tmp_path / "outputs/s/0"
     deadline = time.monotonic() + 120
     while not (arm / "checkpoints/step_000100").exists():

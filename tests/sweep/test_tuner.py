@@ -16,7 +16,7 @@ from lm.sweep import tuner
 from lm.sweep.space import TunerConfig
 from lm.system import files, store
 from lm.system.errors import ConfigError
-from tests.helpers import TINY_TRANSFORMER
+from tests.helpers import TINY_TRANSFORMER, start
 from tests.sweep.searches import new_study, search_space, states, trials
 
 # Models that only count take a blink: their one setting is as good to search as any other.
@@ -161,18 +161,8 @@ def test_failed_and_pruned_trials_are_recorded_and_tolerated(command, tiny, tmp_
 @pytest.mark.faults
 def test_three_processes_share_one_study_and_none_does_a_trial_twice(tiny, tmp_path):
     words = [*TUNE, *tiny, *COUNTS, "hydra.sweeper.n_trials=12"]
-    repository = str(compose.folder("conf").parent)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "lm.train", *words],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": repository},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for _ in range(3)
-    ]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    processes = [start("lm.train", *words, text=True, **streams) for _ in range(3)]
     said = [p.communicate(timeout=240)[0] for p in processes]
     assert [p.returncode for p in processes] == [0, 0, 0], said
     root = tmp_path / "outputs/tune"
@@ -193,13 +183,7 @@ def test_a_killed_search_goes_on_and_finishes_the_trial_it_was_in(command, tiny,
     ]
     words += ["train.eval_every=100", "train.sample_every=0"]
     root = tmp_path / "outputs/tune"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lm.train", *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(compose.folder("conf").parent)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start("lm.train", *words)
     try:
         deadline = time.monotonic() + 240
         while not (root / "1/checkpoints/step_000020").exists():
