@@ -90,10 +90,12 @@ class _Search:
             found += self._walk(match) if match.is_dir() else [match]
         if not found:
             suffixes = folder_suffixes()
+            way_out = ""
+            if not glob.has_magic(self.entry):
+                way_out = f"; for other names give a glob, such as '{self.entry.rstrip('/')}/*.md'"
             raise ValueError(
                 f"corpus.path={self.entry} holds no {', '.join(suffixes[:-1])} or {suffixes[-1]} "
-                f"file{self.left_out(' besides ')}; for other names give a glob, such as "
-                f"'{self.entry.rstrip('/')}/*.md'"
+                f"file{self.left_out(' besides ')}{way_out}"
             )
         for file in found:
             if not file.exists():
