@@ -21,7 +21,7 @@ from lm.system.errors import DamagedError
 
 log = logging.getLogger(__name__)
 RESULT = "result.json"  # what an arm of a sweep leaves in its directory
-ARMS = ".arms"  # in the sweep's directory: a file NUMBER.json for each arm
+ARMS = ".arms"  # in the sweep's directory: NUMBER.json for each arm that is elsewhere than NUMBER
 
 
 class ArmResult(msgspec.Struct):
@@ -48,11 +48,14 @@ def read_result(path: Path) -> ArmResult:
 
 
 def register(root: Path, number: int, out: Path) -> None:
-    """Note in the sweep's directory where an arm has its own."""
-    folder = root / ARMS
-    folder.mkdir(parents=True, exist_ok=True)
-    text = files.to_json(Place(name(root, out)))
-    files.atomic_write(folder / f"{number}.json", text + "\n")
+    """Note in the sweep's directory where an arm has its own, unless its number says it."""
+    path = root / ARMS / f"{number}.json"
+    called = name(root, out)
+    if called == str(number):
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.atomic_write(path, files.to_json(Place(called)) + "\n")
 
 
 def name(root: Path, out: Path) -> str:

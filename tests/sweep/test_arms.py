@@ -8,7 +8,7 @@ from lm.sweep import arms, ranking
 from lm.sweep.arms import RESULT
 
 PLACES = {  # hydra.sweep.subdir -> the arm's name
-    "0": "0",
+    "7": "7",
     "t_0": "t_0",
     "bigram/16": "bigram/16",
     "a b/ü=1,2/#": "a b/ü=1,2/#",
@@ -27,6 +27,7 @@ def test_an_arm_is_found_where_it_said_that_it_is(subdir, relative, tmp_path):
     (out / RESULT).write_text('{"value": 1.5}')
     arms.register(root, 7, out)
     name = PLACES[subdir].replace("/beside", f"{tmp_path}/beside")
+    assert (root / arms.ARMS).exists() == (name != "7")
     assert arms.place(root, 7).resolve() == out.resolve()
     assert {n: p.resolve() for n, p in arms.places(root).items()} == {name: out.resolve()}
     assert list(ranking.read(root)) == [name]
@@ -36,6 +37,7 @@ def test_a_sweep_finds_the_arms_of_older_versions_and_no_other_sweep_below_it(tm
     for name in ("0", "1", "other/0"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / RESULT).write_text("{}")
+    arms.register(tmp_path, 1, tmp_path / "other/0")
     arms.register(tmp_path, 1, tmp_path / "1")
     arms.register(tmp_path, 2, tmp_path / "gone")
     assert sorted(arms.places(tmp_path)) == ["0", "1"]
