@@ -71,7 +71,7 @@ class NamesConfig(CorpusConfig):
 class FilesConfig(CorpusConfig):
     builds: ClassVar[str] = "lm.corpora.files:Files"
     name: str = "files"
-    path: Any = MISSING  # a file, folder or glob, or a list of them: .txt, .jsonl, .csv
+    path: Any = setting(MISSING, path=True)  # a file, folder or glob, or a list: .txt, .jsonl, .csv
     field: str = "text"  # of a record: what holds the text; a.b is b inside a
     errors: str = one_of("strict", "replace")  # what to do with bytes that are not UTF-8
 
@@ -124,7 +124,7 @@ class HFTokenizerConfig(TokenizerConfig):
     """The tokenizer in a Hugging Face folder, as it is."""
 
     name: str = "hf"
-    path: str = MISSING
+    path: str = setting(MISSING, path=True)
 
 
 # -------------------------------------------------------------------------------------- model
@@ -415,10 +415,9 @@ class Config(Settings):
     schedule: ScheduleConfig = MISSING
     train: TrainConfig = field(default_factory=TrainConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
-    name: str = setting(
-        "", affects="nothing"
-    )  # for reports and W&B; an experiment's number and name
-    init_from: str = ""  # a Hugging Face folder (GPT-2 or Llama): its model, weights, tokenizer
+    # For reports and W&B; an experiment's number and name.
+    name: str = setting("", affects="nothing")
+    init_from: str = setting("", path=True)  # a Hugging Face folder: its model, weights, tokenizer
     seed: int = within(0, 0, 2**32 - 1)  # of weights, batches, dropout and samples
 
     def __post_init__(self) -> None:

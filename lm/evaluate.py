@@ -26,7 +26,7 @@ from lm.models.base import LanguageModel
 from lm.record import ownership
 from lm.record.run import Run
 from lm.record.schemas import DataRecord, read_part
-from lm.settings import Settings, one_of
+from lm.settings import Settings, one_of, setting
 from lm.system import devices, failpoint, files, onednn, ranks, signals
 from lm.tokenizers import Tokenizer
 
@@ -42,7 +42,7 @@ class EvaluateConfig(Settings):
     run: str = "latest"
     checkpoint: str = "best"
     split: str = one_of("val", "train")
-    corpus: str = ""  # another corpus: its name, or a file, folder or glob; empty: the run's own
+    corpus: str = setting("", path=True)  # another one: its name, file, folder or glob
     device: str = one_of("auto", "cpu", "cuda", "mps")
     trust: bool = False  # read what the settings of a run from elsewhere name
 

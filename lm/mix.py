@@ -20,6 +20,7 @@ from lm import metrics, pipeline
 from lm.evaluate import token_nats
 from lm.launch import cli
 from lm.record import ownership
+from lm.record.find import is_name
 from lm.record.run import Run
 from lm.settings import Settings, at_least
 
@@ -70,7 +71,7 @@ def mixed(nats: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 def command(cfg: MixConfig) -> None:
     """Print bits per byte of each run and of the mixture, on both halves of the text."""
-    names = cfg.runs.split(",")
+    names = cli.names(cfg.runs, is_name)
     runs = _open_runs(cfg, names)
     ids = pipeline.prepare(runs[0].cfg).val  # (n + 1,)
     n_bytes = runs[0].tokenizer.token_lengths()[np.asarray(ids[1:])]  # (n,) 0: special

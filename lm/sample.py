@@ -111,7 +111,7 @@ def prompt_line(run: Run, model: LanguageModel, cfg: SampleConfig) -> None:
             cfg = cli.change(cfg, f"{COMMANDS[word]}={value}")
             seed = cfg.seed
         except ConfigError as error:
-            print(error, file=sys.stderr)
+            print(printable(str(error)), file=sys.stderr)
 
 
 if __name__ == "__main__":

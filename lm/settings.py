@@ -11,7 +11,6 @@ import difflib
 import functools
 import importlib
 import math
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
@@ -23,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lm.system import files, foreign
 from lm.system.errors import ConfigError, DamagedError, PointerError
+from lm.system.text import literal, unfit
 
 MAX_BYTES = 1 << 20  # of a YAML file of settings
 MAX_DEPTH = 20  # of the mappings and lists in it
@@ -39,7 +39,8 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # reads 500 files in a s
 
 
 def setting(default: Any, affects: Affects | None = None, **rules: object) -> Any:
-    """A field of a Settings class; without `affects` it affects what its class says."""
+    """A field of a Settings class; without `affects` it affects what its class says; path=True is
+    for the name of a file or folder, or a list of them, in which `~` is the home directory."""
     metadata = rules if affects is None else {**rules, "affects": affects}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -109,6 +110,8 @@ class Settings:
     def __post_init__(self) -> None:
         problems = []
         for f in fields(self):
+            if "path" in f.metadata:
+                setattr(self, f.name, _expanded(getattr(self, f.name)))
             problem = _broken_rule(f, getattr(self, f.name))
             if problem:
                 problems.append(f"{self.key(f.name)}={problem}")
@@ -161,6 +164,13 @@ def _broken_rule(f: Field, value: Any) -> str:
     return f"{str(value)[:40]}: must be {f.metadata['allowed']}"
 
 
+def _expanded(value: object) -> object:
+    """A path, or each in a list of them, with the home directory for `~`."""
+    if isinstance(value, list):
+        return [_expanded(inner) for inner in value]
+    return files.expanded(value) if isinstance(value, str) else value
+
+
 def _is_finite(value: float) -> bool:
     if isinstance(value, int):
         return abs(value) <= MOST
@@ -178,7 +188,7 @@ def load(cls: type[S], source: Mapping | str | Path) -> S:
     if isinstance(source, (str, Path)):
         source = read_yaml(Path(source))
     problems = unknown(cls, source, "", lambda key: _groups_with(cls, key))
-    problems += unfit_text(source, "")
+    problems += unfit(source, "", lambda key: is_path(cls, key))
     groups: dict[str, Any] = {}
     for group, base in _groups(cls).items():
         try:
@@ -224,6 +234,19 @@ def effect(cls: type[Settings], key: str) -> Affects:
     return min(effects, key=FROM_MOST.index)
 
 
+def fields_of(cls: type[Settings], key: str) -> list[Field]:
+    """The fields that `key`, such as model.n_layer, can mean: one of each variant of its group."""
+    group, _, name = key.rpartition(".")
+    variants = [cls]
+    if group:
+        variants = _groups(cls)[group].variants() if group in _groups(cls) else []
+    return [f for variant in variants for f in fields(variant) if f.name == name]
+
+
+def is_path(cls: type[Settings], key: str) -> bool:
+    return any("path" in f.metadata for f in fields_of(cls, key))
+
+
 @functools.cache
 def _groups(cls: type[Settings]) -> dict[str, type[Settings]]:
     """The fields of `cls` that are settings themselves, with their class."""
@@ -245,10 +268,7 @@ def _load_group(base: type[Settings], values: object) -> Settings:
     problems = unknown(cls, values, f"{group}.")
     if problems:
         raise ConfigError("; ".join(problems))
-    checked = {}
-    for key, value in typed(cls, values, f"{group}.").items():
-        checked[key] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
-    return cls(**checked)
+    return cls(**typed(cls, values, f"{group}."))
 
 
 def _groups_with(cls: type[Settings], key: str) -> list[str]:
@@ -316,13 +336,14 @@ def typed(cls: type, values: Mapping, prefix: str, without: Collection[str] = ()
     """
     try:
         node = OmegaConf.structured(cls)
-        node.merge_with(dict(values))
+        node.merge_with(literal(dict(values)))
         missing = OmegaConf.missing_keys(node)
         required = sorted(missing - set(without))
         if required:
             key = f"{prefix}{required[0]}"
             raise ConfigError(f"{key} has no value: give {key}=VALUE")
-        return {f.name: node[f.name] for f in fields(cls) if f.name not in missing}
+        plain: Any = OmegaConf.to_container(node, resolve=True)
+        return {f.name: plain[f.name] for f in fields(cls) if f.name not in missing}
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or getattr(error, "key", None) or ""
         raise ConfigError(f"{prefix}{key}: {str(error).splitlines()[0]}") from None
@@ -351,24 +372,4 @@ def unknown(
         else:
             hint = f"known: {', '.join(known)}"
         problems.append(f"unknown setting {prefix}{key} ({hint})")
-    return problems
-
-
-def unfit_text(node: object, key: str) -> list[str]:
-    """One sentence for each text among nested values that no file can hold, or should not.
-
-    With `${...}` a file from elsewhere could read the environment.
-    """
-    problems = []
-    if isinstance(node, Mapping):
-        for name, value in node.items():
-            problems += unfit_text(value, f"{key}.{name}".lstrip("."))
-    elif isinstance(node, list):
-        for value in node:
-            problems += unfit_text(value, key)
-    elif isinstance(node, str):
-        if re.search("[\ud800-\udfff]", node):  # of a word whose bytes are none
-            problems.append(f"{key}={node!a}: this is not UTF-8")
-        elif "${" in node:
-            problems.append(f"{key}={node}: write the value itself")
     return problems

@@ -14,8 +14,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lm.launch import cli
 from lm.record.wandb_client import CUT_OFF
+from lm.system import files
+from lm.system.errors import ConfigError
+from lm.system.text import printable
 
+USAGE = "python -m lm.sync [FOLDER ...], such as outputs/wandb/offline-run-DATE_TIME-ID; none: all"
 EMPTY = 7  # bytes of a file that holds a header alone: its run was killed before it said anything
 
 
@@ -38,32 +43,51 @@ def is_synced(folder: Path) -> bool:
     return bool(files)
 
 
+def check(folder: Path) -> None:
+    """ConfigError unless the folder is that of a W&B run."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: there is no such folder; {USAGE}")
+    if not list(folder.glob("*.wandb")):
+        raise ConfigError(f"{folder} holds no .wandb file, so it is no run of W&B; {USAGE}")
+
+
 def sync(folders: Sequence[Path]) -> int:
     """Upload the runs; return how many could not be."""
     n_failed = 0
     for folder in folders:
         size = sum(path.stat().st_size for path in folder.glob("*.wandb"))
         if size <= EMPTY:
-            print(f"skipped  {folder}: it holds nothing; the run's own files are whole")
+            say("skipped", folder, "it holds nothing; the run's own files are whole")
             continue
         # wandb skips without a word a run that was online; named here, it goes up again whole.
-        words = [sys.executable, "-m", "wandb", "sync", "--no-skip-online", str(folder)]
-        done = subprocess.run(words, capture_output=True, text=True)
+        words = [sys.executable, "-m", "wandb", "sync", "--no-skip-online", "--", str(folder)]
+        done = subprocess.run(words, capture_output=True, encoding="utf-8", errors="replace")
         lines = (done.stdout + done.stderr).strip().splitlines()
         last_line = lines[-1] if lines else ""
-        if done.returncode == 0:
-            print(f"synced   {folder}: {last_line}")
-        else:
+        if done.returncode:
             n_failed += 1
-            print(f"failed   {folder}: {last_line}")
+        say("failed" if done.returncode else "synced", folder, last_line)
     return n_failed
 
 
+def say(what: str, folder: Path, text: str) -> None:
+    print(printable(f"{what:8} {folder}: {text}"))
+
+
 def main() -> None:
-    folders = [Path(word) for word in sys.argv[1:]] or waiting_runs(Path("outputs/wandb"))
-    if not folders:
-        print("no offline run waits under outputs/wandb")
-    sys.exit(1 if sync(folders) else 0)
+    cli.prepare_streams()
+    words = sys.argv[1:]
+    if cli.asks_for_help(words):
+        print(USAGE)
+        return
+    with cli.errors_in_one_line():
+        folders = [Path(files.expanded(word)) for word in words]
+        for folder in folders:
+            check(folder)
+        folders = folders or waiting_runs(Path("outputs/wandb"))
+        if not folders:
+            print("no offline run waits under outputs/wandb")
+        sys.exit(1 if sync(folders) else 0)
 
 
 if __name__ == "__main__":

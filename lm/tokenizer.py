@@ -25,9 +25,10 @@ from rich.text import Text
 
 from lm import config, tokenizers
 from lm.launch import cli
-from lm.settings import Settings, at_least, one_of
+from lm.settings import Settings, at_least, one_of, setting
+from lm.system import files
 from lm.system.errors import ConfigError
-from lm.system.streams import open_bytes, open_output, open_text
+from lm.system.streams import check_output, open_bytes, open_output, open_text
 from lm.system.text import printable
 from lm.tokenizers import Tokenizer, formats
 from lm.tokenizers.text import encode_utf8
@@ -43,8 +44,8 @@ log = logging.getLogger(__name__)
 class TrainTokenizer(Settings):
     """python -m lm.tokenizer train: learn a tokenizer from files or standard input."""
 
-    path: str = "-"  # a file, folder or glob: .txt, .jsonl, .gz; - is standard input
-    out: str = "tokenizer.json"
+    path: str = setting("-", path=True)  # a file, folder, glob, or - for standard input
+    out: str = setting("tokenizer.json", path=True)
     name: str = one_of("bpe", "char", "byte")
     vocab_size: int = at_least(1024, 1, 1 << 20)  # special tokens and the 256 bytes included
     pattern: str = "gpt4"  # gpt2, gpt4 or a regular expression
@@ -55,9 +56,9 @@ class TrainTokenizer(Settings):
 class EncodeText(Settings):
     """python -m lm.tokenizer encode: text from a file or standard input to ids."""
 
-    tokenizer: str = "tokenizer.json"
-    path: str = "-"
-    out: str = "-"
+    tokenizer: str = setting("tokenizer.json", path=True)
+    path: str = setting("-", path=True)
+    out: str = setting("-", path=True)
     format: str = one_of("text", "raw")  # ids in decimal, or uint16 (uint32 above 65,536 ids)
     allow_special: bool = False  # whether <|endoftext|> in the text becomes its id
 
@@ -66,9 +67,9 @@ class EncodeText(Settings):
 class DecodeIds(Settings):
     """python -m lm.tokenizer decode: ids from a file or standard input to text."""
 
-    tokenizer: str = "tokenizer.json"
-    path: str = "-"
-    out: str = "-"
+    tokenizer: str = setting("tokenizer.json", path=True)
+    path: str = setting("-", path=True)
+    out: str = setting("-", path=True)
     format: str = one_of("text", "raw")
     errors: str = one_of("replace", "strict", "ignore")  # for ids that form no whole characters
 
@@ -77,9 +78,9 @@ class DecodeIds(Settings):
 class ShowTokens(Settings):
     """python -m lm.tokenizer show: a text in coloured tokens, and how the vocabulary is used."""
 
-    tokenizer: str = "tokenizer.json"
+    tokenizer: str = setting("tokenizer.json", path=True)
     text: str = ""  # empty: what `path` holds
-    path: str = "-"
+    path: str = setting("-", path=True)
     max_tokens: int = at_least(500, 0)  # shown in colour
 
 
@@ -89,11 +90,12 @@ class CompareTokenizers(Settings):
 
     tokenizers: str = "tokenizer.json,byte"  # files, or byte, with commas between
     text: str = ""
-    path: str = "-"
+    path: str = setting("-", path=True)
 
 
 def train(cfg: TrainTokenizer) -> None:
     """Train a tokenizer and write its file, which replaces no file that is not a tokenizer."""
+    check_output(cfg.out)
     if Path(cfg.out).is_file():
         try:
             tokenizers.load(cfg.out)
@@ -135,6 +137,7 @@ def train(cfg: TrainTokenizer) -> None:
 
 def encode(cfg: EncodeText) -> None:
     """Write the ids of a text."""
+    check_output(cfg.out)
     tokenizer = open_tokenizer(cfg.tokenizer)
     allowed = tuple(tokenizer.specials) if cfg.allow_special else ()
     with open_text(cfg.path) as source, open_output(cfg.out) as sink:
@@ -149,6 +152,7 @@ def encode(cfg: EncodeText) -> None:
 
 def decode(cfg: DecodeIds) -> None:
     """Write the text of ids; on a terminal without control characters."""
+    check_output(cfg.out)
     tokenizer = open_tokenizer(cfg.tokenizer)
     with open_bytes(cfg.path) as source, open_output(cfg.out) as sink:
         ids = _raw_ids(source, tokenizer) if cfg.format == "raw" else _text_ids(source)
@@ -201,7 +205,7 @@ def compare(cfg: CompareTokenizers) -> None:
     text = read_text(cfg)
     n_byte = len(encode_utf8(text))
     table = Table("tokenizer", "ids", "tokens", "bytes per token", "ids used", "MB/s")
-    names = cfg.tokenizers.split(",")
+    names = cli.names(cfg.tokenizers, _is_tokenizer)
     problems = []
     for name in names:
         tokenizer = open_tokenizer(name)
@@ -242,14 +246,18 @@ def open_tokenizer(name: str) -> Tokenizer:
     if name == "byte":
         return tokenizers.ByteTokenizer()
     try:
-        return tokenizers.load(name)
+        return tokenizers.load(files.expanded(name))
     except tokenizers.TokenizerFormatError as error:
         if "no tokenizer file" not in str(error):
             raise
         try:
-            return formats.from_hf(name)
+            return formats.from_hf(files.expanded(name))
         except tokenizers.TokenizerFormatError as other:
             raise tokenizers.TokenizerFormatError(f"{error}; nor Hugging Face's: {other}") from None
+
+
+def _is_tokenizer(name: str) -> bool:
+    return name == "byte" or Path(files.expanded(name)).exists()
 
 
 def read_documents(path: str) -> Iterator[str]:
@@ -327,7 +335,7 @@ def main() -> None:
             print(f"  {(settings.__doc__ or '').strip()}")
         print("python -m lm.tokenizer ACTION --help shows an action's settings")
         return
-    print(f"error: {action} is not one of {', '.join(ACTIONS)}", file=sys.stderr)
+    cli.print_error(f"{action} is not one of {', '.join(ACTIONS)}")
     sys.exit(2)
 
 

@@ -25,6 +25,7 @@ from lm.launch.parallel import how_to_go_on, join_torchrun, start_processes
 from lm.sweep.study import reporter
 from lm.system import locks, signals, store
 from lm.system.environment import import_words, launch_rank, started_by_torchrun
+from lm.system.text import printable, shell_word
 
 if TYPE_CHECKING:
     from lm.models.base import LanguageModel
@@ -43,9 +44,10 @@ def run_job(job: jobs.Job) -> float:
         if launch_rank() == 0:
             hint = how_to_go_on(job)
             if job.sweep:
-                hint = f"the same command with hydra.sweep.dir={job.sweep} goes on"
+                word = shell_word(f"hydra.sweep.dir={job.sweep}")
+                hint = f"the same command with {word} goes on"
             with contextlib.suppress(OSError):  # the terminal may be gone
-                print(f"stopped by {stop.name}: {hint}", file=sys.stderr)
+                print(printable(f"stopped by {stop.name}: {hint}"), file=sys.stderr)
         raise
 
 
@@ -130,7 +132,8 @@ def after_run(run: "TrainingRun", track: "Tracker") -> None:
         if written:
             track.page("lens", written)
     best = f"{run.state.best_val_bpb:.4f} at step {run.state.best_step}"
-    log.info(f"done: best val/bpb {best}; python -m lm.sample {import_words()}run={run.out}")
+    word = shell_word(f"run={run.out}")
+    log.info(f"done: best val/bpb {best}; python -m lm.sample {import_words()}{word}")
 
 
 def _initial_weights(cfg: Config, out: Path) -> Callable[["LanguageModel"], None] | None:

@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 
 from lm.corpora.base import Corpus
 from lm.system import files, foreign
+from lm.system.text import shell_word
 
 TRIES = 4
 BACKOFF = 0.5  # seconds before the second try, doubled before each further one
@@ -84,7 +85,7 @@ def find(file: Pinned, folder: Path | None = None) -> Path:
     `folder` is outputs/cache/downloads unless given. Raises ValueError if LM_DATA_DIR holds, or
     the server sends, a different file, and FileNotFoundError if it cannot be fetched.
     """
-    data_dir = os.environ.get("LM_DATA_DIR")
+    data_dir = files.expanded(os.environ.get("LM_DATA_DIR", ""))
     if data_dir:
         path = Path(data_dir, file.name)
         if path.is_file():
@@ -103,9 +104,10 @@ def find(file: Pinned, folder: Path | None = None) -> Path:
 def _check_local(path: Path, file: Pinned) -> None:
     sha256 = files.sha256(path)
     if sha256 != file.sha256:
+        word = shell_word(f"corpus.path={path}")
         raise ValueError(
             f"{path} in LM_DATA_DIR has the sha256 {sha256}, but {file.sha256} was expected:"
-            f" replace it, or read it as it is with corpus=files corpus.path={path}"
+            f" replace it, or read it as it is with corpus=files {word}"
         )
 
 

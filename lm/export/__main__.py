@@ -12,14 +12,16 @@ if __name__ == "__main__":
 
     signals.end_on_ctrl_c()
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from lm.export import card, files
 from lm.launch import cli
 from lm.record.run import Run
-from lm.settings import Settings, one_of
-from lm.system import store
+from lm.settings import Settings, one_of, setting
+from lm.system import store, streams
+from lm.system.text import printable
 
 
 @dataclass
@@ -29,15 +31,16 @@ class ExportConfig(Settings):
     run: str = "latest"
     checkpoint: str = "best"
     format: str = one_of("hf", "tokenizers", "tiktoken")
-    out: str = ""  # a new folder; empty: export-FORMAT in the run
+    out: str = setting("", path=True)  # a new folder; empty: export-FORMAT in the run
 
 
 def command(cfg: ExportConfig) -> None:
     """Write the export into a new folder, whole or not at all."""
     run = Run.open(cfg.run)
     out = Path(cfg.out) if cfg.out else run.path / f"export-{cfg.format}"
-    if out.exists():
+    if os.path.lexists(out):
         raise ValueError(f"{out} exists already: choose another out=")
+    streams.check_output(str(out))
     with store.new_folder(out) as folder:
         if cfg.format == "hf":
             files.to_transformers(run, cfg.checkpoint, folder)
@@ -49,7 +52,7 @@ def command(cfg: ExportConfig) -> None:
         (folder / "README.md").write_text(text, encoding="utf-8")
     names = sorted(path.name for path in out.iterdir())
     names.remove("manifest.json")
-    print(f"{out}: {', '.join(names)}")
+    print(printable(f"{out}: {', '.join(names)}"))
 
 
 if __name__ == "__main__":

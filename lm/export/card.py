@@ -1,12 +1,16 @@
 """The model card of an export: how to load it, how good it is, what it was made of."""
 
+import html
 import json
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
-from lm import config
+from lm import config, settings
 from lm.record.run import Run
 from lm.record.schemas import CodeRecord, DataRecord, Summary, read_part
 from lm.report import records
+from lm.system.text import printable
 
 USES = {
     "hf": """from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -42,13 +46,12 @@ def write(run: Run, checkpoint: str, kind: str, name: str) -> str:
     step = int(run.checkpoint(checkpoint).name.removeprefix("step_"))
     code = read_part(run.path, CodeRecord)
     versions = json.loads(code.to_json()) if code else {}
-    return f"""# {run.cfg.name or run.cfg.model.name} on {run.cfg.corpus.name}
+    in_code = json.dumps(name, ensure_ascii=False)[1:-1]
+    return f"""# {_plain(f"{run.cfg.name or run.cfg.model.name} on {run.cfg.corpus.name}")}
 
-Exported from the run `{run.path.name}`, checkpoint {checkpoint}, which is step {step:,}.
+Exported from the run {_code(run.path.name)}, checkpoint {checkpoint}, which is step {step:,}.
 
-```python
-{USES[kind].format(name=name)}
-```
+{_block(USES[kind].format(name=in_code), "python")}
 
 ## Results
 
@@ -65,15 +68,11 @@ perplexity do not.
 
 ## Settings
 
-```
-{_lines(config.flat(run.cfg))}
-```
+{_block(_lines(_settings(run.cfg)))}
 
 ## Code
 
-```
-{_lines(versions)}
-```
+{_block(_lines(versions))}
 """
 
 
@@ -102,6 +101,41 @@ def _text_sizes(run: Run) -> str:
         return "not recorded"
     splits = data.corpus.splits
     return f"train {splits.train.n_bytes:,} bytes, val {splits.val.n_bytes:,} bytes"
+
+
+def _settings(cfg: config.Config) -> dict[str, object]:
+    """The settings by their keys, with the last part of each path: the card leaves this machine."""
+    values = config.flat(cfg)
+    for key in values:
+        if settings.is_path(config.Config, key):
+            paths = values[key]
+            names = [Path(path).name for path in (paths if isinstance(paths, list) else [paths])]
+            values[key] = names if isinstance(paths, list) else names[0]
+    return values
+
+
+def _plain(text: str) -> str:
+    """The text for Markdown in which it has no meaning: no HTML, no link, no code."""
+    escaped = re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(text, quote=False))
+    return " ".join(printable(escaped).split())
+
+
+def _code(text: str) -> str:
+    """The text as code inside a line."""
+    text = " ".join(printable(text).split())
+    mark = _longer_than_any("`", text)
+    return f"{mark} {text} {mark}" if "`" in text else f"`{text}`"
+
+
+def _block(text: str, language: str = "") -> str:
+    """The text as a block of code, which no text in it can end."""
+    mark = _longer_than_any("`", f"``{text}")
+    return f"{mark}{language}\n{printable(text)}\n{mark}"
+
+
+def _longer_than_any(mark: str, text: str) -> str:
+    """The mark, repeated once more than anywhere in the text."""
+    return mark * (1 + max((len(run) for run in re.findall(f"{mark}+", text)), default=0))
 
 
 def _lines(values: Mapping[str, object]) -> str:

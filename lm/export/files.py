@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from lm.huggingface import config_json, weights
 from lm.record.run import Run
@@ -23,7 +23,7 @@ def to_transformers(run: Run, checkpoint: str, folder: Path) -> None:
     tensors = {}
     for name, tensor in weights.to_hf(model).items():
         tensors[name] = tensor.contiguous().clone()  # tensors that share memory are not saved
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
     _write(folder / "config.json", config)
     _write(folder / "generation_config.json", {"bos_token_id": eot_id, "eos_token_id": eot_id})
     to_tokenizers(tokenizer, folder)

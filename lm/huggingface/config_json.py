@@ -331,7 +331,7 @@ def adopt(values: dict[str, Any]) -> dict[str, Any]:
 
     The window may be shorter than what the folder's model can read, and dropout is the run's own.
     """
-    folder = Path(values["init_from"])
+    folder = Path(files.expanded(values["init_from"]))
     model = settings_of(folder)
     requested = values.get("model") or {}
     context_len = requested.get("context_len")

@@ -10,31 +10,39 @@ import logging
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-from omegaconf import OmegaConf
-
+from lm.launch.logs import PlainFormatter
 from lm.settings import Settings, typed, unknown
-from lm.system import environment
+from lm.system import environment, files, streams
 from lm.system.environment import launch_rank
 from lm.system.errors import STORAGE, ConfigError
+from lm.system.text import printable
 
+NO_ROOM = "this command needs more than there is"
+MORE = "HYDRA_FULL_ERROR=1 shows the whole traceback"
 S = TypeVar("S", bound=Settings)
 
 
-def main(cls: type[S], command: Callable[[S], object]) -> None:
-    """Run `command` with the settings of the command line; an error is one line and exit code 2."""
+def main(cls: type[S], command: Callable[[S], object], paths: str = "") -> None:
+    """Run `command` with the settings of the command line; an error is one line and exit code 2.
+
+    Words that are no key=value are those of the list `paths`, if the settings have one.
+    """
     prepare_streams()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PlainFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     words = sys.argv[1:]
     if asks_for_help(words):
         print(usage(cls))
         return
     with errors_in_one_line(), interruptible():  # Ctrl-C may come between the two
-        command(parse(cls, import_own_modules(words)))
+        command(parse(cls, import_own_modules(words), paths))
 
 
 # ------------------------------------------------------------------------------- the process
@@ -59,13 +67,14 @@ def interruptible() -> Iterator[None]:
 def prepare_streams() -> None:
     """Let what cannot be printed, as the terminal is gone or the disk full, cost that line alone.
 
-    Warnings become one line each.
+    What the terminal has no character for is replaced. Warnings become one line each.
     """
     warnings.showwarning = show_warning
     logging.raiseExceptions = False  # or each such line would be a page of tracebacks
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: a file of the run could get its number
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    streams.replace_what_has_no_code()
 
 
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
@@ -100,15 +109,19 @@ def import_own_modules(words: Sequence[str]) -> list[str]:
 
 def _import_own(name: str) -> None:
     here = os.getcwd()  # where my_models/ lies, for installed commands too
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(f"import={name}: give the name of a module, such as my_models.mine")
     sys.path.insert(0, here)
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there and lacks something itself
+            raise _failed_import(name, error) from error
         raise ConfigError(
             f"import={name}: there is no such module under {here} or installed"
         ) from None
+    except Exception as error:  # a stranger's code may raise anything
+        raise _failed_import(name, error) from error
     finally:
         sys.path.pop(0)
     if here not in sys.path:  # the processes of a sweep or of several GPUs import it again
@@ -117,38 +130,70 @@ def _import_own(name: str) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
 
 
+def _failed_import(name: str, error: Exception) -> ConfigError:
+    return ConfigError(f"import={name}: {_kind_and_place(error)}: {error}; {MORE}")
+
+
 # ---------------------------------------------------------------------------------- the words
 
 
-def parse(cls: type[S], words: Sequence[str]) -> S:
+def parse(cls: type[S], words: Sequence[str], paths: str = "") -> S:
     """The dataclass `cls` with the fields that the words set; raises ConfigError.
 
     A str field takes its text as it stands: `prompt=The king: a` holds a colon, not a mapping.
     A dataclass with a list `overrides` gets the words there that are not its own: those of a run.
+    The list called `paths` gets those that are no key=value, or the path of something that exists.
     """
     types = {f.name: f.type for f in dataclasses.fields(cls)}
     values: dict[str, Any] = {}
-    overrides = []
+    texts: dict[str, str] = {}
+    rest = []
     for word in words:
         key, equals, text = word.partition("=")
-        if "overrides" in types and key not in types:
-            overrides.append(word)
-            continue
-        if not equals:
-            raise ConfigError(f"{word} is not key=value (known: {', '.join(types)})")
-        problems = unknown(cls, {key: text}, "")
-        if problems:
-            raise ConfigError(problems[0])
-        is_text = types[key] in (str, str | None)
-        values[key] = text if is_text else _plain(text)
-    if overrides:
-        values["overrides"] = overrides
-    return cls(**typed(cls, values, ""))
+        if not equals or key not in types or key == "overrides":
+            _check_other(cls, word, paths)
+            rest.append(word)
+        elif types[key] in (str, str | None):
+            texts[key] = text
+        else:
+            values[key] = names(text) if types[key] == list[str] else text
+    if rest:
+        values[paths or "overrides"] = rest
+    return cls(**{**typed(cls, values, ""), **texts})
 
 
-def _plain(text: str) -> object:
-    """The value of a word as YAML reads it: a number, a bool, a list."""
-    return OmegaConf.create(f"value: {text}").value if text else None
+def _check_other(cls: type[Settings], word: str, paths: str) -> None:
+    """ConfigError for a word that is no setting of `cls`, and nothing else that it takes."""
+    known = [f.name for f in dataclasses.fields(cls) if f.name != "overrides"]
+    key, equals, _ = word.partition("=")
+    is_path = bool(paths) and (not equals or os.path.lexists(files.expanded(word)))
+    if word.startswith("-") and not os.path.lexists(word) and paths:
+        raise ConfigError(f"{word} is no option: settings are key=value, without dashes")
+    if is_path or "overrides" in {f.name for f in dataclasses.fields(cls)}:
+        return
+    if not equals:
+        raise ConfigError(f"{word} is not key=value (known: {', '.join(known)})")
+    raise ConfigError(unknown(cls, {key: word}, "")[0])
+
+
+def names(text: str, is_one: Callable[[str], bool] | None = None) -> list[str]:
+    """The names in A,B,...: where `is_one` says that there is such a one, it may hold commas.
+
+    Without `is_one` these are files or folders. [A,B] means the same.
+    """
+    is_one = is_one or (lambda name: os.path.lexists(files.expanded(name)))
+    if text[:1] == "[" and text[-1:] == "]" and not is_one(text):
+        text = text[1:-1]
+    parts = text.split(",")
+    # found[i]: the names in parts[i:], each of which is one; the shortest are tried first.
+    found: dict[int, list[str]] = {len(parts): []}
+    for i in reversed(range(len(parts))):
+        for end in range(i + 1, len(parts) + 1):
+            name = ",".join(parts[i:end]).strip()
+            if end in found and is_one(name):
+                found[i] = [name, *found[end]]
+                break
+    return found.get(0) or [part.strip() for part in parts if part.strip()]
 
 
 def change(settings: S, word: str) -> S:
@@ -179,11 +224,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 class errors_in_one_line:
-    """Prints what the user can mend in one line; our own mistakes keep their traceback.
+    """Prints an error as one line and ends the process.
 
     Exit code 2, or the error's own: 1 no memory, 3 non-finite numbers, 4 storage, 5 no intact
-    checkpoint.
-    HYDRA_FULL_ERROR=1 shows the traceback of every error.
+    checkpoint; 1 for a mistake of our own too. HYDRA_FULL_ERROR=1 shows every traceback.
     """
 
     def __enter__(self) -> None:
@@ -196,21 +240,49 @@ class errors_in_one_line:
             return
         if isinstance(error, KeyboardInterrupt):
             sys.exit(130)
-        text = " ".join(str(error).split())
-        code = 2
-        if not isinstance(error, (ValueError, OSError)) and not hasattr(error, "exit_code"):
-            if not _is_out_of_memory(error):
-                return
-            text = f"out of memory: {text or 'this command needs more than there is'}"
-            code = 1
-        if isinstance(error, OSError) and error.errno in STORAGE:
-            code = 4
-            if not error.filename:
-                text += ": make room, or set LM_CACHE_DIR to a folder on another disk"
-        sys.stdout.flush()
+        if not isinstance(error, Exception):
+            return
+        text, code = _text_and_code(error)
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         rank = launch_rank()
         if rank == 0:
-            print(f"error: {text}", file=sys.stderr)
+            print_error(text)
         elif not isinstance(error, ConfigError):  # rank 0 has printed that one too
-            print(f"error: rank {rank}: {text}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", code))
+            print_error(f"rank {rank}: {text}")
+        sys.exit(code)
+
+
+def print_error(text: str) -> None:
+    """Print one line that begins with `error: `."""
+    print(printable(f"error: {' '.join(text.split())}"), file=sys.stderr)
+
+
+def _text_and_code(error: Exception) -> tuple[str, int]:
+    """What is said of an error, and the exit code."""
+    code = getattr(error, "exit_code", None)
+    if isinstance(error, OSError) and code is None:
+        return _of_system(error)
+    if isinstance(error, ValueError) or code is not None:
+        return str(error), 2 if code is None else code
+    if _is_out_of_memory(error):
+        return f"out of memory: {error}" if str(error) else f"out of memory: {NO_ROOM}", 1
+    return f"{_kind_and_place(error)}: {error}; {MORE}", 1
+
+
+def _of_system(error: OSError) -> tuple[str, int]:
+    text = str(error)
+    name = error.filename2 or error.filename
+    if name and error.strerror:
+        text = f"{os.fsdecode(name) if isinstance(name, bytes) else name}: {error.strerror}"
+    if error.errno not in STORAGE:
+        return text, 2
+    other = "" if name else ", or set LM_CACHE_DIR to a folder on another disk"
+    return f"{text}: make room{other}", 4
+
+
+def _kind_and_place(error: Exception) -> str:
+    """The class of an error, and the line of the code that raised it."""
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    at = f" ({place[0].filename}, line {place[0].lineno})" if place else ""
+    return f"{type(error).__name__}{at}"

@@ -22,9 +22,11 @@ from lm import config
 from lm.config import Config
 from lm.huggingface import config_json
 from lm.launch import hydra_internals
+from lm.launch.words import as_typed
 from lm.settings import flat_values
 from lm.sweep.space import TunerConfig
 from lm.system.errors import ConfigError
+from lm.system.text import shell_word
 
 TUNER = "hydra_plugins.lm_sweeper.Tuner"  # hydra/sweeper=lm; Hydra finds plugins there alone
 SECRET = re.compile(r"oc\.env:\s*([^,}]*(?:KEY|TOKEN|SECRET|PASSW)[^,}]*)", re.IGNORECASE)
@@ -74,7 +76,7 @@ def _store_experiment(cs: ConfigStore, name: str, settings: DictConfig) -> None:
 def compose_run(words: list[str]) -> Config:
     """The checked configuration that `python -m lm.train WORDS` would train; raises ConfigError."""
     register()
-    args = read_arguments(words)
+    args = read_arguments(as_typed(words))
     with errors_in_one_line(words), composing():
         return compose_job(args.overrides, search_path_override(args.config_dir))
 
@@ -91,15 +93,15 @@ def read_arguments(words: list[str]) -> argparse.Namespace:
             continue
         hint = ""
         if Path(word).exists():
-            hint = f"; for a text of your own corpus=files corpus.path={word}"
+            hint = f"; for a text of your own corpus=files {shell_word(f'corpus.path={word}')}"
         raise ConfigError(f"{word} is not key=value{hint}")
     return args
 
 
 @contextlib.contextmanager
-def composing() -> Iterator[None]:
-    """Hydra is initialized with conf/ inside, so that compose can be called."""
-    with initialize_config_dir(str(folder("conf")), **hydra_internals.VERSION):
+def composing(presets: Path | None = None) -> Iterator[None]:
+    """Hydra is initialized with conf/, or other presets, inside, so that compose can be called."""
+    with initialize_config_dir(str(presets or folder("conf")), **hydra_internals.VERSION):
         yield
 
 
@@ -161,17 +163,17 @@ def errors_in_one_line(words: list[str]) -> Iterator[None]:
 
 def load(composed: DictConfig) -> Config:
     """What Hydra composed, as a checked Config. No secret of the environment gets into it."""
-    for key, value in flat_values(_plain(composed, resolve=False)).items():
+    for key, value in flat_values(plain(composed, resolve=False)).items():
         secret = SECRET.search(value) if isinstance(value, str) else None
         if secret:
             raise ConfigError(f"{key}={value}: {secret[1]} would be written into the run's files")
-    values = _plain(composed, resolve=True)
+    values = plain(composed, resolve=True)
     for group in ("hydra", "experiment"):
         values.pop(group, None)
     return config.load(config_json.adopt(values) if values.get("init_from") else values)
 
 
-def _plain(composed: DictConfig, resolve: bool) -> dict[str, object]:
+def plain(composed: DictConfig, resolve: bool) -> dict[str, object]:
     """The nested values, with each `${...}` as it stands or as what it means."""
     values = OmegaConf.to_container(composed, resolve=resolve)
     assert isinstance(values, dict), "a DictConfig becomes a dict"
@@ -195,11 +197,14 @@ def _one_line(error: Exception) -> str:
     lines = [line.strip().removeprefix("In 'config': ") for line in text.splitlines()]
     lines = [line for line in lines if line and "hydra.cc/docs" not in line]
     text = "; ".join(dict.fromkeys(lines)).replace("++", "")
+    word = getattr(error, "override", None) or ""  # the one that Hydra's grammar does not take
+    if word not in text:
+        text = f"{word}: {text}"
     whole = re.search(r"Value '(\d+)\.0' of type 'float' could not be .* to Integer", text)
     if whole:
         text += f": write {whole[1]}"
     if "schema/model/" in text:
         text += "; a model of your own takes import=MODULE too"
-    if text.startswith("mismatched input '='"):
+    if "mismatched input '='" in text:
         text += "; a value that holds = needs two pairs of quotes: 'key=\"a=b\"'"
     return text

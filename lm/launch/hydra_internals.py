@@ -4,13 +4,16 @@ import argparse
 import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NoReturn
 
 import hydra
+from hydra._internal import utils
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Quote, QuotedString, Sweep
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from lm.sweep.space import check_values
@@ -19,11 +22,32 @@ from lm.system.errors import ConfigError
 MAX_ARMS = 10_000  # of a grid; each is composed and checked before the first one starts
 # On 1.4 any version_base warns; on 1.3 leaving it out warns and changes the working directory.
 VERSION: dict[str, str] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+UNREADABLE = object()  # stands for the value of a text that is none in Hydra's grammar
 
 
 def read_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Hydra's options and the overrides among the words, and the words that are neither."""
-    return get_args_parser().parse_known_args(list(words))
+    """Hydra's options and the overrides among the words, and the words that are neither.
+
+    Raises ConfigError for an option without a value, or with one that it does not have.
+    """
+    parser = utils.get_args_parser()
+    parser.error = _refuse  # argparse's own prints a page and ends the process
+    return parser.parse_known_args(list(words))
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(message)
+
+
+@contextlib.contextmanager
+def errors_that_pass() -> Iterator[None]:
+    """Let an error inside leave Hydra, which would print a page of it and exit with 1."""
+    before = utils.run_and_report
+    utils.run_and_report = lambda action: action()
+    try:
+        yield
+    finally:
+        utils.run_and_report = before
 
 
 def overrides_parser() -> OverridesParser:
@@ -32,6 +56,29 @@ def overrides_parser() -> OverridesParser:
     To be used while Hydra is initialized: see compose.composing.
     """
     return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+
+
+def read_value(text: str) -> object:
+    """What a word's value means to Hydra: a text, a number, a list, a Sweep; or UNREADABLE."""
+    try:
+        return OverridesParser.create().parse_override(f"key={text}").value()
+    except (HydraException, AssertionError, RecursionError):
+        return UNREADABLE
+
+
+def is_choice(value: object) -> bool:
+    """Whether a value is that of a sweep in its simple form: a,b,c."""
+    return isinstance(value, ChoiceSweep) and value.simple_form
+
+
+def is_sweep(value: object) -> bool:
+    return isinstance(value, (Sweep, Glob))
+
+
+def quoted(text: str, mark: str) -> str:
+    """The text between two quotation marks, as Hydra's grammar has it."""
+    quote = Quote.single if mark == "'" else Quote.double
+    return QuotedString(text, quote).with_quotes()
 
 
 def is_grid_sweeper(target: str) -> bool:

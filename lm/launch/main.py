@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from lm import config
 from lm.launch import cli, compose, directory, hydra_internals, logs, preflight, resume
 from lm.launch.jobs import Job
+from lm.launch.words import as_typed
 from lm.sweep import arms
 from lm.sweep.arms import RESULT, ArmResult
 from lm.system import files, signals
@@ -52,7 +53,7 @@ def main(run: Run) -> None:
 def start(run: Run, words: list[str]) -> None:
     """Check the words, then let Hydra compose the jobs and run them."""
     with cli.errors_in_one_line():
-        words = words_for_rank(cli.import_own_modules(words))
+        words = as_typed(words_for_rank(cli.import_own_modules(words)))
         sys.argv[1:] = words  # Hydra parses sys.argv itself
         compose.register()
         if resume.is_resumed(words):
@@ -73,7 +74,12 @@ def start(run: Run, words: list[str]) -> None:
         with cli.errors_in_one_line():
             return run(job_of(composed))
 
-    task()
+    with (
+        cli.errors_in_one_line(),
+        compose.errors_in_one_line(words),
+        hydra_internals.errors_that_pass(),
+    ):
+        task()
 
 
 def words_for_rank(words: list[str]) -> list[str]:
@@ -150,7 +156,7 @@ def run_arm(run: Run, job: Job) -> float:
         log.warning(str(error))  # that process will write what comes of it
         return math.inf
     except OtherRunError as error:  # whose result stays
-        print(f"error: {error}", file=sys.stderr)
+        cli.print_error(str(error))
         sys.exit(2)
     except Exception as error:
         result = failure(job.out, job.overrides, error)

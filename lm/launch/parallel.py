@@ -10,6 +10,7 @@ from lm.launch.jobs import Job
 from lm.system.environment import import_words, launch_rank
 from lm.system.errors import LostRankError
 from lm.system.locks import HeldLock
+from lm.system.text import shell_word
 
 Work = Callable[[Job], float]  # trains a job in this process; returns its score
 
@@ -61,4 +62,4 @@ def join_torchrun(job: Job, score: float | None, work: Work) -> float:
 
 def how_to_go_on(job: Job) -> str:
     """The command that continues a run, for messages."""
-    return f"python -m lm.train {import_words()}resume={job.out} goes on"
+    return f"python -m lm.train {import_words()}{shell_word(f'resume={job.out}')} goes on"

@@ -3,6 +3,7 @@
 Hydra would make the run directory first, take unknown keys given with `+`, and exit with 1.
 """
 
+import argparse
 import os
 import secrets
 from pathlib import Path
@@ -13,25 +14,80 @@ from omegaconf import DictConfig, OmegaConf
 from lm.config import Config
 from lm.launch import compose, hydra_internals
 from lm.launch.jobs import same_arm
+from lm.launch.words import read
+from lm.settings import flat_values
 from lm.sweep import space, study
 from lm.system.errors import FULL, ConfigError, StorageError
+from lm.system.text import shell_word
 
 
 def check(words: list[str]) -> None:
     """Raise ConfigError at the first job of the command that cannot be run."""
     args = compose.read_arguments(words)
-    if args.hydra_help or args.cfg or args.info is not None:
+    _check_options(args)
+    if args.hydra_help or args.shell_completion:
         return
-    if args.shell_completion or args.config_path or args.config_name:
-        return  # a configuration of somebody's own is checked when it is loaded
     extra = compose.search_path_override(args.config_dir)
-    with compose.errors_in_one_line(words), compose.composing():
+    folder = Path(args.config_path) if args.config_path else compose.folder("conf")
+    with compose.errors_in_one_line(words), compose.composing(folder):
+        if args.config_path or args.config_name:  # one's own, which is checked when it is loaded
+            fixed = _without_sweeps(args.overrides)
+            _check_hydra(_with_hydra([*fixed, *extra], args.config_name or "config"))
+            return
         if args.multirun:
             _check_sweep(args.overrides, extra)
         else:
             compose.compose_job(args.overrides, extra)
+            lenient = [compose.accepting_unknown_keys(word) for word in args.overrides]
+            composed = _with_hydra([*lenient, *extra])
+            _check_hydra(composed)
+            if args.package and OmegaConf.select(composed, args.package) is None:
+                raise ConfigError(f"--package {args.package}: there is no such part")
+        if args.cfg or args.info:
+            return
+        if not args.multirun:
             _whole_experiment(args.overrides, extra)
     _check_directories(args.overrides)
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """ConfigError for an option of Hydra's that has no use here, or not beside another one."""
+    if args.experimental_rerun:
+        raise ConfigError(
+            f"--experimental-rerun {args.experimental_rerun} would run what that file holds: give "
+            "the words of the run again, or resume=RUN"
+        )
+    if args.config_dir and not Path(args.config_dir).is_dir():
+        raise ConfigError(f"--config-dir {args.config_dir}: there is no such folder")
+    path = args.config_path
+    if path and not (Path(path).is_absolute() and Path(path).is_dir()):
+        raise ConfigError(f"--config-path {path}: give a folder by its absolute path")
+    if (args.resolve or args.package) and not args.cfg:
+        raise ConfigError("--resolve and --package go with --cfg job")
+    names = ("run", "multirun", "cfg", "info", "shell_completion")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)}: give one of them")
+
+
+def _check_hydra(composed: DictConfig) -> None:
+    """ConfigError for a setting of Hydra's own with which no run could work."""
+    if composed.hydra.job.chdir:
+        raise ConfigError(
+            "hydra.job.chdir=true: leave it out; paths are read from where the command starts"
+        )
+    if composed.hydra.mode is not None:
+        raise ConfigError(f"hydra.mode={composed.hydra.mode.name}: leave it out; -m makes a sweep")
+    folder = flat_values(compose.plain(composed, resolve=False))["hydra.run.dir"]
+    if not folder:
+        raise ConfigError("hydra.run.dir is empty: give a folder, or leave it out")
+    if "\\${" in folder:  # Hydra would look for what it means later, and fail
+        raise ConfigError(f"hydra.run.dir={folder}: choose a name without ${{")
+
+
+def _without_sweeps(overrides: list[str]) -> list[str]:
+    parser = hydra_internals.overrides_parser()
+    return [word for word in overrides if not parser.parse_override(word).is_sweep_override()]
 
 
 def _check_sweep(overrides: list[str], extra: list[str]) -> None:
@@ -50,8 +106,8 @@ def _existing_sweep(overrides: list[str]) -> Path | None:
     """The directory of a sweep that is to go on, if the command names one that is there."""
     named = {}
     for word in overrides:
-        key, _, value = word.partition("=")
-        named[key] = value.strip("'\"")
+        key = word.partition("=")[0]
+        named[key] = read(word)
     name = named.get("hydra.sweep.dir")
     if not name:
         return None
@@ -67,7 +123,7 @@ def _whole_experiment(overrides: list[str], extra: list[str]) -> None:
     swept = _with_hydra([*overrides, *extra]).hydra.sweeper.params or {}
     missing = [key for key in swept if key not in keys]
     if missing:
-        words = " ".join(overrides)
+        words = " ".join(map(shell_word, overrides))
         raise ConfigError(
             f"this experiment is a sweep of {', '.join(missing)}: python -m lm.train -m {words}"
         )
@@ -76,9 +132,11 @@ def _whole_experiment(overrides: list[str], extra: list[str]) -> None:
 def _arms(overrides: list[str], extra: list[str], root: Path | None) -> list[list[str]]:
     """The overrides of every job that the sweep would start; of a search its extreme ones."""
     parser = hydra_internals.overrides_parser()
-    fixed = [o for o in overrides if not parser.parse_override(o).is_sweep_override()]
+    fixed = _without_sweeps(overrides)
     lenient = [compose.accepting_unknown_keys(word) for word in fixed]
-    sweeper = _with_hydra([*lenient, *extra]).hydra.sweeper
+    composed = _with_hydra([*lenient, *extra])
+    _check_hydra(composed)
+    sweeper = composed.hydra.sweeper
     if sweeper._target_ == compose.TUNER:
         settings = space.tuner_settings(sweeper)
         study.check_storage(settings.storage, root)
@@ -100,18 +158,18 @@ def _arms(overrides: list[str], extra: list[str], root: Path | None) -> list[lis
     return [fixed]  # a sweeper of another kind has its own grammar
 
 
-def _with_hydra(overrides: list[str]) -> DictConfig:
+def _with_hydra(overrides: list[str], name: str = "config") -> DictConfig:
     """What the words compose, Hydra's own settings included."""
-    return hydra_compose("config", overrides=overrides, return_hydra_config=True)
+    return hydra_compose(name, overrides=overrides, return_hydra_config=True)
 
 
 def _check_directories(overrides: list[str]) -> None:
     """ConfigError unless the command can write where it is told to."""
     _writable(Path("outputs"), "start in another directory")
     for word in overrides:
-        key, _, value = word.partition("=")
-        if key in ("hydra.run.dir", "hydra.sweep.dir") and "$" not in value:
-            _writable(Path(value), f"choose another {key}=")
+        key = word.partition("=")[0]
+        if key in ("hydra.run.dir", "hydra.sweep.dir") and "${" not in word:
+            _writable(Path(read(word)), f"choose another {key}=")
 
 
 def _writable(path: Path, way_out: str) -> None:

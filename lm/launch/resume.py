@@ -8,6 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from lm import config
 from lm.launch import compose, jobs
 from lm.launch.jobs import Job
+from lm.launch.words import as_typed
 from lm.record import ownership
 from lm.record.find import find_run
 from lm.system import files
@@ -72,6 +73,7 @@ def _single_setting(word: str, run: str) -> str:
 
 def _value(word: str, key: str) -> object:
     """The value as Hydra reads it elsewhere: a number, a text, a list."""
+    (word,) = as_typed([word])
     with compose.errors_in_one_line([word]):
         override = OverridesParser.create().parse_override(word)
     if override.is_sweep_override():

@@ -20,6 +20,8 @@ from lm.lens import page, terminal
 from lm.lens.settings import LensConfig
 from lm.lens.subject import Subject
 from lm.system.errors import ConfigError
+from lm.system.streams import check_output
+from lm.system.text import printable
 
 
 def command(cfg: LensConfig) -> None:
@@ -28,6 +30,8 @@ def command(cfg: LensConfig) -> None:
         raise ConfigError(
             f"run={cfg.run} has its own settings: leave out {cfg.overrides[0]}, or leave out run="
         )
+    if cfg.out:
+        check_output(cfg.out)
     if cfg.overrides:
         subject = Subject.untrained(compose.compose_run(cfg.overrides))
     else:
@@ -36,7 +40,8 @@ def command(cfg: LensConfig) -> None:
     out = Path(cfg.out) if cfg.out else subject.home / "lens.html"
     page.write(view, out)
     terminal.show(view)
-    print(f"\nthe whole of it, to open in a browser: {out} ({out.stat().st_size / 1e6:.2f} MB)")
+    size = out.stat().st_size / 1e6
+    print(printable(f"\nthe whole of it, to open in a browser: {out} ({size:.2f} MB)"))
 
 
 if __name__ == "__main__":

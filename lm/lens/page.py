@@ -33,7 +33,7 @@ def write(view: View, out: Path) -> None:
     """Write the page; ConfigError where another file of that name is."""
     files.check_own(out, MARK)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(html(view), encoding="utf-8")
+    files.atomic_write(out, html(view))
 
 
 def html(view: View) -> str:

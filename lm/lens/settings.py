@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from lm.settings import Settings, at_least, within
+from lm.settings import Settings, at_least, setting, within
 
 
 @dataclass
@@ -16,7 +16,7 @@ class LensConfig(Settings):
     checkpoint: str = "best"
     prompt: str | None = None  # None: an example that suits the text
     layer: int = within(-1, -1024, 1023)  # the one to begin with; -1 is the last
-    out: str = ""  # the page; empty: lens.html in the run, or here
+    out: str = setting("", path=True)  # the page; empty: lens.html in the run, or here
     seed: int = at_least(0, 0)  # of the draws that the page shows: lm.sample's
     temperature: float = at_least(0.8, 0.0, 1e30)  # where its controls stand at first
     top_k: int = at_least(0, 0)

@@ -13,10 +13,11 @@ import torch
 from lm import config, tokenizers
 from lm.models.base import LanguageModel
 from lm.record import checkpoint, wandb_artifact
-from lm.record.find import find_run
+from lm.record.find import REMOTE, find_run
 from lm.record.schemas import Summary, read_part
 from lm.system import devices, files, memory, store
 from lm.system.errors import DamagedError, OutOfMemoryError
+from lm.system.text import shell_word
 
 
 @dataclass
@@ -33,14 +34,14 @@ class Run:
 
         Raises ValueError if it is none.
         """
-        is_remote = name.startswith(wandb_artifact.PREFIX)
+        is_remote = name.startswith(REMOTE)
         path = wandb_artifact.fetch(name) if is_remote else find_run(name)
         files.no_links(path)
         cfg = config.load(path / config.RESOLVED)
         if not (path / "tokenizer.json").exists():
             raise ValueError(
                 f"{path} has no tokenizer.json: it stopped before training began; "
-                f"python -m lm.train resume={path} goes on"
+                f"python -m lm.train {shell_word(f'resume={path}')} goes on"
             )
         return cls(path, cfg, tokenizers.load(path / "tokenizer.json"))
 
@@ -52,7 +53,8 @@ class Run:
         steps = checkpoint.steps(self.path)
         if not steps:
             raise ValueError(
-                f"{self.path} has no checkpoint: python -m lm.train resume={self.path} makes one"
+                f"{self.path} has no checkpoint: python -m lm.train "
+                f"{shell_word(f'resume={self.path}')} makes one"
             )
         folder = checkpoint.folder(self.path, self._step(str(which), steps))
         store.verify(folder)

@@ -22,7 +22,6 @@ from lm.system import files, store
 if TYPE_CHECKING:
     import wandb
 
-PREFIX = "wandb:"
 NAME = re.compile(r"wandb:([\w.-]+/[\w.-]+/[\w.-]+:[\w.-]+)")
 RUN_FILES = (RESOLVED, "tokenizer.json")
 CHECKPOINT_FILES = ("model.safetensors", "optimizer.safetensors", "state.json", store.MANIFEST)

@@ -13,15 +13,17 @@ if __name__ == "__main__":
     signals.end_on_ctrl_c()
 
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from lm.launch import cli, compose
+from lm.record.find import is_name
 from lm.report import experiment, page, paired
 from lm.report.page import ReportConfig
 from lm.report.records import Record
+from lm.system.streams import check_output
+from lm.system.text import printable
 
 log = logging.getLogger(__name__)
 EVERY = 5.0  # seconds between two pages while runs are watched
@@ -35,12 +37,14 @@ def command(cfg: ReportConfig) -> None:
         for path in experiment.write(folder, experiment.runs_of(cfg.experiment, roots)):
             log.info(f"wrote {path}")
     elif cfg.compare:
-        names = cfg.compare.split(",")
+        names = cli.names(cfg.compare, is_name)
         if len(names) != 2:
             raise ValueError(f"compare={cfg.compare}: give two run directories as A,B")
         first, second = names
-        print(paired.describe(first, second, paired.compare(first, second, cfg.trust)))
+        found = paired.compare(first, second, cfg.trust)
+        print(printable(paired.describe(first, second, found)))
     else:
+        check_output(cfg.out)
         runs = page.write(cfg, roots)
         if cfg.watch:
             watch(cfg, roots, runs)
@@ -62,16 +66,8 @@ def any_training(runs: Sequence[Record]) -> bool:
     return any(run.status == "running" for run in runs)
 
 
-def as_settings(words: Sequence[str]) -> list[str]:
-    """`DIR DIR key=value` as key=value alone: directories become the setting `runs`."""
-    paths = [word for word in words if "=" not in word and not word.startswith("-")]
-    rest = [word for word in words if word not in paths]
-    return [f"runs={paths}", *rest] if paths else rest
-
-
 def main() -> None:
-    sys.argv[1:] = as_settings(sys.argv[1:])  # Hydra parses sys.argv itself
-    cli.main(ReportConfig, command)
+    cli.main(ReportConfig, command, paths="runs")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 figures.curves(panels, Path("curves.svg"))
 """
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from lm.system import files
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; then the same, dashed.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b0508e", "#c98a00", "#3d9bd6", "#555555")
@@ -166,7 +169,9 @@ def _styles(labels: Iterable[str]) -> dict[str, Style]:
 
 def _save(figure: Figure, path: Path) -> None:
     metadata = {"Date": None} if path.suffix == ".svg" else None  # the same plot, the same bytes
-    figure.savefig(path, metadata=metadata, dpi=160)
+    plot = io.BytesIO()
+    figure.savefig(plot, format=path.suffix[1:], metadata=metadata, dpi=160)
+    files.atomic_write(path, plot.getvalue())
 
 
 def _clear_frame(axis: Axes) -> None:

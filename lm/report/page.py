@@ -4,14 +4,14 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lm.report import board, experiment, figures, folding, records
 from lm.report.folding import Ranking
 from lm.report.records import Record
-from lm.settings import Settings
+from lm.settings import Settings, setting
 from lm.sweep import ranking as terminal
 from lm.system import files
 from lm.system.errors import ConfigError
@@ -28,9 +28,9 @@ LISTED = 20  # arms of a corpus on the terminal, at most
 class ReportConfig(Settings):
     """python -m lm.report [RUN_OR_SWEEP ...]: look at runs, side by side."""
 
-    runs: list[str] = field(default_factory=list)  # directories; none: all of outputs/
+    runs: list[str] = setting([], path=True)  # directories; none: all of outputs/
     by: str = ""  # settings that make an arm, such as model,optimizer.lr; empty: all but the seed
-    out: str = "outputs/report.html"  # plots are written beside it
+    out: str = setting("outputs/report.html", path=True)  # plots are written beside it
     experiment: str = ""  # fill this folder of experiments/ from the runs of that name
     compare: str = ""  # two run directories A,B: the paired difference in bits per byte
     trust: bool = False  # to compare: read what the settings of a run from elsewhere name

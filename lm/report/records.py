@@ -9,7 +9,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import msgspec
 from msgspec import field
 
 from lm import baselines, config, tokenizers
+from lm.record.find import run_directories
 from lm.record.schemas import CodeRecord, DataRecord, Row, Summary, read_part
 from lm.settings import MAX_BYTES, flat_values, plain_yaml
 from lm.sweep import ranking
@@ -31,7 +31,6 @@ from lm.system.schemas import Int
 
 log = logging.getLogger(__name__)
 ALIVE = 300.0  # seconds without a new point after which a run is no longer called running
-SKIPPED_FOLDERS = ("cache", "wandb")  # hold no runs of ours
 VALUES = dict[str, Int | float | str | bool | list[Any] | None]  # of a row
 
 
@@ -194,11 +193,7 @@ def find(roots: Sequence[Path]) -> list[Record]:
     for root in roots:
         if not root.exists():
             raise ValueError(f"{root} does not exist: give a run, a sweep or a folder of runs")
-        for folder, below, names in os.walk(root):
-            if config.RESOLVED in names:
-                paths.add(Path(folder))
-                below.clear()
-            below[:] = [name for name in below if name not in SKIPPED_FOLDERS]
+        paths |= set(run_directories([root]))
     found = []
     for path in sorted(paths, key=natural):
         try:

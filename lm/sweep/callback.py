@@ -18,6 +18,7 @@ from lm.sweep.ranking import Row
 from lm.sweep.study import STUDY
 from lm.system import files
 from lm.system.environment import import_words
+from lm.system.text import shell_word
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +32,13 @@ def conclude(root: Path) -> None:
     results = ranking.read(root)
     rows = ranking.fold(results)
     log.info(f"\n{ranking.table(rows)}\n({root})")
-    report = f"python -m lm.report {_folder_of_all(root, places.values())}"
+    report = f"python -m lm.report {shell_word(str(_folder_of_all(root, places.values())))}"
     if any(word.startswith("corpus") for row in rows for word in row.settings):
         log.info(f"bits per byte of different texts do not compare: {report}")
     elif rows and rows[0].n:
         best = next(arm for arm in results if arm in rows[0].arms)
-        sample = f"python -m lm.sample {import_words()}run={places[best]}"
-        log.info(f"{report}; {sample}")
+        run = shell_word(f"run={places[best]}")
+        log.info(f"{report}; python -m lm.sample {import_words()}{run}")
     failed = [arm for arm, result in results.items() if result.status == "failed"]
     for arm in failed:
         log.info(f"arm {arm} failed: {results[arm].error} ({places[arm] / 'error.log'})")
@@ -54,7 +55,7 @@ def conclude(root: Path) -> None:
     if failed:
         log.info(
             f"{len(failed)} of {len(results)} arms failed; the same command with "
-            f"hydra.sweep.dir={root} runs only those again"
+            f"{shell_word(f'hydra.sweep.dir={root}')} runs only those again"
         )
     if failed or missing:
         raise SystemExit(1)

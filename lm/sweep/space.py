@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from lm import config
-from lm.settings import Settings, at_least, one_of, typed
+from lm.settings import Settings, at_least, one_of, setting, typed
 from lm.system.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class TunerConfig(Settings):
     seed: int = at_least(0, 0, 2**32 - 1)  # of the sampler
     pruner: str = one_of("none", "median", "hyperband")  # ends trials that fall behind
     warmup: int = at_least(0, 0)  # steps of training before which none is ended
-    storage: str = ""  # another file for the journal, such as one that several sweeps share
+    storage: str = setting("", path=True)  # another file for the journal, which sweeps may share
     params: dict[str, Any] = field(default_factory=dict)  # settings to search, from a file
 
 

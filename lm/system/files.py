@@ -36,7 +36,12 @@ FLOATS = (float, float | None)
 
 def cache_dir() -> Path:
     """Where built stages live: outputs/cache under the current directory, or $LM_CACHE_DIR."""
-    return Path(os.environ.get("LM_CACHE_DIR") or "outputs/cache")
+    return Path(expanded(os.environ.get("LM_CACHE_DIR") or "outputs/cache"))
+
+
+def expanded(path: str) -> str:
+    """The path with the home directory for a `~` at its start, unless a file is called that way."""
+    return path if os.path.lexists(path) else os.path.expanduser(path)
 
 
 def fingerprint(*values: object) -> str:
@@ -63,6 +68,10 @@ def atomic_write(path: Path, data: str | bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(tmp, path)
+    except OSError as error:
+        error.filename = str(path)  # and not that of a temporary file
+        error.filename2 = None
+        raise
     finally:
         tmp.unlink(missing_ok=True)
     sync_folder(path.parent)

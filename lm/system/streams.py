@@ -8,11 +8,21 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
 from lm.system import packed
+from lm.system.errors import ConfigError
+
+
+def replace_what_has_no_code() -> None:
+    """Let standard input and output replace what their encoding does not have, such as \u00e9 in
+    ASCII; standard error does so from the start."""
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            with suppress(io.UnsupportedOperation):  # something was read from it already
+                stream.reconfigure(errors="replace")
 
 
 @contextmanager
@@ -44,6 +54,21 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
             yield file
 
 
+def check_output(path: str) -> None:
+    """ConfigError, before the work begins, for an out=PATH that no file can be written to."""
+    if path == "-":
+        return
+    if os.path.isdir(path):
+        raise ConfigError(f"out={path} is a folder: give the name of a file")
+    exists = os.path.lexists(path)
+    folder = next(folder for folder in Path(path).absolute().parents if os.path.lexists(folder))
+    if not folder.is_dir():
+        raise ConfigError(f"out={path}: {folder} is no folder")
+    if not os.access(path if exists else folder, os.W_OK):
+        what = path if exists else folder
+        raise ConfigError(f"out={path}: {what} cannot be written to: choose another out=")
+
+
 @contextmanager
 def open_output(path: str) -> Iterator[IO[bytes]]:
     """The file, which appears whole or not at all, or standard output for "-"."""
@@ -54,13 +79,25 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
         except BrokenPipeError:  # the reader, such as head, has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     elif Path(path).exists() and not Path(path).is_file():  # a device or a named pipe
-        with open(path, "wb") as file:
+        with _named(path), open(path, "wb") as file:
             yield file
     else:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         partial = f"{path}.{secrets.token_hex(4)}.part"
         try:
-            with open(partial, "wb") as file:
+            with _named(path, partial), open(partial, "wb") as file:
                 yield file
             os.replace(partial, path)
         finally:
             Path(partial).unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: str, partial: str = "") -> Iterator[None]:
+    """Errors of the system inside name the output instead of nothing or its temporary file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, partial):
+            error.filename = path
+        raise

@@ -1,10 +1,62 @@
-"""Text for a terminal."""
+"""Text for a terminal, for the shell in it, and for a file of settings."""
 
+import os
 import re
+import shlex
+from collections.abc import Callable, Mapping
+from typing import TypeVar, cast
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
+T = TypeVar("T")
+
+# All control characters but tab and newline, and the marks that change the order of a line.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
-    """The text with U+FFFD for each control character, which could drive the terminal."""
+    """The text with U+FFFD for each character that could drive the terminal or forge a line."""
     return CONTROL.sub("\ufffd", text)
+
+
+def shell_word(text: str) -> str:
+    """The text as one word of a shell, to be pasted: in quotes where it needs them."""
+    if printable(text) == text and "\n" not in text and text.isprintable():
+        return shlex.quote(text)
+    parts = []
+    for char in text:
+        if char.isprintable():
+            parts.append("\\" + char if char in "\\'" else char)
+        else:
+            parts += [f"\\x{byte:02x}" for byte in os.fsencode(char)]
+    return f"$'{''.join(parts)}'"  # of bash and zsh
+
+
+def literal(value: T) -> T:
+    """The value with each `${` in its texts marked so that OmegaConf replaces nothing there."""
+    found: object = value
+    if isinstance(value, dict):
+        found = {key: literal(inner) for key, inner in value.items()}
+    elif isinstance(value, list):
+        found = [literal(inner) for inner in value]
+    elif isinstance(value, str):  # an odd number of backslashes takes the meaning of `${` away
+        found = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    return cast(T, found)
+
+
+def unfit(node: object, key: str, is_path: Callable[[str], bool]) -> list[str]:
+    """One sentence for each text among nested settings that no file can hold, or should not.
+
+    A `${...}` is to be replaced, which no file from elsewhere can ask for; in a path it is a name.
+    """
+    problems = []
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            problems += unfit(value, f"{key}.{name}".lstrip("."), is_path)
+    elif isinstance(node, list):
+        for value in node:
+            problems += unfit(value, key, is_path)
+    elif isinstance(node, str):
+        if re.search("[\ud800-\udfff]", node):  # of a word whose bytes are none
+            problems.append(f"{key}={node!a}: this is not UTF-8")
+        elif "${" in node and not is_path(key):
+            problems.append(f"{key}={node}: write the value itself")
+    return problems

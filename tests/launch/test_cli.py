@@ -31,7 +31,7 @@ BAD = {
     "lm.train corpus=files corpus.path=nowhere.txt track=off": "nowhere.txt",
     "lm.train TINY train.device=cuda": "train.device=cuda is not available",
     "lm.train TINY model.context_len=100000": "one window needs 100001: lower model.context_len",
-    "lm.train TINY tokenizer=bpe tokenizer.pattern=( ": "tokenizer",
+    "lm.train TINY tokenizer=bpe tokenizer.pattern=( ": "the split pattern '(' does not compile",
     "lm.train TINY hydra.run.dir=/dev/null/run": "choose another hydra.run.dir=",
     "lm.train -m TINY hydra.sweep.dir=/dev/null/s": "choose another hydra.sweep.dir=",
     "lm.sample run=nowhere": "there is no run directory",

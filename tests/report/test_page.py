@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from lm import config
+from lm.launch import cli
 from lm.report import board, folding, records
 from lm.report import page as report_page
-from lm.report.__main__ import as_settings
 from lm.report.page import ReportConfig
 from lm.system.errors import ConfigError
 from tests.browser import needs_browser
@@ -22,7 +22,8 @@ from tests.helpers import start
 
 
 def test_directories_on_the_command_line_become_the_setting_runs():
-    assert as_settings(["a", "by=model", "b/c"]) == ["runs=['a', 'b/c']", "by=model"]
+    found = cli.parse(ReportConfig, ["a", "by=model", "b/c"], paths="runs")
+    assert (found.runs, found.by) == (["a", "b/c"], "model")
 
 
 @pytest.fixture
