@@ -30,12 +30,13 @@ def record_data(out: Path, prepared: pipeline.Prepared) -> None:
         before = files.read_record(record_path, DataRecord).tokens
         _check_same(out, "tokenizer", before.tokenizer, tokenizer.fingerprint)
         _check_same(out, "corpus", before.corpus, prepared.tokens.corpus)
-    if tokenizer_path.exists() and _fingerprint(tokenizer_path) != tokenizer.fingerprint:
-        log.warning(
-            f"{tokenizer_path} is not the tokenizer of this run: it is set aside and written anew"
-        )
+    is_there = tokenizer_path.exists()
+    is_right = is_there and _fingerprint(tokenizer_path) == tokenizer.fingerprint
+    if not is_right and (is_there or record_path.exists()):
+        log.warning(f"{tokenizer_path} is not the tokenizer of this run: it is written anew")
+    if is_there and not is_right:
         store.set_aside(tokenizer_path)
-    if not tokenizer_path.exists():
+    if not is_right:
         tokenizer.save(tokenizer_path)
     record = DataRecord(prepared.corpus, prepared.tokens, str(prepared.folder), prepared.copied)
     files.atomic_write(record_path, files.to_json(record) + "\n")
