@@ -38,6 +38,7 @@ HEAVY = {  # a package, and the files of lm that may import it
         for name in ("artifact", "client", "histograms", "mirror", "mode", "sender")
     },
     "matplotlib": {"report.figures"},
+    "pyarrow": {"corpora.parquet"},
     "optuna": {"sweep.space", "sweep.study", "sweep.tuner"},
     "safetensors": {"record.checkpoint", "system.tensors", "export.files"},
 }

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from lm.corpora import parquet
 from lm.system import packed
 
 MAX_FIELD = 1 << 30  # characters of one cell of a .csv file
@@ -90,6 +91,11 @@ class Reader:
                     yield row[column]
         except csv.Error as error:
             raise ValueError(f"{path}, line {rows.line_num} is not CSV: {error}") from None
+
+    def parquet(self, file: BinaryIO, path: Path) -> Iterator[str]:
+        """One document for each row, out of the column that `field` names."""
+        for number, row in enumerate(parquet.rows(file, path, self.field), start=1):
+            yield self._from_record(row, f"{path}, row {number}")
 
     # ------------------------------------------------------------------------------- its parts
 
@@ -207,10 +213,11 @@ FORMATS = {
     ".json": Format(Reader.json, in_folders=False, rules=2),
     ".csv": Format(Reader.csv, in_folders=False, rules=2),
     ".tsv": Format(Reader.csv, in_folders=False, rules=2),
+    ".parquet": Format(Reader.parquet, in_folders=True, rules=3),
 }
 PLAIN = FORMATS[".txt"]  # what a file of any other name is read as
 # Files that hold no plain text: with corpus.errors=replace one would train on noise.
-UNREAD = {".parquet", ".arrow", ".feather", ".zst", ".bz2", ".xz", ".zip", ".7z", ".rar", ".tar"}
+UNREAD = {".arrow", ".feather", ".bz2", ".xz", ".zip", ".7z", ".rar", ".tar"}
 UNREAD |= {".tgz", ".pdf", ".docx", ".xlsx", ".odt", ".epub", ".safetensors", ".bin", ".npy"}
 
 

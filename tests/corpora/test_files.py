@@ -417,8 +417,9 @@ def test_a_dotted_field_is_one_inside_another(record, texts):
         ("a.jsonl", '["a"]\n["b"]', "its array does not end with the file"),
         ("a.csv", "a,b\n1,2", "has no column text: its first row is a, b; give corpus.field"),
         ("a.csv", "id,text\n1", "line 2: the row has 1 columns, and text is number 2"),
-        ("a.parquet", "PAR1", "a file of this kind is not read: convert it to .jsonl"),
-        ("a.txt.zst", "x", "a file of this kind is not read"),
+        ("a.arrow", "ARROW1", "a file of this kind is not read: convert it to .jsonl"),
+        ("a.parquet", "PAR1", "is not an intact .parquet file"),
+        ("a.txt.zst", "x", "is not an intact .zst file"),
         ("a.txt", "version https://git-lfs.github.com/spec/v1\noid", "pointer of Git LFS"),
     ],
 )
