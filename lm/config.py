@@ -7,6 +7,8 @@ YAML files in conf/ only override what stands here. Loads neither torch nor wand
 configuration error is reported before anything slow starts.
 """
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -91,6 +93,83 @@ class GrammarConfig(CorpusConfig):
     near_duplicates: str = one_of("keep")  # its repetitions belong to its entropy
     n_documents: int = at_least(20_000, 100, 10**7)  # one sentence each
     seed: int = at_least(0, 0)  # of the text; the rules are fixed
+
+
+@dataclass
+class MixConfig(CorpusConfig):
+    """Several corpora, each split and packed by itself; a row of a batch comes from one of them."""
+
+    builds: ClassVar[str] = "lm.corpora.mixed:Mixed"
+    name: str = "mix"
+    near_duplicates: str = one_of("drop", "keep")  # of all parts: the first of them keeps its own
+    parts: dict[str, Any] = field(default_factory=dict)  # a corpus each: name=, or path= of files
+    weights: dict[str, float] = field(default_factory=dict)  # share of the windows from each part
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.part_configs()
+        self._check_weights()
+
+    def part_configs(self) -> dict[str, CorpusConfig]:
+        """The checked corpus of each part; what it does not say itself it has from the mix."""
+        if not self.parts:
+            raise ConfigError(
+                "corpus.parts is empty: give corpus.parts.NAME.path=FILE corpus.weights.NAME=SHARE "
+                "for each source"
+            )
+        return {name: self._part_config(name, values) for name, values in self.parts.items()}
+
+    def _part_config(self, name: str, values: object) -> CorpusConfig:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", str(name)):
+            raise ConfigError(
+                f"corpus.parts.{str(name)[:60]!a}: a part's name has 1 to 40 of A-Z, a-z, 0-9, _, -"
+            )
+        if not isinstance(values, Mapping) or not {"name", "path"} & set(values):
+            raise ConfigError(
+                f"corpus.parts.{name}={values or ''}: give corpus.parts.{name}.path=FILE, or the "
+                f"name of a corpus, as corpus.parts.{name}.name=shakespeare"
+            )
+        values = {"name": "files", "val_fraction": self.val_fraction, **values}
+        if self.near_duplicates == "keep":
+            values.setdefault("near_duplicates", "keep")
+        if values["name"] == self.name:
+            raise ConfigError(f"corpus.parts.{name}.name=mix: a part is one corpus, no mix")
+        if values.get("near_duplicates") == "together":
+            raise ConfigError(
+                f"corpus.parts.{name}.near_duplicates=together: in a mix choose drop or keep"
+            )
+        try:
+            part = settings.load_group(CorpusConfig, values, f"corpus.parts.{name}")
+        except ConfigError as error:
+            raise ConfigError(of_part(name, error)) from None
+        assert isinstance(part, CorpusConfig)
+        return part
+
+    def _check_weights(self) -> None:
+        for name in self.parts.keys() - self.weights.keys():
+            raise ConfigError(
+                f"corpus.parts.{name} has no weight: give corpus.weights.{name}=SHARE"
+            )
+        for name, weight in self.weights.items():
+            if name not in self.parts:
+                raise ConfigError(
+                    f"corpus.weights.{name}={weight} has no part: the parts are "
+                    f"{', '.join(self.parts)}"
+                )
+            if not 0 <= weight <= 1:
+                raise ConfigError(f"corpus.weights.{name}={weight}: must be from 0 to 1")
+        total = math.fsum(self.weights.values())
+        if abs(total - 1) > 1e-6:
+            given = ", ".join(f"{name}={weight:g}" for name, weight in self.weights.items())
+            raise ConfigError(f"corpus.weights {given} sum to {total:.9g}: they must sum to 1")
+
+
+def of_part(name: str, error: Exception) -> str:
+    """What is wrong with the corpus that is this part of a mix, with the keys that it has there."""
+    key = f"corpus.parts.{name}"
+    names = "path|field|errors|val_fraction|near_duplicates|n_documents|seed"
+    text = re.sub(rf"(?<![\w./-])corpus\.(?=({names})\b)", f"{key}.", str(error))
+    return text if key in text else f"{key}: {text}"
 
 
 # ---------------------------------------------------------------------------------- tokenizer

@@ -25,9 +25,14 @@ CHUNK = 1 << 22  # ids held in memory while packing or checking
 
 
 def pack(
-    folder: Path, split: str, documents: Iterable[str], tokenizer: Tokenizer, ends: bool
+    folder: Path,
+    split: str,
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    ends: bool,
+    append: bool = False,
 ) -> TokenCounts:
-    """Write the ids of all documents to folder/SPLIT.bin; return their counts.
+    """Write the ids of all documents to folder/SPLIT.bin, or `append` them; return their counts.
 
     The end-of-document token stands between documents. With `ends` it also stands before the
     first and after the last, as the split then holds whole documents; a part cut out of a text
@@ -37,7 +42,7 @@ def pack(
     eot = np.array([tokenizer.eot_id], dtype=dtype)
     token_bytes = tokenizer.token_lengths()  # (V,)
     counts = TokenCounts(0, 0)
-    with open(folder / f"{split}.bin", "wb") as file:
+    with open(folder / f"{split}.bin", "ab" if append else "wb") as file:
 
         def write(pending: list[np.ndarray]) -> None:
             ids = np.concatenate(pending) if pending else eot[:0]
@@ -74,11 +79,17 @@ def id_dtype(tokenizer: Tokenizer) -> np.dtype:
 
 
 def write_record(
-    folder: Path, tokenizer: Tokenizer, corpus: str, splits: Splits[TokenCounts]
+    folder: Path,
+    tokenizer: Tokenizer,
+    corpus: str,
+    splits: Splits[TokenCounts],
+    parts: dict[str, Splits[TokenCounts]] | None = None,
 ) -> None:
-    """Write what the token files mean: dtype, vocabulary, origin, counts."""
+    """Write what the token files mean: dtype, vocabulary, origin, counts, and those of parts."""
     dtype = str(id_dtype(tokenizer))
-    record = TokensRecord(dtype, tokenizer.vocab_size, tokenizer.fingerprint, corpus, splits)
+    record = TokensRecord(
+        dtype, tokenizer.vocab_size, tokenizer.fingerprint, corpus, splits, parts or {}
+    )
     (folder / RECORD).write_text(files.to_json(record), encoding="utf-8")
 
 
@@ -107,6 +118,9 @@ def check(folder: Path, tokenizer: Tokenizer) -> None:
         raise DamagedError(f"{folder} holds tokens of another vocab_size")
     for split in ("train", "val"):
         ids = load(folder, split)
+        lengths = [getattr(part, split).n_tokens for part in record.parts.values()]
+        if lengths and (min(lengths) < 0 or sum(lengths) != len(ids)):
+            raise DamagedError(f"{folder / split}.bin has {len(ids)} ids, and its parts others")
         for start in range(0, len(ids), CHUNK):
             top = int(ids[start : start + CHUNK].max())
             if top >= tokenizer.vocab_size:
@@ -174,16 +188,38 @@ class Batches(torch.utils.data.Dataset):
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets of a batch, both (B, T) int64; any number >= 0, in any order."""
-        places, firsts = self.starts(number).T
-        starts = (firsts + places) % self.n_targets  # of the windows in the text, (B,)
-        in_one_piece = places + self.context_len <= self.n_drawn
-        in_one_piece &= starts + self.context_len <= self.n_targets
+        if number < 0:
+            raise IndexError(f"batch {number} is negative")
+        first = number * self.batch_size
+        return self.at(np.arange(first + self.rank, first + self.batch_size, self.n_proc))
+
+    def at(self, visits: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets (n, T) of windows by their number over all epochs, ascending (n,)."""
+        places, firsts = self.starts(visits).T[..., None]
+        return self._cut(places, firsts, self.n_targets, self.n_drawn)
+
+    def _cut(
+        self,
+        places: np.ndarray,
+        firsts: np.ndarray,
+        n_targets: np.ndarray | int,
+        n_drawn: np.ndarray | int,
+        begin: np.ndarray | int = 0,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets (n, T) of windows that begin at `starts`: two columns (n, 1).
+
+        The text of a window has `n_targets` targets, begins at `begin` in `ids`, and its epoch
+        draws `n_drawn` of them.
+        """
+        starts = (firsts + places) % n_targets  # of the windows in the text, (n, 1)
+        in_one_piece = places + self.context_len <= n_drawn
+        in_one_piece &= starts + self.context_len <= n_targets
         if in_one_piece.all():
-            block = self._ids_at(starts[:, None], self.context_len + 1)  # (B, T + 1)
+            block = self._ids_at(starts + begin, self.context_len + 1)  # (n, T + 1)
             inputs, targets = block[:, :-1], block[:, 1:]
         else:
-            places = (places[:, None] + np.arange(self.context_len)) % self.n_drawn  # (B, T)
-            starts = (firsts[:, None] + places) % self.n_targets
+            places = (places + np.arange(self.context_len)) % n_drawn  # (n, T)
+            starts = (firsts + places) % n_targets + begin
             inputs, targets = self._ids_at(starts[..., None], 2).unbind(-1)
         return inputs.contiguous(), targets.contiguous()  # alike in memory, for the compiler
 
@@ -200,15 +236,13 @@ class Batches(torch.utils.data.Dataset):
             return tensor.to(self.device)
         return tensor.pin_memory().to(self.device, non_blocking=True)  # it need not wait for it
 
-    def starts(self, number: int) -> np.ndarray:
-        """Where this process's windows of a batch begin, (B, 2).
+    def starts(self, visits: np.ndarray) -> np.ndarray:
+        """Where windows begin, by their number over all epochs, ascending (n,): (n, 2).
 
         That is a place among the targets that the window's epoch draws, and the first of these.
         """
-        if number < 0:
-            raise IndexError(f"batch {number} is negative")
-        first = number * self.batch_size
-        visits = np.arange(first + self.rank, first + self.batch_size, self.n_proc)
+        if not len(visits):
+            return np.empty((0, 2), dtype=np.int64)
         epochs = visits // self.n_windows
         starts = np.empty((len(visits), 2), dtype=np.int64)
         for epoch in range(epochs[0], epochs[-1] + 1):

@@ -9,14 +9,14 @@ upstream gives another folder, and nothing stale is ever read.
 
 import contextlib
 import dataclasses
-import json
+import itertools
 import logging
 import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,22 +25,21 @@ from rich.progress import Progress
 
 from lm import data, tokenizers
 from lm.config import BPEConfig, Config, CorpusConfig, HFTokenizerConfig, TokenizerConfig
-from lm.corpora import base, near_duplicates, overlap
-from lm.system import failpoint, files, foreign, store
+from lm.corpora import base, overlap
+from lm.corpora.mixed import naming
+from lm.corpora.written import SPLITS, as_one, documents_file, read, source_of, write
+from lm.system import failpoint, files, store
 from lm.system.schemas import (
     Copied,
     CorpusRecord,
-    Repeats,
+    PartRecord,
     Splits,
-    TextCounts,
     TokenCounts,
     TokensRecord,
 )
 from lm.tokenizers import BPETokenizer, Tokenizer, formats
 
 log = logging.getLogger(__name__)
-SPLITS = ("train", "val")
-PIECE = 1 << 20  # characters of a document that are written at a time
 OVERLAP = "overlap.json"
 MIN_MERGED = 4096  # merges are learned up to this vocabulary at least, so that a sweep trains once
 
@@ -56,6 +55,17 @@ class Prepared:
     tokens: TokensRecord
     folder: Path  # of the token files
     copied: Copied | None  # how much of val stands in train; None: val is too short to say
+
+    def parts(self, split: str) -> dict[str, np.ndarray]:
+        """The ids of each part of a mix in a split; empty for one corpus."""
+        ids = getattr(self, split)
+        found = {}
+        begin = 0
+        for name, counts in self.tokens.parts.items():
+            end = begin + getattr(counts, split).n_tokens
+            found[name] = ids[begin:end]
+            begin = end
+        return found
 
     @property
     def facts(self) -> dict[str, float]:
@@ -79,30 +89,41 @@ def prepare_corpus(cfg: CorpusConfig) -> Path:
     Raises ValueError or FileNotFoundError if there is no text, or none that can be read.
     """
     corpus: base.Corpus = cfg.build()
-    source = {"corpus": cfg.name, "val_fraction": cfg.val_fraction, **corpus.source()}
-    if cfg.near_duplicates != "keep":  # a text where they are kept is named as it always was
-        source["near_duplicates"] = cfg.near_duplicates
-        source["near_duplicates_rules"] = near_duplicates.RULES
+    source = source_of(corpus)
     folder = files.cache_dir() / f"corpora-{files.fingerprint(source)}"
 
     def make(tmp: Path) -> None:
-        split_by, documents, repeats = _split(corpus)
-        counts = _write_documents(tmp, documents)
-        sha256 = Splits(*(files.sha256(_documents_file(tmp, split)) for split in SPLITS))
-        record = CorpusRecord(source, split_by, counts, sha256, corpus.facts(), repeats)
+        parts = write(tmp, corpus)
+        sha256 = Splits(*(files.sha256(documents_file(tmp, split)) for split in SPLITS))
+        whole = parts.pop("") if "" in parts else as_one(parts)
+        record = CorpusRecord(
+            source,
+            whole.split_by,
+            whole.splits,
+            sha256,
+            corpus.facts(),
+            whole.near_duplicates,
+            parts,
+        )
         (tmp / "corpus.json").write_text(files.to_json(record), encoding="utf-8")
 
     seconds = store.build_once(folder, make, corpus_record)
     record = corpus_record(folder)
-    train = record.splits.train
-    val = record.splits.val
-    size = f"{(train.n_bytes + val.n_bytes) / 1e6:.1f} MB"
-    detail = f"in {train.n_documents + val.n_documents:,} documents"
+    n_documents = record.splits.train.n_documents + record.splits.val.n_documents
+    size = f"{_n_bytes(record) / 1e6:.1f} MB"
+    detail = f"in {n_documents:,} documents"
     if record.split_by == "position":  # one of the documents may be cut in two: no number of them
         detail = f"of which the last {cfg.val_fraction:.0%} are to validate"
+    if record.parts:
+        sizes = (f"{name} {_n_bytes(part) / 1e6:.1f} MB" for name, part in record.parts.items())
+        detail = f"in {len(record.parts)} parts: {', '.join(sizes)}"
     detail += _repeats_in_words(record)
     _log_stage("corpus", cfg.name, seconds, f"{size} {detail}")
     return folder
+
+
+def _n_bytes(record: CorpusRecord | PartRecord) -> int:
+    return record.splits.train.n_bytes + record.splits.val.n_bytes
 
 
 def _repeats_in_words(record: CorpusRecord) -> str:
@@ -112,71 +133,13 @@ def _repeats_in_words(record: CorpusRecord) -> str:
         return ""
     if repeats.mode == "together":
         return f"; {repeats.n_documents:,} near-duplicates on the side of the first of them"
-    kept = record.splits.train.n_bytes + record.splits.val.n_bytes
-    share = repeats.n_bytes / (repeats.n_bytes + kept)
+    share = repeats.n_bytes / (repeats.n_bytes + _n_bytes(record))
     return f"; left out {repeats.n_documents:,} near-duplicates, {share:.1%} of the bytes"
-
-
-def _split(corpus: base.Corpus) -> tuple[str, Iterator[tuple[str, str]], Repeats | None]:
-    """What `base.split` gives for the corpus, and the count of its near-duplicates, which is whole
-    once the documents are used up.
-    """
-    cfg = corpus.cfg
-    documents = (text for text in corpus.documents() if text)
-    root_of: dict[int, int] = {}
-    repeats = None
-    if cfg.near_duplicates == "drop":
-        repeats = Repeats("drop", 0)
-        documents = near_duplicates.without(documents, repeats)
-    elif cfg.near_duplicates == "together":
-        root_of = near_duplicates.groups(documents)
-        repeats = Repeats("together", len(root_of))
-        documents = (text for text in corpus.documents() if text)
-    return *base.split(documents, cfg.val_fraction, cfg.name, root_of), repeats
-
-
-def _write_documents(folder: Path, documents: Iterator[tuple[str, str]]) -> Splits[TextCounts]:
-    """Write the documents of each split to its file."""
-    counts = {split: TextCounts(0, 0) for split in SPLITS}
-    with (
-        open(_documents_file(folder, "train"), "w", encoding="utf-8") as train,
-        open(_documents_file(folder, "val"), "w", encoding="utf-8") as val,
-    ):
-        sinks = {"train": train, "val": val}
-        for split, text in documents:
-            counts[split].n_documents += 1
-            counts[split].n_bytes += _write_line(sinks[split], text)
-    return Splits(**counts)
-
-
-def _write_line(sink: TextIO, text: str) -> int:
-    """Write a text as a line of JSON, in pieces, as it may be large; return its bytes in UTF-8."""
-    n_bytes = 0
-    sink.write('"')
-    for at in range(0, len(text), PIECE):
-        piece = text[at : at + PIECE]
-        sink.write(json.dumps(piece, ensure_ascii=False)[1:-1])
-        n_bytes += len(piece.encode())
-    sink.write('"\n')
-    return n_bytes
-
-
-def read(corpus: Path, split: str) -> Iterator[str]:
-    """The documents of a prepared corpus's split."""
-    with foreign.open_plain(_documents_file(corpus, split)) as file:
-        for line in file:
-            text = json.loads(line)
-            line = b""  # which may be as large as the text
-            yield text
 
 
 def corpus_record(folder: Path) -> CorpusRecord:
     """What is in the folder of a prepared corpus; raises DamagedError."""
     return files.read_record(folder / "corpus.json", CorpusRecord)
-
-
-def _documents_file(folder: Path, split: str) -> Path:
-    return folder / f"{split}.jsonl"
 
 
 # ---------------------------------------------------------------------------------- tokenizer
@@ -248,13 +211,21 @@ def pack(corpus: Path, tokenizer: Tokenizer) -> Prepared:
     """The prepared corpus as ids of the tokenizer. ValueError if the validation split is empty."""
     about = corpus_record(corpus)
     sha256 = msgspec.structs.asdict(about.sha256)
-    key = [sha256, about.split_by, tokenizer.fingerprint]
+    text: Any = sha256
+    if about.parts:  # the same documents may be divided in other ways
+        n_documents = {}
+        for name, part in about.parts.items():
+            splits = part.splits
+            n_documents[name] = [splits.train.n_documents, splits.val.n_documents, part.split_by]
+        text = [sha256, list(n_documents.items())]
+    key = [text, about.split_by, tokenizer.fingerprint]
     folder = files.cache_dir() / f"tokens-{files.fingerprint(key)}"
 
     def make(tmp: Path) -> None:
-        ends = about.split_by == "document"
-        counts = (data.pack(tmp, s, read(corpus, s), tokenizer, ends) for s in SPLITS)
-        data.write_record(tmp, tokenizer, files.fingerprint(sha256), Splits(*counts))
+        parts = _pack_parts(tmp, corpus, about, tokenizer)
+        sums = {split: _sum_of_tokens(parts, split) for split in SPLITS}
+        parts.pop("", None)
+        data.write_record(tmp, tokenizer, files.fingerprint(text), Splits(**sums), parts)
 
     seconds = store.build_once(folder, make, lambda f: data.check(f, tokenizer))
     tokens = files.read_record(folder / data.RECORD, TokensRecord)
@@ -265,13 +236,47 @@ def pack(corpus: Path, tokenizer: Tokenizer) -> Prepared:
     _log_stage("tokens", tokens.dtype, seconds, f"{sizes}, {per_token:.2f} bytes each")
     train_ids = data.load(folder, "train")
     val_ids = data.load(folder, "val")
-    if len(val_ids) < 2:
-        raise ValueError(
-            f"the validation split is too short ({len(val_ids)} tokens): give more text, or "
-            f"raise corpus.val_fraction={about.source['val_fraction']}"
-        )
+    for name, part in (tokens.parts or {"": tokens.splits}).items():
+        if part.val.n_tokens < 2:
+            with naming(name):
+                raise ValueError(
+                    f"the validation split is too short ({part.val.n_tokens} tokens): give more "
+                    f"text, or raise corpus.val_fraction={_val_fraction(about, name)}"
+                )
     copied = _measure_copied(folder, train_ids, val_ids, val)
     return Prepared(tokenizer, train_ids, val_ids, about, tokens, folder, copied)
+
+
+def _val_fraction(about: CorpusRecord, part: str) -> float:
+    source = dict(about.source["parts"])[part] if part else about.source
+    return source["val_fraction"]
+
+
+def _pack_parts(
+    folder: Path, corpus: Path, about: CorpusRecord, tokenizer: Tokenizer
+) -> dict[str, Splits[TokenCounts]]:
+    """Write the token files, part by part; a corpus that is no mix is its own part, named ""."""
+    counts: dict[str, dict[str, TokenCounts]] = {}
+    for split in SPLITS:
+        documents = read(corpus, split)
+        for name, part in (about.parts or {"": about}).items():
+            ends = part.split_by == "document"
+            own = documents
+            if name:
+                own = itertools.islice(documents, getattr(part.splits, split).n_documents)
+            packed = data.pack(folder, split, own, tokenizer, ends, bool(name))
+            counts.setdefault(name, {})[split] = packed
+    return {name: Splits(**of_part) for name, of_part in counts.items()}
+
+
+def _sum_of_tokens(parts: dict[str, Splits[TokenCounts]], split: str) -> TokenCounts:
+    total = TokenCounts(0, 0)
+    for part in parts.values():
+        counts = getattr(part, split)
+        total.n_tokens += counts.n_tokens
+        total.n_bytes += counts.n_bytes
+        total.n_documents += counts.n_documents
+    return total
 
 
 def _measure_copied(

@@ -192,7 +192,7 @@ def load(cls: type[S], source: Mapping | str | Path) -> S:
     groups: dict[str, Any] = {}
     for group, base in _groups(cls).items():
         try:
-            groups[group] = _load_group(base, source.get(group))
+            groups[group] = load_group(base, source.get(group), base.group)
         except ConfigError as error:
             problems.append(str(error))
     if not problems:
@@ -258,8 +258,8 @@ def _groups(cls: type[Settings]) -> dict[str, type[Settings]]:
     }
 
 
-def _load_group(base: type[Settings], values: object) -> Settings:
-    group = base.group
+def load_group(base: type[Settings], values: object, group: str) -> Settings:
+    """The checked settings of one group, whose keys begin with `group` on the command line."""
     if values is None or values == MISSING:
         raise ConfigError(f"{group} is missing: give {group}=NAME")
     if not isinstance(values, Mapping):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lm import baselines, pipeline
-from lm.config import Config, FilesConfig
+from lm.config import Config, FilesConfig, MixConfig
 from lm.corpora import overlap, pairs
 from lm.corpora.named import named, short_name
 from lm.data import Batches
@@ -23,6 +23,7 @@ from lm.models.base import LanguageModel
 from lm.optim import footprint
 from lm.record import checkpoint, origin
 from lm.record.state import Budget, TrainState
+from lm.sources import MixedBatches
 from lm.system import devices, distributed, memory, ranks, seeds
 from lm.system.errors import ConfigError, StorageError
 from lm.tokenizers import Tokenizer
@@ -92,7 +93,7 @@ def set_up(
     ranks.on_rank_0(origin.record_code, out, device, dtype, cfg.train.shard)
 
     optimizers = cfg.optimizer.build(model, dtype) if model.trainable else []
-    batches = _batches(prepared, cfg, model.context_len).to(device)
+    batches = _batches(cfg, prepared, model.context_len).to(device)
     run = TrainingRun(
         cfg=cfg,
         out=out,
@@ -122,6 +123,8 @@ def set_up(
             initial_weights(model)
     run.update.use_micro_batch(run.state.micro_batch)
     log.info(_describe(run, device, dtype))
+    for line in _describe_sources(run):
+        log.info(line)
     _compile_if_worth_it(run, device)
     return run
 
@@ -165,10 +168,16 @@ def _build_model(
     return model, dtype
 
 
-def _batches(prepared: pipeline.Prepared, cfg: Config, context_len: int) -> Batches:
+def _batches(cfg: Config, prepared: pipeline.Prepared, context_len: int) -> Batches:
     """The batches of the training text, and of each this process's share of the rows."""
     size = cfg.train.batch_size
-    return Batches(prepared.train, size, context_len, cfg.seed, ranks.rank(), ranks.n_proc())
+    rank = ranks.rank()
+    n_proc = ranks.n_proc()
+    if not isinstance(cfg.corpus, MixConfig):
+        return Batches(prepared.train, size, context_len, cfg.seed, rank, n_proc)
+    lengths = {name: len(ids) for name, ids in prepared.parts("train").items()}
+    weights = cfg.corpus.weights
+    return MixedBatches(prepared.train, lengths, weights, size, context_len, cfg.seed, rank, n_proc)
 
 
 def _compile_if_worth_it(run: TrainingRun, device: torch.device) -> None:
@@ -193,12 +202,13 @@ def _prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:
 
 
 def _other_texts(cfg: Config, prepared: pipeline.Prepared) -> dict[str, np.ndarray]:
-    """The texts of train.also as ids: the validation split of a corpus, all of files.
+    """The texts to score besides as ids: of a mix each part's validation split, and of train.also
+    that of a corpus, or all of files.
 
     Raises ConfigError for a text that is not there, that the tokenizer cannot read, or that has
     the name of another.
     """
-    texts: dict[str, np.ndarray] = {}
+    texts = prepared.parts("val")
     for word in cfg.train.also:
         name = short_name(word)
         if not word or name in texts:
@@ -243,6 +253,24 @@ def _baselines(prepared: pipeline.Prepared) -> dict[str, float]:
     if "floor_bpb" in prepared.facts:
         found["corpus/floor_bpb"] = prepared.facts["floor_bpb"]
     return found
+
+
+def _describe_sources(run: TrainingRun) -> list[str]:
+    """A line for each source of a mix: its share of the windows, and how often it is read."""
+    if not isinstance(run.cfg.corpus, MixConfig):
+        return []
+    if not run.model.trainable:
+        return [f"{'weights':<10} {'of no use':<12} this model counts every part once, as it is"]
+    lines = []
+    epochs = {}
+    if isinstance(run.batches, MixedBatches) and not run.budget.seconds:
+        epochs = run.batches.epochs(run.budget.steps)
+    for name, weight in run.cfg.corpus.weights.items():
+        line = f"{'source':<10} {name:<12} {weight:.4g} of the windows"
+        if name in epochs:
+            line += f", {epochs[name]:.1f} epochs"
+        lines.append(line)
+    return lines
 
 
 def _describe(run: TrainingRun, device: torch.device, dtype: torch.dtype) -> str:

@@ -18,8 +18,10 @@ PRESETS = [
 @pytest.mark.filterwarnings("error")  # Hydra announces by warnings what its next version refuses
 @pytest.mark.parametrize(("group", "name"), PRESETS)
 def test_every_preset_composes_and_survives_a_file(group, name, cfg, tmp_path):
-    words = [f"{group}={name}"] + [f"{group}.path=x.txt"] * (name in ("files", "hf"))
-    loaded = cfg(*words)
+    words = [f"{group}.path=x.txt"] * (name in ("files", "hf"))
+    if name == "mix":
+        words = ["corpus.parts.a.path=x.txt", "corpus.weights.a=1"]
+    loaded = cfg(f"{group}={name}", *words)
     config.save(loaded, tmp_path / "c.yaml")
     assert config.load(tmp_path / "c.yaml") == loaded
 

@@ -19,9 +19,9 @@ def named(word: str, own: config.CorpusConfig, key: str = "corpus") -> config.Co
     """
     if not word:
         return own
-    known = config.options("corpus")
+    known = [name for name in config.options("corpus") if name != "mix"]  # which is nothing alone
     if word in known and word != "files":
-        chosen = known[word]()
+        chosen = config.options("corpus")[word]()
         assert isinstance(chosen, config.CorpusConfig)
         return chosen
     if not Path(word).expanduser().exists() and not any(c in word for c in "*?["):

@@ -30,12 +30,13 @@ MAX_CHARS = 1 << 24  # of a document that are looked at
 
 
 def without(
-    documents: Iterable[str], repeats: Repeats, max_hashes: int = MAX_HASHES
+    documents: Iterable[str], repeats: Repeats, seen: "Seen | None" = None
 ) -> Iterator[str]:
     """The documents that repeat none of those before them that were kept; `repeats` counts the
-    others, which are left out.
+    others, which are left out. `seen` holds those of other texts, and is told of these.
     """
-    seen = _Seen(max_hashes)
+    if seen is None:
+        seen = Seen()
     for texts in _blocks(documents):
         block = _Block(texts, seen)
         for i, text in enumerate(texts):
@@ -48,6 +49,16 @@ def without(
         block.add_to_seen()
 
 
+def remembered(documents: Iterable[str], seen: "Seen") -> Iterator[str]:
+    """All documents; `seen` is told of them."""
+    for texts in _blocks(documents):
+        block = _Block(texts, seen)
+        for i in range(len(texts)):
+            block.remember(i)
+        block.add_to_seen()
+        yield from texts
+
+
 def groups(documents: Iterable[str], max_hashes: int = MAX_HASHES) -> dict[int, int]:
     """For each document that shares a group with an earlier one, the first of its group.
 
@@ -55,7 +66,7 @@ def groups(documents: Iterable[str], max_hashes: int = MAX_HASHES) -> dict[int, 
     hold all of its repeated runs but SHARE of its runs.
     """
     root_of: dict[int, int] = {}
-    seen = _Seen(max_hashes)
+    seen = Seen(max_hashes)
     first = 0  # number of the block's first document
     for texts in _blocks(documents):
         block = _Block(texts, seen, first)
@@ -103,7 +114,7 @@ class _Block:
     `first` is the number of the block's first document.
     """
 
-    def __init__(self, texts: list[str], seen: "_Seen", first: int = 0):
+    def __init__(self, texts: list[str], seen: "Seen", first: int = 0):
         hashes, counts = seen.sampled(*_hashed(texts))
         self._seen = seen
         self._first = first
@@ -162,13 +173,13 @@ def _hashed(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(parts), np.array(counts)
 
 
-class _Seen:
+class Seen:
     """Hashes and the number of the first document that has each: a table with open addressing.
 
     Past `max_hashes` it keeps only multiples of a power of two, and doubles that each time.
     """
 
-    def __init__(self, max_hashes: int):
+    def __init__(self, max_hashes: int = MAX_HASHES):
         self._max_hashes = max_hashes
         self._step = 1  # hashes that are no multiple of it do not count
         self._n = 0

@@ -45,7 +45,7 @@ def register() -> None:
     cs.store(group="schema", name="config", node=Config)
     for group in config.PARTS:
         for name, cls in config.options(group).items():
-            cs.store(group=f"schema/{group}", name=name, node=cls)
+            cs.store(group=f"schema/{group}", name=name, node=_schema(cls))
     for path in sorted(folder("experiments").glob("*/run.yaml")):
         settings = OmegaConf.load(path)
         assert isinstance(settings, DictConfig), f"{path} holds no settings"
@@ -54,6 +54,16 @@ def register() -> None:
     cs.store(group="hydra/callbacks", name="lm", node={"lm": callback})
     sweeper = {"_target_": TUNER, **dataclasses.asdict(TunerConfig())}
     cs.store(group="hydra/sweeper", name="lm", node=sweeper, provider="lm")
+
+
+def _schema(cls: type[config.Part]) -> DictConfig:
+    """What Hydra checks a part's settings against. In a mapping, such as corpus.parts, the user
+    chooses the keys."""
+    schema = OmegaConf.structured(cls)
+    for field in dataclasses.fields(cls):
+        if field.default_factory is dict:
+            OmegaConf.set_struct(schema[field.name], False)
+    return schema
 
 
 def _store_experiment(cs: ConfigStore, name: str, settings: DictConfig) -> None:
@@ -112,6 +122,7 @@ def search_path_override(config_dir: str | None) -> list[str]:
 
 def compose_job(overrides: list[str], extra: list[str]) -> Config:
     """The checked configuration of one job; `extra` are overrides of our own, such as paths."""
+    _check_parts(overrides)
     lenient = [accepting_unknown_keys(word) for word in overrides]
     composed = compose("config", overrides=[*lenient, *extra])
     if composed.get("init_from"):
@@ -123,6 +134,18 @@ def compose_job(overrides: list[str], extra: list[str]) -> Config:
 
 def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+")
+
+
+def _check_parts(overrides: Sequence[str]) -> None:
+    """ConfigError where two parts of a mix have one name: the second would replace the first."""
+    given: dict[str, str] = {}
+    for word in overrides:
+        key, _, value = word.partition("=")
+        key = key.lstrip("+")
+        if key.startswith("corpus.parts.") and given.setdefault(key, value) != value:
+            raise ConfigError(
+                f"{key} is given as {given[key]} and as {value}: two parts need two names"
+            )
 
 
 def _check_one_model(overrides: Sequence[str]) -> None:

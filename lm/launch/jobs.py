@@ -119,10 +119,11 @@ def _changes(path: Path, cfg: Config) -> dict[str, str]:
 def changes(saved: Config, cfg: Config) -> dict[str, str]:
     """The settings in which `cfg` differs from a saved one: "KEY is OLD there and NEW here"."""
     there = config.flat(saved)
+    here = config.flat(cfg)
     found = {}
-    for key, value in config.flat(cfg).items():
-        if key not in there or value != there[key]:
-            found[key] = f"{key} is {there.get(key)} there and {value} here"
+    for key in here | there:
+        if key not in there or key not in here or here[key] != there[key]:
+            found[key] = f"{key} is {there.get(key)} there and {here.get(key)} here"
     return found
 
 

@@ -38,8 +38,12 @@ def job(words: list[str]) -> Job:
     values = config.saved_values(out / config.RESOLVED)
     saved = config.load(values)  # now, or values["train"] may be anything
     for key, value in changes.items():
-        group, _, name = key.rpartition(".")
-        settings = values[group] if group else values
+        *groups, name = key.split(".")
+        settings = values
+        for group in groups:  # a mapping such as corpus.weights is one, too
+            settings = settings.get(group)
+            if not isinstance(settings, dict):
+                raise ConfigError(f"resume={names[-1]}: there is no setting {key}")
         settings[name] = value
     cfg = config.load(values)
     for key, text in jobs.changes(saved, cfg).items():
@@ -62,8 +66,8 @@ def _single_setting(word: str, run: str) -> str:
     """The key of a word beside resume=; ConfigError unless it is that of one setting."""
     key, equals, _ = word.partition("=")
     key = key.lstrip("+")
-    group = key.rpartition(".")[0]
-    if not equals or key in config.GROUPS or group not in ("", *config.GROUPS):
+    group = key.partition(".")[0]
+    if not equals or key in config.GROUPS or ("." in key and group not in config.GROUPS):
         raise ConfigError(
             f"resume={run} takes single settings, such as train.steps=3000 or track.mode=off, "
             f"and nothing else, not {word}"

@@ -19,6 +19,7 @@ import re
 import secrets
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from lm import config, settings
 from lm.config import RESOLVED, Config
@@ -28,6 +29,7 @@ from lm.system.errors import ConfigError, DamagedError
 
 log = logging.getLogger(__name__)
 CORPUS = "corpus.path"
+PART = re.compile(r"corpus\.parts\.[^.]+\.path")
 DATA = (CORPUS, "tokenizer.path")  # what pipeline.prepare reads
 READS = (*DATA, "init_from", "train.also")  # and training
 SENDS = ("track.mode", "track.entity", "track.project", "track.artifacts")
@@ -92,13 +94,19 @@ def _refuse(out: Path, acts: Sequence[str], trust: bool) -> None:
 
 def _paths(cfg: Config, keys: Sequence[str]) -> list[str]:
     """The paths that these settings name."""
-    values = config.flat(cfg)
     paths = []
-    for key in keys:
-        value = values.get(key) or []
+    for value in _chosen(cfg, keys).values():
         paths += value if isinstance(value, list) else [value]
     known = config.options("corpus")  # train.also may name one
     return [path for path in paths if path not in known]
+
+
+def _chosen(cfg: Config, keys: Sequence[str]) -> dict[str, Any]:
+    """Those of these settings that have a value, in this order; with the path of a corpus those of
+    the parts of a mix."""
+    values = config.flat(cfg)
+    parts = [key for key in values if CORPUS in keys and PART.fullmatch(key)]
+    return {key: values[key] for key in (*keys, *parts) if values.get(key)}
 
 
 def _reads(cfg: Config, keys: Sequence[str]) -> list[str]:
@@ -145,9 +153,7 @@ def _sign(cfg: Config, key: bytes | None) -> str:
     """The signature of what the settings act on; "" without a key."""
     if key is None:
         return ""
-    values = config.flat(cfg)
-    acts = {name: values[name] for name in (*READS, *SENDS, *STARTS) if values.get(name)}
-    text = json.dumps(acts, sort_keys=True)
+    text = json.dumps(_chosen(cfg, (*READS, *SENDS, *STARTS)), sort_keys=True)
     return hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 

@@ -33,7 +33,8 @@ def conclude(root: Path) -> None:
     rows = ranking.fold(results)
     log.info(f"\n{ranking.table(rows)}\n({root})")
     report = f"python -m lm.report {shell_word(str(_folder_of_all(root, places.values())))}"
-    if any(word.startswith("corpus") for row in rows for word in row.settings):
+    words = [word for row in rows for word in row.settings]
+    if any(w.startswith("corpus") and not w.startswith("corpus.weights") for w in words):
         log.info(f"bits per byte of different texts do not compare: {report}")
     elif rows and rows[0].n:
         best = next(arm for arm in results if arm in rows[0].arms)

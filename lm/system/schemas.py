@@ -50,15 +50,24 @@ class Source(msgspec.Struct):
     files: list[SourceFile] = []
 
 
+class PartRecord(msgspec.Struct):
+    """What is in one part of a mixed text."""
+
+    split_by: str
+    splits: Splits[TextCounts]
+    near_duplicates: Repeats | None = None
+
+
 class CorpusRecord(msgspec.Struct):
     """corpus.json: what a prepared text was made from, and what is in it."""
 
     source: dict[str, Any]  # all settings that decide the text, and the checksums of its files
-    split_by: str  # document, or position: one document may then be cut in two
+    split_by: str  # document; position: one document may be cut in two; part: each by itself
     splits: Splits[TextCounts]
     sha256: Splits[str]
     facts: dict[str, float] = {}  # such as floor_bpb, the exact entropy where it is known
     near_duplicates: Repeats | None = None  # None: they were kept as they come
+    parts: dict[str, PartRecord] = {}  # of a mix, in the order in which both splits hold them
 
     def __post_init__(self) -> None:
         self.file_names()  # refuses a source whose files are not what was written
@@ -83,3 +92,4 @@ class TokensRecord(msgspec.Struct):
     tokenizer: str  # its fingerprint
     corpus: str  # fingerprint of the text of both splits
     splits: Splits[TokenCounts]
+    parts: dict[str, Splits[TokenCounts]] = {}  # of a mix, one after the other in the token files

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lm.corpora.base import split
-from lm.corpora.near_duplicates import MAX_HASHES, SHARE, groups, without
+from lm.corpora.near_duplicates import MAX_HASHES, SHARE, Seen, groups, without
 from lm.corpora.shingles import N_WORDS, shingles
 from lm.system.schemas import Repeats
 
@@ -101,7 +101,7 @@ def test_an_edited_copy_is_left_out_and_a_common_head_is_not():
 def test_a_small_table_still_finds_long_copies_and_leaves_new_text_alone():
     new = [prose(i, 400) for i in range(200)]
     documents = new + new[::-1]
-    kept = list(without(documents, Repeats("drop", 0), max_hashes=1 << 12))
+    kept = list(without(documents, Repeats("drop", 0), seen=Seen(1 << 12)))
     assert kept == new
 
 
@@ -110,7 +110,7 @@ def test_memory_does_not_grow_with_the_number_of_documents():
 
     def peak(n):
         tracemalloc.start()
-        for _ in without(documents[:n], Repeats("drop", 0), max_hashes=1 << 8):
+        for _ in without(documents[:n], Repeats("drop", 0), seen=Seen(1 << 8)):
             pass
         top = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

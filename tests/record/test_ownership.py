@@ -158,3 +158,13 @@ def test_the_verbs_that_score_a_run_on_its_text_ask_too(old):
     assert told in Subject.of_run("run", "best").missing
     evaluate.command(evaluate.EvaluateConfig(run="run", corpus="toy.txt"))
     assert Subject.of_run("run", "best", trust=True).missing == ""
+
+
+def test_a_part_of_a_mix_is_read_as_a_text_is(cfg, run):
+    mix_of_one = ("corpus=mix", "corpus.parts.a.path=mine.txt", "corpus.weights.a=1", "track=off")
+    shutil.rmtree(run)
+    jobs.claim(jobs.Job(cfg(*mix_of_one), run, []))
+    resumed()
+    rewrite(run, "path: mine.txt -> path: /etc/hostname")
+    with pytest.raises(ConfigError, match="and would read /etc/hostname: if you want that"):
+        resumed()
