@@ -224,10 +224,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 class errors_in_one_line:
-    """Prints an error as one line and ends the process.
+    """Prints what the user can mend in one line; our own mistakes keep their traceback.
 
     Exit code 2, or the error's own: 1 no memory, 3 non-finite numbers, 4 storage, 5 no intact
-    checkpoint; 1 for a mistake of our own too. HYDRA_FULL_ERROR=1 shows every traceback.
+    checkpoint. HYDRA_FULL_ERROR=1 shows the traceback of every error.
     """
 
     def __enter__(self) -> None:
@@ -240,7 +240,8 @@ class errors_in_one_line:
             return
         if isinstance(error, KeyboardInterrupt):
             sys.exit(130)
-        if not isinstance(error, Exception):
+        is_known = isinstance(error, (ValueError, OSError)) or hasattr(error, "exit_code")
+        if not (is_known or _is_out_of_memory(error)):
             return
         text, code = _text_and_code(error)
         with contextlib.suppress(OSError):
@@ -258,16 +259,14 @@ def print_error(text: str) -> None:
     print(printable(f"error: {' '.join(text.split())}"), file=sys.stderr)
 
 
-def _text_and_code(error: Exception) -> tuple[str, int]:
+def _text_and_code(error: BaseException) -> tuple[str, int]:
     """What is said of an error, and the exit code."""
     code = getattr(error, "exit_code", None)
     if isinstance(error, OSError) and code is None:
         return _of_system(error)
     if isinstance(error, ValueError) or code is not None:
         return str(error), 2 if code is None else code
-    if _is_out_of_memory(error):
-        return f"out of memory: {error}" if str(error) else f"out of memory: {NO_ROOM}", 1
-    return f"{_kind_and_place(error)}: {error}; {MORE}", 1
+    return f"out of memory: {str(error) or NO_ROOM}", 1
 
 
 def _of_system(error: OSError) -> tuple[str, int]:
