@@ -270,14 +270,10 @@ def _text_and_code(error: BaseException) -> tuple[str, int]:
 
 
 def _of_system(error: OSError) -> tuple[str, int]:
-    text = str(error)
-    name = error.filename2 or error.filename
-    if name and error.strerror:
-        text = f"{os.fsdecode(name) if isinstance(name, bytes) else name}: {error.strerror}"
     if error.errno not in STORAGE:
-        return text, 2
-    other = "" if name else ", or set LM_CACHE_DIR to a folder on another disk"
-    return f"{text}: make room{other}", 4
+        return str(error), 2
+    other = "" if error.filename else ", or set LM_CACHE_DIR to a folder on another disk"
+    return f"{error}: make room{other}", 4
 
 
 def _kind_and_place(error: Exception) -> str:
