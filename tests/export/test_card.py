@@ -1,10 +1,11 @@
 """A model card says how good its checkpoint is, and how to load it."""
 
 import json
+import re
 
 import pytest
 
-from lm import tokenizers
+from lm import config, tokenizers
 from lm.export import card, files
 from lm.record.run import Run
 from tests.helpers import BPE, tiktoken_of_card
@@ -28,3 +29,15 @@ def test_the_card_reads_what_was_exported_last_to_a_path(toy_bpe, tmp_path):
     ):
         files.to_tiktoken(tokenizer, "a-run", tmp_path)
         assert tiktoken_of_card(tmp_path).encode("the cat") == tokenizer.encode("the cat")
+
+
+def test_a_card_holds_no_html_of_a_stranger_and_no_path_of_this_machine(trained):
+    run = Run.open(str(trained()))
+    run.cfg.name = "<script>x</script> [a](b) `c`"
+    run.cfg.corpus = config.FilesConfig(path=["/home/me/secret/my.txt", "/home/me/b.txt"])
+    run.cfg.track.notes = "```\n<img src=x>\x1b[2J"
+    text = card.write(run, "best", "tokenizers", 'o"u\\t')
+    outside = re.sub(r"^(`{3,})\w*\n.*?^\1$", "", text, flags=re.M | re.S)
+    assert "<" not in outside and "[a]" not in outside and "img" not in outside
+    assert "/home" not in text and "['my.txt', 'b.txt']" in text and "\x1b" not in text
+    assert 'Tokenizer.from_file("o\\"u\\\\t/tokenizer.json")' in text

@@ -1,6 +1,7 @@
 """Mistakes in one line, Ctrl-C without a traceback, and an installed package."""
 
 import ast
+import dataclasses
 import json
 import os
 import runpy
@@ -15,8 +16,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from lm.check.__main__ import CheckConfig
+from lm.evaluate import EvaluateConfig
+from lm.export.__main__ import ExportConfig
 from lm.launch import cli
+from lm.lens.settings import LensConfig
+from lm.mix import MixConfig
+from lm.report.page import ReportConfig
 from lm.sample import SampleConfig
+from lm.system.errors import ConfigError
 from tests.helpers import ROOT, TINY_TRANSFORMER
 
 WORDS = (*TINY_TRANSFORMER, "hydra.run.dir=run")
@@ -166,3 +174,53 @@ def test_no_memory_is_one_line_in_every_command(error, text, capsys):
 def test_a_mistake_of_ours_keeps_its_traceback():
     with pytest.raises(RuntimeError, match="ours"), cli.errors_in_one_line():
         raise RuntimeError("ours")
+
+
+VERBS = (
+    SampleConfig,
+    EvaluateConfig,
+    LensConfig,
+    CheckConfig,
+    ExportConfig,
+    ReportConfig,
+    MixConfig,
+)
+ODD = ("[1", "*", "%", "{", "'", "a: b", "${oc.env:HOME}", "???", "", "\x00", "\ud800", "9" * 5000)
+
+
+@pytest.mark.parametrize("cls", VERBS)
+def test_any_value_of_any_word_of_a_verb_is_taken_as_typed_or_refused_in_our_words(cls):
+    """top_k=[1 and temperature=* were tracebacks of a YAML reader."""
+    for f in dataclasses.fields(cls):
+        for text in ODD:
+            try:
+                settings = cli.parse(cls, [f"{f.name}={text}"])
+            except ConfigError:  # any other error fails the test
+                continue
+            if f.type in (str, str | None):
+                assert getattr(settings, f.name) == text
+
+
+def test_a_name_with_commas_is_found_among_names_with_commas(tmp_path):
+    for name in ("a,b", "c", "d=${x}\\e\u202f"):
+        Path(name).mkdir()
+    assert cli.names("a,b,c") == ["a,b", "c"]
+    assert cli.names("c,a,b,c") == ["c", "a,b", "c"]
+    assert cli.names("[c,nowhere]") == ["c", "nowhere"]
+    words = ["a,b", "d=${x}\\e\u202f", "by=model"]
+    found = cli.parse(ReportConfig, words, paths="runs")
+    assert (found.runs, found.by) == (words[:2], "model")
+
+
+@pytest.mark.parametrize("name", [".x", "", "a/b", "os;x", "broken", "a.b."])
+def test_an_import_that_fails_is_one_line(name):
+    Path("broken.py").write_text("1 / 0\n")
+    with pytest.raises(ConfigError, match=r"^import=") as caught:
+        cli.import_own_modules([f"import={name}"])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_of_a_stranger_s_words_drives_no_terminal(capsys):
+    with pytest.raises(SystemExit), cli.errors_in_one_line():
+        raise ValueError("bad\x1b[2J\u202e name\nerror: another line")
+    assert capsys.readouterr().err == "error: bad\ufffd[2J\ufffd name error: another line\n"
