@@ -46,7 +46,8 @@ def steps(out: Path) -> list[int]:
     found = []
     for path in (out / "checkpoints").glob("step_*"):
         number = path.name.removeprefix("step_")
-        if number.isdecimal() and path.is_dir():
+        is_ours = number.isdecimal() and path.name == folder(out, int(number)).name
+        if is_ours and path.is_dir():  # step_4 beside step_000004 is somebody's copy
             found.append(int(number))
     return sorted(found)
 
@@ -111,6 +112,12 @@ def _replace(out: Path) -> None:
     """
     for path in (out / "checkpoints").glob(f"{REPLACES}step_*"):
         final = path.with_name(path.name.removeprefix(REPLACES))
+        try:
+            store.verify(path)  # or an intact checkpoint would give way to anything of that name
+        except DamagedError as error:
+            log.warning(f"checkpoint {path.name} is damaged and set aside: {error}")
+            store.set_aside(path)
+            continue
         if _is_same(final, path):
             store.remove(path)
             continue

@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from lm.config import RESOLVED
-from lm.system import files
+from lm.system import files, text
 from lm.system.errors import DamagedError
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ def read_result(path: Path) -> ArmResult:
     result = files.read_record(path, ArmResult)
     if result.status == "ok" and (result.value is None or not math.isfinite(result.value)):
         raise DamagedError(f"{path} is not what was written: it is ok and has no score")
+    if result.error is not None:
+        result.error = text.printable(result.error)
     return result
 
 

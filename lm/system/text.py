@@ -8,8 +8,11 @@ from typing import TypeVar, cast
 
 T = TypeVar("T")
 
-# All control characters but tab and newline, and the marks that change the order of a line.
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# All control characters but tab and newline, the marks that change the order of a line, and halves
+# of characters, which no file and no stream takes.
+CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def printable(text: str) -> str:

@@ -184,6 +184,22 @@ def test_a_step_saved_again_has_the_new_weights(parts, tmp_path):
         assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step_000010"]
 
 
+def test_nothing_takes_the_place_of_an_intact_checkpoint_but_a_whole_one(parts, tmp_path):
+    """A folder of somebody's that was called like a new checkpoint deleted the old one."""
+    saved_at(parts, tmp_path, 10)
+    there = checkpoint.folder(tmp_path, 10)
+    (there.parent / "new_step_000010").mkdir()
+    (there.parent / "new_step_000010" / "w").write_text("mine")
+    shutil.copytree(there, there.parent / "step_10")  # a copy that a user made by hand
+    assert checkpoint.steps(tmp_path) == [10]
+    assert checkpoint.resume(tmp_path, *parts(*SMALL)).step == 10
+    names = {path.name for path in there.parent.iterdir()}
+    assert names == {"step_000010", "step_10", "damaged_new_step_000010"}
+    assert (there.parent / "damaged_new_step_000010" / "w").read_text() == "mine"
+    checkpoint.remove_after(tmp_path, 5)
+    assert {path.name for path in there.parent.iterdir()} == names - {"step_000010"}
+
+
 def test_a_step_can_be_damaged_again_and_again(parts, tmp_path):
     """The second time was an error, "Directory not empty", though the one before was intact."""
     saved_at(parts, tmp_path, 10)
