@@ -316,7 +316,8 @@ def whole(tmp_path_factory, toy_text):
         run = home / "run"
         (run / ".hydra").mkdir(parents=True)
         (run / ".hydra" / "overrides.yaml").write_text("- model=transformer\n- seed=0\n")
-        (run / "result.json").write_text('{"overrides": ["seed=0"], "status": "ok", "error": null}')
+        result = '{"overrides": ["seed=0"], "status": "ok", "value": 5.0, "error": null}'
+        (run / "result.json").write_text(result)
         (run / "wandb.json").write_text('{"id": "abc", "first": 3}')
         config.save(made, run / config.RESOLVED)
         train.train(made, run)
