@@ -1,7 +1,7 @@
 """Training batches from several sources, each with its share of the rows.
 
 batches = MixedBatches(ids, {"wiki": 90_000, "plays": 10_000}, {"wiki": 0.7, "plays": 0.3}, ...)
-x, y = batches[step]            # (B, T): a pure function of (seed, step), as of Batches
+x, y = batches[n]               # (B, T): a pure function of (seed, n), as of Batches
 
 The rows of all steps are numbered: row r of step s has the number s * B + r. Of the first n rows,
 a source with the weight w has w * n, rounded, at every n: rows of the sources alternate as evenly

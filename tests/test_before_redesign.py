@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from lm import pipeline, tokenizers
 from lm.evaluate import evaluate
+from lm.record import checkpoint
 from lm.record.run import Run
 from lm.record.schemas import CodeRecord, DataRecord, Summary, read_part
 from lm.report import folding, records
@@ -50,6 +52,20 @@ def test_the_records_of_a_run_are_read(old):
     assert (data.tokens.splits.val.n_bytes, data.corpus.file_names()) == (375, ["toy.txt"])
     code = read_part(old / "run", CodeRecord)
     assert (code.hydra_core, code.exact_resume, code.extended) == ("1.3.8", True, [])
+
+
+def test_the_whole_state_of_a_run_is_taken_over(old):
+    run = Run.open(str(old / "run"))
+    model = run.cfg.model.build(run.tokenizer.vocab_size)
+    optimizers = run.cfg.optimizer.build(model)
+    assert checkpoint.resume(old / "run", model, optimizers).step == 20
+    saved = load_file(checkpoint.folder(old / "run", 20) / "optimizer.safetensors")
+    held = [tensor for o in optimizers for values in o.state.values() for tensor in values.values()]
+
+    def fingerprint(tensors):
+        return sorted((tuple(t.shape), t.double().sum().item()) for t in tensors)
+
+    assert fingerprint(held) == fingerprint(saved.values()) and len(held) > 10
 
 
 def test_a_run_goes_on_about_as_it_would_have_gone_on(old, command):
