@@ -1,14 +1,15 @@
 """Training steps per second of lm beside transformers' GPT-2 and Llama, and nanoGPT if it is there.
 
-    python experiments/benchmarks/training/bench.py [NANOGPT_FOLDER]
+    python experiments/benchmarks/training/bench.py [NANOGPT_FOLDER] [--tiny]
 
 Every side is a process of its own that makes the same step: batch, forward, loss, backward, clip to
 norm 1, AdamW. lm runs as `python -m lm.train` would (bfloat16 where the device has it, compiled),
 the others as their own training loops do: on a CPU float32, eager, the loss read at each step; on a
 GPU bfloat16 by autocast, compiled, fused AdamW, and nothing read. Only one process computes at a
 time, in turns, and the median of its turns counts; `ready` is with nothing compiled before. On a
-GPU, lm's steps are first compared with those of the CPU. Writes its block of README.md: one for
-CPUs, one for GPUs.
+GPU, lm's steps are first compared with those of the CPU. Writes its block of README.md after each
+size: one block for CPUs, one for GPUs. With `--tiny` one tiny size is measured, on a CPU without
+compiling, and nothing is written: that shows that the script runs.
 """
 
 import csv
@@ -23,13 +24,17 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TURNS, STEPS = 5, 12
+TINY = "--tiny" in sys.argv
+WORDS = [word for word in sys.argv[1:] if word != "--tiny"]
+TURNS, STEPS = (1, 1) if TINY else (5, 12)
 Case = tuple[int, int, int, int, int]  # layers and heads, width, windows, context, vocabulary
 CASES: dict[str, list[Case]] = {
     "cpu": [(4, 128, 12, 64, 65), (4, 128, 48, 64, 65), (4, 128, 16, 128, 1024),
             (4, 128, 8, 256, 1024)],
     "cuda": [(12, 768, 16, 1024, 50304), (6, 384, 64, 256, 65)],
 }  # fmt: skip
+if TINY:
+    CASES = {"cpu": [(1, 8, 2, 8, 65)], "cuda": [(1, 64, 2, 8, 65)]}
 GPT2 = {"positions": "learned", "norm": "layernorm", "activation": "gelu", "qk_norm": False}
 LLAMA = {"activation": "swiglu", "qk_norm": False, "tie": False}
 PEERS = ("transformers GPT-2", "transformers Llama", "nanoGPT")
@@ -38,6 +43,8 @@ SIDES = {
             "lm llama", *PEERS),
     "cuda": ("lm default", "lm gpt2", "lm gpt2, CUDA graphs", "lm gpt2, not compiled", *PEERS),
 }  # fmt: skip
+if TINY:
+    SIDES["cpu"] = ("lm gpt2, not compiled", *PEERS)
 
 
 def ours(case: Case, options: dict, compiled: str, device: str, exact: bool = False):
@@ -184,7 +191,8 @@ def worker(side: str, case: Case, device: str, nanogpt: str) -> None:
 
 
 def measure(case: Case, sides: list[str], device: str, nanogpt: str) -> list[dict]:
-    command = [sys.executable, __file__, "worker", ",".join(map(str, case)), device, nanogpt]
+    command = [sys.executable, __file__, *(["--tiny"] if TINY else [])]
+    command += ["worker", ",".join(map(str, case)), device, nanogpt]
     workers, ready, turns = {}, {}, {side: [] for side in sides}
     for side in sides:
         with tempfile.TemporaryDirectory() as cache:  # nothing compiled before
@@ -265,26 +273,33 @@ def main(nanogpt: str) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sides = [s for s in SIDES[device] if s != "nanoGPT" or nanogpt]
     notes = check(device) if device == "cuda" else []
-    rows = []
+    rows: list[dict] = []
     for case in CASES[device]:
         rows += (new := measure(case, sides, device, nanogpt))
         if device == "cuda":
             notes.append(f"{new[0]['case']}: {mfu(new, case)}")
-    mark, file = ("results", "results.csv") if device == "cpu" else ("gpu", "results_gpu.csv")
-    with open(HERE / file, "w", newline="") as file:
+        write(rows, notes, device)
+
+
+def write(rows: list[dict], notes: list[str], device: str) -> None:
+    """Print what was measured so far; results.csv and the README's block hold it too."""
+    mark, name = ("results", "results.csv") if device == "cpu" else ("gpu", "results_gpu.csv")
+    text = "\n\n".join([machine(device), table(rows), *notes])
+    block = f"<!-- {mark} -->\n{text}\n<!-- /{mark} -->"
+    print(block, flush=True)
+    if TINY:
+        return
+    with open(HERE / name, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     page = (HERE / "README.md").read_text()
-    text = "\n\n".join([machine(device), table(rows), *notes])
-    block = f"<!-- {mark} -->\n{text}\n<!-- /{mark} -->"
     page = re.sub(rf"<!-- {mark} -->.*<!-- /{mark} -->", lambda _: block, page, flags=re.S)
     (HERE / "README.md").write_text(page)
-    print(block)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["worker"]:
-        worker(sys.argv[5], tuple(map(int, sys.argv[2].split(","))), *sys.argv[3:5])
+    if WORDS[:1] == ["worker"]:
+        worker(WORDS[4], tuple(map(int, WORDS[1].split(","))), *WORDS[2:4])
     else:
-        main(sys.argv[1] if len(sys.argv) > 1 else "")
+        main(WORDS[0] if WORDS else "")
