@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import torch
 
-from lm import baselines, metrics, train, update
+from lm import baselines, loop, metrics, train, update
 from lm.record import checkpoint, guard, origin
 from lm.system import failpoint
 from lm.system.errors import NonFiniteError, OutOfMemoryError
@@ -61,6 +61,23 @@ def test_how_often_a_run_is_evaluated_sampled_or_saved_changes_no_loss(trained):
     losses = [[r["train/loss"] for r in rows(o) if "train/loss" in r] for o in (often, seldom)]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 20
+
+
+def test_an_evaluation_that_is_not_better_neither_moves_the_best_nor_saves(trained, monkeypatch):
+    """A loop that took each evaluation for an improvement was noticed by no test."""
+    scores = iter([3.0, 2.0, 2.5, 2.0, 4.0])
+    real = loop.evaluate
+
+    def scored(*arguments):
+        return real(*arguments) | {"bpb": next(scores)}
+
+    monkeypatch.setattr(loop, "evaluate", scored)
+    out = trained("run", "train.steps=20", "train.eval_every=5", "train.save_every=0")
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["best_val_bpb"], summary["best_step"]) == (2.0, 5)
+    # The best, and the last: what was evaluated in between was not saved.
+    saved = sorted(path.name for path in (out / "checkpoints").glob("step_*"))
+    assert saved == ["step_000005", "step_000020"]
 
 
 def test_the_same_command_gives_the_same_bits_and_another_seed_others(trained):

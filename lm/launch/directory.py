@@ -35,7 +35,7 @@ _made: set[Path] = set()  # directories that were not there before this command
 def make(out: Path) -> None:
     """Make the directory of a run, and remember whether it was there."""
     new = [folder for folder in (out, *out.parents) if not folder.exists()]
-    out.mkdir(parents=True, exist_ok=True)
+    files.make_folder(out)
     _made.update(folder.absolute() for folder in new)
 
 
@@ -86,7 +86,7 @@ def check_sweep(root: Path) -> None:
 
 def mark_sweep(root: Path) -> None:
     """Make a sweep's directory, if it is not there, and mark it as one of ours."""
-    root.mkdir(parents=True, exist_ok=True)
+    files.make_folder(root)
     if not _is_marked(root):
         files.atomic_write(root / store.HOLDER, store.holder())
 

@@ -193,7 +193,10 @@ class JsonLines:
         self.open()
 
     def open(self) -> None:
+        is_new = not self.path.exists()
         self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+        if is_new:
+            files.sync_folder(self.path.parent)
 
     def add(self, row: Mapping[str, object]) -> None:
         line = json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n"

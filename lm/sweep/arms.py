@@ -56,7 +56,7 @@ def register(root: Path, number: int, out: Path) -> None:
     if called == str(number):
         path.unlink(missing_ok=True)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent)
     files.atomic_write(path, files.to_json(Place(called)) + "\n")
 
 

@@ -236,7 +236,7 @@ class Held:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.folder = beside(journal_of(root), "trials")
-        self.folder.mkdir(exist_ok=True)
+        files.make_folder(self.folder)
         self.locks: dict[int, BaseFileLock] = {}
 
     def take(self, trial: "FrozenTrial | Trial") -> bool:

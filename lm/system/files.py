@@ -147,6 +147,14 @@ def no_links(folder: Path) -> None:
                 raise DamagedError(f"{path} is not a plain file: delete it, or copy what it means")
 
 
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder and its parents where they are not there, each name durable in its folder."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True, mode=mode)
+    for path in reversed(new):
+        sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable (a rename is not, until its folder is synced).
 

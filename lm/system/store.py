@@ -66,7 +66,7 @@ def temporary_folder(final: Path) -> Iterator[Path]:
 
     A held lock beside it shows that its process lives: see clear_leftovers.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(final.parent)
     clear_leftovers(final.parent)
     tmp = files.temporary(final)
     lock = tmp.with_suffix(LOCK)
@@ -123,7 +123,7 @@ def build_once(
 
 def _check_writable(cache: Path) -> None:
     try:
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        files.make_folder(cache, mode=0o700)
         with tempfile.TemporaryFile(dir=cache):
             pass
     except OSError as error:
@@ -179,7 +179,7 @@ def locked(folder: Path) -> Iterator[locks.HeldLock]:
 
     The lock ends with its process, however that dies. Where locks do not work, all may enter.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     files.no_links(folder)
     import filelock  # 0.1 s, which --help need not wait for
 

@@ -93,6 +93,18 @@ def test_first_loss_is_near_that_of_guessing_at_real_sizes(n_embd, vocab_size):
     assert abs(loss - math.log(vocab_size)) < 0.5
 
 
+@pytest.mark.parametrize("n_layer", [2, 8])
+def test_the_outputs_that_add_up_in_the_stream_start_smaller_the_more_there_are(n_layer):
+    """0.02 / sqrt(2 n_layer), as in GPT-2; without the root no test failed."""
+    torch.manual_seed(0)
+    model = TransformerConfig(n_embd=128, n_head=4, context_len=16, n_layer=n_layer).build(64)
+    expected = 0.02 / math.sqrt(2 * n_layer)
+    for block in model.blocks:
+        for layer in (block.attn.proj, block.mlp.down):
+            assert layer.weight.std().item() == pytest.approx(expected, rel=0.05)
+        assert block.mlp.up.weight.std().item() == pytest.approx(0.02, rel=0.05)
+
+
 def test_gpt2_and_llama_have_the_sizes_of_the_originals():
     gpt2 = TransformerConfig(
         context_len=1024, n_layer=12, n_head=12, n_embd=768, positions="learned",

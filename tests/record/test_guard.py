@@ -1,6 +1,7 @@
 """Bad numbers are counted, spikes stand out, and nothing that is not finite hides either."""
 
 import math
+import statistics
 
 import pytest
 from hypothesis import given
@@ -52,3 +53,9 @@ def test_the_window_has_the_length_that_was_asked_for():
 def test_the_height_of_a_spike_is_finite_and_grows_with_the_loss(recent, loss):
     assert math.isfinite(guard.spike(recent, loss))
     assert guard.spike(recent, loss) <= guard.spike(recent, loss + 1)
+
+
+def test_a_deviation_is_the_standard_deviation_of_normally_distributed_losses():
+    """The change that left out the factor 1.4826 was noticed by no test."""
+    recent = statistics.NormalDist(3.0, 0.5).samples(4001, seed=0)
+    assert guard.spike(recent, 3.0 + 8 * 0.5) == pytest.approx(8.0, rel=0.05)

@@ -1,10 +1,15 @@
 """A run directory, opened: what it lacks is told with what to do."""
 
+import os
+from pathlib import Path
+
 import pytest
 
-from lm import config, tokenizers
+from lm import config, tokenizers, train
+from lm.launch import directory
 from lm.record import checkpoint
 from lm.record.run import Run
+from lm.system import store
 from lm.system.errors import OutOfMemoryError
 from tests.helpers import TINY_TRANSFORMER
 
@@ -41,3 +46,32 @@ def test_weights_that_do_not_fit_are_named_and_other_errors_stay(trained, monkey
     fails("another")
     with pytest.raises(RuntimeError, match="another"):
         run.model()
+
+
+def test_every_name_that_a_run_makes_is_synced_in_its_folder(cfg, tiny, tmp_path, monkeypatch):
+    """By the letter of POSIX a name that is not is lost with the power, and all below it.
+
+    Of 149 moments replayed, 141 lost all checkpoints: checkpoints/ itself was never synced.
+    """
+    durable: set[Path] = set()
+    plain = os.fsync
+
+    def fsync(fd: int) -> None:
+        path = Path(f"/proc/self/fd/{fd}").readlink()
+        if path.is_dir():
+            durable.update(path.iterdir())
+        plain(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setenv("LM_CACHE_DIR", str(tmp_path / "new/cache"))
+    out = tmp_path / "new/sweep/run"
+    directory.make(out)
+    with store.locked(out):
+        train.train(cfg(*tiny, "train.steps=4", "train.save_every=2"), out)
+    made = {path for path in (tmp_path / "new").rglob("*") if not path.name.startswith(".")}
+    inside = {path for path in made if (path.parent / store.MANIFEST).exists()}
+    assert made - durable - inside == set()
+    # Files below a renamed folder were listed under its temporary name.
+    renamed = {path.name for path in durable if path.parent.name.startswith(".")}
+    assert {path.name for path in inside} <= renamed | {store.MANIFEST}
+    assert out / "checkpoints" in durable and tmp_path / "new" in durable
