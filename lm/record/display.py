@@ -1,5 +1,5 @@
-"""Progress of a run: a live bar on a terminal; elsewhere a line at each evaluation and every few
-seconds.
+"""Progress of a run: on a terminal a live bar and above it a line for each evaluation; elsewhere a
+line for each evaluation and every few seconds.
 
 display = Display(budget.progress); display.show(state, row)
 """
@@ -14,22 +14,34 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from lm.record.state import TrainState
 
 log = logging.getLogger(__name__)
 QUIET = 5.0  # seconds between plain progress lines where there is no terminal
 SHOWN = (
+    ("val/bpb", "bpb", ".4f"),
     ("train/loss", "loss", ".3f"),
     ("val/loss", "val loss", ".3f"),
     ("val/ppl", "ppl", ".1f"),
-    ("val/bpb", "bpb", ".4f"),
     ("speed/tokens_per_s", "tok/s", ",.0f"),
 )
+BASELINE = "baseline/ngram_bpb"
+NARROW = 40  # columns below which a terminal shows the time left and the share alone
+BESIDE_TEXT = 32  # columns of the time left, the share, a short bar and the gaps between them
+
+
+class TimeLeft(TimeRemainingColumn):
+    """`0:42 left`: the first column, so that a narrow terminal cuts off something else."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task).append(" left")
 
 
 class Display:
@@ -38,18 +50,22 @@ class Display:
     def __init__(self, progress: Callable[[TrainState], float]) -> None:
         self.progress = progress  # the share of the run that is done
         self.latest: dict[str, object] = {}  # of each metric the last value
+        self.last_bpb: float | None = None  # of the evaluation before
         self.line_time = 0.0  # when the last plain line was written
+        self.console = Console(file=sys.stdout)
         self.bar: Progress | None = None
         if sys.stdout.isatty():
-            self.bar = Progress(
-                BarColumn(bar_width=30),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[text]}"),
-                TimeRemainingColumn(),
-                console=Console(file=sys.stdout),
-            )
-            self.task = self.bar.add_task("train", total=1.0, text="")
-            self.bar.start()
+            self.bar = self._start_bar()
+
+    def _start_bar(self) -> Progress:
+        bar = BarColumn(bar_width=None)
+        columns = [TimeLeft(compact=True), bar, TaskProgressColumn()]
+        if self.console.width >= NARROW:
+            columns.append(TextColumn("{task.fields[text]}"))
+        progress = Progress(*columns, console=self.console, expand=True)
+        self.task = progress.add_task("train", total=1.0, text="")
+        progress.start()
+        return progress
 
     def show(self, state: TrainState, row: Mapping[str, object]) -> None:
         """Show one point of the run's curves."""
@@ -58,14 +74,31 @@ class Display:
         if is_evaluation and state.losses:  # of the steps just before, as the log has none yet
             self.latest["train/loss"] = sum(state.losses) / len(state.losses)
         if self.bar is not None:
-            text = _text(self.latest)
-            done = self.progress(state)
-            self.bar.update(self.task, completed=done, text=f"step {state.step}  {text}")
-        elif is_evaluation or time.monotonic() - self.line_time > QUIET:
+            words = [f"step {state.step}", *_words(row)]
+            text = "  ".join(_fitting(words, self.console.width - BESIDE_TEXT))
+            self.bar.update(self.task, completed=self.progress(state), text=text)
+        if is_evaluation:
+            self._show_evaluation(state)
+        elif self.bar is None and time.monotonic() - self.line_time > QUIET:
             self.line_time = time.monotonic()
-            # At an evaluation the last of each metric, elsewhere what was measured just then.
-            text = _text(self.latest if is_evaluation else row)
-            log.info(f"step {state.step:>6}  {text}")
+            log.info("  ".join([f"step {state.step:>6}", *_words(row)]))
+
+    def _show_evaluation(self, state: TrainState) -> None:
+        """A line that stays: bits per byte, how they changed, what is to be beaten, and the last of
+        each other metric as far as a terminal is wide.
+        """
+        self.line_time = time.monotonic()
+        bpb = self.latest["val/bpb"]
+        assert isinstance(bpb, float)
+        change = "" if self.last_bpb is None else f"{bpb - self.last_bpb:+.4f}"
+        self.last_bpb = bpb
+        compared = _compared(bpb, self.latest.get(BASELINE))
+        first = [f"step {state.step:>6}", f"bpb {bpb:.4f}", change, compared]
+        others = {key: value for key, value in self.latest.items() if key != "val/bpb"}
+        words = [word for word in [*first, *_words(others)] if word]
+        if self.bar is not None:
+            words = _fitting(words, self.console.width)
+        log.info("  ".join(words))
 
     def text(self, line: str) -> None:
         """Show a line as it is."""
@@ -77,7 +110,22 @@ class Display:
                 self.bar.stop()
 
 
-def _text(values: Mapping[str, object]) -> str:
+def _compared(bpb: float, baseline: object) -> str:
+    """How far bits per byte are from those of the counted 5-gram; "" where none was counted."""
+    if not isinstance(baseline, float):
+        return ""
+    side = "below" if bpb < baseline else "above"
+    return f"{abs(bpb - baseline):.4f} {side} the 5-gram"
+
+
+def _fitting(words: list[str], width: int) -> list[str]:
+    """The first words that fit into so many columns, two apart; at least one."""
+    while len(words) > 1 and len("  ".join(words)) > width:
+        words = words[:-1]
+    return words
+
+
+def _words(values: Mapping[str, object]) -> list[str]:
     words = []
     for key, label, form in SHOWN:
         value = values.get(key)
@@ -92,4 +140,4 @@ def _text(values: Mapping[str, object]) -> str:
             tasks.append(value)
     if tasks:
         words.append(f"tasks {sum(tasks) / len(tasks):.1%}")
-    return "  ".join(words)
+    return words

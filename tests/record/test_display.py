@@ -1,0 +1,102 @@
+"""What a person sees of a run, on a real terminal of each width and without one."""
+
+import collections
+import fcntl
+import logging
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+import time
+
+import pytest
+
+from lm.launch import logs
+from lm.record.display import Display
+from lm.record.state import TrainState
+
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+POINTS = [
+    (0, {"val/bpb": 8.0056, "val/loss": 5.549, "val/ppl": 257.0, "baseline/ngram_bpb": 2.2871}),
+    (10, {"train/loss": 4.1234, "speed/tokens_per_s": 28_958.0}),
+    (200, {"val/bpb": 3.4781, "val/loss": 2.411, "val/ppl": 11.1, "baseline/ngram_bpb": 2.2871}),
+    (300, {"train/loss": 2.371, "speed/tokens_per_s": 28_958.0}),
+    (400, {"val/bpb": 2.2, "val/loss": 1.525, "val/ppl": 4.6, "baseline/ngram_bpb": 2.2871}),
+]
+
+
+def show_points() -> None:
+    display = Display(lambda state: state.step / 400)
+    for step, row in POINTS:
+        display.show(TrainState(step, losses=collections.deque([2.5])), row)
+        time.sleep(0.11)  # the bar is drawn ten times a second
+    display.close()
+
+
+def on_a_terminal(columns: int) -> list[str]:
+    """The lines that a terminal so wide has seen, those that were drawn over included."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.environ["TERM"] = "xterm-256color"
+        for name in ("COLUMNS", "LINES", "NO_COLOR"):
+            os.environ.pop(name, None)
+        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        logging.getLogger().handlers = []
+        logs.to_terminal()
+        show_points()
+        sys.stdout.flush()
+        os._exit(0)
+    seen = b""
+    while True:
+        try:
+            part = os.read(terminal, 1 << 16)
+        except OSError:  # its other end is closed
+            break
+        if not part:
+            break
+        seen += part
+    os.close(terminal)
+    assert os.waitpid(process, 0)[1] == 0, seen
+    lines = re.split(r"[\r\n]+", CONTROL.sub("", seen.decode()))
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+@pytest.mark.parametrize("columns", [20, 60, 80, 120])
+def test_each_evaluation_stays_as_a_line_and_no_line_is_wider_than_the_terminal(columns):
+    """The live bar wrote over them: on a terminal no evaluation was ever to be read."""
+    seen = on_a_terminal(columns)
+    assert max(map(len, seen)) <= columns
+    lines = [line for line in seen if line.startswith("step")]
+    if columns == 20:
+        assert lines == ["step      0", "step    200", "step    400"]
+        return
+    start = [
+        "step      0  bpb 8.0056  5.7185 above the 5-gram",
+        "step    200  bpb 3.4781  -4.5275  1.1910 above the 5-gram",
+        "step    400  bpb 2.2000  -1.2781  0.0871 below the 5-gram",
+    ]
+    assert [line[: len(each)] for line, each in zip(lines, start, strict=True)] == start
+    assert ("val loss 1.525" in lines[2]) == (columns == 120)
+
+
+@pytest.mark.parametrize("columns", [20, 60, 80, 120])
+def test_the_time_left_comes_first_and_is_never_cut_off(columns):
+    bars = [line for line in on_a_terminal(columns) if "%" in line]
+    assert bars
+    for line in bars:
+        assert re.match(r"(--:--|\d+:\d\d) ", line), line
+    if columns >= 60:
+        assert any(re.match(r"\d\d:\d\d left .*━.* 75% step 300", line) for line in bars), bars
+
+
+def test_without_a_terminal_every_metric_of_an_evaluation_is_printed(caplog):
+    caplog.set_level("INFO")
+    show_points()
+    lines = [line for line in caplog.messages if "bpb" in line]
+    assert lines[1] == (
+        "step    200  bpb 3.4781  -4.5275  1.1910 above the 5-gram  loss 2.500  "
+        "val loss 2.411  ppl 11.1  tok/s 28,958"
+    )
