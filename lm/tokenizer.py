@@ -266,7 +266,9 @@ def read_documents(path: str) -> Iterator[str]:
         with open_text(path) as source:
             yield source.read()
     else:
-        yield from config.FilesConfig(path=path).build().documents()
+        corpus = config.FilesConfig(path=path).build()
+        corpus.paths(aloud=True)
+        yield from corpus.documents()
 
 
 def read_text(cfg: ShowTokens | CompareTokenizers) -> str:

@@ -1,4 +1,5 @@
-"""The user's own text: .txt, .jsonl, .json, .csv and their .gz, as files, folders or globs.
+"""The user's own text: text files of any name, .jsonl, .json, .csv and their .gz, as files, folders
+or globs.
 
     python -m lm.train corpus=files corpus.path=my.txt
     python -m lm.train corpus=files 'corpus.path=[books,"logs/**/*.jsonl.gz"]' corpus.field=body
@@ -14,14 +15,16 @@ import functools
 import glob
 import logging
 import os
+import shlex
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from lm.config import FilesConfig
 from lm.corpora import generated
 from lm.corpora.base import Corpus
-from lm.corpora.formats import Reader, folder_suffixes, format_of
+from lm.corpora.formats import FORMATS, Reader, format_of, is_read_in_folders, kind
 from lm.system.files import sha256
 
 log = logging.getLogger(__name__)
@@ -30,9 +33,9 @@ log = logging.getLogger(__name__)
 class Files(Corpus):
     """Documents in the order of the entries of `corpus.path`; in a folder or glob, by path.
 
-    Each file is read once, however many entries name it. Hidden names in folders are skipped, and
-    what programs wrote (generated.py); links to folders are not followed. A byte order mark is
-    dropped.
+    Each file is read once, however many entries name it. In a folder hidden names are skipped,
+    files that are no text, .json and .csv, and what programs wrote (generated.py); links to
+    folders are not followed. A byte order mark is dropped.
     """
 
     cfg: FilesConfig
@@ -55,7 +58,7 @@ class Files(Corpus):
     def paths(self, aloud: bool = False) -> list[Path]:
         """The files to read; FileNotFoundError or ValueError names the wrong entry.
 
-        `aloud`: say which folders are left out.
+        `aloud`: say what was found in a folder, and what is left out.
         """
         entries = self.cfg.path if isinstance(self.cfg.path, list) else [self.cfg.path]
         paths: dict[str, Path] = {}  # by their real path, so that each is read once
@@ -63,9 +66,9 @@ class Files(Corpus):
             search = _Search(entry)
             for path in search.files():
                 paths.setdefault(os.path.realpath(path), path)
-            note = search.left_out(f"corpus.path={entry} leaves out what programs wrote: ")
-            if aloud and note:
-                _say(note)
+            if aloud:
+                for note in search.notes():
+                    _say(note)
         return list(paths.values())
 
 
@@ -75,6 +78,14 @@ def _say(note: str) -> None:
     log.info(note)
 
 
+def _listed(counts: Counter[str]) -> str:
+    """`18 .md, 2 .py, 1 .txt`, the five most frequent ones."""
+    named = [f"{n} {ending}" for ending, n in counts.most_common(5)]
+    if len(counts) > 5:
+        named.append(f"{counts.total() - sum(n for _, n in counts.most_common(5))} more")
+    return ", ".join(named)
+
+
 class _Search:
     """The files that one entry of `corpus.path` names."""
 
@@ -82,6 +93,8 @@ class _Search:
         self.entry = entry
         self.path = Path(entry).expanduser()
         self.kinds: dict[str, str] = {}  # of the folders looked at: what program fills them
+        self.read: Counter[str] = Counter()  # files of folders, by the end of their name
+        self.unread: Counter[str] = Counter()
 
     def files(self) -> list[Path]:
         """The plain files, in order; FileNotFoundError or ValueError if there are none."""
@@ -89,20 +102,32 @@ class _Search:
         for match in self._matches():
             found += self._walk(match) if match.is_dir() else [match]
         if not found:
-            suffixes = folder_suffixes()
+            unread = f", only {_listed(self.unread)}" if self.unread else ""
             way_out = ""
-            if not glob.has_magic(self.entry):
-                way_out = f"; for other names give a glob, such as '{self.entry.rstrip('/')}/*.md'"
-            raise ValueError(
-                f"corpus.path={self.entry} holds no {', '.join(suffixes[:-1])} or {suffixes[-1]} "
-                f"file{self.left_out(' besides ')}{way_out}"
-            )
+            for ending in sorted(self.unread.keys() & FORMATS.keys()):
+                named = f"{self.entry.rstrip('/')}/*{ending}"
+                way_out = f"; {ending} is read where it is named: corpus.path={shlex.quote(named)}"
+            besides = self.left_out(" besides ")
+            raise ValueError(f"corpus.path={self.entry} holds no text{unread}{besides}{way_out}")
         for file in found:
             if not file.exists():
                 raise FileNotFoundError(f"{file} is a link to nothing")
             if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for without end
                 raise ValueError(f"{file} is not a plain file: save its text in one")
         return found
+
+    def notes(self) -> list[str]:
+        """What a person should know of a folder: what is read there, and what is not."""
+        found = []
+        if self.read:
+            n = self.read.total()
+            files = "file" if n == 1 else "files"
+            text = f"{self.entry}: read {n} {files} ({_listed(self.read)})"
+            if self.unread:
+                text += f", left out {self.unread.total()}: {_listed(self.unread)}"
+            found.append(text)
+        found.append(self.left_out(f"corpus.path={self.entry} leaves out what programs wrote: "))
+        return [note for note in found if note]
 
     def left_out(self, before: str) -> str:
         """The folders that programs fill, as words behind `before`; "" if there are none."""
@@ -158,15 +183,20 @@ class _Search:
     def _walk(self, folder: Path) -> list[Path]:
         """The text files below `folder`, sorted; ValueError if a link leads out of it."""
         found = []
-        suffixes = tuple(folder_suffixes())
         for base, folders, names in os.walk(folder):
             visible = [name for name in folders if not name.startswith(".")]
             folders[:] = [name for name in visible if not self._kind(os.path.join(base, name))]
-            for name in names:
-                if name.lower().endswith(suffixes) and not name.startswith("."):
-                    found.append(Path(base, name))
+            found += [Path(base, name) for name in names if not name.startswith(".")]
         root = os.path.realpath(folder)
-        return sorted(file for file in found if self._is_inside(file, root, folder))
+        texts = []
+        for file in sorted(found):
+            is_text = is_read_in_folders(file)
+            if is_text and not self._is_inside(file, root, folder):
+                continue
+            (self.read if is_text else self.unread)[kind(file) or "without an ending"] += 1
+            if is_text:
+                texts.append(file)
+        return texts
 
     def _is_inside(self, file: Path, root: str, folder: Path) -> bool:
         """Whether a file of a folder is to be read: a link may lead to what a program wrote."""

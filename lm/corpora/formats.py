@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,11 @@ from typing import BinaryIO, NamedTuple
 
 from lm.corpora import parquet
 from lm.system import packed
+from lm.system.errors import ConfigError
 
 MAX_FIELD = 1 << 30  # characters of one cell of a .csv file
+BEGINNING = 8000  # bytes that tell a text from other data, as in git
+BINARY = re.compile(rb"[\x00-\x06\x0e-\x1a\x7f]")  # what stands in no text
 DEPTH = 4  # of the nested fields that a message lists
 REPLACE = "have lm.train put U+FFFD in such places with corpus.errors=replace"
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -223,12 +227,30 @@ UNREAD |= {".tgz", ".pdf", ".docx", ".xlsx", ".odt", ".epub", ".safetensors", ".
 
 def format_of(path: Path) -> Format | None:
     """The format of a file, None if it cannot be read."""
-    name = path.name.lower()
-    suffix = Path(name.removesuffix(packed.suffix_of(path))).suffix
+    suffix = kind(path)
     return None if suffix in UNREAD else FORMATS.get(suffix, PLAIN)
 
 
-def folder_suffixes() -> list[str]:
-    """The ends of the names that are read in a folder: .txt, .jsonl, ..., .txt.gz, ..."""
-    plain = [suffix for suffix, found in FORMATS.items() if found.in_folders]
-    return plain + [suffix + packing for packing in packed.UNPACKERS for suffix in plain]
+def is_read_in_folders(path: Path) -> bool:
+    """Whether a file that was found in a folder is read without being named.
+
+    That is a format of FORMATS that may be, or a file of any other name whose beginning is text.
+    """
+    found = format_of(path)
+    if found is None or found is not PLAIN or kind(path) == ".txt":
+        return found is not None and found.in_folders
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            return False
+        with packed.open_unpacked(path) as file:
+            return not BINARY.search(file.read(BEGINNING))
+    except ConfigError:  # a missing extra, which the reader tells of
+        return True
+    except (OSError, ValueError):  # a link to nothing, or packed by nobody
+        return False
+
+
+def kind(path: Path) -> str:
+    """The end of a file's name by which its format is known, without .gz and so on: `.md`."""
+    name = path.name.lower()
+    return Path(name.removesuffix(packed.suffix_of(path))).suffix

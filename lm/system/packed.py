@@ -117,6 +117,7 @@ class _Unpacked(io.RawIOBase):
         try:
             self.content = unpack(file)
         except ImportError as error:
+            file.close()
             suffix = suffix_of(path)
             raise ConfigError(
                 f"{path}: {suffix} needs {error.name}: pip install 'lm[data]'"

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -45,14 +46,43 @@ def test_a_file_named_outright_is_text_whatever_its_suffix(name):
     assert read(name) == ['{"text": 1}']
 
 
-def test_a_folder_gives_its_known_suffixes_at_every_depth_sorted_by_path():
-    for name in ("b.txt", "a/z.txt", "c.txt.gz", "B.TXT", "a/b/c/d.txt"):
+def test_a_folder_gives_its_texts_of_any_name_at_every_depth_sorted_by_path():
+    """Of 18 .md, 2 .py and 1 .txt the one .txt was read, and nobody was told."""
+    for name in ("b.txt", "a/z.md", "c.txt.gz", "B.TXT", "a/b/c/d.py", "NAME", "n.tex.gz"):
         put(f"in/{name}", name)
-    for name in ("x.py", "x.gz", "x.tar.gz", ".hidden.txt", ".git/x.txt"):
+    for name in ("x.tar.gz", "x.json", "x.csv", "x.pdf", ".hidden.txt", ".git/x.txt"):
         put(f"in/{name}", "not this")
+    Path("in/x.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR")
     put("in/e.jsonl", '{"text": "e"}')
     put("in/f.jsonl.gz", '{"text": "f"}')
-    assert read("in") == ["B.TXT", "a/b/c/d.txt", "a/z.txt", "b.txt", "c.txt.gz", "e", "f"]
+    assert read("in") == [
+        *("B.TXT", "NAME", "a/b/c/d.py", "a/z.md", "b.txt", "c.txt.gz", "e", "f", "n.tex.gz")
+    ]
+
+
+def test_what_is_read_in_a_folder_and_what_is_not_is_one_line(caplog):
+    caplog.set_level("INFO")
+    for i in range(18):
+        put(f"notes/{i}.md", f"note {i}")
+    put("notes/a.py", "pass")
+    put("notes/b.json", "{}")
+    for i in range(2):
+        Path(f"notes/{i}.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00")
+    FilesConfig(path="notes").build().source()
+    assert caplog.messages == ["notes: read 19 files (18 .md, 1 .py), left out 3: 2 .png, 1 .json"]
+
+
+def test_a_text_that_is_no_utf8_is_refused_in_a_folder_and_not_left_out():
+    put("in/a.md", "a")
+    Path("in/b.rst").write_bytes("caf\u00e9".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"in/b\.rst is not UTF-8"):
+        read("in")
+
+
+def test_a_pipe_of_any_name_in_a_folder_is_left_out_and_not_waited_for():
+    put("in/a.md", "a")
+    os.mkfifo("in/b.md")
+    assert read("in") == ["a"]
 
 
 def test_a_glob_gives_every_match_sorted_and_enters_folders_with_two_stars():
@@ -110,9 +140,11 @@ def test_a_path_to_nothing_is_named(path, says):
         read(path)
 
 
-def test_a_folder_without_texts_says_what_it_looked_for():
-    put("in/a.py", "pass")
-    with pytest.raises(ValueError, match=r"corpus.path=in holds no \.txt.*'in/\*\.md'"):
+def test_a_folder_without_texts_says_what_it_holds():
+    put("in/a.json", "{}")
+    put("in/b.pdf", "%PDF")
+    says = r"corpus.path=in holds no text, only 1 \.json, 1 \.pdf; \.json is read where it is named"
+    with pytest.raises(ValueError, match=says + r": corpus\.path='in/\*\.json'"):
         read("in")
 
 
@@ -335,7 +367,7 @@ def test_a_file_that_is_named_outright_is_read_wherever_it_lies():
     put("env/pyvenv.cfg", "")
     put("env/lib/notes.txt", "notes")
     assert read("outputs/runs/a/b/samples.jsonl") == ["a sample"]
-    assert read("env") == read("env/lib/*.txt") == ["notes"]
+    assert read("env/lib") == read("env/lib/*.txt") == ["notes"]
     with pytest.raises(ValueError, match="outputs/runs/a/b is lm's own run, not a text"):
         read("outputs/runs/a/b")
     with pytest.raises(ValueError, match=r"holds no .* besides outputs/runs/a/b \(lm's own run\)"):
