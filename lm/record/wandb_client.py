@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import wandb
 
 log = logging.getLogger(__name__)
+LOWEST = ("val/bpb", "val/loss", "val/ppl")  # the curves of which W&B keeps the lowest value
 CUT_OFF = "cut-off"  # an empty file in the folder of an online run that was not all uploaded
 
 
@@ -45,7 +46,7 @@ def open_run(
             run = wandb.init(**arguments)
             run.define_metric("tokens")
             run.define_metric("*", step_metric="tokens")
-            for key in ("val/bpb", "val/loss", "val/ppl"):
+            for key in LOWEST:
                 run.define_metric(key, step_metric="tokens", summary="min")
             return run
         except Exception as error:  # training goes on whatever W&B raises

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import json
 import logging
+import math
 import os
 import re
 import secrets
@@ -246,7 +247,8 @@ class Mirror:
         if self.sender is None:
             return
         self._send_pending(self.sender)
-        self.sender.send(lambda run: run.summary.update(dict(summary)))
+        numbers = dict(summary) | lowest(self.out / "metrics.jsonl")
+        self.sender.send(lambda run: run.summary.update(numbers))
         kept = self.cfg.track.artifacts
         if kept != "none":
             everything = kept == "all"
@@ -283,6 +285,23 @@ class Mirror:
                     rest = "make sync uploads the rest"
             log.warning(f"W&B did not take all in track.finish_timeout={timeout} seconds: {rest}")
         self.sender = None
+
+
+def lowest(metrics: Path) -> dict[str, dict[str, float]]:
+    """What W&B keeps of some curves, out of a run's metrics.jsonl: {"val/bpb": {"min": 2.1}, ...}.
+
+    The last values in their place would be what W&B sorts runs by, and a sweep what it goes by.
+    W&B's own client knows of a resumed run only what came since.
+    """
+    found: dict[str, float] = {}
+    for line in foreign.read_text(metrics).split("\n"):
+        if '"val/bpb"' not in line:  # a point of training, of which there may be a million
+            continue
+        row = json.loads(line)
+        for key in wandb_client.LOWEST:
+            if isinstance(row.get(key), (int, float)):
+                found[key] = min(row[key], found.get(key, math.inf))
+    return {key: {"min": value} for key, value in found.items()}
 
 
 def _send(point: Point, run: "wandb.Run") -> None:

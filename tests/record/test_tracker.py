@@ -215,6 +215,29 @@ def test_an_offline_run_has_the_numbers_of_metrics_jsonl(train, fresh_client, mo
     assert {"config.resolved.yaml", "code.json"} <= saved
 
 
+def test_w_and_b_sums_up_a_run_by_its_lowest_score_a_resumed_one_too(
+    tracker, tmp_path, fresh_client
+):
+    """The end of a run wrote the last score over the lowest: sorting and sweeps used that."""
+    words = ("track=offline", "track.artifacts=none", "track.finish_timeout=20")
+    scores = [3.0, 2.0, 2.5, 2.25]
+    for first in (0, 2):
+        with tracker(*words, step=first) as there:
+            for step in (first, first + 1):
+                bpb = scores[step]
+                row = {"val/bpb": bpb, "val/loss": bpb / 2, "val/ppl": bpb * 2}
+                there.log(TrainState(step), row)
+            summary = {"val/bpb": bpb, "best_val_bpb": 2.0, "best_step": 1, "val/loss": bpb / 2}
+            there.finish(summary)
+        final = {}
+        for record in inspected(offline_runs()[-1]):
+            if record["type"] == "summary":
+                final |= record["summary"]["update"]
+        lowest = {"val/bpb": 2.0, "val/loss": 1.0, "val/ppl": 4.0}
+        assert {key: final[key] for key in lowest} == {k: {"min": v} for k, v in lowest.items()}
+        assert final["best_val_bpb"] == 2.0
+
+
 @pytest.mark.slow
 def test_the_review_in_the_terminal_draws_a_run_and_the_level_of_counting(train, fresh_client):
     """What `make review` starts."""
