@@ -28,6 +28,7 @@ from lm.record.run import Run
 from lm.record.schemas import DataRecord, read_part
 from lm.settings import Settings, one_of, setting
 from lm.system import devices, failpoint, files, onednn, ranks, signals
+from lm.system.streams import print_line
 from lm.tokenizers import Tokenizer
 
 Pass = tuple[torch.Tensor, torch.Tensor]  # inputs and targets (B, T)
@@ -220,16 +221,16 @@ def command(cfg: EvaluateConfig) -> None:
     prepared = pipeline.pack(corpus, run.tokenizer)
     ids = prepared.val if cfg.split == "val" else prepared.train
     result = evaluate(model, ids, run.tokenizer.token_lengths())
-    print(f"run         {run.path}  ({run.cfg.model.name}, checkpoint {cfg.checkpoint})")
+    print_line(f"run         {run.path}  ({run.cfg.model.name}, checkpoint {cfg.checkpoint})")
     size = f"{result['tokens']:,} tokens, {result['bytes']:,} bytes"
     text = f"{cfg.corpus or run.cfg.corpus.name} {cfg.split}"
-    print(f"text        {text}: {size}, windows of {model.context_len}")
+    print_line(f"text        {text}: {size}, windows of {model.context_len}")
     if copied := copied_from_training(run, prepared, ids):
-        print(f"copied      {overlap.in_words(copied, 'it')}")
+        print_line(f"copied      {overlap.in_words(copied, 'it')}")
     bits = result["loss"] / math.log(2)
-    print(f"loss        {result['loss']:.4f} nats a token ({bits:.4f} bits)")
-    print(f"perplexity  {result['ppl']:.3f} a token")
-    print(f"bits/byte   {result['bpb']:.4f}")
+    print_line(f"loss        {result['loss']:.4f} nats a token ({bits:.4f} bits)")
+    print_line(f"perplexity  {result['ppl']:.3f} a token")
+    print_line(f"bits/byte   {result['bpb']:.4f}")
 
 
 if __name__ == "__main__":

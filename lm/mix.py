@@ -23,6 +23,7 @@ from lm.record import ownership
 from lm.record.find import is_name
 from lm.record.run import Run
 from lm.settings import Settings, at_least
+from lm.system.streams import print_line
 
 TEMPERATURES = [t / 20 for t in range(14, 41)]  # 0.7 to 2
 ROUNDS = 100  # of expectation maximisation: weights then stand still to four digits
@@ -91,15 +92,15 @@ def command(cfg: MixConfig) -> None:
     how = f"windows of {longest}"
     if cfg.stride:
         how += f", {cfg.stride} scored in each"
-    print(f"bits per byte of {n_bytes.sum():,} bytes, {how}")
-    print("temperatures and weights chosen on the first half")
-    print(f"{'temp':>5} {'weight':>7} {'1st half':>9} {'2nd half':>9} {'whole':>9}")
+    print_line(f"bits per byte of {n_bytes.sum():,} bytes, {how}")
+    print_line("temperatures and weights chosen on the first half")
+    print_line(f"{'temp':>5} {'weight':>7} {'1st half':>9} {'2nd half':>9} {'whole':>9}")
     for part, weight in zip(parts, w, strict=True):
         bits = _bits_of_halves(part.plain_nats, n_bytes)
-        print(f"{1:5.2f} {'':7}{bits}  {part.name}")
+        print_line(f"{1:5.2f} {'':7}{bits}  {part.name}")
         bits = _bits_of_halves(part.nats, n_bytes)
-        print(f"{part.temperature:5.2f} {weight:7.3f}{bits}  {part.name}")
-    print(f"{'':5} {1:7.3f}{_bits_of_halves(mixed(nats, w), n_bytes)}  mixture")
+        print_line(f"{part.temperature:5.2f} {weight:7.3f}{bits}  {part.name}")
+    print_line(f"{'':5} {1:7.3f}{_bits_of_halves(mixed(nats, w), n_bytes)}  mixture")
 
 
 def _open_runs(cfg: MixConfig, names: list[str]) -> list[Run]:

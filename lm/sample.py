@@ -9,7 +9,6 @@ if __name__ == "__main__":
 
     signals.end_on_ctrl_c()
 
-import sys
 from dataclasses import dataclass
 
 from lm.generate import generate_text, readable
@@ -19,7 +18,7 @@ from lm.record.run import Run
 from lm.settings import Settings, at_least, one_of, within
 from lm.system import devices
 from lm.system.errors import ConfigError
-from lm.system.text import printable
+from lm.system.streams import print_line, print_text
 
 COMMANDS = {
     "temp": "temperature",
@@ -62,7 +61,7 @@ def command(cfg: SampleConfig) -> None:
         prompt = readable(run.cfg.corpus.prompt, run.tokenizer)
     for i in range(cfg.n):
         if cfg.n > 1:
-            print(f"--- {i + 1} of {cfg.n}")
+            print_line(f"--- {i + 1} of {cfg.n}")
         write(run, model, cfg, prompt, cfg.seed + i)
 
 
@@ -81,21 +80,22 @@ def write(run: Run, model: LanguageModel, cfg: SampleConfig, prompt: str, seed: 
         compiled=cfg.compile,
     )
     first = next(pieces, "")  # a prompt that cannot be read fails here, before anything is printed
-    print(printable(prompt + first), end="", flush=True)
+    print_text(prompt + first, end="")
     for piece in pieces:
-        print(printable(piece), end="", flush=True)
-    print()
+        print_text(piece, end="")
+    print_line()
 
 
 def prompt_line(run: Run, model: LanguageModel, cfg: SampleConfig) -> None:
     """Read prompts until the end of input; lines that begin with a colon change settings."""
-    print(f"{run.path}: {run.cfg.model.name} on {run.cfg.corpus.name}\n{HELP}")
+    print_line(f"{run.path}: {run.cfg.model.name} on {run.cfg.corpus.name}")
+    print_text(HELP)
     seed = cfg.seed
     while True:
         try:
             line = input("> ")
         except (EOFError, KeyboardInterrupt):
-            print()
+            print_line()
             return
         if line in (":quit", ":q"):
             return
@@ -105,13 +105,13 @@ def prompt_line(run: Run, model: LanguageModel, cfg: SampleConfig) -> None:
             continue
         word, _, value = line.removeprefix(":").partition(" ")
         if word not in COMMANDS:
-            print(HELP)
+            print_text(HELP)
             continue
         try:
             cfg = cli.change(cfg, f"{COMMANDS[word]}={value}")
             seed = cfg.seed
         except ConfigError as error:
-            print(printable(str(error)), file=sys.stderr)
+            print_line(str(error), to_stderr=True)
 
 
 if __name__ == "__main__":

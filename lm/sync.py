@@ -9,6 +9,7 @@ if __name__ == "__main__":
 
     signals.end_on_ctrl_c()
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,9 +17,8 @@ from pathlib import Path
 
 from lm.launch import cli
 from lm.record.wandb_client import CUT_OFF
-from lm.system import files
+from lm.system import files, streams
 from lm.system.errors import ConfigError
-from lm.system.text import printable
 
 USAGE = "python -m lm.sync [FOLDER ...], such as outputs/wandb/offline-run-DATE_TIME-ID; none: all"
 EMPTY = 7  # bytes of a file that holds a header alone: its run was killed before it said anything
@@ -46,7 +46,8 @@ def is_synced(folder: Path) -> bool:
 def check(folder: Path) -> None:
     """ConfigError unless the folder is that of a W&B run."""
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: there is no such folder; {USAGE}")
+        what = "this is no folder" if os.path.lexists(folder) else "there is no such folder"
+        raise ConfigError(f"{folder}: {what}; {USAGE}")
     if not list(folder.glob("*.wandb")):
         raise ConfigError(f"{folder} holds no .wandb file, so it is no run of W&B; {USAGE}")
 
@@ -71,14 +72,14 @@ def sync(folders: Sequence[Path]) -> int:
 
 
 def say(what: str, folder: Path, text: str) -> None:
-    print(printable(f"{what:8} {folder}: {text}"))
+    streams.print_line(f"{what:8} {folder}: {text}")
 
 
 def main() -> None:
     cli.prepare_streams()
     words = sys.argv[1:]
     if cli.asks_for_help(words):
-        print(USAGE)
+        streams.print_line(USAGE)
         return
     with cli.errors_in_one_line():
         folders = [Path(files.expanded(word)) for word in words]
@@ -86,7 +87,7 @@ def main() -> None:
             check(folder)
         folders = folders or waiting_runs(Path("outputs/wandb"))
         if not folders:
-            print("no offline run waits under outputs/wandb")
+            streams.print_line("no offline run waits under outputs/wandb")
         sys.exit(1 if sync(folders) else 0)
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
@@ -26,9 +25,9 @@ from rich.text import Text
 from lm import config, tokenizers
 from lm.launch import cli
 from lm.settings import Settings, at_least, one_of, setting
-from lm.system import files
+from lm.system import files, streams
+from lm.system.console import Console
 from lm.system.errors import ConfigError
-from lm.system.streams import check_output, open_bytes, open_output, open_text
 from lm.system.text import printable
 from lm.tokenizers import Tokenizer, formats
 from lm.tokenizers.text import encode_utf8
@@ -95,7 +94,7 @@ class CompareTokenizers(Settings):
 
 def train(cfg: TrainTokenizer) -> None:
     """Train a tokenizer and write its file, which replaces no file that is not a tokenizer."""
-    check_output(cfg.out)
+    streams.check_output(cfg.out)
     if Path(cfg.out).is_file():
         try:
             tokenizers.load(cfg.out)
@@ -137,10 +136,10 @@ def train(cfg: TrainTokenizer) -> None:
 
 def encode(cfg: EncodeText) -> None:
     """Write the ids of a text."""
-    check_output(cfg.out)
+    streams.check_output(cfg.out, as_stream=True)
     tokenizer = open_tokenizer(cfg.tokenizer)
     allowed = tuple(tokenizer.specials) if cfg.allow_special else ()
-    with open_text(cfg.path) as source, open_output(cfg.out) as sink:
+    with streams.open_text(cfg.path) as source, streams.open_output(cfg.out) as sink:
         blocks = iter(lambda: source.read(BLOCK_LEN), "")
         ids_of_text = tokenizer.encode_iterable(blocks, allowed, disallowed_special=())
         for ids in _groups(ids_of_text):
@@ -152,9 +151,9 @@ def encode(cfg: EncodeText) -> None:
 
 def decode(cfg: DecodeIds) -> None:
     """Write the text of ids; on a terminal without control characters."""
-    check_output(cfg.out)
+    streams.check_output(cfg.out, as_stream=True)
     tokenizer = open_tokenizer(cfg.tokenizer)
-    with open_bytes(cfg.path) as source, open_output(cfg.out) as sink:
+    with streams.open_bytes(cfg.path) as source, streams.open_output(cfg.out) as sink:
         ids = _raw_ids(source, tokenizer) if cfg.format == "raw" else _text_ids(source)
         to_terminal = cfg.out == "-" and sys.stdout.isatty()
         for text in tokenizer.decode_stream(ids, cfg.errors):
@@ -232,7 +231,7 @@ def compare(cfg: CompareTokenizers) -> None:
         raise ValueError("; ".join(problems))
     Console().print(table)
     for problem in problems:
-        print(printable(problem))
+        streams.print_line(problem)
 
 
 # ------------------------------------------------------------------------- in and out
@@ -263,7 +262,7 @@ def _is_tokenizer(name: str) -> bool:
 def read_documents(path: str) -> Iterator[str]:
     """The documents of the files of `path`; standard input, "-", is one document."""
     if path == "-":
-        with open_text(path) as source:
+        with streams.open_text(path) as source:
             yield source.read()
     else:
         corpus = config.FilesConfig(path=path).build()
@@ -275,7 +274,7 @@ def read_text(cfg: ShowTokens | CompareTokenizers) -> str:
     """The text that was given, or else what `path` holds. Raises ValueError if that is nothing."""
     if cfg.text:
         return cfg.text
-    with open_text(cfg.path) as source:
+    with streams.open_text(cfg.path) as source:
         text = source.read()
     if not text:
         raise ValueError(f"path={cfg.path} is empty: give text=... or a file with text")
@@ -334,8 +333,8 @@ def main() -> None:
         return
     if action in ("-h", "--help"):
         for settings, _ in ACTIONS.values():
-            print(f"  {(settings.__doc__ or '').strip()}")
-        print("python -m lm.tokenizer ACTION --help shows an action's settings")
+            streams.print_text(f"  {(settings.__doc__ or '').strip()}")
+        streams.print_line("python -m lm.tokenizer ACTION --help shows an action's settings")
         return
     cli.print_error(f"{action} is not one of {', '.join(ACTIONS)}")
     sys.exit(2)

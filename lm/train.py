@@ -13,7 +13,6 @@ if __name__ == "__main__":
 
 import contextlib
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,9 +22,9 @@ from lm.launch import jobs, logs, main
 from lm.launch.directory import Before
 from lm.launch.parallel import how_to_go_on, join_torchrun, start_processes
 from lm.sweep.study import reporter
-from lm.system import locks, signals, store
+from lm.system import locks, signals, store, streams
 from lm.system.environment import import_words, launch_rank, started_by_torchrun
-from lm.system.text import printable, shell_word
+from lm.system.text import shell_word
 
 if TYPE_CHECKING:
     from lm.models.base import LanguageModel
@@ -47,7 +46,7 @@ def run_job(job: jobs.Job) -> float:
                 word = shell_word(f"hydra.sweep.dir={job.sweep}")
                 hint = f"the same command with {word} goes on"
             with contextlib.suppress(OSError):  # the terminal may be gone
-                print(printable(f"stopped by {stop.name}: {hint}"), file=sys.stderr)
+                streams.print_line(f"stopped by {stop.name}: {hint}", to_stderr=True)
         raise
 
 

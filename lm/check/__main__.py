@@ -18,7 +18,6 @@ import time
 from dataclasses import dataclass, field
 
 import torch
-from rich.console import Console
 from rich.markup import escape
 
 from lm import config, data, metrics, pipeline
@@ -32,7 +31,9 @@ from lm.optim.schedule import set_rates, update_scale
 from lm.record.find import find_run
 from lm.settings import Settings, at_least, one_of
 from lm.system import devices
+from lm.system.console import Console
 from lm.system.errors import ConfigError
+from lm.system.text import printable_line
 
 MARKS = {"ok": "green", "note": "cyan", "skipped": "dim", "look": "yellow", "failed": "bold red"}
 GRAMMAR_VOCAB = 512
@@ -74,7 +75,8 @@ def print_line(console: Console, name: str, verdict: str, detail: str) -> None:
 def check_run(cfg: CheckConfig, console: Console) -> bool:
     """Print the doctor's findings about a run; True if one says that it cannot be trusted."""
     run_path = find_run(cfg.run or "latest")
-    console.print(f"run {escape(str(run_path))}, checkpoint {escape(cfg.checkpoint)}\n")
+    name = printable_line(str(run_path))
+    console.print(f"run {escape(name)}, checkpoint {escape(cfg.checkpoint)}\n")
     findings = doctor.examine(run_path, cfg.checkpoint)
     for finding in findings:
         print_line(console, finding.name, finding.verdict, finding.detail)

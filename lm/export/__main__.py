@@ -21,7 +21,7 @@ from lm.launch import cli
 from lm.record.run import Run
 from lm.settings import Settings, one_of, setting
 from lm.system import store, streams
-from lm.system.text import printable
+from lm.system.streams import print_line
 
 
 @dataclass
@@ -52,7 +52,7 @@ def command(cfg: ExportConfig) -> None:
         (folder / "README.md").write_text(text, encoding="utf-8")
     names = sorted(path.name for path in out.iterdir())
     names.remove("manifest.json")
-    print(printable(f"{out}: {', '.join(names)}"))
+    print_line(f"{out}: {', '.join(names)}")
 
 
 if __name__ == "__main__":

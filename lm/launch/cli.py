@@ -21,7 +21,6 @@ from lm.settings import Settings, typed, unknown
 from lm.system import environment, files, streams
 from lm.system.environment import launch_rank
 from lm.system.errors import STORAGE, ConfigError
-from lm.system.text import printable
 
 NO_ROOM = "this command needs more than there is"
 MORE = "HYDRA_FULL_ERROR=1 shows the whole traceback"
@@ -39,7 +38,7 @@ def main(cls: type[S], command: Callable[[S], object], paths: str = "") -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     words = sys.argv[1:]
     if asks_for_help(words):
-        print(usage(cls))
+        streams.print_text(usage(cls))
         return
     with errors_in_one_line(), interruptible():  # Ctrl-C may come between the two
         command(parse(cls, import_own_modules(words), paths))
@@ -256,7 +255,7 @@ class errors_in_one_line:
 
 def print_error(text: str) -> None:
     """Print one line that begins with `error: `."""
-    print(printable(f"error: {' '.join(text.split())}"), file=sys.stderr)
+    streams.print_line(f"error: {' '.join(text.split())}", to_stderr=True)
 
 
 def _text_and_code(error: BaseException) -> tuple[str, int]:

@@ -28,7 +28,6 @@ SWEEPS = re.compile(
     r"multirun\.yaml|summary\.json|study\.json|trials\.jsonl|optimization_results\.yaml"
     r"|optuna\.journal.*|\..*"
 )
-MARK = re.compile(r"\d+ on .*", re.DOTALL)  # what a run's .running holds
 _made: set[Path] = set()  # directories that were not there before this command
 
 
@@ -112,7 +111,7 @@ def _is_new(folder: Path, names: Collection[str]) -> bool:
 
 def _is_marked(folder: Path) -> bool:
     try:
-        return MARK.fullmatch(foreign.read_text(folder / store.HOLDER, 200)) is not None
+        return foreign.read_text(folder / store.HOLDER, 200).endswith(store.MARK)
     except DamagedError:
         return False
 
@@ -133,9 +132,21 @@ def _is_sweep(root: Path, names: Collection[str]) -> bool:
     with contextlib.suppress(DamagedError):
         read_description(root)
         return True
-    with contextlib.suppress(DamagedError):
-        return "ranking" in files.read_json(root / "summary.json")
-    return False
+    return _is_summary(root / "summary.json")
+
+
+def _is_summary(path: Path) -> bool:
+    """Whether a file is the summary.json of a sweep. A ranking may be anybody's."""
+    try:
+        found = files.read_json(path)
+    except DamagedError:
+        return False
+    if not isinstance(found, dict):
+        return False
+    listed = found.get("arms")
+    if "ranking" not in found or not isinstance(listed, list) or not listed:
+        return False
+    return all(isinstance(arm, dict) and {"arm", "status"} <= arm.keys() for arm in listed)
 
 
 class Before:

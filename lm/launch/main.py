@@ -24,7 +24,7 @@ from lm.launch.jobs import Job
 from lm.launch.words import as_typed
 from lm.sweep import arms
 from lm.sweep.arms import RESULT, ArmResult
-from lm.system import files, signals
+from lm.system import files, signals, streams
 from lm.system.environment import SWEEP, launch_rank, started_by_torchrun
 from lm.system.errors import ConfigError, DamagedError, LockedError, OtherRunError, Pruned
 
@@ -44,7 +44,7 @@ def main(run: Run) -> None:
     words = sys.argv[1:]
     cli.prepare_streams()
     if cli.asks_for_help(words):
-        print(usage())  # Hydra's own page takes 2 s to list the same groups
+        streams.print_text(usage())  # Hydra's own page takes 2 s to list the same groups
         return
     with signals.installed():
         start(run, words)

@@ -20,8 +20,7 @@ from lm.lens import page, terminal
 from lm.lens.settings import LensConfig
 from lm.lens.subject import Subject
 from lm.system.errors import ConfigError
-from lm.system.streams import check_output
-from lm.system.text import printable
+from lm.system.streams import check_output, print_line
 
 
 def command(cfg: LensConfig) -> None:
@@ -41,7 +40,8 @@ def command(cfg: LensConfig) -> None:
     page.write(view, out)
     terminal.show(view)
     size = out.stat().st_size / 1e6
-    print(printable(f"\nthe whole of it, to open in a browser: {out} ({size:.2f} MB)"))
+    print_line()
+    print_line(f"the whole of it, to open in a browser: {out} ({size:.2f} MB)")
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ terminal.show(page.look(subject, cfg))
 
 import math
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from lm.lens.views import Values, View, unpacked
+from lm.system.console import Console
 
 N_SHOWN = 12  # positions across the terminal
 N_HEADS = 6

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -22,6 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from lm.record.state import TrainState
+from lm.system.console import Console
 
 log = logging.getLogger(__name__)
 QUIET = 5.0  # seconds between plain progress lines where there is no terminal

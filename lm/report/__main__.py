@@ -22,8 +22,7 @@ from lm.record.find import is_name
 from lm.report import experiment, page, paired
 from lm.report.page import ReportConfig
 from lm.report.records import Record
-from lm.system.streams import check_output
-from lm.system.text import printable
+from lm.system.streams import check_output, print_text
 
 log = logging.getLogger(__name__)
 EVERY = 5.0  # seconds between two pages while runs are watched
@@ -42,7 +41,7 @@ def command(cfg: ReportConfig) -> None:
             raise ValueError(f"compare={cfg.compare}: give two run directories as A,B")
         first, second = names
         found = paired.compare(first, second, cfg.trust)
-        print(printable(paired.describe(first, second, found)))
+        print_text(paired.describe(first, second, found))
     else:
         check_output(cfg.out)
         runs = page.write(cfg, roots)

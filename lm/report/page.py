@@ -15,7 +15,7 @@ from lm.settings import Settings, setting
 from lm.sweep import ranking as terminal
 from lm.system import files
 from lm.system.errors import ConfigError
-from lm.system.text import printable
+from lm.system.streams import print_text
 
 log = logging.getLogger(__name__)
 WEB = Path(__file__).parent / "web"
@@ -66,7 +66,7 @@ def write(cfg: ReportConfig, roots: Sequence[Path], quiet: bool = False) -> list
         return runs
     written = [out, *draw(rankings, out)]
     for ranking, corpus in zip(rankings, view["corpora"], strict=True):
-        print(table(ranking, corpus["baselines"]))
+        print_text(table(ranking, corpus["baselines"]))
     log.info(f"wrote {', '.join(map(str, written))}")
     return runs
 
@@ -107,7 +107,7 @@ def table(ranking: Ranking, baselines: Mapping[str, float]) -> str:
         lines.append(f"{'':23}and {len(rows) - LISTED} more in the page")
     for name, bpb in baselines.items():
         lines.append(f"{bpb:9.4f}  {'':>6}  {'':>2}  ({name})")
-    return printable("\n".join(lines))
+    return "\n".join(lines)
 
 
 def html(view: dict[str, Any], about: dict[str, Any]) -> str:

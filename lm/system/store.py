@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 DAMAGED = "damaged_"  # begins the name of what was set aside
 HOLDER = ".running"  # in a directory of ours, before all else: who writes there, or did last
+MARK = "\nthis directory was made by lm\n"  # ends HOLDER, which another program may have too
 LOCK = ".lock"  # ends the name of the lock beside a temporary folder
 
 
@@ -206,7 +207,7 @@ def locked(folder: Path) -> Iterator[locks.HeldLock]:
 
 def holder() -> str:
     """This process, as HOLDER names it."""
-    return f"{os.getpid()} on {files.HOST}"
+    return f"{os.getpid()} on {files.HOST}{MARK}"
 
 
 def is_locked(folder: Path) -> bool:
@@ -216,7 +217,7 @@ def is_locked(folder: Path) -> bool:
 
 def _read_holder(path: Path) -> str:
     try:
-        return foreign.read_text(path, 1 << 10, errors="replace")[:80]
+        return foreign.read_text(path, 1 << 10, errors="replace").partition("\n")[0][:80]
     except DamagedError:
         return "?"
 

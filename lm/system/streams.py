@@ -14,6 +14,7 @@ from typing import IO, BinaryIO
 
 from lm.system import packed
 from lm.system.errors import ConfigError
+from lm.system.text import printable, printable_line
 
 
 def replace_what_has_no_code() -> None:
@@ -23,6 +24,18 @@ def replace_what_has_no_code() -> None:
         if isinstance(stream, io.TextIOWrapper):
             with suppress(io.UnsupportedOperation):  # something was read from it already
                 stream.reconfigure(errors="replace")
+
+
+def print_line(text: str = "", *, to_stderr: bool = False) -> None:
+    """Print one line for a person. A stranger's name or text in it can neither drive the terminal
+    nor begin a line of its own.
+    """
+    print(printable_line(text), file=sys.stderr if to_stderr else sys.stdout)
+
+
+def print_text(text: str, end: str = "\n") -> None:
+    """Print a text of several lines, or a piece of one, at once; it cannot drive the terminal."""
+    print(printable(text), end=end, flush=True)
 
 
 @contextmanager
@@ -54,13 +67,18 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
             yield file
 
 
-def check_output(path: str) -> None:
-    """ConfigError, before the work begins, for an out=PATH that no file can be written to."""
+def check_output(path: str, as_stream: bool = False) -> None:
+    """ConfigError, before the work begins, for an out=PATH that no file can be written to.
+
+    Only a stream can be written into a device or a pipe; a file that is replaced would delete it.
+    """
     if path == "-":
         return
     if os.path.isdir(path):
         raise ConfigError(f"out={path} is a folder: give the name of a file")
     exists = os.path.lexists(path)
+    if exists and not as_stream and not os.path.isfile(path) and not os.path.islink(path):
+        raise ConfigError(f"out={path} is no plain file: choose another out=")
     folder = next(folder for folder in Path(path).absolute().parents if os.path.lexists(folder))
     if not folder.is_dir():
         raise ConfigError(f"out={path}: {folder} is no folder")

@@ -11,13 +11,18 @@ T = TypeVar("T")
 # All control characters but tab and newline, the marks that change the order of a line, and halves
 # of characters, which no file and no stream takes.
 CONTROL = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff]"
 )
 
 
 def printable(text: str) -> str:
     """The text with U+FFFD for each character that could drive the terminal or forge a line."""
     return CONTROL.sub("\ufffd", text)
+
+
+def printable_line(text: str) -> str:
+    """The same of a text that is one line: a newline in it is replaced too."""
+    return printable(text).replace("\n", "\ufffd")
 
 
 def shell_word(text: str) -> str:

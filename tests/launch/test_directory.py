@@ -69,6 +69,27 @@ def test_a_directory_of_somebodys_own_is_refused(kind, tmp_path):
     assert every_byte(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (".running", "1 on x"),
+        (".running", "12 on my-host\nsince Monday\n"),
+        ("summary.json", '{"ranking": ["Anna", "Ben"]}'),
+        ("summary.json", '{"ranking": [], "arms": []}'),
+        ("summary.json", '{"ranking": [{"n": 1}], "arms": [{"name": "left"}]}'),
+    ],
+)
+def test_a_file_that_looks_like_one_of_ours_makes_no_directory_ours(name, text, tmp_path):
+    """Any number `on` a name was a run of ours, any ranking a sweep."""
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / name).write_text(text)
+    (tmp_path / "x/multirun.yaml").write_text(MINE)
+    with pytest.raises(OtherRunError, match="and no run"):
+        directory.check(tmp_path / "x")
+    with pytest.raises(OtherRunError, match="and no sweep"):
+        directory.check_sweep(tmp_path / "x")
+
+
 def test_records_beside_a_copied_configuration_are_not_taken_for_a_runs(cfg, tmp_path):
     config.save(cfg("track=off"), tmp_path / config.RESOLVED)
     directory.check(tmp_path)
@@ -82,7 +103,7 @@ def test_records_beside_a_copied_configuration_are_not_taken_for_a_runs(cfg, tmp
 
 def test_what_a_start_left_when_it_was_killed_is_its_own(tmp_path):
     """A file of that name that is empty is a start's only where nothing else is."""
-    for content in ("", store.holder(), "17 on another-host"):
+    for content in ("", store.holder(), f"17 on another-host{store.MARK}"):
         (tmp_path / store.HOLDER).write_text(content)
         directory.check(tmp_path)
         directory.check_sweep(tmp_path)

@@ -100,6 +100,45 @@ def test_a_mistake_is_named_in_one_line_and_makes_nothing(word, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+# Words, and what is said of them.
+HYDRA = {
+    "hydra.job.chdir=true": "paths are read from where the command starts",
+    "hydra.output_subdir=../x": "hydra.output_subdir=../x: give a name",
+    "hydra.output_subdir=/tmp/x": "hydra.output_subdir=/tmp/x: give a name",
+    "hydra.mode=MULTIRUN": "leave it out; -m makes a sweep",
+    "hydra.run.dir=": "hydra.run.dir is empty",
+    "hydra.foo=1": "Key 'foo' not in 'HydraConf'",
+    "hydra/launcher=nope": "Could not find 'hydra/launcher/nope'",
+    "--config-dir nowhere": "--config-dir nowhere: there is no such folder",
+    "-cp nowhere": "--config-path nowhere: give a folder by its absolute path",
+    "-cn x": "Cannot find primary config 'x'",
+    "--cfg job modle=gru": "did you mean model?",
+    "--cfg nope": "invalid choice: 'nope'",
+    "--cfg job --package nope": "--package nope: there is no such part",
+    "--package model": "--resolve and --package go with --cfg job",
+    "--resolve": "--resolve and --package go with --cfg job",
+    "--info nope": "invalid choice: 'nope'",
+    "--info all --cfg job": "give one of them",
+    "-r -m": "give one of them",
+    "--experimental-rerun x": "would run what that file holds",
+    "-v": "-v is no option",
+}
+
+
+@pytest.mark.parametrize("words", HYDRA)
+def test_an_option_of_hydras_without_use_is_refused_in_one_line(words, tmp_path):
+    """Pages of Hydra's own, with exit code 1, or a run in another directory."""
+    with pytest.raises(ConfigError) as caught:
+        preflight.check(words.split())
+    assert HYDRA[words] in str(caught.value) and "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", ["--hydra-help", "--info config", "--cfg job --resolve", "-r"])
+def test_an_option_of_hydras_that_works_is_let_through(words):
+    preflight.check(words.split())
+
+
 def test_a_typo_in_a_preset_of_one_s_own_is_named(tmp_path):
     (tmp_path / "my/model").mkdir(parents=True)
     text = "defaults: [{/schema/model@_here_: gru}, _self_]\nn_hiden: 3\n"

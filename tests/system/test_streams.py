@@ -1,11 +1,19 @@
 """Standard streams of any encoding, and outputs that cannot be written."""
 
+import ast
 import io
+import os
 import sys
+from pathlib import Path
 
 import pytest
+from rich.markup import escape
+from rich.progress import Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
 
 from lm.system import streams
+from lm.system.console import Console
 from lm.system.errors import ConfigError
 
 
@@ -28,6 +36,14 @@ def test_an_output_that_no_file_can_be_written_to_is_told_before_the_work(tmp_pa
         streams.check_output(path)
 
 
+def test_a_device_or_a_pipe_is_written_into_and_never_replaced(tmp_path):
+    """lm.report out=/dev/null, as root, put a page in the device's place."""
+    os.mkfifo("pipe")
+    streams.check_output("pipe", as_stream=True)
+    with pytest.raises(ConfigError, match="out=pipe is no plain file"):
+        streams.check_output("pipe")
+
+
 def write(path: str, stop: bool) -> None:
     with streams.open_output(path) as file:
         file.write(b"x")
@@ -35,6 +51,7 @@ def write(path: str, stop: bool) -> None:
             raise ValueError("half")
 
 
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no full disk here")
 def test_a_full_disk_names_the_output_and_leaves_no_part_of_it(tmp_path):
     with pytest.raises(OSError, match="No space left") as caught:
         write("/dev/full", stop=False)
@@ -42,3 +59,49 @@ def test_a_full_disk_names_the_output_and_leaves_no_part_of_it(tmp_path):
     with pytest.raises(ValueError, match="half"):
         write("ids", stop=True)
     assert not list(tmp_path.iterdir())
+
+
+HOSTILE = "x\x1b[2J\x9b0m\u202e\u2066y\nloss 0.1"
+CLEAN = "x\ufffd[2J\ufffd0m\ufffd\ufffdy"
+
+
+def test_what_a_stranger_named_can_neither_drive_the_terminal_nor_begin_a_line(capsys):
+    """Names of runs, files and corpora went through nine print()s as they were."""
+    streams.print_line(f"run {HOSTILE}")
+    streams.print_line(HOSTILE, to_stderr=True)
+    printed = capsys.readouterr()
+    assert printed.out == f"run {CLEAN}\ufffdloss 0.1\n"
+    assert printed.err == f"{CLEAN}\ufffdloss 0.1\n"
+    streams.print_text(HOSTILE, end="")
+    assert capsys.readouterr().out == f"{CLEAN}\nloss 0.1"
+
+
+def test_tables_colours_and_bars_show_a_text_that_cannot_drive_the_terminal():
+    sink = io.StringIO()
+    console = Console(file=sink, force_terminal=True, width=200)
+    table = Table("tokenizer")
+    table.add_row(Text(HOSTILE, style="bold"))
+    with Progress(TextColumn("{task.fields[text]}"), console=console) as bar:
+        bar.add_task("train", text=escape(HOSTILE))
+        console.print(table)
+        console.print(escape(HOSTILE))
+    console.print(HOSTILE, markup=False)
+    printed = sink.getvalue()
+    assert printed.count("[2J") == printed.count("\ufffd[2J") >= 4
+    assert "\x1b[1m" in printed  # rich's own
+    for char in "\x9b\u202e\u2066":
+        assert char not in printed
+
+
+def test_every_line_for_a_person_is_printed_where_it_is_cleaned():
+    """A print() or a plain console of rich anywhere else would show a stranger's text as it is."""
+    root = Path(streams.__file__).parent.parent
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_print = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+            is_console = isinstance(node, ast.ImportFrom) and node.module == "rich.console"
+            names = [alias.name for alias in node.names] if is_console else []
+            if is_print or "Console" in names:
+                found.append(f"{path.relative_to(root)}:{node.lineno}")
+    assert {place.partition(":")[0] for place in found} == {"system/streams.py"}, found
