@@ -41,10 +41,11 @@ def join_torchrun(job: Job, score: float | None, work: Work) -> float:
     """The score of a job on which this process works as one of those that torchrun started.
 
     Rank 0 tells the others the job's directory, and its score if that is known already. Raises
-    LostRankError if another process was lost.
+    LostRankError if another process was lost. If torchrun dies, its processes here end.
     """
     from lm.system import ranks
 
+    ranks.end_with_torchrun()
     try:
         with ranks.joined(job.cfg.train.device, job.cfg.train.dist_timeout):
             job.out, score = ranks.on_rank_0(lambda: (job.out, score))

@@ -98,7 +98,8 @@ def _run_rank(
     rank = int(os.environ["RANK"])
     shared.pids[rank] = os.getpid()
     ranks.share_steps(shared.steps)
-    threading.Thread(target=_end_with_parent, args=[rank], daemon=True).start()
+    if (parent := multiprocessing.parent_process()) is not None:
+        ranks.end_with_starter(parent.pid, parent.join)
 
     def report(error: BaseException) -> None:
         if not isinstance(error, (OSError, ValueError, SystemExit)):
@@ -110,21 +111,6 @@ def _run_rank(
             return work(*args, **kwargs)
     except BaseException:  # reported, and raised again in the process that started this one
         sys.exit(1)
-
-
-def _end_with_parent(rank: int) -> None:
-    """Wait for the end of the process that started this rank, then end the rank at once.
-
-    Nobody would read what it reports, nor end it if another rank is lost.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    parent.join()
-    if rank == 0:
-        with contextlib.suppress(OSError):
-            os.write(2, f"error: process {parent.pid}, which started the run, is gone\n".encode())
-    os._exit(1)
 
 
 # ------------------------------------------------------------------------ why the ranks ended

@@ -13,6 +13,8 @@ import contextlib
 import datetime
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, MutableSequence
 from typing import Any, TypeVar, cast
 
@@ -55,6 +57,34 @@ def note_step(step: int) -> None:
     """Note the step, so that the message about a lost process can name it."""
     if _shared_steps is not None:
         _shared_steps[rank()] = step
+
+
+def end_with_starter(pid: int | None, wait: Callable[[], object]) -> None:
+    """From now on end this rank at once when the process that started it, `pid`, has ended: `wait`
+    returns then.
+
+    Nobody would read what it reports, nor end it if another rank is lost.
+    """
+
+    def work() -> None:
+        wait()
+        if os.environ.get("RANK") == "0":
+            with contextlib.suppress(OSError):
+                os.write(2, f"error: process {pid}, which started the run, is gone\n".encode())
+        os._exit(1)
+
+    threading.Thread(target=work, name="end with the starter", daemon=True).start()
+
+
+def end_with_torchrun() -> None:
+    """From now on end this rank at once when the torchrun that started it has ended."""
+    pid = os.getppid()
+
+    def wait() -> None:
+        while os.getppid() == pid:  # an orphan has another parent
+            time.sleep(0.2)
+
+    end_with_starter(pid, wait)
 
 
 # ---------------------------------------------------------------------- joining the processes
