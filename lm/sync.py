@@ -9,13 +9,16 @@ if __name__ == "__main__":
 
     signals.end_on_ctrl_c()
 
+import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from lm.launch import cli
+from lm.record import wandb_answer
 from lm.record.wandb_client import CUT_OFF
 from lm.system import files, streams
 from lm.system.errors import ConfigError
@@ -53,22 +56,40 @@ def check(folder: Path) -> None:
 
 
 def sync(folders: Sequence[Path]) -> int:
-    """Upload the runs; return how many could not be."""
+    """Upload the runs; return how many could not be. Raises SilentServerError."""
     n_failed = 0
     for folder in folders:
         size = sum(path.stat().st_size for path in folder.glob("*.wandb"))
         if size <= EMPTY:
             say("skipped", folder, "it holds nothing; the run's own files are whole")
             continue
-        # wandb skips without a word a run that was online; named here, it goes up again whole.
-        words = [sys.executable, "-m", "wandb", "sync", "--no-skip-online", "--", str(folder)]
-        done = subprocess.run(words, capture_output=True, encoding="utf-8", errors="replace")
-        lines = (done.stdout + done.stderr).strip().splitlines()
-        last_line = lines[-1] if lines else ""
-        if done.returncode:
-            n_failed += 1
-        say("failed" if done.returncode else "synced", folder, last_line)
+        lines = upload(folder)
+        n_failed += not is_synced(folder)  # the exit code of `wandb sync` is 0 whatever happens
+        faults = [line for line in lines if "ERROR" in line]
+        say("synced" if is_synced(folder) else "failed", folder, (faults or lines or [""])[-1])
     return n_failed
+
+
+def upload(folder: Path) -> list[str]:
+    """Upload one run; the lines that W&B's client says. Raises SilentServerError."""
+    # wandb skips without a word a run that was online; named here, it goes up again whole.
+    words = [sys.executable, "-m", "wandb", "sync", "--no-skip-online", "--", str(folder)]
+    wandb_answer.check()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(words, stdout=said, stderr=subprocess.STDOUT)
+        try:
+            wandb_answer.wait(lambda seconds: has_ended(process, seconds))
+        finally:  # also on Ctrl-C; the client's own process ends with it
+            process.kill()
+            process.wait()
+        said.seek(0)
+        return said.read().decode("utf-8", "replace").strip().splitlines()
+
+
+def has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
 
 
 def say(what: str, folder: Path, text: str) -> None:

@@ -87,6 +87,12 @@ class WandbServer:
             return {}
         return method(variables)
 
+    def stored(self, path: str) -> bytes | None:
+        """A manifest by its artifact, or a file of an artifact by the MD5 of its content."""
+        if path.startswith("/get/"):
+            return self.files.get(path.removeprefix("/get/"))
+        return next((self.blobs[w] for w in path.split("/") if w in self.blobs), None)
+
     def on_Viewer(self, _: dict) -> dict:
         teams = {"edges": []}
         return {"viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}",
@@ -228,7 +234,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             status = {"error": 500, "forbidden": 403}.get(server.mode, 200)
-            answer = self.stored() if status == 200 and self.command == "GET" else None
+            asked = status == 200 and self.command == "GET"
+            answer = server.stored(self.path) if asked else None
             if answer is None:
                 known = self.answer(data) if status == 200 else {"error": "no"}
                 answer = json.dumps(known).encode()
@@ -239,12 +246,6 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer)
         except (ConnectionResetError, BrokenPipeError):
             self.close_connection = True
-
-    def stored(self) -> bytes | None:
-        """A manifest by its artifact, or a file of an artifact by the MD5 of its content."""
-        if self.path.startswith("/get/"):
-            return self.to.files.get(self.path.removeprefix("/get/"))
-        return next((self.to.blobs[w] for w in self.path.split("/") if w in self.to.blobs), None)
 
     def answer(self, data: bytes) -> dict[str, Any]:
         server = self.to

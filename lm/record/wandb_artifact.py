@@ -8,16 +8,20 @@ The latter is what `run=wandb:ENTITY/PROJECT/ARTIFACT:ALIAS` opens.
 
 import os
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm.config import RESOLVED
-from lm.record import checkpoint
+from lm.record import checkpoint, wandb_answer
 from lm.record.schemas import DataRecord
 from lm.record.wandb_client import in_one_line
 from lm.record.wandb_mode import key_fault, tidy_environment
 from lm.system import files, store
+from lm.system.errors import SilentServerError
 
 if TYPE_CHECKING:
     import wandb
@@ -70,7 +74,8 @@ def fetch(name: str) -> Path:
     """The run directory of a model that a run logged to W&B, downloaded once into the cache.
 
     Its files are a stranger's: only those that a run has are taken, the weights must be those of
-    their manifest, and settings and tokenizer are checked where they are read. Raises ValueError.
+    their manifest, and settings and tokenizer are checked where they are read. Raises ValueError,
+    or SilentServerError.
     """
     match = NAME.fullmatch(name)
     if match is None:
@@ -83,9 +88,28 @@ def fetch(name: str) -> Path:
     if fault:
         raise ValueError(f"run={name} is asked of W&B ({fault}): wandb login, or set WANDB_API_KEY")
     try:
-        return _download(match.group(1))
+        return _while_it_answers(lambda: _download(match.group(1)))
+    except SilentServerError as error:
+        raise SilentServerError(f"run={name}: {error}; try again later") from None
     except Exception as error:  # the client raises a dozen unrelated classes
         raise ValueError(f"run={name}: {in_one_line(error)}") from None
+
+
+def _while_it_answers(work: Callable[[], Path]) -> Path:
+    """The result of `work`, given up where it waits for a server that answers nothing any more."""
+    wandb_answer.check()
+    result: Future[Path] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    # No pool, whose threads the interpreter waits for at its end.
+    threading.Thread(target=run, name="W&B: download", daemon=True).start()
+    wandb_answer.wait(lambda seconds: bool(futures.wait([result], seconds).done))
+    return result.result()
 
 
 def _download(path: str) -> Path:

@@ -113,7 +113,8 @@ class Mirror:
 
     def _last_points(self) -> list[Point]:
         """The last points of the last start, some of which the client may have lost in a kill."""
-        lines = foreign.read_text(self.out / "metrics.jsonl").split("\n")[:-1]
+        text = foreign.read_text(self.out / "metrics.jsonl", foreign.MAX_LINES)
+        lines = text.split("\n")[:-1]
         rows = [json.loads(line) for line in lines]
         window = RESENT_SECONDS + self.cfg.track.init_timeout  # before that nothing is sent
         return [row for row in rows if row["seconds"] > rows[-1]["seconds"] - window]

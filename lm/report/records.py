@@ -246,7 +246,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in foreign.read_text(path, errors="replace").split("\n"):
+    for line in foreign.read_text(path, foreign.MAX_LINES, errors="replace").split("\n"):
         try:
             row = json.loads(line)
             msgspec.convert(row, Row)

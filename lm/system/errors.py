@@ -3,7 +3,7 @@
 | exit code | error |
 |---|---|
 | 0 | Pruned, which ends a trial and not the search |
-| 1 | OutOfMemoryError, LostRankError |
+| 1 | OutOfMemoryError, LostRankError, SilentServerError |
 | 2 | ConfigError, OtherRunError, LockedError, DamagedError, PointerError, other Value-, OSErrors |
 | 3 | NonFiniteError |
 | 4 | StorageError, and other OSErrors of a full disk |
@@ -68,6 +68,12 @@ class OutOfMemoryError(RuntimeError):
 
 class LostRankError(ConnectionError):
     """A process of the run was killed, or did not answer in time."""
+
+    exit_code = 1
+
+
+class SilentServerError(ConnectionError):
+    """A W&B server that a command cannot do without does not answer."""
 
     exit_code = 1
 

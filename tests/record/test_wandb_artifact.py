@@ -2,15 +2,17 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from lm import config, train
-from lm.record import wandb_artifact
+from lm.record import wandb_answer, wandb_artifact
 from lm.record.run import Run
 from lm.system import files
+from lm.system.errors import SilentServerError
 from tests.helpers import TINY_TRANSFORMER
 
 
@@ -78,6 +80,24 @@ def test_an_artifact_that_points_at_a_file_of_this_machine_is_refused(logged, se
             server.files[key] = json.dumps(listed).encode()
     with pytest.raises(ValueError, match=r"it has no file tokenizer\.json"):
         wandb_artifact.fetch(name)
+
+
+@pytest.mark.parametrize("from_the_start", [True, False])
+def test_a_server_that_hangs_is_given_up(logged, server, monkeypatch, from_the_start):
+    """It took 27 s, and without a limit where a download had begun."""
+    _, name = logged
+    monkeypatch.setattr(wandb_answer, "SECONDS", 0.5)
+    stored, server.mode = server.stored, "hang" if from_the_start else "ok"
+
+    def hang_soon(path):
+        server.mode = "hang"
+        return stored(path)
+
+    monkeypatch.setattr(server, "stored", hang_soon)
+    begun = time.monotonic()
+    with pytest.raises(SilentServerError, match=r"run=wandb:.* does not answer in 0.5 seconds"):
+        wandb_artifact.fetch(name)
+    assert time.monotonic() - begun < 15
 
 
 @pytest.mark.parametrize(
