@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gc
 import hashlib
 import json
 import os
@@ -492,6 +493,17 @@ def test_a_server_that_fails_in_the_middle_costs_the_loop_nothing_and_the_end_it
     assert "W&B did not take all in track.finish_timeout=5 seconds: make sync" in caplog.text
     (cut_off,) = sync.waiting_runs(Path("outputs/wandb"))
     assert [row["step"] for row in history(cut_off)][-1] == 199
+
+
+def test_a_collection_while_w_and_b_is_open_looks_at_nothing_that_was_there_before(tracker, server):
+    """The first import of the client set off one of everything, and training stood still for it:
+    for 0.12 s of the processor, once in each run."""
+    gc.unfreeze()
+    there = [[] for _ in range(100)]
+    with tracker("track=offline", "track.finish_timeout=10"):
+        assert not {id(x) for x in there} & {id(x) for x in gc.get_objects()}
+    assert {id(x) for x in there} <= {id(x) for x in gc.get_objects()}
+    gc.freeze()
 
 
 def test_the_death_of_the_client_s_own_process_is_one_warning(
