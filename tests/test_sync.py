@@ -70,7 +70,7 @@ def test_a_server_that_hangs_is_given_up_and_the_run_waits_for_the_next_time(
     monkeypatch.setattr(wandb_answer, "SECONDS", 1.0)
     server.mode = "hang"
     begun = time.monotonic()
-    with pytest.raises(SilentServerError, match="127.0.0.1:.* does not answer in 1 seconds"):
+    with pytest.raises(SilentServerError, match=r"127\.0\.0\.1:.* does not answer in 1 seconds"):
         sync.sync([offline_run])
     assert time.monotonic() - begun < 5
     answer = server.answer
@@ -90,5 +90,5 @@ def test_a_server_that_hangs_is_given_up_and_the_run_waits_for_the_next_time(
 
 def test_a_port_where_nothing_listens_is_told_at_once(offline_run, server):
     server.die()
-    with pytest.raises(SilentServerError, match="does not answer .*refused"):
+    with pytest.raises(SilentServerError, match=r"does not answer .*refused"):
         sync.sync([offline_run])

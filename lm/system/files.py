@@ -69,12 +69,15 @@ def atomic_write(path: Path, data: str | bytes) -> None:
                 os.fsync(file.fileno())
             os.replace(tmp, path)
     except OSError as error:
-        error.filename = str(path)  # and not that of a temporary file
-        error.filename2 = None
-        raise
+        raise named(error, path) from None
     finally:
         tmp.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def named(error: OSError, path: Path) -> OSError:
+    """The same error of the system about `path`, and not about a temporary file or none."""
+    return OSError(error.errno, error.strerror, str(path))  # of the class that fits the number
 
 
 def read_json(path: Path, links: bool = False) -> Any:

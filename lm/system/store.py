@@ -49,7 +49,12 @@ def new_folder(final: Path, kind: str = "cache") -> Iterator[Path]:
     half of its failpoints' names.
     """
     with temporary_folder(final) as tmp:
-        yield tmp
+        try:
+            yield tmp
+        except OSError as error:
+            if error.errno in FULL:
+                raise files.named(error, final) from None
+            raise
         failpoint.hit(f"{kind}.after_files")
         seal(tmp)
         failpoint.hit(f"{kind}.after_manifest")

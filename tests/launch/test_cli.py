@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import errno
 import json
 import os
 import runpy
@@ -24,6 +25,7 @@ from lm.lens.settings import LensConfig
 from lm.mix import MixConfig
 from lm.report.page import ReportConfig
 from lm.sample import SampleConfig
+from lm.system import files
 from lm.system.errors import ConfigError
 from tests.helpers import ROOT, TINY_TRANSFORMER
 
@@ -169,6 +171,22 @@ def test_no_memory_is_one_line_in_every_command(error, text, capsys):
     said = capsys.readouterr().err
     assert ended.value.code == 1 and said.startswith("error: out of memory: ")
     assert text in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "way_out"),
+    [("mine/t.json", "make room"), ("cache/x", "make room, or set LM_CACHE_DIR to a folder on")],
+)
+def test_a_full_disk_is_told_by_the_file_and_the_way_out(path, way_out, monkeypatch, capsys):
+    """LM_CACHE_DIR was advised to a tokenizer that was to be saved elsewhere."""
+    monkeypatch.setenv("LM_CACHE_DIR", "cache")
+    full = OSError(errno.ENOSPC, "No space left on device", f".{path}.tmp", None, path)
+    with pytest.raises(SystemExit) as ended, cli.errors_in_one_line():
+        raise files.named(full, Path(path))
+    said = capsys.readouterr().err
+    assert ended.value.code == 4
+    assert said.startswith(f"error: [Errno 28] No space left on device: '{path}': {way_out}")
+    assert said.count("LM_CACHE_DIR") == way_out.count("LM_CACHE_DIR")
 
 
 def test_a_mistake_of_ours_keeps_its_traceback():

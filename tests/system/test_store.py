@@ -4,8 +4,12 @@ import errno
 import math
 import multiprocessing
 import os
+import shutil
 import stat
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import filelock
 import msgspec
@@ -44,6 +48,13 @@ def interrupted(folder):
     with store.new_folder(folder) as tmp:
         fill(tmp)
         raise KeyboardInterrupt
+
+
+def test_a_full_disk_while_filling_names_the_folder(tmp_path):
+    names_it = pytest.raises(OSError, match=r"No space left on device: '.*/final'")
+    with names_it, store.new_folder(tmp_path / "final"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_while_filling_leaves_nothing(tmp_path):
@@ -345,3 +356,33 @@ def test_a_folder_that_cannot_be_synced_for_another_reason_is_an_error(tmp_path,
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match="broken"):
         files.sync_folder(tmp_path)
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs namespaces of processes")
+def test_containers_with_one_host_name_and_equal_numbers_leave_each_other_alone(tmp_path):
+    """Each was process 1 of the host, and took the folder of the other for a dead one's."""
+    fill = f"""
+import os, sys, time
+from pathlib import Path
+from lm.system import store
+with store.new_folder(Path({str(tmp_path)!r}, sys.argv[1])) as folder:
+    (folder / "pid").write_text(str(os.getpid()))
+    Path(sys.argv[1] + ".begun").touch()
+    while not Path(sys.argv[2]).exists():
+        time.sleep(0.02)
+"""
+    apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*apart, "true"], capture_output=True).returncode:
+        pytest.skip("this machine makes no namespaces")
+    words = [*apart, sys.executable, "-c", fill]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    first = subprocess.Popen([*words, "a", "b.begun"], env=env)
+    while not Path("a.begun").exists():
+        assert first.poll() is None
+        time.sleep(0.02)
+    assert subprocess.run([*words, "b", "a.begun"], env=env).returncode == 0
+    assert first.wait(60) == 0
+    assert [(tmp_path / name / "pid").read_text() for name in "ab"] == ["1", "1"]
+    store.verify(tmp_path / "a")
+    assert not list(tmp_path.glob(".*.tmp"))
