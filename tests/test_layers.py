@@ -35,7 +35,7 @@ HEAVY = {  # a package, and the files of lm that may import it
     },
     "wandb": {
         f"record.wandb_{name}"
-        for name in ("artifact", "client", "histograms", "mirror", "mode", "sender")
+        for name in ("answer", "artifact", "client", "histograms", "mirror", "mode", "sender")
     },
     "matplotlib": {"report.figures"},
     "pyarrow": {"corpora.parquet"},

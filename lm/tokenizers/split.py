@@ -19,8 +19,8 @@ _LAST_CUT = regex.compile(f"(?r){_SAFE_CUT}")
 # The text between such cuts, but for some that are left out. `re` is far faster than `regex`, and
 # its \s holds all that is \s there.
 _PIECE = re.compile(r"\s*\S+(?:\n(?=[^\s/])|(?:(?! )\s+\S+)*(?:(?! )\s+\Z)?)|\s+")
-# The time limit for patterns nobody has proved.
-_SECONDS = 5.0
+# The time limit for patterns nobody has proved, of the processor.
+_SECONDS = 2.0
 _SECONDS_PER_CHAR = 2e-5
 _PROBES = ("a b\n 12 .'s \u00e9\u4e2d", "x" * 40, " " * 40, "1" * 40, "(" * 40 + "a")
 
