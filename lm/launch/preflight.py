@@ -4,6 +4,7 @@ Hydra would make the run directory first, take unknown keys given with `+`, and 
 """
 
 import argparse
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -12,12 +13,12 @@ from hydra import compose as hydra_compose
 from omegaconf import DictConfig, OmegaConf
 
 from lm.config import Config
-from lm.launch import compose, hydra_internals
+from lm.launch import compose, directory, hydra_internals
 from lm.launch.jobs import same_arm
 from lm.launch.words import read
 from lm.settings import flat_values
 from lm.sweep import space, study
-from lm.system.errors import FULL, ConfigError, StorageError
+from lm.system.errors import FULL, ConfigError, DamagedError, StorageError
 from lm.system.text import shell_word
 
 
@@ -192,7 +193,10 @@ def _writable(path: Path, way_out: str) -> None:
 
 
 def _check_arms(jobs: list[list[str]], configs: list[Config], extra: list[str]) -> None:
-    """ConfigError where two arms would write into one directory, or one into another sweep's."""
+    """ConfigError where two arms would write into one directory, or one into somebody else's.
+
+    Hydra would have made the sweep's own directory before an arm finds that.
+    """
     composed = [_composed_arm(number, job, extra) for number, job in enumerate(jobs)]
     taken: dict[Path, tuple[int, Config]] = {}
     for number, (whole, cfg) in enumerate(zip(composed, configs, strict=True)):
@@ -209,6 +213,8 @@ def _check_arms(jobs: list[list[str]], configs: list[Config], extra: list[str]) 
                 f"{subdir} is the directory of arms {other} and {number}: a name that differs "
                 "holds ${hydra.job.num}, or what is swept"
             )
+        with contextlib.suppress(DamagedError):  # of our own: the arm will have failed
+            directory.check(Path(os.path.relpath(out)))
         if root.is_dir() and not (root / study.STUDY).exists():
             same_arm(root, Path(os.path.relpath(out)), cfg)
 
