@@ -124,7 +124,8 @@ def compose_job(overrides: list[str], extra: list[str]) -> Config:
     """The checked configuration of one job; `extra` are overrides of our own, such as paths."""
     _check_parts(overrides)
     lenient = [accepting_unknown_keys(word) for word in overrides]
-    composed = compose("config", overrides=[*lenient, *extra])
+    with errors_of_hydra(overrides):
+        composed = compose("config", overrides=[*lenient, *extra])
     if composed.get("init_from"):
         _check_one_model(overrides)
     cfg = load(composed)
@@ -181,7 +182,23 @@ def errors_in_one_line(words: list[str]) -> Iterator[None]:
     except AssertionError:  # Hydra's own, of words such as +=x
         raise ConfigError(f"{' '.join(words)}: a word here is not key=value") from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_one_line(error)) from None
+        raise ConfigError(_one_line(error, words)) from None
+
+
+@contextlib.contextmanager
+def errors_of_hydra(words: Sequence[str]) -> Iterator[None]:
+    """Whatever else Hydra fails with while it composes, as a ConfigError: no code of ours runs
+    inside, so the words are at fault. OmegaConf has an AttributeError for a mapping given in place
+    of null, such as hydra.sweeper.params={a:1}."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, AssertionError, ValueError, OSError):
+        raise
+    except Exception as error:
+        text = str(error).partition("\n")[0]
+        key = re.search(r"full_key: (\S+)", str(error))
+        given = [word for word in words if key and _key(word) == key[1]] or words
+        raise ConfigError(f"{' '.join(given)}: Hydra cannot compose this ({text})") from None
 
 
 def load(composed: DictConfig) -> Config:
@@ -212,7 +229,7 @@ def accepting_unknown_keys(word: str) -> str:
     return f"++{word}"
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception, words: Sequence[str]) -> str:
     """Hydra's message and its cause, without search paths and without its advice to use `+`."""
     text = str(error).partition("Config search path")[0].replace("\n\t", " ")
     if isinstance(error.__cause__, (HydraException, OmegaConfBaseException)):
@@ -223,6 +240,10 @@ def _one_line(error: Exception) -> str:
     word = getattr(error, "override", None) or ""  # the one that Hydra's grammar does not take
     if word not in text:
         text = f"{word}: {text}"
+    call = re.match(r"(\w+) while evaluating '(.*?)': ", text)  # which names the value alone
+    given = [word for word in words if call and call[2] in word]
+    if call and given:
+        text = f"{given[0]}: {text[call.end() :]}"
     whole = re.search(r"Value '(\d+)\.0' of type 'float' could not be .* to Integer", text)
     if whole:
         text += f": write {whole[1]}"

@@ -164,7 +164,8 @@ def _arms(overrides: list[str], extra: list[str], root: Path | None) -> list[lis
 
 def _with_hydra(overrides: list[str], name: str = "config") -> DictConfig:
     """What the words compose, Hydra's own settings included."""
-    return hydra_compose(name, overrides=overrides, return_hydra_config=True)
+    with compose.errors_of_hydra(overrides):
+        return hydra_compose(name, overrides=overrides, return_hydra_config=True)
 
 
 def _check_directories(overrides: list[str]) -> None:

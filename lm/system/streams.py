@@ -67,8 +67,9 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
             yield file
 
 
-def check_output(path: str, as_stream: bool = False) -> None:
-    """ConfigError, before the work begins, for an out=PATH that no file can be written to.
+def check_output(path: str, *inputs: str, as_stream: bool = False) -> None:
+    """ConfigError, before the work begins, for an out=PATH that no file can be written to,
+    or that is one of the `inputs`.
 
     Only a stream can be written into a device or a pipe; a file that is replaced would delete it.
     """
@@ -76,6 +77,9 @@ def check_output(path: str, as_stream: bool = False) -> None:
         return
     if os.path.isdir(path):
         raise ConfigError(f"out={path} is a folder: give the name of a file")
+    for name in inputs:
+        if os.path.isfile(path) and os.path.isfile(name) and os.path.samefile(path, name):
+            raise ConfigError(f"out={path} is read too, as {name}: choose another out=")
     exists = os.path.lexists(path)
     if exists and not as_stream and not os.path.isfile(path) and not os.path.islink(path):
         raise ConfigError(f"out={path} is no plain file: choose another out=")
@@ -100,6 +104,7 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
         with _named(path), open(path, "wb") as file:
             yield file
     else:
+        path = os.path.realpath(path)  # a link stays one, such as /dev/stdout
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         partial = f"{path}.{secrets.token_hex(4)}.part"
         try:

@@ -32,6 +32,8 @@ def test_an_output_that_no_file_can_be_written_to_is_told_before_the_work(tmp_pa
         streams.check_output(".")
     with pytest.raises(ConfigError, match=r"out=file/x: .*file is no folder"):
         streams.check_output("file/x")
+    with pytest.raises(ConfigError, match=r"out=\./file is read too, as file"):
+        streams.check_output("./file", "-", "file")
     for path in ("-", "file", "new/folder/x"):
         streams.check_output(path)
 
@@ -59,6 +61,14 @@ def test_a_full_disk_names_the_output_and_leaves_no_part_of_it(tmp_path):
     with pytest.raises(ValueError, match="half"):
         write("ids", stop=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_a_link_stays_one():
+    """out=/dev/stdout replaced the link itself, where the user may do that."""
+    Path("real").write_bytes(b"old")
+    Path("link").symlink_to("real")
+    write("link", stop=False)
+    assert Path("link").is_symlink() and Path("real").read_bytes() == b"x"
 
 
 HOSTILE = "x\x1b[2J\x9b0m\u202e\u2066y\nloss 0.1"
