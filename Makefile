@@ -39,7 +39,7 @@ lint: $(VENV)/ready-test  ## style, types, and the order of imports
 	$(BIN)/lint-imports --no-logo
 
 sweep: setup  ## a small sweep: two models, two learning rates
-	$(BIN)/python -m lm.train -m model=bigram,transformer optimizer.lr=1e-3,3e-3 train.steps=200 $(ARGS)
+	$(BIN)/python -m lm.train -m model=bigram,transformer optimizer.lr=0.01,0.03 train.steps=200 $(ARGS)
 
 sample: setup  ## continue a prompt with the newest run
 	$(BIN)/python -m lm.sample run=latest $(ARGS)

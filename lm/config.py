@@ -317,10 +317,11 @@ class AdamWConfig(OptimizerConfig):
 class MuonConfig(OptimizerConfig):
     builds: ClassVar[str] = "lm.optim.groups:muon_and_adamw"
     name: str = "muon"
-    lr: float = at_least(0.02, 0.0, 1e38)  # spectral norm of one hidden matrix's update
+    lr: float = at_least(0.03, 0.0, 1e38)  # spectral norm of one hidden matrix's update
     momentum: float = within(0.95, 0.0, 0.9999)  # of the gradient average, Nesterov
     weight_decay: float = at_least(0.0, 0.0, 1e6)
-    adamw_lr: float = at_least(3e-3, 0.0, 1e38)  # embeddings, head, gains: all but hidden matrices
+    # Of embeddings, head and gains: all but hidden matrices. 0: a fifth of lr, which so moves all.
+    adamw_lr: float = at_least(0.0, 0.0, 1e38)
     beta1: float = within(0.9, 0.0, 1.0, below=True)
     beta2: float = within(0.95, 0.0, 1.0, below=True)
     eps: float = at_least(1e-8, 1e-20, 1.0)
@@ -378,11 +379,11 @@ class RangeConfig(ScheduleConfig):
 class TrainConfig(Settings):
     # affects: result (unless said), rounding (the last bits), nothing (neither weights nor scores)
     group: ClassVar[str] = "train"
-    steps: int = at_least(1000, 1)  # optimizer updates
+    steps: int = at_least(2000, 1)  # optimizer updates
     tokens: int = at_least(0, 0)  # if above 0, the budget instead of steps
     flops: float = at_least(0.0, 0.0, 1e30)  # of training, if above 0, the budget instead of steps
     seconds: float = at_least(0.0, 0.0, 1e9)  # of training, if above 0, the budget instead of steps
-    batch_size: int = at_least(16, 1, 1 << 20)  # windows of context_len tokens per step
+    batch_size: int = at_least(8, 1, 1 << 20)  # windows of context_len tokens per step
     micro_batch: Any = setting(
         0, affects="rounding"
     )  # windows per pass; 0: all; auto: as many as fit
@@ -397,9 +398,9 @@ class TrainConfig(Settings):
     spike: float = at_least(8.0, 0.0, 1e9, "nothing")  # deviations of a flagged loss; 0: none
     spike_window: int = at_least(100, 20, 10_000, "nothing")  # losses to compare it with
     log_every: int = at_least(10, 1, 100_000, "nothing")  # steps between points of the curve
-    eval_every: int = at_least(200, 0)  # steps; 0: at the end only. The best score depends on it
-    sample_every: int = at_least(500, 0, affects="nothing")  # likewise
-    save_every: int = at_least(200, 0, affects="nothing")  # likewise; where a rollback returns to
+    eval_every: int = at_least(400, 0)  # steps; 0: at the end only. The best score depends on it
+    sample_every: int = at_least(1000, 0, affects="nothing")  # likewise
+    save_every: int = at_least(400, 0, affects="nothing")  # likewise; where a rollback returns to
     keep_last: int = at_least(2, 1, affects="nothing")  # checkpoints; the best one is kept besides
     also: list[str] = setting(
         [], affects="nothing"

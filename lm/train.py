@@ -1,7 +1,7 @@
 """Train one run, an experiment or a sweep.
 
 python -m lm.train model=gru tokenizer=char train.steps=500
-python -m lm.train -m optimizer.lr=1e-3,3e-3 seed=0,1,2
+python -m lm.train -m optimizer.lr=0.01,0.03 seed=0,1,2
 python -m lm.train resume=latest train.steps=3000
 torchrun --nproc-per-node 2 -m lm.train         # or train.n_proc=2: a process for each GPU
 """

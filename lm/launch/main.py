@@ -192,7 +192,7 @@ def usage() -> str:
             "",
             "  python -m lm.train                                  all defaults",
             "  python -m lm.train model=gru train.steps=500        every setting is key=value",
-            "  python -m lm.train -m optimizer.lr=1e-3,3e-3        a sweep",
+            "  python -m lm.train -m optimizer.lr=0.01,0.03        a sweep",
             "  python -m lm.train resume=latest                    go on where a run stopped",
             "  python -m lm.train --cfg job model=gpt2             every setting, without a run",
             "",

@@ -16,6 +16,7 @@ from lm.models.base import LanguageModel
 from lm.optim.muon import Muon
 from lm.system import devices
 
+ADAMW_SHARE = 0.2  # of Muon's rate, for what is no hidden matrix: experiments/010_default_run
 Groups = list[dict[str, Any]]  # as torch.optim takes them
 Parts = tuple[int, ...] | None  # row counts of the matrices stacked in one; None: it is one
 
@@ -77,7 +78,8 @@ def muon_and_adamw(
         optimizers.append(Muon(groups, cfg.lr, cfg.momentum, cfg.weight_decay, dtype))
     taken = {id(p) for group in groups for p in group["params"]}
     rest = [p for p in model.parameters() if id(p) not in taken]
-    optimizers.append(_fused_adamw([{"params": rest, "weight_decay": 0.0}], cfg.adamw_lr, cfg))
+    rate = cfg.adamw_lr or ADAMW_SHARE * cfg.lr
+    optimizers.append(_fused_adamw([{"params": rest, "weight_decay": 0.0}], rate, cfg))
     return _checked(model, optimizers)
 
 

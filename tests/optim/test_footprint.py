@@ -22,6 +22,7 @@ def skeleton(cfg: config.Config, vocab_size: int):
 
 
 BPE = "tokenizer=bpe"
+ADAMW = "optimizer=adamw"  # weights, gradients and two averages; Muon has one
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ BPE = "tokenizer=bpe"
 def test_the_largest_weight_and_what_makes_it_smaller_are_named(
     words, vocab_size, parts, cfg, monkeypatch
 ):
-    made = cfg(*words)
+    made = cfg(ADAMW, *words)
     if getattr(made.model, "n_layer", 1) > 2:  # a thousand layers take a while to lay out
         made.model.n_layer = 2
     model = skeleton(made, vocab_size)
@@ -60,7 +61,7 @@ def test_the_largest_weight_and_what_makes_it_smaller_are_named(
 
 
 def test_a_model_that_fits_is_not_refused(cfg, monkeypatch):
-    made = cfg("model=bigram", "tokenizer=byte")
+    made = cfg(ADAMW, "model=bigram", "tokenizer=byte")
     model = skeleton(made, 100)
     monkeypatch.setattr(memory, "room", lambda device: 4 * 4 * 100 * 100)
     footprint.check(model, made, CPU)
@@ -95,7 +96,7 @@ def test_a_step_without_memory_names_the_weights_where_they_take_most_of_it(word
 
 
 def test_other_errors_stay_what_they_are(cfg):
-    made = cfg("model=bigram", "tokenizer=byte")
+    made = cfg(ADAMW, "model=bigram", "tokenizer=byte")
     model = skeleton(made, 100)
     with pytest.raises(RuntimeError, match="something else"), footprint.named(model, made, CPU):
         raise RuntimeError("something else")
