@@ -85,6 +85,25 @@ class FilesConfig(CorpusConfig):
 
 
 @dataclass
+class HubConfig(CorpusConfig):
+    builds: ClassVar[str] = "lm.corpora.hub:Hub"
+    name: str = "hub"
+    dataset: str = MISSING  # of the Hugging Face hub: OWNER/SET
+    config: str = ""  # a part of the set; "": the only one, or `default`
+    split: str = "train"  # of the set; it is divided into training and validation here
+    field: str = "text"  # the column that holds the text; a.b is b inside a
+    revision: str = "main"  # a branch, tag or commit
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        word = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|[.](?![.])){0,94}"
+        if not re.fullmatch(f"{word}/{word}", self.dataset):
+            raise ConfigError(
+                f"corpus.dataset={self.dataset[:100]!a}: give OWNER/SET, a data set of the hub"
+            )
+
+
+@dataclass
 class GrammarConfig(CorpusConfig):
     builds: ClassVar[str] = "lm.corpora.grammar:Grammar"
     prompt: ClassVar[str] = ""
@@ -167,7 +186,8 @@ class MixConfig(CorpusConfig):
 def of_part(name: str, error: Exception) -> str:
     """What is wrong with the corpus that is this part of a mix, with the keys that it has there."""
     key = f"corpus.parts.{name}"
-    names = "path|field|errors|val_fraction|near_duplicates|n_documents|seed"
+    names = "path|dataset|config|split|revision|field|errors|val_fraction|near_duplicates"
+    names += "|n_documents|seed"
     text = re.sub(rf"(?<![\w./-])corpus\.(?=({names})\b)", f"{key}.", str(error))
     return text if key in text else f"{key}: {text}"
 

@@ -19,6 +19,8 @@ PRESETS = [
 @pytest.mark.parametrize(("group", "name"), PRESETS)
 def test_every_preset_composes_and_survives_a_file(group, name, cfg, tmp_path):
     words = [f"{group}.path=x.txt"] * (name in ("files", "hf"))
+    if name == "hub":
+        words = ["corpus.dataset=OWNER/SET"]
     if name == "mix":
         words = ["corpus.parts.a.path=x.txt", "corpus.weights.a=1"]
     loaded = cfg(f"{group}={name}", *words)

@@ -19,7 +19,8 @@ def named(word: str, own: config.CorpusConfig, key: str = "corpus") -> config.Co
     """
     if not word:
         return own
-    known = [name for name in config.options("corpus") if name != "mix"]  # which is nothing alone
+    nothing_alone = ("mix", "hub")  # without further settings
+    known = [name for name in config.options("corpus") if name not in nothing_alone]
     if word in known and word != "files":
         chosen = config.options("corpus")[word]()
         assert isinstance(chosen, config.CorpusConfig)

@@ -29,7 +29,8 @@ from lm.system.errors import ConfigError, DamagedError
 
 log = logging.getLogger(__name__)
 CORPUS = "corpus.path"
-PART = re.compile(r"corpus\.parts\.[^.]+\.path")
+DATASET = "corpus.dataset"  # what corpus=hub fetches
+PART = re.compile(r"corpus\.parts\.[^.]+\.(path|dataset)")
 DATA = (CORPUS, "tokenizer.path")  # what pipeline.prepare reads
 READS = (*DATA, "init_from", "train.also")  # and training
 SENDS = ("track.mode", "track.entity", "track.project", "track.artifacts")
@@ -102,10 +103,10 @@ def _paths(cfg: Config, keys: Sequence[str]) -> list[str]:
 
 
 def _chosen(cfg: Config, keys: Sequence[str]) -> dict[str, Any]:
-    """Those of these settings that have a value, in this order; with the path of a corpus those of
-    the parts of a mix."""
+    """Those of these settings that have a value, in this order; with the path of a corpus the data
+    set of the hub, and those of the parts of a mix."""
     values = config.flat(cfg)
-    parts = [key for key in values if CORPUS in keys and PART.fullmatch(key)]
+    parts = [key for key in values if CORPUS in keys and (key == DATASET or PART.fullmatch(key))]
     return {key: values[key] for key in (*keys, *parts) if values.get(key)}
 
 
@@ -135,6 +136,8 @@ def _is_older_run(out: Path, cfg: Config, keys: Sequence[str]) -> bool:
     """Whether a run without signature reads a text alone from which this user's cache was made, by
     its name and checksum, which no stranger knows. Raises DamagedError.
     """
+    if any(key.endswith(".dataset") for key in _chosen(cfg, keys)):
+        return False  # what lies on the hub is known to every stranger
     paths = _paths(cfg, keys)
     if paths != _paths(cfg, [CORPUS]) or any(glob.has_magic(path) for path in paths):
         return False
