@@ -11,7 +11,7 @@ from lm.system.errors import ConfigError
 def test_a_directory_that_holds_another_run_is_refused(cfg, tmp_path):
     jobs.claim(jobs.Job(cfg("track=off"), tmp_path, []))
     jobs.claim(jobs.Job(cfg("track=off"), tmp_path, []))  # the same run is not another
-    with pytest.raises(ValueError, match=r"optimizer\.lr is 0\.003 there and 0\.0001 here"):
+    with pytest.raises(ValueError, match=r"optimizer\.lr is 0\.03 there and 0\.0001 here"):
         jobs.claim(jobs.Job(cfg("track=off", "optimizer.lr=1e-4"), tmp_path, []))
 
 

@@ -38,7 +38,7 @@ BAD = {
     "train.steps=1e3": "could not be converted to Integer",
     "train.steps=": "train.steps",
     "train.micro_batch=4 train.compile=graphs": "whole batches, and train.micro_batch=4",
-    "train.micro_batch=5": "train.batch_size=16 is not a multiple of train.micro_batch=5",
+    "train.micro_batch=5": "train.batch_size=8 is not a multiple of train.micro_batch=5",
     "train.device=tpu": "train.device=tpu: choose auto or cpu or cuda or mps",
     "train.dtype=fp8": "train.dtype=fp8: choose auto or float32 or bfloat16",
     "train.prompts=hello": "train.prompts",
@@ -191,7 +191,7 @@ def test_a_mistake_in_one_arm_of_a_grid_is_told_before_any_arm_starts(command, t
             "seed=0,1,2 optimizer.lr=1,2",
             "s/2 is an arm of another sweep: .*seed is 0 there and 2 here",
         ),
-        ("seed=0,1 optimizer.lr=1,2 train.steps=9", "train.steps is 1000 there and 9 here"),
+        ("seed=0,1 optimizer.lr=1,2 train.steps=9", "train.steps is 2000 there and 9 here"),
     ],
 )
 def test_a_sweep_s_directory_takes_no_other_sweep(words, differ, cfg, tmp_path):

@@ -24,8 +24,8 @@ GOES_ON = {
     "train.micro_batch=auto": "auto",
     "++train.device=cpu": "cpu",
     "name=mine": "mine",
-    "train.steps=2000": 2000,
-    "optimizer.lr=0.003": 0.003,  # as it was
+    "train.steps=3000": 3000,
+    "optimizer.lr=0.03": 0.03,  # as it was
 }
 
 
@@ -43,7 +43,7 @@ def test_a_resumed_run_takes_what_changes_no_result(word, cfg, tmp_path):
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("optimizer.lr=1", r"optimizer\.lr is 0\.003 there and 1\.0 here; another optimizer\.lr"),
+        ("optimizer.lr=1", r"optimizer\.lr is 0\.03 there and 1\.0 here; another optimizer\.lr"),
         ("seed=1", "another seed makes another run"),
         ("train.eval_every=7", r"another train\.eval_every makes another run"),
         ("train.dtype=bfloat16", "train.dtype is auto there"),

@@ -153,7 +153,7 @@ def test_another_model_is_refused_with_every_difference(parts, tmp_path):
 def test_another_optimizer_is_refused(parts, tmp_path):
     saved_at(parts, tmp_path, 10)
     with pytest.raises(ValueError, match="resume takes the same optimizer"):
-        checkpoint.resume(tmp_path, *parts(*SMALL, "optimizer=muon"))
+        checkpoint.resume(tmp_path, *parts(*SMALL, "optimizer=adamw"))
 
 
 def test_a_step_saved_twice_is_written_once(parts, tmp_path):

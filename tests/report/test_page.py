@@ -16,6 +16,7 @@ from lm.launch import cli
 from lm.report import board, folding, records
 from lm.report import page as report_page
 from lm.report.page import ReportConfig
+from lm.system import streams
 from lm.system.errors import ConfigError
 from tests.browser import needs_browser
 from tests.helpers import start
@@ -53,7 +54,9 @@ def test_the_page_needs_nothing_else_and_its_plots_lie_beside_it(page):
     assert page.with_name("page-curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_strangers_wrote_reaches_neither_the_terminal_nor_the_page_raw(fake_run, tmp_path):
+def test_what_strangers_wrote_reaches_neither_the_terminal_nor_the_page_raw(
+    fake_run, tmp_path, capsys
+):
     """A NaN in a list left the page blank, `ratio:NaN` in a sample became `ratio:null`, a value
     that is no number was drawn as 0, and a file's name could clear the terminal."""
     path = fake_run("outputs/runs/d/a", scores=(8.0, math.nan, math.inf, 2.0))
@@ -69,7 +72,9 @@ def test_what_strangers_wrote_reaches_neither_the_terminal_nor_the_page_raw(fake
     (ranking,) = folding.rank(folding.fold_seeds([run]))
     view = board.view([ranking])
     assert view["runs"][0]["val"] == [[0, 0.0, 8.0], [300, 3.0, 2.0]]
-    assert "\x1b" not in report_page.table(ranking, {})
+    streams.print_text(report_page.table(ranking, {}))  # as the command prints it
+    printed = capsys.readouterr().out
+    assert "text" in printed and "\x1b" not in printed
     html = report_page.html(view, {"watch": False})
     text = re.search(r'id="data">(.*?)</script>', html)[1]
     (shown,) = json.loads(text, parse_constant=pytest.fail)["runs"]
