@@ -69,4 +69,4 @@ cache:  ## what the cache holds, and its size
 	@du -ch $(CACHE)/* 2>/dev/null | sed 's|$(CACHE)/||'
 
 clean-cache:  ## delete the built corpora, tokenizers and token files, and what was downloaded
-	rm -rf $(CACHE)/downloads $(foreach kind,corpora tokenizers tokens floors overlap wandb,$(CACHE)/$(kind)-* $(CACHE)/.$(kind)-*)
+	rm -rf $(CACHE)/downloads $(CACHE)/hub $(foreach kind,corpora tokenizers tokens floors overlap wandb,$(CACHE)/$(kind)-* $(CACHE)/.$(kind)-*)

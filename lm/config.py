@@ -340,7 +340,7 @@ class MuonConfig(OptimizerConfig):
     lr: float = at_least(0.03, 0.0, 1e38)  # spectral norm of one hidden matrix's update
     momentum: float = within(0.95, 0.0, 0.9999)  # of the gradient average, Nesterov
     weight_decay: float = at_least(0.0, 0.0, 1e6)
-    # Of embeddings, head and gains: all but hidden matrices. 0: a fifth of lr, which so moves all.
+    # Of all that is no hidden matrix: embeddings, head, gains. 0: a fifth of lr.
     adamw_lr: float = at_least(0.0, 0.0, 1e38)
     beta1: float = within(0.9, 0.0, 1.0, below=True)
     beta2: float = within(0.95, 0.0, 1.0, below=True)

@@ -3,7 +3,7 @@
 python -m lm.sync                     # all of outputs/wandb
 python -m lm.sync outputs/wandb/run-20261122_083128-a1b2c3d4     # an online run that an outage cut
 
-A server that answers nothing for a minute ends it, exit code 1; the rest waits for the next time.
+A server that answers nothing for two minutes ends it, exit code 1; the rest waits for next time.
 """
 
 if __name__ == "__main__":

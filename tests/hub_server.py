@@ -9,26 +9,21 @@ time: ok, gated, hang (accepts and never answers), cut (half of each file is sen
 
 import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote
 
+from tests.local_server import LocalServer
 
-class HubServer:
+
+class HubServer(LocalServer):
     def __init__(self) -> None:
+        super().__init__(Handler)
         self.mode = "ok"
         self.commits: dict[str, dict[str, bytes]] = {}  # the files of each
         self.head = ""
         self.configs: Any = None  # of the set's card
         self.requests: list[str] = []
-        self.release = threading.Event()  # lets hanging answers go at the end
-        self.http = ThreadingHTTPServer(
-            ("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self})
-        )
-        self.http.daemon_threads = True
-        self.http.handle_error = lambda *_: None  # clients that went away
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
 
     def put(self, name: str, content: bytes) -> str:
         """Add a file in a new commit, whose name is returned."""
@@ -37,28 +32,15 @@ class HubServer:
         self.commits[self.head] = there
         return self.head
 
-    def __enter__(self) -> "HubServer":
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}).start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.die()
-
-    def die(self) -> None:
-        """Stop at once: from now on connections are refused."""
-        self.release.set()
-        self.http.shutdown()
-        self.http.server_close()
-
 
 class Handler(BaseHTTPRequestHandler):
-    hub: HubServer
+    to: HubServer
 
     def log_message(self, *_: Any) -> None:
         pass
 
     def do_GET(self) -> None:
-        hub = self.hub
+        hub = self.to
         path = unquote(self.path).split("?")[0]
         hub.requests.append(path)
         parts = path.strip("/").split("/")
@@ -76,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def tell(self, name: list[str], revision: str) -> None:
-        hub = self.hub
+        hub = self.to
         sha = hub.head if revision == "main" else revision
         if name != ["OWNER", "SET"]:
             self.refuse(401, "RepoNotFound")
@@ -89,13 +71,13 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, json.dumps(about).encode(), {"Content-Type": "application/json"})
 
     def send(self, name: list[str], revision: str, file: str) -> None:
-        content = self.hub.commits.get(revision, {}).get(file)
+        content = self.to.commits.get(revision, {}).get(file)
         if name != ["OWNER", "SET"] or content is None:
             self.refuse(404, "EntryNotFound")
             return
         etag = hashlib.sha256(content).hexdigest()
         headers = {"X-Repo-Commit": revision, "ETag": f'"{etag}"'}
-        self.reply(200, content, headers, cut=self.hub.mode == "cut")
+        self.reply(200, content, headers, cut=self.to.mode == "cut")
 
     def refuse(self, code: int, why: str) -> None:
         self.reply(code, b"", {"X-Error-Code": why, "X-Error-Message": why})

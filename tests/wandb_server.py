@@ -13,10 +13,11 @@ import gzip
 import hashlib
 import json
 import re
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.local_server import LocalServer
 
 
 @dataclass
@@ -29,10 +30,11 @@ class Run:
     upserts: int = 0
 
 
-class WandbServer:
+class WandbServer(LocalServer):
     key = "0" * 40
 
     def __init__(self) -> None:
+        super().__init__(Handler)
         self.mode = "ok"
         self.delay = 0.0
         self.runs: dict[str, Run] = {}
@@ -45,24 +47,6 @@ class WandbServer:
         self.operations: list[str] = []
         self.unknown: set[str] = set()
         self.stop_requested = False
-        self.release = threading.Event()  # lets hanging answers go at the end
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"to": self}))
-        self.http.daemon_threads = True
-        self.http.handle_error = lambda *_: None  # clients that were killed
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-
-    def __enter__(self) -> "WandbServer":
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05}).start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.die()
-
-    def die(self) -> None:
-        """Stop at once: from now on connections are refused."""
-        self.release.set()
-        self.http.shutdown()
-        self.http.server_close()
 
     # ---------------------------------------------------------------------------- the answers
 

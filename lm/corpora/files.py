@@ -104,9 +104,9 @@ class _Search:
         if not found:
             unread = f", only {_listed(self.unread)}" if self.unread else ""
             way_out = ""
-            for ending in sorted(self.unread.keys() & FORMATS.keys()):
-                named = f"{self.entry.rstrip('/')}/*{ending}"
-                way_out = f"; {ending} is read where it is named: corpus.path={shlex.quote(named)}"
+            if endings := sorted(self.unread.keys() & FORMATS.keys()):
+                named = shlex.quote(f"{self.entry.rstrip('/')}/*{endings[0]}")
+                way_out = f"; {endings[0]} is read where it is named: corpus.path={named}"
             besides = self.left_out(" besides ")
             raise ValueError(f"corpus.path={self.entry} holds no text{unread}{besides}{way_out}")
         for file in found:

@@ -237,8 +237,10 @@ def is_read_in_folders(path: Path) -> bool:
     That is a format of FORMATS that may be, or a file of any other name whose beginning is text.
     """
     found = format_of(path)
-    if found is None or found is not PLAIN or kind(path) == ".txt":
-        return found is not None and found.in_folders
+    if found is None:
+        return False
+    if kind(path) in FORMATS:
+        return found.in_folders
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
             return False

@@ -31,6 +31,7 @@ TIMEOUT = 10.0  # seconds until the hub has to answer
 ALIASES = {"valid": "validation", "val": "validation", "dev": "validation", "eval": "test"}
 SPLIT = re.compile(r"(?<![a-z])(train|validation|valid|val|dev|test|eval)(?![a-z])")
 SHARD = re.compile(r"(\w[\w.]*?)-\d{5}-of-\d{5}")
+ACCESS = "ask for access on its page, then log in with: hf auth login"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 Layout = dict[str, dict[str, list[str]]]  # config: split: names of files
@@ -87,7 +88,7 @@ class Hub(Corpus):
             self.listing, self.shards = listing, shards
             if not is_known:
                 record = self._record()
-                record.parent.mkdir(parents=True, exist_ok=True)
+                files.make_folder(record.parent)
                 files.atomic_write(record, files.to_json(listing))
         return self.shards
 
@@ -139,7 +140,10 @@ class Hub(Corpus):
                 f"not fetched before ({problem})"
             ) from None
         listing = files.read_record(record, Listing)
-        log.info(f"{self.cfg.dataset}: no answer from the hub, so {listing.revision[:12]} is read")
+        log.info(
+            f"{self.cfg.dataset}: {listing.revision[:12]}, fetched before, is read, as the hub "
+            f"gives no list ({problem})"
+        )
         return listing
 
     def _chosen(self, listing: Listing) -> list[str]:
@@ -180,9 +184,6 @@ class Hub(Corpus):
                 f"({_in_a_line(error)}); the same command goes on where it ended"
             ) from None
         return Path(path)
-
-
-ACCESS = "ask for access on its page, then log in with: hf auth login"
 
 
 def layout(names: Iterable[str], card: object = None) -> Layout:

@@ -272,7 +272,7 @@ def _text_and_code(error: BaseException) -> tuple[str, int]:
 def _of_system(error: OSError) -> tuple[str, int]:
     if error.errno not in STORAGE:
         return str(error), 2
-    path = error.filename
+    path = str(error.filename or "")
     is_in_cache = not path or Path(path).absolute().is_relative_to(files.cache_dir().absolute())
     other = ", or set LM_CACHE_DIR to a folder on another disk" if is_in_cache else ""
     return f"{error}: make room{other}", 4

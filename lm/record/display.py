@@ -89,12 +89,13 @@ class Display:
         """
         self.line_time = time.monotonic()
         bpb = self.latest["val/bpb"]
-        assert isinstance(bpb, float)
-        change = "" if self.last_bpb is None else f"{bpb - self.last_bpb:+.4f}"
-        self.last_bpb = bpb
-        compared = _compared(bpb, self.latest.get(BASELINE))
-        first = [f"step {state.step:>6}", f"bpb {bpb:.4f}", change, compared]
-        others = {key: value for key, value in self.latest.items() if key != "val/bpb"}
+        first = [f"step {state.step:>6}"]
+        others = dict(self.latest)
+        if isinstance(bpb, float):
+            change = "" if self.last_bpb is None else f"{bpb - self.last_bpb:+.4f}"
+            first += [f"bpb {bpb:.4f}", change, _compared(bpb, self.latest.get(BASELINE))]
+            del others["val/bpb"]
+        self.last_bpb = bpb if isinstance(bpb, float) else None
         words = [word for word in [*first, *_words(others)] if word]
         if self.bar is not None:
             words = _fitting(words, self.console.width)
@@ -129,7 +130,9 @@ def _words(values: Mapping[str, object]) -> list[str]:
     words = []
     for key, label, form in SHOWN:
         value = values.get(key)
-        if isinstance(value, (int, float)):
+        if isinstance(value, str):  # the name of what is no number: nan, inf
+            words.append(f"{label} {value}")
+        elif isinstance(value, (int, float)):
             words.append(f"{label} {value:{form}}")
     for key, value in values.items():
         if key.startswith("val_") and isinstance(value, float):  # another text: val_NAME/bpb

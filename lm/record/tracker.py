@@ -257,7 +257,7 @@ def cut_back(path: Path, step: int) -> int:
     if not path.exists():
         return 0
     # Not splitlines: a sample may hold U+2028, which is a line's end there but not in JSON.
-    lines = foreign.read_text(path, foreign.MAX_LINES, errors="replace").split("\n")
+    lines = foreign.read_text(path, errors="replace").split("\n")
     kept = []
     for line in lines[:-1]:  # behind the last line's end is nothing, or a torn line
         try:

@@ -1,7 +1,7 @@
 """Whether a W&B server answers at all, for work that may take hours and would wait for days.
 
     wandb_answer.check()                    # SilentServerError: there is no server
-    wandb_answer.wait(upload_has_ended)     # SilentServerError, a minute after its last answer
+    wandb_answer.wait(upload_has_ended)     # SilentServerError, two minutes after its last answer
 
 The client itself asks a silent server again for a week. How long an upload takes nobody knows
 before, so its time is not limited, but that in which the server answers nothing is.

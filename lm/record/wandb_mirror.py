@@ -118,8 +118,7 @@ class Mirror:
 
     def _last_points(self) -> list[Point]:
         """The last points of the last start, some of which the client may have lost in a kill."""
-        text = foreign.read_text(self.out / "metrics.jsonl", foreign.MAX_LINES)
-        lines = text.split("\n")[:-1]
+        lines = foreign.read_text(self.out / "metrics.jsonl").split("\n")[:-1]
         rows = [json.loads(line) for line in lines]
         window = RESENT_SECONDS + self.cfg.track.init_timeout  # before that nothing is sent
         return [row for row in rows if row["seconds"] > rows[-1]["seconds"] - window]
@@ -253,8 +252,8 @@ class Mirror:
         if self.sender is None:
             return
         self._send_pending(self.sender)
-        numbers = dict(summary) | lowest(self.out / "metrics.jsonl")
-        self.sender.send(lambda run: run.summary.update(numbers))
+        metrics = self.out / "metrics.jsonl"
+        self.sender.send(lambda run: run.summary.update(dict(summary) | lowest(metrics)))
         kept = self.cfg.track.artifacts
         if kept != "none":
             everything = kept == "all"

@@ -18,7 +18,7 @@ from pathlib import Path
 from lm.system.errors import DamagedError, PointerError
 
 MAX_TEXT = 1 << 30  # bytes of a text that is read at once
-MAX_LINES = 1 << 28  # of a run's metrics.jsonl or samples.jsonl: a million points and more
+MAX_LINES = 1 << 28  # of a metrics.jsonl that a report reads: a million points, in 2 GB of memory
 POINTER_BYTES = 1024  # more than a pointer has
 # How a file begins that stands in place of another, what made it, and what fetches the other.
 POINTERS = (

@@ -110,8 +110,8 @@ def test_a_step_that_is_not_finite_changes_nothing(optimizer, fault, make):
     """Built-in optimizers skip it by found_inf, on a GPU without waiting; others are not called."""
     step = make(DEVICE, torch.float32, *([] if optimizer == "own" else [f"optimizer={optimizer}"]))
     if optimizer == "own":
-        step.optimizers = [PlainSgd(step.model.parameters())]
-        step.ahead = False
+        own = [PlainSgd(step.model.parameters())]
+        step = update.Update(step.model, own, step.batches, step.cfg, DEVICE, torch.float32)
     step(0)
     before = copy.deepcopy([step.model.state_dict(), *(o.state_dict() for o in step.optimizers)])
     failpoint.switch_on(f"{fault}@1-2")
@@ -132,7 +132,7 @@ def test_the_losses_that_nobody_read_yet_are_those_that_were_computed(make):
 
 @needs_gpu
 def test_micro_batch_auto_halves_where_the_memory_of_the_gpu_ends(make):
-    """All memory but 300 MB is taken; 512 windows of logits do not fit, a part of them does."""
+    """All memory but 300 MB is taken: 65,536 windows at a time do not fit, a part of them does."""
     step = make(DEVICE, torch.float32, "train.micro_batch=auto", "train.batch_size=8")
     rows = 1 << 16
     step.batches = data.Batches(IDS, rows, T, 0).to(DEVICE)

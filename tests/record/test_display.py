@@ -100,3 +100,18 @@ def test_without_a_terminal_every_metric_of_an_evaluation_is_printed(caplog):
         "step    200  bpb 3.4781  -4.5275  1.1910 above the 5-gram  loss 2.500  "
         "val loss 2.411  ppl 11.1  tok/s 28,958"
     )
+
+
+@pytest.mark.parametrize("score", ["nan", "inf"])
+def test_a_score_that_is_no_number_is_shown_and_ends_no_run(score, caplog):
+    """As metrics.jsonl has it: the display took each score for a number, and the run ended."""
+    caplog.set_level("INFO")
+    display = Display(lambda state: 0.5)
+    for step, bpb in ((0, 2.0), (10, score), (20, 1.5)):
+        row = {"val/bpb": bpb, "val/loss": bpb, "val/ppl": bpb, "baseline/ngram_bpb": 1.75}
+        display.show(TrainState(step), row)
+    assert caplog.messages == [
+        "step      0  bpb 2.0000  0.2500 above the 5-gram  val loss 2.000  ppl 2.0",
+        f"step     10  bpb {score}  val loss {score}  ppl {score}",
+        "step     20  bpb 1.5000  0.2500 below the 5-gram  val loss 1.500  ppl 1.5",
+    ]

@@ -39,7 +39,7 @@ def test_an_output_that_no_file_can_be_written_to_is_told_before_the_work(tmp_pa
 
 
 def test_a_device_or_a_pipe_is_written_into_and_never_replaced(tmp_path):
-    """lm.report out=/dev/null, as root, put a page in the device's place."""
+    """lm.tokenizer train out=/dev/full, as root, put its file in the device's place."""
     os.mkfifo("pipe")
     streams.check_output("pipe", as_stream=True)
     with pytest.raises(ConfigError, match="out=pipe is no plain file"):
