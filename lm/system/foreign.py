@@ -11,6 +11,7 @@ for a PointerError where the file itself has yet to be fetched.
 
 import io
 import os
+import re
 import shlex
 import stat
 from pathlib import Path
@@ -20,11 +21,10 @@ from lm.system.errors import DamagedError, PointerError
 MAX_TEXT = 1 << 30  # bytes of a text that is read at once
 MAX_LINES = 1 << 28  # of a metrics.jsonl that a report reads: a million points, in 2 GB of memory
 POINTER_BYTES = 1024  # more than a pointer has
-# How a file begins that stands in place of another, what made it, and what fetches the other.
+# How that begins which stands in place of a file, what made it, and what fetches the file.
 POINTERS = (
-    (b"version https://git-lfs.github.com/spec/", "Git LFS", "git -C {folder} lfs pull"),
-    (b"version https://hawser.github.com/spec/", "Git LFS", "git -C {folder} lfs pull"),
-    (b"/annex/objects/", "git-annex", "git -C {folder} annex get ."),
+    (rb"version https://(git-lfs|hawser)\.github\.com/", "Git LFS", "git -C {folder} lfs pull"),
+    (rb"/annex/objects/\w+(-[a-zA-Z]\d+)*--", "git-annex", "git -C {folder} annex get ."),
 )
 
 
@@ -89,7 +89,7 @@ def _check(path: Path, status: os.stat_result, limit: int | None) -> None:
 
 def _refuse_pointer(path: Path, start: bytes) -> None:
     for begins, name, command in POINTERS:
-        if start.startswith(begins):
+        if re.match(begins, start) and b"\0" not in start:  # numbers may begin with any bytes
             fetch = command.format(folder=shlex.quote(str(path.parent)))
             raise PointerError(f"{path} is a pointer of {name}, not the file itself: {fetch}")
 

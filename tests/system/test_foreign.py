@@ -150,8 +150,15 @@ def test_the_command_for_a_pointer_can_be_pasted(tmp_path):
     (folder / "x").write_text("/annex/objects/SHA256E-s9--abc\n")
     with pytest.raises(PointerError, match="git-annex"):
         foreign.read_text(folder / "x")
-    (folder / "x").write_text("version https://example.org/\n")
-    assert foreign.read_text(folder / "x").startswith("version")
+
+
+@pytest.mark.parametrize("content", [
+    b"version https://example.org/\n", b"/annex/objects/", b"/annex/objects/ is a folder.\n",
+    b"/annex/objects/SHA256E-s9--abc\n\0\1", b"version https://git-lfs.github.com/spec/v1\n\0",
+])  # fmt: skip
+def test_what_only_begins_like_a_pointer_is_read(tmp_path, content):
+    (tmp_path / "x").write_bytes(content)
+    assert foreign.read_bytes(tmp_path / "x") == content
 
 
 def test_line_ends_and_byte_order_marks_of_other_systems_are_read(tmp_path):
