@@ -92,7 +92,7 @@ class _Search:
     def __init__(self, entry: str):
         self.entry = entry
         self.path = Path(entry).expanduser()
-        self.kinds: dict[str, str] = {}  # of the folders looked at: what program fills them
+        self.kinds: dict[str, str] = {}  # of folders and files: what program wrote them
         self.read: Counter[str] = Counter()  # files of folders, by the end of their name
         self.unread: Counter[str] = Counter()
 
@@ -130,15 +130,15 @@ class _Search:
         return [note for note in found if note]
 
     def left_out(self, before: str) -> str:
-        """The folders that programs fill, as words behind `before`; "" if there are none."""
-        names = [f"{folder} ({kind})" for folder, kind in sorted(self.kinds.items()) if kind]
+        """What programs wrote, as words behind `before`; "" if there is nothing."""
+        names = [f"{path} ({kind})" for path, kind in sorted(self.kinds.items()) if kind]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         return f"{before}{', '.join(names[:3])}{more}" if names else ""
 
     def _matches(self) -> list[Path]:
         """What the entry itself, or as a glob, names."""
         if os.path.lexists(self.path):  # before the glob: a name may hold brackets
-            kind = self._kind(str(self.path))
+            kind = self._kind(str(self.path)) if self.path.is_dir() else ""
             if kind.startswith(generated.OURS) and kind != generated.OUTPUTS:
                 raise ValueError(
                     f"corpus.path={self.entry} is {kind}, not a text: name a file in it"
@@ -164,21 +164,21 @@ class _Search:
         return found
 
     def _is_left_out(self, match: Path, n_named: int) -> bool:
-        """Whether a folder on the way to a match, behind the first parts, is a program's."""
-        for n in range(n_named + 1, len(match.parts) + 1):
-            folder = str(Path(*match.parts[:n]))
-            if os.path.isdir(folder) and self._kind(folder):
-                return True
-        return False
+        """Whether a match, or a folder on the way to it behind the first parts, is a program's."""
+        paths = [Path(*match.parts[:n]) for n in range(n_named + 1, len(match.parts) + 1)]
+        return any(self._kind(str(path)) for path in paths)
 
-    def _kind(self, folder: str) -> str:
-        """What program fills a folder, "" if none does or it is no folder."""
-        if folder not in self.kinds:
-            inside = []
-            with contextlib.suppress(OSError):  # of a folder that cannot be read, or of a file
-                inside = os.listdir(folder)
-            self.kinds[folder] = generated.what(folder, inside)
-        return self.kinds[folder]
+    def _kind(self, path: str) -> str:
+        """What program fills a folder or wrote a file; "" if none did."""
+        if path not in self.kinds:
+            if os.path.isdir(path):
+                inside = []
+                with contextlib.suppress(OSError):  # of a folder that cannot be read
+                    inside = os.listdir(path)
+                self.kinds[path] = generated.what(path, inside)
+            else:
+                self.kinds[path] = generated.what_file(Path(path))
+        return self.kinds[path]
 
     def _walk(self, folder: Path) -> list[Path]:
         """The text files below `folder`, sorted; ValueError if a link leads out of it."""
@@ -191,7 +191,7 @@ class _Search:
         texts = []
         for file in sorted(found):
             is_text = is_read_in_folders(file)
-            if is_text and not self._is_inside(file, root, folder):
+            if is_text and (not self._is_inside(file, root, folder) or self._kind(str(file))):
                 continue
             (self.read if is_text else self.unread)[kind(file) or "without an ending"] += 1
             if is_text:

@@ -1,16 +1,19 @@
-"""Folders that programs fill, which are no text to learn from: ours, environments, caches.
+"""What programs wrote, which is no text to learn from: our own files, environments, caches.
 
-    generated.what(Path("."), ["config.resolved.yaml", ...])       # "a run of lm"
+    generated.what(".", ["config.resolved.yaml", ...])      # "lm's own run"
+    generated.what_file(Path("report.html"))                # "lm's own page"
 
-What decides is in the folder, and the name alone only where that is its whole meaning.
+What decides is in the folder or file, and the name alone only where that is its whole meaning.
 """
 
 import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from lm.config import RESOLVED
-from lm.system import files
+from lm.system import files, foreign
+from lm.system.errors import DamagedError
 
 OURS = "lm's own"
 OUTPUTS = f"{OURS} outputs"
@@ -21,6 +24,8 @@ MARKS = {
     "trials.jsonl": f"{OURS} sweep",
     "corpus.json": f"{OURS} cache",
     "tokens.json": f"{OURS} cache",
+    "tokenizer.json": f"{OURS} export",
+    "ranks.tiktoken": f"{OURS} export",
     ".hydra": "a job of Hydra",
     "multirun.yaml": "a sweep of Hydra",
     "pyvenv.cfg": "an environment",
@@ -32,7 +37,18 @@ BESIDE = {
     "trials.jsonl": "study.json",
     "corpus.json": "manifest.json",
     "tokens.json": "manifest.json",
+    "tokenizer.json": "manifest.json",
+    "ranks.tiktoken": "manifest.json",
 }
+# How a file of ours begins that lies where the user said, and would be read as a text.
+BEGINNINGS = {
+    rb"<!doctype html>\s(?s:.){1,600}\simg-src data:\">\s"
+    rb"(?:<meta [^>]*>)?\s*<title>(?:lens|lm report)</title>": f"{OURS} page",
+    rb"<\?xml (?s:.){1,900}<dc:title>lm</dc:title>": f"{OURS} plot",
+    rb'\{"format":"lm-tokenizer"': f"{OURS} tokenizer",
+    rb'\{"op_code":\d+,"worker_id":': f"{OURS} search",
+}
+BEGINNING_BYTES = 2000
 STAGE = re.compile(
     r"(?:corpora|tokenizers|tokens|floors|overlap)-[0-9a-f]{16}"
 )  # a folder of our cache
@@ -56,4 +72,17 @@ def what(folder: str, inside: Iterable[str]) -> str:
         return "installed packages"
     if os.path.realpath(folder) in {os.path.realpath(p) for p in ("outputs", files.cache_dir())}:
         return OUTPUTS
+    return ""
+
+
+def what_file(path: Path) -> str:
+    """What program wrote the file, as its beginning shows; "" if none of ours did."""
+    try:
+        with foreign.open_plain(path, links=True) as file:
+            beginning = file.read(BEGINNING_BYTES)
+    except (OSError, DamagedError):  # the reader tells of it
+        return ""
+    for pattern, kind in BEGINNINGS.items():
+        if re.match(pattern, beginning):
+            return kind
     return ""

@@ -168,7 +168,9 @@ def _styles(labels: Iterable[str]) -> dict[str, Style]:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    metadata = {"Date": None} if path.suffix == ".svg" else None  # the same plot, the same bytes
+    metadata = None
+    if path.suffix == ".svg":  # the same plot is the same bytes, and known to be ours
+        metadata = {"Date": None, "Creator": "lm"}
     plot = io.BytesIO()
     figure.savefig(plot, format=path.suffix[1:], metadata=metadata, dpi=160)
     files.atomic_write(path, plot.getvalue())

@@ -343,6 +343,8 @@ GENERATED = {
     "marked cache": ("t/CACHEDIR.TAG", "t/x.txt"),
     "node": ("web/node_modules/x/readme.txt",),
     "Hydra's": ("h/.hydra/config.yaml", "h/notes.txt"),
+    "export": ("e1/manifest.json", "e1/tokenizer.json", "e1/README.md"),
+    "export for tiktoken": ("e2/manifest.json", "e2/ranks.tiktoken", "e2/README.md"),
 }  # fmt: skip
 
 
@@ -359,6 +361,39 @@ def test_what_programs_wrote_is_no_part_of_a_corpus(path):
     os.symlink("c/downloads/names.txt", "link.txt")
     assert FilesConfig(path=path).build().source() == before
     assert not {"a program wrote this", '{"text": "a program wrote this"}'} & set(read(path))
+
+
+def ours(name):
+    """Write one of the files that a command of lm puts where its out= says, as text."""
+    from lm import lens, report, tokenizers
+    from lm.report import figures
+
+    if name == "plot.svg":
+        line = figures.Line("a", [([0, 10], [4.0, 2.0])])
+        figures.curves([figures.Panel("a", [line], {"a": 1.0})], Path(name))
+    elif name == "book.txt":
+        tokenizers.train("bpe", ["ab " * 99], vocab_size=260).save(name)
+    elif name == "my.journal":
+        optuna = pytest.importorskip("optuna")
+        backend = optuna.storages.journal.JournalFileBackend(name)
+        optuna.create_study(storage=optuna.storages.JournalStorage(backend))
+        Path(f"{name}.lock").unlink(missing_ok=True)
+    else:
+        package = lens if name == "lens.html" else report
+        page = Path(package.__file__).parent / "web" / name
+        put(name, page.read_text().replace("{{refresh}}", '<meta http-equiv="refresh">'))
+
+
+@pytest.mark.parametrize("path", [".", "*", "**"])
+@pytest.mark.parametrize("name", ["lens.html", "report.html", "plot.svg", "book.txt", "my.journal"])
+def test_a_file_of_ours_in_the_folder_of_a_corpus_is_no_part_of_it(name, path):
+    """lm.lens writes lens.html where it is called, and the next run took it for a text."""
+    put("a.txt", "a")
+    put("b.html", "<!doctype html>\n<title>lens</title>")  # of somebody else
+    before = FilesConfig(path=path).build().source()
+    ours(name)
+    assert FilesConfig(path=path).build().source() == before
+    assert len(read(name)) == 1  # named outright, it is a text
 
 
 def test_a_file_that_is_named_outright_is_read_wherever_it_lies():
