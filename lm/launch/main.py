@@ -53,7 +53,8 @@ def main(run: Run) -> None:
 def start(run: Run, words: list[str]) -> None:
     """Check the words, then let Hydra compose the jobs and run them."""
     with cli.errors_in_one_line():
-        words = as_typed(words_for_rank(cli.import_own_modules(words)))
+        words = words_for_rank(cli.import_own_modules(words))
+        words = as_typed(resume.named_sweep(words))
         sys.argv[1:] = words  # Hydra parses sys.argv itself
         compose.register()
         if resume.is_resumed(words):

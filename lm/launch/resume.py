@@ -1,25 +1,63 @@
-"""`resume=DIR`: a run that goes on, with another budget or with what changes no result.
+"""`resume=DIR`: a run that goes on, with another budget or with what changes no result; and
+`hydra.sweep.dir=latest`: a sweep that goes on.
 
 job = resume.job(["resume=latest", "train.steps=3000", "track.mode=off"])
+words = resume.named_sweep(["-m", "seed=0,1", "hydra.sweep.dir=latest"])
 """
+
+import os
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lm import config
 from lm.launch import compose, jobs
 from lm.launch.jobs import Job
-from lm.launch.words import as_typed
+from lm.launch.words import as_typed, read
 from lm.record import ownership
-from lm.record.find import find_run
+from lm.record.find import SKIPPED_FOLDERS, find_run
 from lm.system import files
 from lm.system.errors import ConfigError
 
 WORD = "resume="
+SWEEP_WORD = "hydra.sweep.dir="
+SWEEP_FILE = "multirun.yaml"  # Hydra writes it into the directory at each start of a sweep
 TRUST = "trust="  # true: a run from elsewhere may do what its settings say, see lm/record/ownership
 
 
 def is_resumed(words: list[str]) -> bool:
     return any(word.startswith(WORD) for word in words)
+
+
+def named_sweep(words: list[str]) -> list[str]:
+    """The words of a sweep, with `latest` replaced by the directory of the one started last.
+
+    ConfigError if there is none. ./latest is a directory of that name.
+    """
+    if not {"-m", "--multirun"} & set(words):
+        return words
+    found = []
+    for word in words:
+        is_latest = word.startswith(SWEEP_WORD) and read(word) == "latest"
+        found.append(f"{SWEEP_WORD}{_latest_sweep()}" if is_latest else word)
+    return found
+
+
+def _latest_sweep() -> Path:
+    """The directory under outputs/ in which a sweep was started last."""
+    found = []
+    for folder, below, names in os.walk("outputs"):
+        if SWEEP_FILE in names:
+            found.append(Path(folder) / SWEEP_FILE)
+            below.clear()
+        elif config.RESOLVED in names:
+            below.clear()
+        below[:] = [name for name in below if name not in SKIPPED_FOLDERS]
+    if not found:
+        raise ConfigError(
+            f"{SWEEP_WORD}latest: there is no sweep under outputs/; leave it out to start one"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime).parent
 
 
 def job(words: list[str]) -> Job:

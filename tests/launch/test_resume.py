@@ -1,6 +1,8 @@
 """What a resumed run may change, and what it may not."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,9 @@ import pytest
 from lm import config
 from lm.launch import jobs, resume
 from lm.record import ownership
+from lm.system import files
 from lm.system.errors import ConfigError
-from tests.helpers import TINY_TRANSFORMER
+from tests.helpers import TINY_TRANSFORMER, start
 
 GOES_ON = {
     "train.keep_last=5": 5,
@@ -77,3 +80,56 @@ def test_a_finished_run_can_be_given_more_steps(command, tiny, tmp_path):
     less = command("lm.train", "resume=run", "train.steps=25")
     assert less.returncode == 2 and "train.steps=25 ends before step 30" in less.stderr
     assert json.loads(Path("run/summary.json").read_text())["step"] == 30
+
+
+def test_latest_is_the_sweep_that_was_started_last(tmp_path):
+    """By the file that each start writes anew, wherever under outputs/ the sweep has its place."""
+    for age, folder in ((30, "outputs/sweeps/day/a"), (20, "outputs/b (1)"), (10, "elsewhere/c")):
+        path = tmp_path / folder / "multirun.yaml"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (1e9 - age, 1e9 - age))
+    words = ["-m", "seed=0,1", "hydra.sweep.dir=latest"]
+    assert resume.named_sweep(words) == [*words[:2], "hydra.sweep.dir=outputs/b (1)"]
+    os.utime(tmp_path / "outputs/sweeps/day/a/multirun.yaml")  # it goes on, and is killed again
+    assert resume.named_sweep(words)[2] == "hydra.sweep.dir=outputs/sweeps/day/a"
+    for other in (["hydra.sweep.dir=latest"], ["-m", "hydra.sweep.dir=./latest"]):
+        assert resume.named_sweep(other) == other
+
+
+@pytest.mark.parametrize("outputs", [None, "outputs/runs/day/r", "outputs/sweeps"])
+def test_without_a_sweep_latest_is_one_line_and_nothing_is_written(outputs, command, tmp_path):
+    if outputs:
+        (tmp_path / outputs).mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    done = command("lm.train", "-m", "seed=0,1", "hydra.sweep.dir=latest")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "error: hydra.sweep.dir=latest: there is no sweep under outputs/; leave it out to start one"
+    ]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_as_latest_and_trains_no_finished_arm_again(command, tiny, tmp_path):
+    words = ["-m", *tiny, *TINY_TRANSFORMER, "seed=0,1", "train.steps=300", "train.save_every=20"]
+    process = start("lm.train", *words)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("outputs/sweeps/*/*/1/checkpoints/step_000020")):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    (root,) = tmp_path.glob("outputs/sweeps/*/*")
+    first = (root / "0/metrics.jsonl").stat().st_mtime_ns
+    done = command("lm.train", *words, "hydra.sweep.dir=latest")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(tmp_path.glob("outputs/sweeps/*/*")) == [root]
+    assert (root / "0/metrics.jsonl").stat().st_mtime_ns == first
+    assert "resumed from step_" in (root / "1/train.log").read_text()
+    (row,) = files.read_json(root / "summary.json")["ranking"]
+    assert row["n"] == 2
+    other = command("lm.train", *words, "seed=0,2", "hydra.sweep.dir=latest")
+    assert other.returncode == 2 and "is an arm of another sweep" in other.stderr
