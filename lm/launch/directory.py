@@ -83,6 +83,11 @@ def check_sweep(root: Path) -> None:
             raise DamagedError(f"{path} is not a plain file: delete it, or copy what it means")
 
 
+def is_of_sweep(name: str) -> bool:
+    """Whether the sweep itself may make a file of this name in its directory."""
+    return SWEEPS.fullmatch(name) is not None
+
+
 def mark_sweep(root: Path) -> None:
     """Make a sweep's directory, if it is not there, and mark it as one of ours."""
     files.make_folder(root)
@@ -125,7 +130,7 @@ def _is_sweep(root: Path, names: Collection[str]) -> bool:
     for name in names:
         arms = [file for depth in ("", "*/") for file in (root / name).glob(f"{depth}{RESOLVED}")]
         n_arms += len(arms)
-        if not (arms or name.isdecimal() or SWEEPS.fullmatch(name)):
+        if not (arms or name.isdecimal() or is_of_sweep(name)):
             return False
     if n_arms:
         return True

@@ -208,6 +208,8 @@ def _check_arms(jobs: list[list[str]], configs: list[Config], extra: list[str]) 
         subdir = f"hydra.sweep.subdir={os.path.relpath(out, root)}"
         if root.is_relative_to(out):
             raise ConfigError(f"{subdir}: the sweep itself is there; give each arm a directory")
+        if out.is_relative_to(root) and directory.is_of_sweep(out.relative_to(root).parts[0]):
+            raise ConfigError(f"{subdir}: the sweep's own files are called so; choose another name")
         other, its_cfg = taken.setdefault(out, (number, cfg))
         if its_cfg != cfg:
             raise ConfigError(

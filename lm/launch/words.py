@@ -38,6 +38,7 @@ class Kind:
     is_path: bool = False
     has_choices: bool = False
     may_be_none: bool = False
+    may_refer: bool = False  # ${...} means what Hydra makes of it, whatever stands around it
 
 
 def as_typed(words: Sequence[str]) -> list[str]:
@@ -64,7 +65,7 @@ def as_typed(words: Sequence[str]) -> list[str]:
 def kind_of(key: str) -> Kind | None:
     """What the text setting `key` takes; None if it is a number, a switch, a group or unknown."""
     if key in FOLDERS:
-        return Kind(is_path=True)
+        return Kind(is_path=True, may_refer=True)
     group, _, name = key.rpartition(".")
     if group == TunerConfig.group:
         found = [f for f in dataclasses.fields(TunerConfig) if f.name == name]
@@ -115,7 +116,7 @@ class _Word:
         if not self.kind.is_text or self._is_meant(text, value):
             return text
         is_other_path = self.kind.is_path and isinstance(value, str) and os.path.lexists(value)
-        return text if is_other_path else _quoted(text)
+        return text if is_other_path else self._quoted(text)
 
     def _is_meant(self, text: str, value: object) -> bool:
         """Whether Hydra's reading of a value that is no list and no sweep is what was meant."""
@@ -140,7 +141,11 @@ class _Word:
             raise self._unclear(text) from None
         if not self.kind.is_text:
             raise self._unclear(text)
-        return _quoted(text)
+        return self._quoted(text)
+
+    def _quoted(self, text: str) -> str:
+        """A text that is no path of something there, in quotes."""
+        return hydra_internals.quoted(text, "'") if self.kind.may_refer else _quoted(text)
 
     def _several(self, text: str, is_choice: bool) -> str:
         """A value that Hydra reads as that of a sweep, though it may be one text with a comma."""

@@ -221,6 +221,8 @@ SUBDIRS = {  # hydra.sweep.subdir -> what is wrong with it
     "${nothing}": "Interpolation key 'nothing' not found",
     "${hydra:job.num}": "",
     "/tmp/elsewhere/${seed}": "",
+    "summary.json/${seed}": "summary.json/0: the sweep's own files are called so",
+    ".arms/${seed}": ".arms/0: the sweep's own files are called so",
 }
 
 

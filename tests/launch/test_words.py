@@ -134,6 +134,25 @@ def test_words_that_are_no_text_are_left_to_hydra():
     assert as_typed(words) == words
 
 
+ODD = [
+    "x=${seed}",
+    "lr=${seed}/s",
+    "\u0436_${seed}",
+    "(${seed})",
+    "[${seed}]",
+    "q'${seed}",
+    "${seed}\n",
+]
+
+
+@pytest.mark.parametrize("subdir", ODD)
+def test_a_reference_in_the_name_of_an_arm_s_directory_is_one_whatever_stands_beside_it(subdir):
+    """`x=${seed}` was taken for a text without a reference, so all arms had one directory."""
+    (word,) = as_typed([f"hydra.sweep.subdir={subdir}"])
+    text = hydra_internals.read_value(word.partition("=")[2])
+    assert OmegaConf.create({"seed": 7, "name": text}).name == subdir.replace("${seed}", "7")
+
+
 @pytest.mark.parametrize("place", ["~", "~/texts/a b.txt"])
 def test_a_tilde_is_the_home_directory_wherever_a_path_is_taken(place, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
