@@ -14,10 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from omegaconf import MISSING
-
 from lm import settings
 from lm.settings import (
+    MISSING,
     Affects,
     Part,
     Settings,
@@ -43,7 +42,7 @@ class CorpusConfig(Part):
     prompt: ClassVar[str] = "The"  # what samples continue unless told; "": the start of a document
     example: ClassVar[str] = "The king said"  # what the lens looks at unless told
     val_fraction: float = within(0.1, 0.001, 0.9)  # of the documents, or of one text's characters
-    # Documents that repeat an earlier one: left out, on one side of the split, or as they come
+    # documents that repeat an earlier one: left out, on one side of the split, or as they come
     near_duplicates: str = one_of("drop", "together", "keep")
 
 
@@ -263,39 +262,39 @@ class MLPConfig(ModelConfig):
     name: str = "mlp"
     window: int = within(8, 1, 1 << 16)  # previous tokens it sees
     n_embd: int = within(64, 1, 1 << 16)  # per token
-    n_hidden: int = within(256, 1, 1 << 20)
-    dropout: float = within(0.0, 0.0, 0.99)
+    n_hidden: int = within(256, 1, 1 << 20)  # width of the hidden layer
+    dropout: float = within(0.0, 0.0, 0.99)  # share of numbers set to 0 in training
 
 
 @dataclass
 class GRUConfig(ModelConfig):
     builds: ClassVar[str] = "lm.models.gru:GRU"
     name: str = "gru"
-    n_layer: int = within(1, 1, 1024)
-    n_embd: int = within(128, 1, 1 << 16)
-    n_hidden: int = within(256, 1, 1 << 20)
-    dropout: float = within(0.0, 0.0, 0.99)
+    n_layer: int = within(1, 1, 1024)  # GRUs on top of each other
+    n_embd: int = within(128, 1, 1 << 16)  # per token
+    n_hidden: int = within(256, 1, 1 << 20)  # width of the state
+    dropout: float = within(0.0, 0.0, 0.99)  # share of numbers set to 0 in training
 
 
 @dataclass
 class TransformerConfig(ModelConfig):
     builds: ClassVar[str] = "lm.models.transformer:Transformer"
     name: str = "transformer"
-    n_layer: int = within(4, 1, 1024)
-    n_head: int = within(4, 1, 1024)
+    n_layer: int = within(4, 1, 1024)  # blocks of attention and MLP
+    n_head: int = within(4, 1, 1024)  # of attention; they share n_embd
     n_kv_head: int = within(0, 0, 1024)  # heads of keys and values (GQA); 0: as many as n_head
     n_embd: int = within(128, 1, 1 << 16)  # width of the residual stream
     n_mlp: int = within(0, 0, 1 << 20)  # in the MLP; 0: 4 n_embd, or 8/3 n_embd for swiglu
-    positions: str = one_of("rope", "learned")
-    rope_base: float = at_least(10_000.0, 1.0, 1e12)
-    norm: str = one_of("rmsnorm", "layernorm")
+    positions: str = one_of("rope", "learned")  # rotated queries and keys, or a table
+    rope_base: float = at_least(10_000.0, 1.0, 1e12)  # the longest wavelength is 2 pi times it
+    norm: str = one_of("rmsnorm", "layernorm")  # before attention, MLP and head
     norm_eps: float = at_least(1e-5, 1e-12, 1.0)  # GPT-2's and Llama's
-    activation: str = one_of("relu2", "gelu", "swiglu")
+    activation: str = one_of("relu2", "gelu", "swiglu")  # in the MLP
     qk_norm: bool = True  # RMS-normalise queries and keys, per head
     bias: bool = False  # in the linear layers and the LayerNorms
     tie: bool = True  # the head is the embedding, transposed
     softcap: float = zero_or(0.0, 0.1, 1e6)  # logits to softcap * tanh(logits / softcap); 0: off
-    dropout: float = within(0.0, 0.0, 0.99)
+    dropout: float = within(0.0, 0.0, 0.99)  # share of numbers set to 0 in training
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -326,9 +325,9 @@ class OptimizerConfig(Part):
 class AdamWConfig(OptimizerConfig):
     builds: ClassVar[str] = "lm.optim.groups:adamw"
     name: str = "adamw"
-    lr: float = at_least(3e-3, 0.0, 1e38)
-    beta1: float = within(0.9, 0.0, 1.0, below=True)
-    beta2: float = within(0.95, 0.0, 1.0, below=True)
+    lr: float = at_least(3e-3, 0.0, 1e38)  # the highest rate, where the schedule is at 1
+    beta1: float = within(0.9, 0.0, 1.0, below=True)  # decay of the gradient average
+    beta2: float = within(0.95, 0.0, 1.0, below=True)  # decay of the squares' average
     eps: float = at_least(1e-8, 1e-20, 1.0)  # float32 squares below it are 0
     weight_decay: float = at_least(0.1, 0.0, 1e6)  # of matrices, not of embeddings
 
@@ -339,12 +338,12 @@ class MuonConfig(OptimizerConfig):
     name: str = "muon"
     lr: float = at_least(0.03, 0.0, 1e38)  # spectral norm of one hidden matrix's update
     momentum: float = within(0.95, 0.0, 0.9999)  # of the gradient average, Nesterov
-    weight_decay: float = at_least(0.0, 0.0, 1e6)
-    # Of all that is no hidden matrix: embeddings, head, gains. 0: a fifth of lr.
+    weight_decay: float = at_least(0.0, 0.0, 1e6)  # of matrices, not of embeddings
+    # of all that is no hidden matrix: embeddings, head, gains. 0: a fifth of lr.
     adamw_lr: float = at_least(0.0, 0.0, 1e38)
-    beta1: float = within(0.9, 0.0, 1.0, below=True)
-    beta2: float = within(0.95, 0.0, 1.0, below=True)
-    eps: float = at_least(1e-8, 1e-20, 1.0)
+    beta1: float = within(0.9, 0.0, 1.0, below=True)  # of AdamW: decay of the gradient average
+    beta2: float = within(0.95, 0.0, 1.0, below=True)  # decay of the squares' average
+    eps: float = at_least(1e-8, 1e-20, 1.0)  # float32 squares below it are 0
 
 
 @dataclass
@@ -371,7 +370,7 @@ class WSDConfig(ScheduleConfig):
     builds: ClassVar[str] = "lm.optim.schedule:wsd"
     name: str = "wsd"
     decay: float = within(0.3, 0.0, 1.0)  # share of the run in which the rate falls to `final`
-    final: float = within(0.0, 0.0, 1.0)
+    final: float = within(0.0, 0.0, 1.0)  # last rate as a share of the highest
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -433,7 +432,8 @@ class TrainConfig(Settings):
     )  # one sample each; none: what suits the text
     sample_len: int = at_least(128, 1, 1 << 20, "nothing")  # tokens
     temperature: float = at_least(0.8, 0.0, 1e30, "nothing")  # of samples; 0: the likeliest token
-    device: str = one_of("auto", "cpu", "cuda", "mps", affects="rounding")  # dropout's draws too
+    # auto: a GPU if there is one. Dropout draws differ from device to device.
+    device: str = one_of("auto", "cpu", "cuda", "mps", affects="rounding")
     dtype: str = one_of("auto", "float32", "bfloat16")  # of matrix products; weights: float32
     # auto: where a run is long enough; graphs: a GPU's steps replayed, for very small models.
     compile: str = one_of("auto", "on", "off", "graphs", affects="rounding")
@@ -493,10 +493,10 @@ class TrackConfig(Settings):
     group: ClassVar[str] = "track"
     affects: ClassVar[Affects] = "nothing"
     mode: str = one_of("auto", "online", "offline", "off")  # auto: online with a key, else offline
-    project: str = "lm"
+    project: str = "lm"  # of W&B
     entity: str | None = None  # W&B user or team; None: the account's default
-    tags: list[str] = field(default_factory=list)
-    notes: str = ""
+    tags: list[str] = field(default_factory=list)  # of the run in W&B
+    notes: str = ""  # of the run in W&B
     artifacts: str = one_of("model", "all", "none")  # model: with its tokenizer; all: the data too
     histograms: int = at_least(0, 0)  # steps between those of weights and gradients; 0: none
     init_timeout: int = at_least(20, 1, 3600)  # seconds until a silent server is given up
@@ -515,7 +515,7 @@ class Config(Settings):
     schedule: ScheduleConfig = MISSING
     train: TrainConfig = field(default_factory=TrainConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
-    # For reports and W&B; an experiment's number and name.
+    # for reports and W&B; an experiment's number and name.
     name: str = setting("", affects="nothing")
     init_from: str = setting("", path=True)  # a Hugging Face folder: its model, weights, tokenizer
     seed: int = within(0, 0, 2**32 - 1)  # of weights, batches, dropout and samples

@@ -5,20 +5,20 @@ python -m lm.evaluate run=latest corpus=my.txt
 """
 
 if __name__ == "__main__":
-    from lm.system import signals
+    from lm.launch import entry
 
-    signals.end_on_ctrl_c()
+    entry.begin("evaluate")
 
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from lm import data, metrics, pipeline
+from lm.commands import EvaluateConfig
 from lm.corpora import overlap
 from lm.corpora.named import named
 from lm.launch import cli
@@ -26,7 +26,6 @@ from lm.models.base import LanguageModel
 from lm.record import ownership
 from lm.record.run import Run
 from lm.record.schemas import DataRecord, read_part
-from lm.settings import Settings, one_of, setting
 from lm.system import devices, failpoint, files, onednn, ranks, signals
 from lm.system.streams import print_line
 from lm.tokenizers import Tokenizer
@@ -34,18 +33,6 @@ from lm.tokenizers import Tokenizer
 Pass = tuple[torch.Tensor, torch.Tensor]  # inputs and targets (B, T)
 TOKENS = 1 << 12  # at most in one forward pass: what it holds then fits a CPU's cache
 LOGITS = 1 << 26  # numbers at most in the logits of one pass: 256 MB
-
-
-@dataclass
-class EvaluateConfig(Settings):
-    """python -m lm.evaluate: loss, perplexity and bits per byte of a trained model."""
-
-    run: str = "latest"
-    checkpoint: str = "best"
-    split: str = one_of("val", "train")
-    corpus: str = setting("", path=True)  # another one: its name, file, folder or glob
-    device: str = one_of("auto", "cpu", "cuda", "mps")
-    trust: bool = False  # read what the settings of a run from elsewhere name
 
 
 @torch.inference_mode()

@@ -8,35 +8,25 @@ chosen on the first half of the text, so the second half says what they are wort
 """
 
 if __name__ == "__main__":
-    from lm.system import signals
+    from lm.launch import entry
 
-    signals.end_on_ctrl_c()
+    entry.begin("mix")
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from lm import metrics, pipeline
+from lm.commands import MixConfig
 from lm.evaluate import token_nats
 from lm.launch import cli
 from lm.record import ownership
 from lm.record.find import is_name
 from lm.record.run import Run
-from lm.settings import Settings, at_least
 from lm.system.streams import print_line
 
 TEMPERATURES = [t / 20 for t in range(14, 41)]  # 0.7 to 2
 ROUNDS = 100  # of expectation maximisation: weights then stand still to four digits
-
-
-@dataclass
-class MixConfig(Settings):
-    """python -m lm.mix: several runs with one tokenizer as one model, scored on their text."""
-
-    runs: str = ""  # run directories, A,B,...
-    checkpoint: str = "best"
-    stride: int = at_least(0, 0)  # tokens scored in each window, the others being context; 0: all
-    trust: bool = False  # read what the settings of a run from elsewhere name
 
 
 @dataclass

@@ -1,21 +1,19 @@
 """Continue a prompt with a trained model.
 
-python -m lm.sample run=latest prompt="The import statement" temperature=0.8 n=3
+python -m lm.sample run=latest prompt="The import" temperature=0.8 n=3
 python -m lm.sample interactive=true
 """
 
 if __name__ == "__main__":
-    from lm.system import signals
+    from lm.launch import entry
 
-    signals.end_on_ctrl_c()
+    entry.begin("sample")
 
-from dataclasses import dataclass
-
+from lm.commands import SampleConfig
 from lm.generate import generate_text, readable
 from lm.launch import cli
 from lm.models.base import LanguageModel
 from lm.record.run import Run
-from lm.settings import Settings, at_least, one_of, within
 from lm.system import devices
 from lm.system.errors import ConfigError
 from lm.system.streams import print_line, print_text
@@ -28,25 +26,6 @@ COMMANDS = {
     "len": "max_tokens",
 }
 HELP = ":temp 0.8   :top_k 40   :top_p 0.9   :seed 1   :len 200   :quit, or any text to continue"
-
-
-@dataclass
-class SampleConfig(Settings):
-    """python -m lm.sample: continue a prompt with a trained model."""
-
-    run: str = "latest"  # a run directory, the newest, or wandb:ENTITY/PROJECT/ARTIFACT:ALIAS
-    checkpoint: str = "best"  # best, last or a step
-    prompt: str | None = None  # None: what suits the run's text; "": the start of a document
-    n: int = at_least(1, 1)  # samples
-    max_tokens: int = at_least(256, 1)
-    temperature: float = at_least(0.8, 0.0, 1e30)  # 0: always the likeliest token
-    top_k: int = at_least(0, 0)  # keep the k likeliest tokens; 0: all
-    top_p: float = within(1.0, 1e-6, 1.0)  # keep the likeliest tokens that sum to p
-    seed: int = at_least(0, 0)
-    stop: str = ""  # end at this text; the end-of-document token always ends a sample
-    interactive: bool = False  # a prompt line that remembers
-    compile: bool = False  # a transformer's step, on a GPU: pays from some thousand tokens on
-    device: str = one_of("auto", "cpu", "cuda", "mps")
 
 
 def command(cfg: SampleConfig) -> None:

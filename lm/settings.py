@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from lm.system import files, foreign
 from lm.system.errors import ConfigError, DamagedError, PointerError
 from lm.system.text import literal, unfit
 
+MISSING: Any = "???"  # what OmegaConf has for a value that must be given
 MAX_BYTES = 1 << 20  # of a YAML file of settings
 MAX_DEPTH = 20  # of the mappings and lists in it
 MOST = (1 << 63) - 1  # the highest integer that every file and library takes
@@ -213,6 +212,8 @@ def save(settings: Settings, path: Path) -> None:
 
 def to_yaml(settings: Settings) -> str:
     """The settings as YAML."""
+    from omegaconf import OmegaConf  # as long as all else takes together, and not for --help
+
     return OmegaConf.to_yaml(OmegaConf.create(asdict(settings)))
 
 
@@ -283,6 +284,8 @@ def _groups_with(cls: type[Settings], key: str) -> list[str]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The plain values of a YAML file: no class, no alias and no great depth."""
+    from omegaconf import OmegaConf
+
     if not path.exists():
         raise ConfigError(f"{path} does not exist")
     try:
@@ -334,6 +337,9 @@ def typed(cls: type, values: Mapping, prefix: str, without: Collection[str] = ()
 
     Raises ConfigError for a wrong type, and for a missing value unless `without` names its key.
     """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         node = OmegaConf.structured(cls)
         node.merge_with(literal(dict(values)))

@@ -1,15 +1,15 @@
 """Upload the offline W&B runs of this directory, each by itself, so that a damaged one stops none.
 
 python -m lm.sync                     # all of outputs/wandb
-python -m lm.sync outputs/wandb/run-20261122_083128-a1b2c3d4     # an online run that an outage cut
+python -m lm.sync outputs/wandb/run-20261122_083128-a1b2c3d4     # it was cut off
 
 A server that answers nothing for two minutes ends it, exit code 1; the rest waits for next time.
 """
 
 if __name__ == "__main__":
-    from lm.system import signals
+    from lm.launch import entry
 
-    signals.end_on_ctrl_c()
+    entry.begin("sync")
 
 import contextlib
 import os
@@ -19,10 +19,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from lm.commands import SyncConfig
 from lm.launch import cli
 from lm.record import wandb_answer
 from lm.record.wandb_client import CUT_OFF
-from lm.system import files, streams
+from lm.system import streams
 from lm.system.errors import ConfigError
 
 USAGE = "python -m lm.sync [FOLDER ...], such as outputs/wandb/offline-run-DATE_TIME-ID; none: all"
@@ -98,20 +99,19 @@ def say(what: str, folder: Path, text: str) -> None:
     streams.print_line(f"{what:8} {folder}: {text}")
 
 
+def command(cfg: SyncConfig) -> None:
+    """Upload the folders, or all that wait; exit code 1 if one of them could not be."""
+    folders = [Path(folder) for folder in cfg.folders]
+    for folder in folders:
+        check(folder)
+    folders = folders or waiting_runs(Path("outputs/wandb"))
+    if not folders:
+        streams.print_line("no offline run waits under outputs/wandb")
+    sys.exit(1 if sync(folders) else 0)
+
+
 def main() -> None:
-    cli.prepare_streams()
-    words = sys.argv[1:]
-    if cli.asks_for_help(words):
-        streams.print_line(USAGE)
-        return
-    with cli.errors_in_one_line():
-        folders = [Path(files.expanded(word)) for word in words]
-        for folder in folders:
-            check(folder)
-        folders = folders or waiting_runs(Path("outputs/wandb"))
-        if not folders:
-            streams.print_line("no offline run waits under outputs/wandb")
-        sys.exit(1 if sync(folders) else 0)
+    cli.main(SyncConfig, command, paths="folders")
 
 
 if __name__ == "__main__":

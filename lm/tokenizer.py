@@ -1,19 +1,18 @@
 """Tokenizers by hand: train one, encode and decode with it, look at it, compare several.
 
 python -m lm.tokenizer train path=book.txt vocab_size=2048 out=book.json
-python -m lm.tokenizer show tokenizer=book.json text="Colours show where the tokens end."
+python -m lm.tokenizer show tokenizer=book.json text="Where do tokens end?"
 """
 
 if __name__ == "__main__":
-    from lm.system import signals
+    from lm.launch import entry
 
-    signals.end_on_ctrl_c()
+    entry.begin("tokenizer")
 
 import logging
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -23,8 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lm import config, tokenizers
+from lm.commands import CompareTokenizers, DecodeIds, EncodeText, ShowTokens, TrainTokenizer
 from lm.launch import cli
-from lm.settings import Settings, at_least, one_of, setting
 from lm.system import files, streams
 from lm.system.console import Console
 from lm.system.errors import ConfigError
@@ -37,59 +36,6 @@ NEVER_SHOWN = 40  # of the tokens that never occur
 COLOURS = ("black on bright_cyan", "black on bright_yellow", "black on bright_green")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class TrainTokenizer(Settings):
-    """python -m lm.tokenizer train: learn a tokenizer from files or standard input."""
-
-    path: str = setting("-", path=True)  # a file, folder, glob, or - for standard input
-    out: str = setting("tokenizer.json", path=True)
-    name: str = one_of("bpe", "char", "byte")
-    vocab_size: int = at_least(1024, 1, 1 << 20)  # special tokens and the 256 bytes included
-    pattern: str = "gpt4"  # gpt2, gpt4 or a regular expression
-    tie_break: str = one_of("first-pair", "greatest-bytes")
-
-
-@dataclass
-class EncodeText(Settings):
-    """python -m lm.tokenizer encode: text from a file or standard input to ids."""
-
-    tokenizer: str = setting("tokenizer.json", path=True)
-    path: str = setting("-", path=True)
-    out: str = setting("-", path=True)
-    format: str = one_of("text", "raw")  # ids in decimal, or uint16 (uint32 above 65,536 ids)
-    allow_special: bool = False  # whether <|endoftext|> in the text becomes its id
-
-
-@dataclass
-class DecodeIds(Settings):
-    """python -m lm.tokenizer decode: ids from a file or standard input to text."""
-
-    tokenizer: str = setting("tokenizer.json", path=True)
-    path: str = setting("-", path=True)
-    out: str = setting("-", path=True)
-    format: str = one_of("text", "raw")
-    errors: str = one_of("replace", "strict", "ignore")  # for ids that form no whole characters
-
-
-@dataclass
-class ShowTokens(Settings):
-    """python -m lm.tokenizer show: a text in coloured tokens, and how the vocabulary is used."""
-
-    tokenizer: str = setting("tokenizer.json", path=True)
-    text: str = ""  # empty: what `path` holds
-    path: str = setting("-", path=True)
-    max_tokens: int = at_least(500, 0)  # shown in colour
-
-
-@dataclass
-class CompareTokenizers(Settings):
-    """python -m lm.tokenizer compare: several tokenizers side by side on one text."""
-
-    tokenizers: str = "tokenizer.json,byte"  # files, or byte, with commas between
-    text: str = ""
-    path: str = setting("-", path=True)
 
 
 def train(cfg: TrainTokenizer) -> None:
@@ -325,19 +271,15 @@ ACTIONS = {
 
 def main() -> None:
     """Run the action that the command line names."""
-    action = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    action = sys.argv[1] if len(sys.argv) > 1 else ""
     if action in ACTIONS:
         settings, command = ACTIONS[action]
         del sys.argv[1]  # cli.main reads the action's settings from the rest
         cli.main(settings, command)
         return
-    if action in ("-h", "--help"):
-        for settings, _ in ACTIONS.values():
-            streams.print_text(f"  {(settings.__doc__ or '').strip()}")
-        streams.print_line("python -m lm.tokenizer ACTION --help shows an action's settings")
-        return
-    cli.print_error(f"{action} is not one of {', '.join(ACTIONS)}")
-    sys.exit(2)
+    with cli.errors_in_one_line():
+        given = f"{action} is not one of" if action else "give"
+        raise ConfigError(f"{given} {', '.join(ACTIONS)}; lm.tokenizer --help tells what they do")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 python -m lm.train model=gru tokenizer=char train.steps=500
 python -m lm.train -m optimizer.lr=0.01,0.03 seed=0,1,2
 python -m lm.train resume=latest train.steps=3000
-torchrun --nproc-per-node 2 -m lm.train         # or train.n_proc=2: a process for each GPU
+python -m lm.train --help model=gru             # the settings of that model
+python -m lm.train --cfg job model=gpt2         # what would be trained, in YAML
+torchrun --nproc-per-node 2 -m lm.train         # or train.n_proc=2: one for each GPU
 """
 
 if __name__ == "__main__":
-    from lm.system import signals
+    from lm.launch import entry
 
-    signals.end_on_ctrl_c()
+    entry.begin("train")
 
 import contextlib
 import logging

@@ -8,20 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from lm import config, mix, sample, tokenizer
-from lm.check.__main__ import CheckConfig
+from lm import commands, config
 from lm.data import Batches
 from lm.generate import generate
-from lm.lens.settings import LensConfig
 from lm.settings import MOST, Settings
-from lm.sweep.space import TunerConfig
 from lm.system import devices, ranks
 from lm.system.errors import ConfigError
 from lm.update import Update
 from tests.helpers import TINY_TRANSFORMER, rows
 
-VERBS = [sample.SampleConfig, mix.MixConfig, LensConfig, CheckConfig, TunerConfig]
-VERBS += [tokenizer.TrainTokenizer, tokenizer.ShowTokens]
+VERBS = [*commands.COMMANDS.values(), commands.TunerConfig]
 GROUPS = [config.Config, config.TrainConfig, config.TrackConfig]
 PARTS = [part for group in config.PARTS for part in config.options(group).values()]
 
@@ -218,7 +214,7 @@ def test_what_this_machine_cannot_start_is_refused_before_it_crashes(monkeypatch
 @pytest.mark.parametrize("name", ["max_tokens", "temperature", "top_k", "top_p", "seed"])
 def test_a_sample_is_made_at_every_limit(name):
     model = config.GRUConfig(n_embd=4, n_hidden=4, context_len=T).build(V)
-    (f,) = (f for f in numbers(sample.SampleConfig) if f.name == name)
+    (f,) = (f for f in numbers(commands.SampleConfig) if f.name == name)
     for value in limits(f):
         steps = generate(model, [[1]], **({"max_tokens": 3} | {name: f.type(value)}))
         assert len(list(itertools.islice(steps, 3))) in (1, 3)

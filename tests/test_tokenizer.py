@@ -129,7 +129,7 @@ def test_a_reader_that_has_enough_is_no_error(folder):
 
 @pytest.mark.slow
 def test_help_lists_the_actions_and_their_settings(folder):
-    assert b"lm.tokenizer compare" in tokenizer("--help", cwd=folder)[0]
+    assert b"tokenizer compare" in tokenizer("--help", cwd=folder)[0]
     assert b"vocab_size=1024" in tokenizer("train", "--help", cwd=folder)[0]
 
 

@@ -1,21 +1,20 @@
 """Can this model, or this run, be trusted? A report to read; exit code 1 if something is wrong.
 
     python -m lm.check model=transformer model.n_layer=2
-    python -m lm.check import=my_models.mine --config-dir conf model=mine     # one of your own
+    python -m lm.check import=mine --config-dir conf model=mine          # your own
     python -m lm.check run=latest                                             # what training did
 
 The checks of a model are in conformance.py, the rules about a run in doctor.py.
 """
 
 if __name__ == "__main__":
-    from lm.system import signals
+    from lm.launch import entry
 
-    signals.end_on_ctrl_c()
+    entry.begin("check")
 
 import logging
 import sys
 import time
-from dataclasses import dataclass, field
 
 import torch
 from rich.markup import escape
@@ -23,13 +22,13 @@ from rich.markup import escape
 from lm import config, data, metrics, pipeline
 from lm.check import conformance, doctor
 from lm.check.bench import Bench
+from lm.commands import CheckConfig
 from lm.config import Config
 from lm.evaluate import evaluate
 from lm.launch import cli, compose
 from lm.models.base import LanguageModel
 from lm.optim.schedule import set_rates, update_scale
 from lm.record.find import find_run
-from lm.settings import Settings, at_least, one_of
 from lm.system import devices
 from lm.system.console import Console
 from lm.system.errors import ConfigError
@@ -37,21 +36,6 @@ from lm.system.text import printable_line
 
 MARKS = {"ok": "green", "note": "cyan", "skipped": "dim", "look": "yellow", "failed": "bold red"}
 GRAMMAR_VOCAB = 512
-
-
-@dataclass
-class CheckConfig(Settings):
-    """python -m lm.check: can this model, or this run, be trusted? Exit code 1 if not.
-
-    model=NAME and other settings of lm.train check a model, run=DIR a training run.
-    """
-
-    run: str = ""  # a run directory, for the training doctor
-    checkpoint: str = "last"  # what training ended with; best, or a step
-    steps: int = at_least(600, 1)  # updates of the training on the grammar corpus
-    grammar: bool = True  # do that training: the only slow part
-    device: str = one_of("auto", "cpu", "cuda", "mps")
-    overrides: list[str] = field(default_factory=list)  # the settings of the model to check
 
 
 def command(cfg: CheckConfig) -> None:

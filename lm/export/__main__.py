@@ -8,30 +8,19 @@ folder in the real library.
 """
 
 if __name__ == "__main__":
-    from lm.system import signals
+    from lm.launch import entry
 
-    signals.end_on_ctrl_c()
+    entry.begin("export")
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from lm.commands import ExportConfig
 from lm.export import card, files
 from lm.launch import cli
 from lm.record.run import Run
-from lm.settings import Settings, one_of, setting
 from lm.system import store, streams
 from lm.system.streams import print_line
-
-
-@dataclass
-class ExportConfig(Settings):
-    """python -m lm.export: a trained model, or its tokenizer, for other programs."""
-
-    run: str = "latest"
-    checkpoint: str = "best"
-    format: str = one_of("hf", "tokenizers", "tiktoken")
-    out: str = setting("", path=True)  # a new folder; empty: export-FORMAT in the run
 
 
 def command(cfg: ExportConfig) -> None:

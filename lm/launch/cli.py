@@ -37,12 +37,8 @@ def main(cls: type[S], command: Callable[[S], object], paths: str = "") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PlainFormatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    words = sys.argv[1:]
-    if asks_for_help(words):
-        streams.print_text(usage(cls))
-        return
     with errors_in_one_line(), interruptible():  # Ctrl-C may come between the two
-        command(parse(cls, import_own_modules(words), paths))
+        command(parse(cls, import_own_modules(sys.argv[1:]), paths))
 
 
 # ------------------------------------------------------------------------------- the process
@@ -80,10 +76,6 @@ def prepare_streams() -> None:
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Log a warning as one line, without the place in our code that gave it."""
     logging.getLogger("lm").warning(f"note: {message}")
-
-
-def asks_for_help(words: Sequence[str]) -> bool:
-    return "-h" in words or "--help" in words
 
 
 def import_own_modules(words: Sequence[str]) -> list[str]:
@@ -200,16 +192,6 @@ def change(settings: S, word: str) -> S:
     """The same settings with one of them changed."""
     key = word.partition("=")[0]
     return dataclasses.replace(settings, **{key: getattr(parse(type(settings), [word]), key)})
-
-
-def usage(cls: type[Settings]) -> str:
-    """The command's purpose, then each setting and its default."""
-    defaults = cls()
-    lines = [(cls.__doc__ or "").strip(), "", "settings, as key=value:"]
-    for f in dataclasses.fields(cls):
-        if f.name != "overrides":
-            lines.append(f"  {f.name}={getattr(defaults, f.name)}")
-    return "\n".join(lines)
 
 
 # --------------------------------------------------------------------------------- the errors

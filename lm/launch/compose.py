@@ -19,24 +19,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lm import config
+from lm.commands import TunerConfig
 from lm.config import Config
 from lm.huggingface import config_json
 from lm.launch import hydra_internals
+from lm.launch.presets import folder
 from lm.launch.words import as_typed
 from lm.settings import flat_values
-from lm.sweep.space import TunerConfig
 from lm.system.errors import ConfigError
 from lm.system.text import shell_word
 
 TUNER = "hydra_plugins.lm_sweeper.Tuner"  # hydra/sweeper=lm; Hydra finds plugins there alone
 SECRET = re.compile(r"oc\.env:\s*([^,}]*(?:KEY|TOKEN|SECRET|PASSW)[^,}]*)", re.IGNORECASE)
-
-
-def folder(name: str) -> Path:
-    """conf/ or experiments/: inside the installed package, or beside it in the repository."""
-    package = Path(__file__).parent.parent
-    found = package / name
-    return found if found.is_dir() else package.parent / name
 
 
 def register() -> None:

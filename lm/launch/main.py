@@ -18,13 +18,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from lm import config
 from lm.launch import cli, compose, directory, hydra_internals, logs, preflight, resume
 from lm.launch.jobs import Job
 from lm.launch.words import as_typed
 from lm.sweep import arms
 from lm.sweep.arms import RESULT, ArmResult
-from lm.system import files, signals, streams
+from lm.system import files, signals
 from lm.system.environment import SWEEP, launch_rank, started_by_torchrun
 from lm.system.errors import ConfigError, DamagedError, LockedError, OtherRunError, Pruned
 
@@ -43,9 +42,6 @@ def main(run: Run) -> None:
     os.environ.setdefault("LM_UID", secrets.token_hex(2))
     words = sys.argv[1:]
     cli.prepare_streams()
-    if cli.asks_for_help(words):
-        streams.print_text(usage())  # Hydra's own page takes 2 s to list the same groups
-        return
     with signals.installed():
         start(run, words)
 
@@ -176,28 +172,3 @@ def failure(out: Path, words: list[str], error: Exception) -> ArmResult:
 def write_result(out: Path, result: ArmResult) -> None:
     """Write the result.json of an arm."""
     files.atomic_write(out / RESULT, files.to_json(result) + "\n")
-
-
-def usage() -> str:
-    """The help page: commands, then the choices of every group."""
-    rows = []
-    for group in (*config.GROUPS, "experiment"):
-        if group == "experiment":
-            names = [path.parent.name for path in compose.folder("experiments").glob("*/run.yaml")]
-        else:
-            names = [path.stem for path in (compose.folder("conf") / group).glob("*.yaml")]
-        rows.append(f"  {group + '=':<12} {'  '.join(sorted(names))}")
-    return "\n".join(
-        [
-            "Train a language model: corpus, tokenizer and tokens are made if they are missing.",
-            "",
-            "  python -m lm.train                                  all defaults",
-            "  python -m lm.train model=gru train.steps=500        every setting is key=value",
-            "  python -m lm.train -m optimizer.lr=0.01,0.03        a sweep",
-            "  python -m lm.train resume=latest                    go on where a run stopped",
-            "  python -m lm.train --cfg job model=gpt2             every setting, without a run",
-            "",
-            "Groups (lm/config.py has each setting, its default and its unit):",
-            *rows,
-        ]
-    )

@@ -12,10 +12,10 @@ import re
 from collections.abc import Sequence
 
 from lm import settings
+from lm.commands import TunerConfig
 from lm.config import Config
 from lm.launch import hydra_internals
 from lm.launch.hydra_internals import UNREADABLE
-from lm.sweep.space import TunerConfig
 from lm.system import files
 from lm.system.errors import ConfigError
 from lm.system.text import literal, shell_word

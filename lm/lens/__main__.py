@@ -3,21 +3,20 @@
     python -m lm.lens run=latest prompt="The king said" layer=0 out=king.html
     python -m lm.lens model=transformer model.n_layer=2          # before any training
 
-Prints the short form and writes one HTML page that needs no network. The settings are in
-settings.py, what the page shows in page.py, how the model is watched in
-probe.py, and how it looks in web/.
+Prints the short form and writes one HTML page that needs no network. What the page shows is in
+page.py, how the model is watched in probe.py, and how it looks in web/.
 """
 
 if __name__ == "__main__":
-    from lm.system import signals
+    from lm.launch import entry
 
-    signals.end_on_ctrl_c()
+    entry.begin("lens")
 
 from pathlib import Path
 
+from lm.commands import LensConfig
 from lm.launch import cli, compose
 from lm.lens import page, terminal
-from lm.lens.settings import LensConfig
 from lm.lens.subject import Subject
 from lm.system.errors import ConfigError
 from lm.system.streams import check_output, print_line

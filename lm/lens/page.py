@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lm.commands import LensConfig
 from lm.lens import axes, views
 from lm.lens.bigram_view import bigram
 from lm.lens.embedding_map import embeddings
-from lm.lens.settings import LensConfig
 from lm.lens.subject import Subject, embedding_tables
 from lm.lens.tracing import Trace
 from lm.lens.views import Values, View

@@ -1,26 +1,26 @@
 """Look at runs side by side, without a server: one HTML page, plots, a table on the terminal.
 
 python -m lm.report                                       # all of outputs/
-python -m lm.report outputs/sweeps/2026-11-22/08-31-28-a60b by=model,optimizer.lr out=page.html
+python -m lm.report SWEEP by=model,optimizer.lr out=page.html
 python -m lm.report watch=true                            # again and again while runs train
-python -m lm.report experiment=001_model_ladder           # its results.csv, curves.svg, README
-python -m lm.report compare=RUN_A,RUN_B                   # the paired difference in bits per byte
+python -m lm.report experiment=001_model_ladder           # its results and curves
+python -m lm.report compare=RUN_A,RUN_B                   # paired, in bits per byte
 """
 
 if __name__ == "__main__":
-    from lm.system import signals
+    from lm.launch import entry
 
-    signals.end_on_ctrl_c()
+    entry.begin("report")
 
 import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from lm.commands import ReportConfig
 from lm.launch import cli, compose
 from lm.record.find import is_name
 from lm.report import experiment, page, paired
-from lm.report.page import ReportConfig
 from lm.report.records import Record
 from lm.system.streams import check_output, print_text
 

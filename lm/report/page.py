@@ -4,14 +4,13 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lm.commands import ReportConfig
 from lm.report import board, experiment, figures, folding, records
 from lm.report.folding import Ranking
 from lm.report.records import Record
-from lm.settings import Settings, setting
 from lm.sweep import ranking as terminal
 from lm.system import files
 from lm.system.errors import ConfigError
@@ -22,19 +21,6 @@ WEB = Path(__file__).parent / "web"
 MARK = "<title>lm report</title>"  # in each page
 PLOTTED = 8  # arms of a corpus in the plots, at most
 LISTED = 20  # arms of a corpus on the terminal, at most
-
-
-@dataclass
-class ReportConfig(Settings):
-    """python -m lm.report [RUN_OR_SWEEP ...]: look at runs, side by side."""
-
-    runs: list[str] = setting([], path=True)  # directories; none: all of outputs/
-    by: str = ""  # settings that make an arm, such as model,optimizer.lr; empty: all but the seed
-    out: str = setting("outputs/report.html", path=True)  # plots are written beside it
-    experiment: str = ""  # fill this folder of experiments/ from the runs of that name
-    compare: str = ""  # two run directories A,B: the paired difference in bits per byte
-    trust: bool = False  # to compare: read what the settings of a run from elsewhere name
-    watch: bool = False  # write the page again and again while runs train
 
 
 def write(cfg: ReportConfig, roots: Sequence[Path], quiet: bool = False) -> list[Record]:

@@ -7,15 +7,15 @@ Hydra's own grammar says what is searched. Needs the extra `sweep`.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from lm import config
-from lm.settings import Settings, at_least, one_of, setting, typed
+from lm.commands import TunerConfig
+from lm.settings import typed
 from lm.system.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,22 +28,6 @@ if TYPE_CHECKING:
     Spread = CategoricalDistribution | FloatDistribution | IntDistribution
 
 Space = Mapping[str, "Spread"]  # what Optuna draws from, by the key of the setting
-
-
-@dataclass
-class TunerConfig(Settings):
-    """hydra/sweeper=lm: a search with Optuna."""
-
-    group: ClassVar[str] = "hydra.sweeper"
-    n_trials: int = at_least(20, 1)  # in all, also after a restart; failed and pruned ones count
-    n_jobs: int = at_least(1, 1, 4096)  # trials at a time, for launchers that run several
-    sampler: str = one_of("tpe", "random", "grid")
-    n_startup: int = at_least(8, 1)  # random trials before tpe begins to learn from them
-    seed: int = at_least(0, 0, 2**32 - 1)  # of the sampler
-    pruner: str = one_of("none", "median", "hyperband")  # ends trials that fall behind
-    warmup: int = at_least(0, 0)  # steps of training before which none is ended
-    storage: str = setting("", path=True)  # another file for the journal, which sweeps may share
-    params: dict[str, Any] = field(default_factory=dict)  # settings to search, from a file
 
 
 def tuner_settings(values: Mapping[str, object]) -> TunerConfig:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from lm.commands import TunerConfig
 from lm.sweep import arms, space
-from lm.sweep.space import Space, TunerConfig, load_optuna
+from lm.sweep.space import Space, load_optuna
 from lm.system import files, foreign, locks, store
 from lm.system.errors import ConfigError, DamagedError, Pruned
 

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from lm.commands import TunerConfig
 from lm.sweep import arms, space, study
 from lm.sweep.arms import RESULT, ArmResult
-from lm.sweep.space import Space, TunerConfig, load_optuna
+from lm.sweep.space import Space, load_optuna
 from lm.system import files, foreign, store
 from lm.system.errors import DamagedError
 

@@ -17,14 +17,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm.check.__main__ import CheckConfig
-from lm.evaluate import EvaluateConfig
-from lm.export.__main__ import ExportConfig
+from lm import commands
+from lm.commands import ReportConfig, SampleConfig
 from lm.launch import cli
-from lm.lens.settings import LensConfig
-from lm.mix import MixConfig
-from lm.report.page import ReportConfig
-from lm.sample import SampleConfig
 from lm.system import files
 from lm.system.errors import ConfigError
 from tests.helpers import ROOT, TINY_TRANSFORMER
@@ -72,23 +67,24 @@ def test_what_cannot_be_is_told_in_one_line_with_exit_code_2(
     assert not list(tmp_path.glob("outputs/runs/*/*"))  # nothing half-written, and no new `latest`
 
 
-def test_every_command_first_lets_ctrl_c_end_it():
+def test_every_command_is_known_and_first_lets_ctrl_c_end_it():
     first = """if __name__ == '__main__':
-    from lm.system import signals
-    signals.end_on_ctrl_c()"""
-    commands = []
+    from lm.launch import entry
+    entry.begin('VERB')"""
+    found = []
     for path in (ROOT / "lm").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         if "\nif __name__ ==" in text:
-            commands.append(path)
-            assert ast.unparse(ast.parse(text).body[1]) == first, path
-    assert len(commands) >= 10
+            verb = path.parent.name if path.stem == "__main__" else path.stem
+            found.append(verb)
+            assert ast.unparse(ast.parse(text).body[1]) == first.replace("VERB", verb), path
+    assert sorted(found) == sorted(commands.VERBS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "loaded"),
-    [("lm.train", "omegaconf"), ("lm.sample", "lm.system.errors")],
+    [("lm.train", "lm.settings"), ("lm.sample", "lm.system.errors")],
 )
 def test_ctrl_c_while_a_command_loads_ends_it_without_a_word(module, loaded):
     words = [sys.executable, "-X", "importtime", "-m", module]
@@ -194,19 +190,10 @@ def test_a_mistake_of_ours_keeps_its_traceback():
         raise RuntimeError("ours")
 
 
-VERBS = (
-    SampleConfig,
-    EvaluateConfig,
-    LensConfig,
-    CheckConfig,
-    ExportConfig,
-    ReportConfig,
-    MixConfig,
-)
 ODD = ("[1", "*", "%", "{", "'", "a: b", "${oc.env:HOME}", "???", "", "\x00", "\ud800", "9" * 5000)
 
 
-@pytest.mark.parametrize("cls", VERBS)
+@pytest.mark.parametrize("cls", commands.COMMANDS.values())
 def test_any_value_of_any_word_of_a_verb_is_taken_as_typed_or_refused_in_our_words(cls):
     """top_k=[1 and temperature=* were tracebacks of a YAML reader."""
     for f in dataclasses.fields(cls):

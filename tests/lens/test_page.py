@@ -8,10 +8,10 @@ import pytest
 import torch
 from rich.console import Console
 
+from lm.commands import LensConfig
 from lm.generate import generate, sample
 from lm.lens import bigram_view, embedding_map, page, terminal, views
 from lm.lens.__main__ import command as lens_command
-from lm.lens.settings import LensConfig
 from lm.lens.subject import Subject
 from lm.system.errors import ConfigError
 from tests.browser import needs_browser

@@ -10,8 +10,9 @@ from pathlib import Path
 import filelock
 import pytest
 
+from lm.commands import TunerConfig
 from lm.sweep import study, tuner
-from lm.sweep.space import TunerConfig, load_optuna
+from lm.sweep.space import load_optuna
 from lm.system.errors import ConfigError, DamagedError, Pruned
 from tests.helpers import no_locks
 from tests.sweep.searches import new_study, search_space, states, trials

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
+from lm.commands import TunerConfig
 from lm.launch import compose
 from lm.settings import read_yaml
 from lm.sweep import tuner
-from lm.sweep.space import TunerConfig
 from lm.system import files, store
 from lm.system.errors import ConfigError
 from tests.helpers import TINY_TRANSFORMER, start

@@ -1,0 +1,24 @@
+"""The first call of every command: until it has loaded what it needs, Ctrl-C just ends it.
+
+    if __name__ == "__main__":
+        from lm.launch import entry
+
+        entry.begin("sample")
+
+`--help` is answered here, before anything slow is loaded.
+"""
+
+import sys
+
+from lm.system import signals
+
+
+def begin(verb: str) -> None:
+    """Let Ctrl-C end the process without a traceback; answer --help, and exit."""
+    signals.end_on_ctrl_c()
+    words = sys.argv[1:]
+    if "-h" in words or "--help" in words:
+        from lm.launch import usage  # which reads every setting
+
+        usage.answer(verb, words)
+        sys.exit(0)
