@@ -10,12 +10,16 @@
 
 import sys
 
-from lm.system import signals
+from lm.system import environment, signals
 
 
 def begin(verb: str) -> None:
-    """Let Ctrl-C end the process without a traceback; answer --help, and exit."""
+    """Let Ctrl-C end the process without a traceback; answer --help, and exit.
+
+    Torch, which loads later, finds in the environment how its threads wait.
+    """
     signals.end_on_ctrl_c()
+    environment.let_threads_yield()
     words = sys.argv[1:]
     if "-h" in words or "--help" in words:
         from lm.launch import usage  # which reads every setting

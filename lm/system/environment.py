@@ -20,3 +20,13 @@ def import_words() -> str:
     """The words `import=MODULE ` of this command, which find its parts again; nothing without."""
     names = os.environ.get(IMPORTS, "").split()
     return "".join(f"import={name} " for name in names)
+
+
+def let_threads_yield() -> None:
+    """Have PyTorch's threads wait asleep for each other, unless the environment says how they do.
+
+    GNU's OpenMP has them spin, up to 0.1 s at a time: beside another busy process most of a
+    processor's time goes into waiting for a thread that the spinning ones keep from running.
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "1000"
