@@ -15,6 +15,7 @@ from lm.sweep import ranking as terminal
 from lm.system import files
 from lm.system.errors import ConfigError
 from lm.system.streams import print_text
+from lm.system.text import printable
 
 log = logging.getLogger(__name__)
 WEB = Path(__file__).parent / "web"
@@ -103,7 +104,11 @@ def html(view: dict[str, Any], about: dict[str, Any]) -> str:
         own = {key: value for key, value in run["settings"].items() if key not in view["shared"]}
         runs.append(run | {"settings": own})
     values = files.finite(view | {"runs": runs, "about": about})
-    text = json.dumps(values, separators=(",", ":"), default=str, allow_nan=False)
+    # As they are and not as \u202e, so that what would turn or hide a part of a name is replaced.
+    text = json.dumps(
+        values, separators=(",", ":"), default=str, allow_nan=False, ensure_ascii=False
+    )
+    text = printable(text)
     page = (WEB / "report.html").read_text(encoding="utf-8")
     for name in ("report.css", "report.js"):
         page = page.replace("{{" + name + "}}", (WEB / name).read_text(encoding="utf-8"))

@@ -8,15 +8,18 @@ from typing import TypeVar, cast
 
 T = TypeVar("T")
 
-# All control characters but tab and newline, the marks that change the order of a line, and halves
-# of characters, which no file and no stream takes.
+# All control characters but tab and newline, the marks that change the order of a line or cannot
+# be seen, and halves of characters, which no file and no stream takes. The two joiners stay: words
+# of some languages and many emoji are written with them.
 CONTROL = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff]"
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    r"\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 
 
 def printable(text: str) -> str:
-    """The text with U+FFFD for each character that could drive the terminal or forge a line."""
+    """The text with U+FFFD for each character that could drive the terminal, forge a line, or hide
+    in a name."""
     return CONTROL.sub("\ufffd", text)
 
 

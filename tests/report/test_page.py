@@ -82,6 +82,14 @@ def test_what_strangers_wrote_reaches_neither_the_terminal_nor_the_page_raw(
     assert shown["samples"] == [[0, "T", "ratio:NaN"]]
 
 
+def test_a_name_of_a_run_can_neither_turn_the_page_nor_hide_a_part_of_itself(fake_run, tmp_path):
+    fake_run("outputs/runs/d/a\u202eb\u200bc\u2066d")
+    report_page.write(ReportConfig(out=str(tmp_path / "page.html")), [tmp_path / "outputs"])
+    text = re.search(r'id="data">(.*?)</script>', (tmp_path / "page.html").read_text())[1]
+    (run,) = json.loads(text)["runs"]
+    assert run["path"].endswith("a\ufffdb\ufffdc\ufffdd")
+
+
 @needs_browser
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_the_page_works_in_a_browser(browsers, page, width, dark):

@@ -22,3 +22,11 @@ def test_no_character_that_drives_a_terminal_or_turns_a_line_is_shown():
     text = "a\x1b]0;b\x07\x9bc\u202ed\u2066e\u200ff\u2028g\r"
     assert printable(text) == "a\ufffd]0;b\ufffd\ufffdc\ufffdd\ufffde\ufffdf\ufffdg\ufffd"
     assert printable("tabs\tand\nlines, é and 猫") == "tabs\tand\nlines, é and 猫"
+
+
+def test_no_character_that_cannot_be_seen_hides_in_a_name():
+    """Two names that differed in a blank of no width looked like one."""
+    hidden = "\u180e\u200b\u2060\u2064\ufeff\ufff9\U000e0001\U000e0041"
+    assert printable(f"run{hidden}a") == "run" + "\ufffd" * len(hidden) + "a"
+    words = "\u0645\u06cc\u200c\u062e \U0001f468\u200d\U0001f469 \u2764\ufe0f"
+    assert printable(words) == words
