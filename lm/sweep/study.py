@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 STUDY = "study.json"  # in the sweep's directory: which journal, which pruner
 LINE = b'{"op_code":'  # starts each line of Optuna's journals
+TORN_BYTES = 1 << 12  # of a new journal that a power cut may leave as zeros
 SILENT = 600.0  # seconds without a sign of life after which, without locks, a trial is taken over
 
 
@@ -165,7 +166,9 @@ def whole_size(path: Path) -> int | None:
     data = foreign.read_bytes(path)
     whole = data[: data.rfind(b"\n") + 1]
     torn = data[len(whole) :].rstrip(b"\0")  # zeros are what a power cut may leave
-    if not whole.startswith(LINE[: len(whole)]) or not torn.startswith(LINE[: len(torn)]):
+    is_only_zeros = not whole and not torn and len(data) > TORN_BYTES
+    is_journal = whole.startswith(LINE[: len(whole)]) and torn.startswith(LINE[: len(torn)])
+    if is_only_zeros or not is_journal:
         raise DamagedError(f"{path} is not the journal of a search: it starts otherwise")
     return len(whole)
 

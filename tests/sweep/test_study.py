@@ -127,7 +127,9 @@ def test_a_damaged_journal_is_one_line(kind, tmp_path):
     assert path.read_bytes() == bad
 
 
-@pytest.mark.parametrize("text", ["a,b\n1,2", "words", "{}", "\n", "[1]\n[2]"])
+@pytest.mark.parametrize(
+    "text", ["a,b\n1,2", "words", "{}", "\n", "[1]\n[2]", "\0" * 5000, "\0\n", "\x7fELF\x01"]
+)
 def test_a_file_that_is_no_journal_keeps_every_byte(text, tmp_path):
     (tmp_path / study.STUDY).write_text('{"journal": "mine.csv"}')
     (tmp_path / "mine.csv").write_text(text)
@@ -142,6 +144,22 @@ def test_a_journal_that_is_no_plain_file_is_not_waited_for(make, tmp_path):
     make(tmp_path / "optuna.journal")
     with pytest.raises(DamagedError, match=r"optuna\.journal is not a plain file"):
         study.open_study(tmp_path)
+
+
+def test_a_journal_of_a_terabyte_is_refused_before_memory_is_taken(tmp_path):
+    (tmp_path / study.STUDY).write_text("{}")
+    (tmp_path / "optuna.journal").touch()
+    os.truncate(tmp_path / "optuna.journal", 1 << 40)
+    with pytest.raises(DamagedError, match=r"optuna\.journal has 1,099,511,627,776 bytes, and"):
+        study.open_study(tmp_path)
+    assert (tmp_path / "optuna.journal").stat().st_size == 1 << 40
+
+
+def test_an_empty_journal_is_a_new_one(tmp_path):
+    (tmp_path / study.STUDY).write_text("{}")
+    for zeros in (0, 4096):  # which a power cut may leave
+        (tmp_path / "optuna.journal").write_bytes(bytes(zeros))
+        assert not study.open_study(tmp_path).trials
 
 
 def test_the_draws_of_neighbouring_trials_are_spread_over_the_whole_range(tmp_path):
