@@ -40,8 +40,10 @@ log = logging.getLogger(__name__)
 
 def train(cfg: TrainTokenizer) -> None:
     """Train a tokenizer and write its file, which replaces no file that is not a tokenizer."""
-    streams.check_output(cfg.out)
-    if Path(cfg.out).is_file():
+    is_file = cfg.out != "-"
+    if is_file:
+        streams.check_output(cfg.out)
+    if is_file and Path(cfg.out).is_file():
         try:
             tokenizers.load(cfg.out)
         except (ValueError, OSError):
@@ -74,8 +76,12 @@ def train(cfg: TrainTokenizer) -> None:
             )
         else:
             tokenizer = tokenizers.train(cfg.name, documents())
-    tokenizer.save(cfg.out)
-    log.info(f"{cfg.out}: {tokenizer}")
+    if is_file:
+        tokenizer.save(cfg.out)
+    else:
+        with streams.open_output(cfg.out) as sink:
+            sink.write(tokenizer.to_json().encode())
+    log.info(f"{cfg.out if is_file else 'standard output'}: {tokenizer}")
     if cfg.name == "bpe" and tokenizer.vocab_size % 64:
         log.info(f"{tokenizer.vocab_size} is no multiple of 64, which matrix units like best")
 

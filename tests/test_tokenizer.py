@@ -169,6 +169,15 @@ def test_a_packed_text_is_unpacked_for_every_action(tmp_path, monkeypatch, capsy
     assert not list(tmp_path.glob("cut.ids*"))
 
 
+def test_a_tokenizer_is_written_to_standard_output_where_out_is_a_dash(tmp_path, capfdbinary):
+    """It was written to a file called "-"."""
+    (tmp_path / "a.txt").write_text(TEXT)
+    run("train", f"path={tmp_path / 'a.txt'}", "name=char", "out=-")
+    made = tokenizers.from_json(capfdbinary.readouterr().out.decode())
+    assert made.decode(made.encode_ordinary("The cat")) == "The cat"
+    assert not Path("-").exists()
+
+
 def test_training_replaces_no_file_that_is_no_tokenizer_of_ours(tmp_path):
     """`lm.tokenizer train` in a Hugging Face folder overwrote its tokenizer.json."""
     text = tmp_path / "a.txt"

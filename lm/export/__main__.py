@@ -29,7 +29,7 @@ def command(cfg: ExportConfig) -> None:
     out = Path(cfg.out) if cfg.out else run.path / f"export-{cfg.format}"
     if os.path.lexists(out):
         raise ValueError(f"{out} exists already: choose another out=")
-    streams.check_output(str(out))
+    streams.check_output(cfg.out or str(out))
     with store.new_folder(out) as folder:
         if cfg.format == "hf":
             files.to_transformers(run, cfg.checkpoint, folder)

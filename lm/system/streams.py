@@ -71,10 +71,13 @@ def check_output(path: str, *inputs: str, as_stream: bool = False) -> None:
     """ConfigError, before the work begins, for an out=PATH that no file can be written to,
     or that is one of the `inputs`.
 
-    Only a stream can be written into a device or a pipe; a file that is replaced would delete it.
+    Only a stream can be written to standard output, "-", or into a device or a pipe; a file that is
+    replaced would delete it.
     """
     if path == "-":
-        return
+        if as_stream:
+            return
+        raise ConfigError("out=- is standard output: give the name of a file (./- is one, too)")
     if os.path.isdir(path):
         raise ConfigError(f"out={path} is a folder: give the name of a file")
     for name in inputs:

@@ -34,7 +34,10 @@ def test_an_output_that_no_file_can_be_written_to_is_told_before_the_work(tmp_pa
         streams.check_output("file/x")
     with pytest.raises(ConfigError, match=r"out=\./file is read too, as file"):
         streams.check_output("./file", "-", "file")
-    for path in ("-", "file", "new/folder/x"):
+    with pytest.raises(ConfigError, match="out=- is standard output: give the name of a file"):
+        streams.check_output("-")  # a file called "-" was written
+    streams.check_output("-", as_stream=True)
+    for path in ("./-", "file", "new/folder/x"):
         streams.check_output(path)
 
 
