@@ -135,7 +135,7 @@ class TrainTokenizer(Settings):
     """python -m lm.tokenizer train: learn a tokenizer from files or standard input."""
 
     path: str = setting("-", path=True)  # a file, folder, glob, or - for standard input
-    out: str = setting("tokenizer.json", path=True)  # a new file or a tokenizer; - for standard output
+    out: str = setting("tokenizer.json", path=True)  # new or a tokenizer; - is standard output
     name: str = one_of("bpe", "char", "byte")  # the kind
     vocab_size: int = at_least(1024, 1, 1 << 20)  # special tokens and the 256 bytes included
     pattern: str = "gpt4"  # gpt2, gpt4 or a regular expression

@@ -11,6 +11,7 @@ import difflib
 import functools
 import importlib
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
@@ -23,6 +24,8 @@ from lm.system.errors import ConfigError, DamagedError, PointerError
 from lm.system.text import literal, unfit
 
 MISSING: Any = "???"  # what OmegaConf has for a value that must be given
+# How OmegaConf begins an error about a text with `${`, whatever is wrong with it.
+ABOUT_REFERENCE = re.compile(r"While dereferencing interpolation '.*?': ")
 MAX_BYTES = 1 << 20  # of a YAML file of settings
 MAX_DEPTH = 20  # of the mappings and lists in it
 MOST = (1 << 63) - 1  # the highest integer that every file and library takes
@@ -344,7 +347,9 @@ def typed(cls: type, values: Mapping, prefix: str, without: Collection[str] = ()
         node = OmegaConf.structured(cls)
         node.merge_with(literal(dict(values)))
         missing = OmegaConf.missing_keys(node)
-        required = sorted(missing - set(without))
+        # A merge leaves the default in place of a ??? that was given.
+        given = {key for key, value in values.items() if value == MISSING}
+        required = sorted((missing | given) - set(without))
         if required:
             key = f"{prefix}{required[0]}"
             raise ConfigError(f"{key} has no value: give {key}=VALUE")
@@ -352,7 +357,8 @@ def typed(cls: type, values: Mapping, prefix: str, without: Collection[str] = ()
         return {f.name: plain[f.name] for f in fields(cls) if f.name not in missing}
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or getattr(error, "key", None) or ""
-        raise ConfigError(f"{prefix}{key}: {str(error).splitlines()[0]}") from None
+        reason = ABOUT_REFERENCE.sub("", str(error).splitlines()[0])
+        raise ConfigError(f"{prefix}{key}: {reason}") from None
 
 
 # ----------------------------------------------------------------------- to explain what is wrong

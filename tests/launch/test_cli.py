@@ -19,7 +19,7 @@ import torch
 
 from lm import commands
 from lm.commands import ReportConfig, SampleConfig
-from lm.launch import cli
+from lm.launch import cli, compose
 from lm.system import files
 from lm.system.errors import ConfigError
 from tests.helpers import ROOT, TINY_TRANSFORMER
@@ -202,8 +202,17 @@ def test_any_value_of_any_word_of_a_verb_is_taken_as_typed_or_refused_in_our_wor
                 settings = cli.parse(cls, [f"{f.name}={text}"])
             except ConfigError:  # any other error fails the test
                 continue
-            if f.type in (str, str | None):
+            assert f.type in (str, str | None, list[str]), "an odd text is taken for a number"
+            if f.type != list[str]:
                 assert getattr(settings, f.name) == text
+
+
+@pytest.mark.parametrize("word", ["train.steps=???", "seed=???", "name=???", "train.prompts=???"])
+def test_a_value_that_stands_for_none_is_not_taken_for_the_default(word):
+    with pytest.raises(ConfigError, match=f"has no value: give {word.partition('=')[0]}=VALUE"):
+        compose.compose_run([word])
+    with pytest.raises(ConfigError, match=r"^n: Value '.*' of type 'str' could not be converted"):
+        cli.parse(SampleConfig, ["n=${x}"])
 
 
 def test_a_name_with_commas_is_found_among_names_with_commas(tmp_path):
