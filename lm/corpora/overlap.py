@@ -44,13 +44,18 @@ def span_length(mean_bytes: float) -> int:
 def share_copied(train: np.ndarray, judged: np.ndarray, span: int) -> float:
     """The share of the spans of `judged` (n,) that stand in `train` (m,), from 0 to 1.
 
-    Spans are compared by a hash of 64 bits. Memory does not grow with `train`. NaN if `judged` is
-    shorter than a span.
+    Spans are compared by a hash of 64 bits. Memory grows with neither. NaN if `judged` is shorter
+    than a span.
     """
     if len(judged) < span:
         return math.nan
     every = -(-(len(judged) - span + 1) // MAX_SPANS)
-    wanted, counts = np.unique(_hashes(judged, span)[::every], return_counts=True)
+    piece = max(CHUNK // every, 1) * every  # so that each piece begins with a span to look up
+    sampled = [
+        _hashes(judged[start : start + piece + span - 1], span)[::every].copy()
+        for start in range(0, len(judged) - span + 1, piece)
+    ]
+    wanted, counts = np.unique(np.concatenate(sampled), return_counts=True)
     may_be_wanted = np.zeros(1 << _FILTER_BITS, bool)
     may_be_wanted[_slots(wanted)] = True
     is_found = np.zeros(len(wanted), bool)

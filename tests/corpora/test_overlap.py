@@ -1,6 +1,7 @@
 """How much of a text stands in another: lm/corpora/overlap.py."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -55,3 +56,15 @@ def test_a_span_has_twelve_tokens_and_thirty_bytes():
     assert overlap.span_length(2.6) == 12
     assert overlap.span_length(1.0) == 30
     assert overlap.span_length(50.0) == 12
+
+
+def test_memory_grows_with_neither_text(monkeypatch):
+    """Of 400 MB in one line the hashes of the validation text took 1.5 GB."""
+    monkeypatch.setattr(overlap, "MAX_SPANS", 1000)
+    monkeypatch.setattr(overlap, "CHUNK", 100_000)
+    text = np.zeros(6_000_000, np.uint16)
+    tracemalloc.start()
+    assert overlap.share_copied(text[:1000], text, 12) == 1.0
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 90_000_000  # of which 67 for a first look
