@@ -234,6 +234,21 @@ def saved_trial(study: "Study", saved: "FrozenTrial") -> "Trial":
     return load_optuna().trial.Trial(study, saved._trial_id)
 
 
+def draw(trial: "Trial", searched: Space) -> None:
+    """Draw the settings that a trial does not have yet, as its process was killed before that."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    for key, spread in searched.items():
+        if key in trial.params:
+            continue
+        if isinstance(spread, CategoricalDistribution):
+            trial.suggest_categorical(key, spread.choices)
+        elif isinstance(spread, FloatDistribution):
+            trial.suggest_float(key, spread.low, spread.high, step=spread.step, log=spread.log)
+        else:
+            trial.suggest_int(key, spread.low, spread.high, step=spread.step, log=spread.log)
+
+
 class Held:
     """The trials that this process works on: a lock each shows the others that it lives."""
 

@@ -79,7 +79,9 @@ class Search:
                     break
                 if self._take_over(saved.number):
                     log.info(f"trial {saved.number} was left unfinished and goes on")
+                    self.study.sampler = study.sampler(self.settings, saved.number)
                     batch.append(study.saved_trial(self.study, saved))
+                    study.draw(batch[-1], self.space)
             while len(batch) < self.settings.n_jobs:
                 trials = self.study.get_trials(deepcopy=False)
                 is_waiting = any(trial.state == states.WAITING for trial in trials)

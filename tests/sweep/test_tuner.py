@@ -13,7 +13,7 @@ import pytest
 from lm.commands import TunerConfig
 from lm.launch import compose
 from lm.settings import read_yaml
-from lm.sweep import tuner
+from lm.sweep import study, tuner
 from lm.system import files, store
 from lm.system.errors import ConfigError
 from tests.helpers import TINY_TRANSFORMER, start
@@ -67,6 +67,24 @@ def test_a_trial_is_left_to_the_process_that_lives_and_taken_over_once_it_does_n
     second.study.tell(trial, 1.0)
     second.held.let_go(0)
     assert not first.next_trials() and states(tmp_path) == ["COMPLETE", "RUNNING"]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+def test_a_trial_that_was_left_before_its_settings_were_drawn_gets_them(sampler, tmp_path):
+    """It trained with the defaults, and counted as a trial of the search."""
+    words = search_space("a=1,2,3,4", "b=range(0,9,2)", "c=x,y")
+    chosen = TunerConfig(sampler=sampler)
+    (expected,) = tuner.Search(tmp_path / "unharmed", chosen, *words).next_trials()
+    for n_drawn in range(4):
+        root = tmp_path / str(n_drawn)
+        killed = tuner.Search(root, chosen, *words)
+        killed.study.sampler = study.sampler(chosen, 0)
+        before = killed.study.ask(dict(list(killed.space.items())[:n_drawn])).params
+        (found,) = tuner.Search(root, chosen, *words).next_trials()
+        assert found.number == 0 and found.params.keys() == words[1].keys()
+        assert found.params.items() >= before.items()
+        if n_drawn == 0 or sampler == "grid":
+            assert found.params == expected.params
 
 
 def test_a_search_without_a_complete_trial_says_so_and_names_no_best_one(tmp_path, caplog):
