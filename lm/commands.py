@@ -76,9 +76,9 @@ class LensConfig(OfRun):
 
 @dataclass
 class CheckConfig(Settings):
-    """python -m lm.check: can this model, or this run, be trusted? Exit code 1 if not.
+    """python -m lm.check: can this model, or this run, be trusted?
 
-    model=NAME and other settings of lm.train check a model, run=DIR a training run.
+    Exit code 1 if not. model=NAME and other settings of lm.train check a model, run=DIR a training run.
     """
 
     run: str = ""  # a run directory, for the training doctor

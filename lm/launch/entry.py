@@ -21,6 +21,8 @@ def begin(verb: str) -> None:
     signals.end_on_ctrl_c()
     environment.let_threads_yield()
     words = sys.argv[1:]
+    if verb == "lm":
+        words = words[:1] or ["--help"]  # the others are those of the command that it runs
     if "-h" in words or "--help" in words:
         from lm.launch import usage  # which reads every setting
 

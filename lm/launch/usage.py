@@ -25,7 +25,7 @@ def answer(verb: str, words: Sequence[str]) -> None:
         elif verb in commands.COMMANDS:
             text = page(verb, words)
         else:
-            text = overview(f"{verb} ")
+            text = overview("" if verb == "lm" else f"{verb} ")
         streams.print_text(text)
 
 

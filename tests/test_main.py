@@ -1,0 +1,76 @@
+"""The command `lm`, whose first word is one of the commands."""
+
+import importlib
+import runpy
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from lm import commands
+from lm.__main__ import main
+from tests.helpers import ROOT
+
+
+def lm(monkeypatch, capsys, *words):
+    """Exit code and what was printed, of the function that pyproject.toml names."""
+    monkeypatch.setattr(sys, "argv", ["lm", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code or 0, capsys.readouterr()
+
+
+def test_the_script_lm_is_this_function():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    module, _, name = project["scripts"]["lm"].partition(":")
+    assert getattr(importlib.import_module(module), name) is main
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_lm_alone_lists_every_command_in_one_line_each(words, monkeypatch, capsys):
+    code, said = lm(monkeypatch, capsys, *words)
+    lines = said.out.splitlines()
+    assert code == 0 and not said.err
+    assert all(len(line) <= 80 for line in lines)
+    for name, cls in commands.COMMANDS.items():
+        (line,) = (line for line in lines if line.startswith(f"  {name} "))
+        assert line.endswith(commands.summary(cls))
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["samle", "run=latest"], "lm samle is no command (did you mean lm sample?)"),
+        (["model=gru"], "(did you mean lm train model=gru?)"),
+        (["-m", "seed=0,1"], "(did you mean lm train -m?)"),
+        (["xyzzy"], "(known: train, sample, "),
+        ([""], "is no command (known: "),
+        (["sys"], "is no command"),
+        (["launch.main"], "is no command"),
+        (["tokenizer train"], "did you mean lm tokenizer?"),
+    ],
+)
+def test_an_unknown_command_is_one_line_with_the_nearest(words, hint, monkeypatch, capsys):
+    code, said = lm(monkeypatch, capsys, *words)
+    assert code == 2 and not said.out
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1 and hint in said.err
+
+
+def test_a_command_gets_its_words_as_from_its_module(monkeypatch, capsys):
+    for words in (["sample", "--help"], ["tokenizer", "train", "--help"], ["sample", "promt=x"]):
+        code, by_name = lm(monkeypatch, capsys, *words)
+        monkeypatch.setattr(sys, "argv", [f"lm.{words[0]}", *words[1:]])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(f"lm.{words[0]}", run_name="__main__")
+        assert (code, by_name) == (ended.value.code or 0, capsys.readouterr())
+
+
+@pytest.mark.slow
+def test_several_processes_start_from_lm_too(tiny, tmp_path):
+    """A process that is started finds the module of the command by its name."""
+    words = [*tiny, "train.n_proc=2", "train.steps=2", "hydra.run.dir=run"]
+    module = [sys.executable, "-m", "lm", "train", *words]
+    ended = subprocess.run(module, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "run/summary.json").exists()
