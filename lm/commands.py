@@ -78,7 +78,8 @@ class LensConfig(OfRun):
 class CheckConfig(Settings):
     """python -m lm.check: can this model, or this run, be trusted?
 
-    Exit code 1 if not. model=NAME and other settings of lm.train check a model, run=DIR a training run.
+    model=NAME and other settings of lm.train check a model, run=DIR a training run. Exit code 1 if
+    it cannot.
     """
 
     run: str = ""  # a run directory, for the training doctor
@@ -184,6 +185,13 @@ class CompareTokenizers(Settings):
 
 
 @dataclass
+class CompletionConfig(Settings):
+    """python -m lm.completion SHELL: the script for the tab key in bash, zsh or fish."""
+
+    shells: list[str] = setting([])  # bash, zsh or fish
+
+
+@dataclass
 class TunerConfig(Settings):
     """hydra/sweeper=lm: a search with Optuna."""
 
@@ -209,6 +217,7 @@ COMMANDS: dict[str, type[Settings]] = {
     "mix": MixConfig,
     "export": ExportConfig,
     "sync": SyncConfig,
+    "completion": CompletionConfig,
     "tokenizer train": TrainTokenizer,
     "tokenizer encode": EncodeText,
     "tokenizer decode": DecodeIds,

@@ -2,7 +2,6 @@
 
 import importlib
 import runpy
-import subprocess
 import sys
 import tomllib
 
@@ -10,6 +9,7 @@ import pytest
 
 from lm import commands
 from lm.__main__ import main
+from lm.launch import cli
 from tests.helpers import ROOT
 
 
@@ -66,11 +66,15 @@ def test_a_command_gets_its_words_as_from_its_module(monkeypatch, capsys):
         assert (code, by_name) == (ended.value.code or 0, capsys.readouterr())
 
 
-@pytest.mark.slow
-def test_several_processes_start_from_lm_too(tiny, tmp_path):
-    """A process that is started finds the module of the command by its name."""
-    words = [*tiny, "train.n_proc=2", "train.steps=2", "hydra.run.dir=run"]
-    module = [sys.executable, "-m", "lm", "train", *words]
-    ended = subprocess.run(module, cwd=tmp_path, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / "run/summary.json").exists()
+def test_a_command_is_the_main_module_so_that_processes_it_starts_find_it(monkeypatch):
+    """Those of train.n_proc=2 import the main module by the name in its spec."""
+    seen = []
+
+    def started(*_, **__):
+        module = sys.modules["__main__"]
+        seen.append((module.__spec__.name, module.command.__module__, sys.argv[1:]))
+
+    monkeypatch.setattr(cli, "main", started)
+    monkeypatch.setattr(sys, "argv", ["lm", "completion", "bash"])
+    main()
+    assert seen == [("lm.completion", "__main__", ["bash"])]
