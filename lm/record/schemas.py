@@ -98,7 +98,8 @@ class WandbRecord(msgspec.Struct):
     first: Int = 0  # W&B's own counter at the first point of the last start
     closed: bool = False  # whether the last start ended in order
     home: str = ""  # the run's directory then, by which a copy is known; "": of an older version
-    inode: Int = 0  # of that directory: moved, it keeps it
+    inode: Int = 0  # of that directory: moved, it keeps it,
+    device: Int = 0  # unless it went to another disk
     host: str = ""
 
 

@@ -46,12 +46,23 @@ def test_a_copy_gets_a_run_of_its_own_and_says_so(opened, caplog):
     assert opened(second) not in (first, own)
 
 
+def test_a_copy_is_one_where_the_first_was_moved_too(opened):
+    """`cp -r run copy`, `mv run old`: both logged into one W&B run."""
+    first = opened(Path("run"))
+    shutil.copytree("run", "copy")
+    os.rename("run", "old")
+    assert opened(Path("copy")) != first
+    assert opened(Path("old")) == first
+
+
 def test_a_run_that_was_moved_goes_on_with_its_own(opened):
     first = opened(Path("run"))
     os.rename("run", "moved")
     assert opened(Path("moved")) == first
-    shutil.copytree("moved", "other_disk")  # a move between disks
+    shutil.copytree("moved", "other_disk")
     shutil.rmtree("moved")
+    record = json.loads(Path("other_disk/wandb.json").read_text())
+    Path("other_disk/wandb.json").write_text(json.dumps(record | {"device": record["device"] + 1}))
     assert opened(Path("other_disk")) == first
     os.symlink("other_disk", "link")
     assert opened(Path("link")) == first
@@ -66,5 +77,5 @@ def test_what_another_machine_wrote_is_taken_for_a_copy_unless_it_is_the_same_fo
     assert not wandb_copy.is_copy(out, record)  # a shared folder under another name
     record.inode += 1
     assert wandb_copy.is_copy(out, record)
-    record.host = files.HOST
-    assert not wandb_copy.is_copy(out, record)
+    record.host, record.device = files.HOST, record.device + 1
+    assert not wandb_copy.is_copy(out, record)  # moved to another disk
