@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from lm.system import packed
+from lm.system import foreign, packed
 from lm.system.errors import ConfigError
 from lm.system.text import printable, printable_line
 
@@ -62,8 +62,11 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
     elif packed.suffix_of(Path(path)):
         with packed.open_unpacked(Path(path)) as file:
             yield file
+    elif os.path.isfile(path):
+        with foreign.open_plain(Path(path), links=True) as file:
+            yield file
     else:
-        with open(path, "rb") as file:
+        with open(path, "rb") as file:  # a pipe or a device
             yield file
 
 

@@ -49,6 +49,16 @@ def test_a_device_or_a_pipe_is_written_into_and_never_replaced(tmp_path):
         streams.check_output("pipe")
 
 
+def test_a_pointer_is_not_read_in_place_of_the_text():
+    """lm.tokenizer encode wrote the ids of the pointer."""
+    Path("a.txt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ValueError, match="is a pointer of Git LFS"), streams.open_text("a.txt"):
+        pass
+    Path("link").symlink_to("/dev/null")
+    with streams.open_bytes("link") as file:
+        assert file.read() == b""
+
+
 def write(path: str, stop: bool) -> None:
     with streams.open_output(path) as file:
         file.write(b"x")
