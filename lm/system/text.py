@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Mapping
 from typing import TypeVar, cast
 
@@ -29,16 +30,25 @@ def printable_line(text: str) -> str:
 
 
 def shell_word(text: str) -> str:
-    """The text as one word of a shell, to be pasted: in quotes where it needs them."""
-    if printable(text) == text and "\n" not in text and text.isprintable():
+    """The text as one word of a shell, to be pasted: in quotes where it needs them, and without a
+    character that standard error does not have.
+    """
+    has_all = _on_terminal(text)
+    if printable(text) == text and "\n" not in text and text.isprintable() and has_all:
         return shlex.quote(text)
     parts = []
     for char in text:
-        if char.isprintable():
+        if char.isprintable() and (has_all or char.isascii()):
             parts.append("\\" + char if char in "\\'" else char)
         else:
             parts += [f"\\x{byte:02x}" for byte in os.fsencode(char)]
     return f"$'{''.join(parts)}'"  # of bash and zsh
+
+
+def _on_terminal(text: str) -> bool:
+    """Whether standard error has all characters of the text: under some settings it is ASCII."""
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding) == text
 
 
 def literal(value: T) -> T:

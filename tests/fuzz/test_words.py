@@ -20,6 +20,7 @@ from lm.export import __main__ as export
 from lm.launch import cli, compose
 from lm.lens import __main__ as lens
 from lm.report import __main__ as report
+from lm.system import streams
 
 SECONDS = float(os.environ.get("LM_FUZZ_SECONDS", 20))
 FIRST = int(os.environ.get("LM_FUZZ_SEED", 0))
@@ -117,6 +118,25 @@ def run(n: int | None, home: Path, patch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 def test_a_few_odd_words_of_the_tokenizer_s_verbs_are_taken_or_refused(home, monkeypatch, tmp_path):
     run(FEW, home, monkeypatch, tmp_path)
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_does_its_work_where_the_terminal_has_ascii_alone(
+    verb, home, monkeypatch, tmp_path
+):
+    """lm.sample died of the first character of the model that ASCII does not have."""
+    shutil.copytree(home, tmp_path / "here", ignore=shutil.ignore_patterns("cache"))
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("LM_CACHE_DIR", str(home / "cache"))
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    streams.replace_what_has_no_code()
+    cls, command, words = VERBS[verb]
+    odd = {"sample": "prompt", "lens": "prompt", "show": "text", "compare": "text"}.get(verb)
+    kept = [word for word in words if not word.startswith(f"{odd}=")]
+    command(cli.parse(cls, [*kept, f"{odd}=caf\u00e9 \u732b"] if odd else words))
+    sys.stdout.flush()
+    assert verb in ("train", "encode", "decode") or sys.stdout.buffer.getvalue()
 
 
 @pytest.mark.faults

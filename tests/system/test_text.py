@@ -1,6 +1,8 @@
 """Text that a terminal can be shown, and words that a shell takes."""
 
+import io
 import subprocess
+import sys
 
 import pytest
 
@@ -14,6 +16,16 @@ WORDS += ["a\nb", "\x1b[2J'", "\u202ex"]
 def test_a_printed_word_means_itself_when_it_is_pasted_into_a_shell(name):
     word = shell_word(name)
     assert word == printable(word) and "\n" not in word
+    done = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, check=True)
+    assert done.stdout.decode() == name
+
+
+@pytest.mark.parametrize("name", [*WORDS, "caf\u00e9's (1).txt"])
+def test_a_word_printed_in_ascii_means_itself_when_it_is_pasted(name, monkeypatch):
+    """PYTHONIOENCODING=ascii: run=caf\u00e9 was printed as run=caf\\xe9, which is no run."""
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    word = shell_word(name)
+    assert word.isascii()
     done = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, check=True)
     assert done.stdout.decode() == name
 
