@@ -35,7 +35,7 @@ def recomputed(path: str, inputs: KernelInputs, out: Tensor) -> Attention:
     Raises AssertionError if the plain softmax gives something else. Where one of both is infinite
     or NaN nothing is compared, and the error is NaN.
     """
-    weights, values, mixed = plain_attention(inputs)
+    scores, weights, values, mixed = plain_attention(inputs)
     error = (mixed - out.float()).abs().max().item()
     is_close = torch.allclose(mixed, out.float(), rtol=1e-4, atol=1e-5)
     if not math.isfinite(error):
@@ -44,11 +44,12 @@ def recomputed(path: str, inputs: KernelInputs, out: Tensor) -> Attention:
         assert is_close, (
             f"attention of {path}: the plain softmax differs from the kernel by {error}"
         )
-    return Attention(path, weights, values, error)
+    return Attention(path, weights, values, scores, error)
 
 
-def plain_attention(inputs: KernelInputs) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights (B, H, T, S), values (B, H, S, D) and their products (B, H, T, D), in float32."""
+def plain_attention(inputs: KernelInputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Scores and weights (B, H, T, S), values (B, H, S, D) and weights times values (B, H, T, D),
+    in float32."""
     n_shared = inputs.query.shape[-3] // inputs.key.shape[-3]
     query = inputs.query.float()
     key = inputs.key.float().repeat_interleave(n_shared, dim=-3)  # (B, H, S, D)
@@ -63,7 +64,7 @@ def plain_attention(inputs: KernelInputs) -> tuple[Tensor, Tensor, Tensor]:
     elif mask is not None:
         scores = scores + mask
     weights = scores.softmax(dim=-1)
-    return weights, value, weights @ value
+    return scores, weights, value, weights @ value
 
 
 def note_projection(steps: list[Step], path: str, inputs: KernelInputs) -> None:
@@ -80,14 +81,20 @@ def note_projection(steps: list[Step], path: str, inputs: KernelInputs) -> None:
         last.note = f"{n_query:,} numbers for the query, {of_key}"
 
 
-def inner_steps(found: Attention, inputs: KernelInputs, out: Tensor, flops: int) -> list[Step]:
-    """What the fused kernel does in one go, as six steps; `flops` is the cost of them all."""
+def inner_steps(
+    found: Attention, inputs: KernelInputs, out: Tensor, flops: int
+) -> list[tuple[Step, Tensor, list[Tensor]]]:
+    """What the fused kernel does in one go, as six steps: each with what it gives and reads.
+
+    `flops` is the cost of them all.
+    """
     H = inputs.query.shape[-3]  # heads of queries
     G = inputs.key.shape[-3]  # heads of keys and values
     D = inputs.query.shape[-1]
     queries = tuple(inputs.query.shape)
     keys = tuple(inputs.key.shape)  # and those of the values
-    scores = tuple(found.weights.shape)
+    assert found.scores is not None, "the plain softmax gave them"
+    scores = tuple(found.scores.shape)
     of_query = f"the {H * D:,} numbers of a position, as {H} heads of {D:,}"
     of_key = f"the {G * D:,} numbers of a position, as {G} heads of {D:,}"
     masked = "; a later one is masked" if inputs.is_causal else ""
@@ -95,11 +102,17 @@ def inner_steps(found: Attention, inputs: KernelInputs, out: Tensor, flops: int)
     of_softmax = "each row becomes shares that sum to 1"
     half = flops // 2
     path = found.path
+    query = Step(path, "query", [], queries, note=of_query)
+    key = Step(path, "key", [], keys, note=of_key)
+    value = Step(path, "value", [], keys, note=of_key)
+    score = Step(path, "scores", [queries, keys], scores, flops=half, note=of_scores)
+    softmax = Step(path, "softmax", [scores], scores, note=of_softmax)
+    mixed = Step(path, "weighted sum", [scores, keys], tuple(out.shape), flops=flops - half)
     return [
-        Step(path, "query", [], queries, note=of_query),
-        Step(path, "key", [], keys, note=of_key),
-        Step(path, "value", [], keys, note=of_key),
-        Step(path, "scores", [queries, keys], scores, flops=half, note=of_scores),
-        Step(path, "softmax", [scores], scores, note=of_softmax),
-        Step(path, "weighted sum", [scores, keys], tuple(out.shape), flops=flops - half),
+        (query, inputs.query, []),
+        (key, inputs.key, []),
+        (value, inputs.value, []),
+        (score, found.scores, [inputs.query, inputs.key]),
+        (softmax, found.weights, [found.scores]),
+        (mixed, out, [found.weights, inputs.value]),
     ]

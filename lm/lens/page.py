@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lm.commands import LensConfig
-from lm.lens import axes, views
+from lm.lens import axes, values, views
 from lm.lens.bigram_view import bigram
 from lm.lens.embedding_map import embeddings
 from lm.lens.subject import Subject, embedding_tables
@@ -43,11 +43,11 @@ def html(view: View) -> str:
     )
     # "<" as \u003c: no text of a model or a person can end the script element.
     parts = {"data": data.replace("<", "\\u003c")}
-    for name in ("lens.css", "base.js", "charts.js"):
+    for name in ("lens.css", "base.js", "values.js", "charts.js"):
         parts[name] = (WEB / name).read_text(encoding="utf-8")
     whole = (WEB / "lens.html").read_text(encoding="utf-8")
     # The data comes last, so that nothing in it is taken for a name to be replaced.
-    for name in ("lens.css", "base.js", "charts.js", "data"):
+    for name in ("lens.css", "base.js", "values.js", "charts.js", "data"):
         whole = whole.replace(f"{{{{{name}}}}}", parts[name])
     return whole
 
@@ -77,6 +77,7 @@ def look(subject: Subject, cfg: LensConfig) -> View:
         "tokens": [_token(tokenizer, i) for i in ids.tolist()],
         "bits": views.token_bits(logp, ids),
         "shapes": views.shapes(model, trace, axes_of_steps, subject.cfg.train.batch_size),
+        "values": values.of_trace(model, trace, axes_of_steps, cfg.layer),
         "embeddings": embeddings(tables, ids.unique().tolist(), subject.train_ids),
         "attention": views.attention(trace),
         "layers": views.logit_lens(model, trace, ids),

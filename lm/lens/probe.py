@@ -90,6 +90,14 @@ def shapes_of(values: Sequence[object]) -> list[Shape]:
     return [tuple(value.shape) for value in values if isinstance(value, Tensor)]
 
 
+def _numbers(value: Tensor) -> Tensor:
+    """The numbers of a tensor's first row, safe from changes in place; a complex one as two."""
+    first = value.detach()[:1]
+    if first.is_complex():
+        first = torch.view_as_real(first).flatten(-2)
+    return first.float().clone()
+
+
 class _Watch(Interception):
     """Notes in a trace each PyTorch function that runs while the model does."""
 
@@ -104,7 +112,27 @@ class _Watch(Interception):
         self.stacked_rows = model.stacked_rows()
         self.running: list[str] = []  # paths of the modules at work, outermost first
         self.n_running_leaves = 0  # of them, modules that are one step with all inside them
+        self.made: dict[int, tuple[int, Tensor]] = {}  # by a tensor's id: the step that gave it
         self.uncounted_flops = 0  # what PyTorch's counter does not know, less what it counted of us
+
+    def note(self, step: Step, result: Tensor, reads: Sequence[object]) -> None:
+        """Add a step with its numbers, and where those come from that it computes with."""
+        step.result = _numbers(result)
+        for value in reads:
+            if isinstance(value, Tensor) and id(value) not in self.names:
+                step.reads.append(self._source(value))
+        self.made[id(result)] = (len(self.trace.steps), result)  # kept, so that no id comes twice
+        self.trace.steps.append(step)
+
+    def _source(self, value: Tensor) -> int | Tensor:
+        """The number of the step that gave this tensor, or its numbers, if none did."""
+        numbers = _numbers(value)
+        if id(value) in self.made:
+            i, _ = self.made[id(value)]
+            given = self.trace.steps[i].result
+            if given is not None and torch.equal(given, numbers):  # not changed in place since
+                return i
+        return numbers
 
     @property
     def path(self) -> str:
@@ -145,7 +173,7 @@ class _Watch(Interception):
         is_tied = any(params.keys() & step.params.keys() for step in self.trace.steps)
         note = "tied: the matrix that a step above has" if is_tied else ""
         step = Step(self.path, kind, inputs, tuple(out.shape), params, flops, note)
-        self.trace.steps.append(step)
+        self.note(step, out, arguments)
         T = self.n_positions
         if kind == "softmax" and out.ndim >= 3 and out.shape[-2:] == (T, T):
             # Attention that the model writes out by hand.
@@ -158,18 +186,17 @@ class _Watch(Interception):
         output = tuple(out.shape)
         if out.is_complex() and kind == "mul" and output[1:2] == (self.n_positions,):
             note = "each pair of numbers turned by its position's angle"
-            self.trace.steps.append(Step(self.path, "rotate", inputs, output, note=note))
+            self.note(Step(self.path, "rotate", inputs, output, note=note), out, args)
         elif len(inputs) == 2 and out.ndim == 3 and {s[-2:] for s in inputs} == {output[-2:]}:
             is_residual = kind == "add" and self.path in self.layers
             note = "residual: what came in stays, and this is added" if is_residual else ""
-            self.trace.steps.append(Step(self.path, kind, inputs, output, note=note))
+            self.note(Step(self.path, kind, inputs, output, note=note), out, args)
 
     def _note_across(self, kind: str, out: Tensor, args: tuple) -> None:
         """Note a sum over positions, or neighbours laid side by side, in what has a width."""
         if out.is_floating_point() and out.ndim >= 3 and self.n_positions in out.shape[1:]:
             tensors = args[0] if isinstance(args[0], (tuple, list)) else args[:1]
-            step = Step(self.path, kind, shapes_of(tensors), tuple(out.shape))
-            self.trace.steps.append(step)
+            self.note(Step(self.path, kind, shapes_of(tensors), tuple(out.shape)), out, tensors)
 
     def _note_attention(
         self,
@@ -194,7 +221,8 @@ class _Watch(Interception):
             flops = 4 * found.weights.numel() * query.shape[-1]
             self.uncounted_flops += flops
         attention.note_projection(self.trace.steps, self.path, inputs)
-        self.trace.steps += attention.inner_steps(found, inputs, out, flops)
+        for step, result, reads in attention.inner_steps(found, inputs, out, flops):
+            self.note(step, result, reads)
 
 
 @contextlib.contextmanager
@@ -246,7 +274,7 @@ class _ModuleObserver:
         has_inner_steps = len(trace.steps) > self.n_steps_before
         is_step = self.is_leaf or not (list(module.children()) or has_inner_steps)
         if is_step and not self.watch.n_running_leaves and not isinstance(module, SILENT):
-            trace.steps.append(self._step(module, shapes_of(args), tuple(first.shape)))
+            self.watch.note(self._step(module, shapes_of(args), tuple(first.shape)), first, args)
 
     def _step(self, module: nn.Module, inputs: list[Shape], output: Shape) -> Step:
         tensors = list(module.named_parameters(recurse=False))

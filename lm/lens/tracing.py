@@ -19,6 +19,9 @@ class Step:
     params: dict[str, Shape] = field(default_factory=dict)  # by their names in the model
     flops: int = 0  # products and sums of the matrix products in this forward pass
     note: str = ""
+    result: Tensor | None = None  # the numbers of the first row, (1, ...); pairs for complex ones
+    # What it computes from, without parameters: the number of the step that gave it, or itself.
+    reads: list[int | Tensor] = field(default_factory=list)
 
     @property
     def n_params(self) -> int:
@@ -32,6 +35,7 @@ class Attention:
     path: str
     weights: Tensor  # (B, H, T, S), each row sums to 1
     values: Tensor | None = None  # (B, H, S, D); None where the model's code hides them
+    scores: Tensor | None = None  # (B, H, T, S) before the softmax, -inf where masked
     error: float = 0.0  # the largest difference from what the fused kernel returned
 
 

@@ -38,6 +38,7 @@ class View(TypedDict):
     tokens: list[Values]  # (T,) those of the text
     bits: list[float | None]  # (T,) what each token cost
     shapes: Values  # the steps of the forward pass
+    values: Values  # their numbers
     embeddings: Values | None
     attention: Values
     layers: Values | None  # what each layer would predict
@@ -233,7 +234,7 @@ def sampling(logits: Tensor, seed: int, temperature: float, top_k: int, top_p: f
     first_draw = torch.tensor([draws[0]["u"]])
     drawn = sample(logits[-1:].float(), first_draw, temperature, top_k, top_p)
     return {
-        "rows": [{"t": t, **_quantized(logits[t])} for t in positions],
+        "rows": [{"t": t, **quantized(logits[t].clamp(min=-1e4))} for t in positions],
         "draws": draws,
         "drawn": int(drawn),
         "temperature": temperature,
@@ -242,10 +243,10 @@ def sampling(logits: Tensor, seed: int, temperature: float, top_k: int, top_p: f
     }
 
 
-def _quantized(logits: Tensor) -> Values:
-    """Logits (V,) as low + step * n, where n has 16 bits."""
-    values = logits.double().clamp(min=-1e4)
-    low = float(values.min())
-    step = (float(values.max()) - low) / 65535 or 1.0
-    numbers = ((values - low) / step).round().numpy().astype("<u2")
-    return {"low": low, "step": step, "logits": packed(numbers)}
+def quantized(values: Tensor) -> Values:
+    """Finite values of any shape as low + step * n, where n has 16 bits."""
+    numbers = values.double()
+    low = float(numbers.min())
+    step = (float(numbers.max()) - low) / 65535 or 1.0
+    n = ((numbers - low) / step).round().cpu().numpy().astype("<u2")
+    return {"low": low, "step": step, "numbers": packed(n)}

@@ -1,8 +1,7 @@
-"use strict";
 // The data, the position that all sections share, and sections 1 to 3.
 const D = JSON.parse(document.getElementById("data").textContent);
 const T = D.tokens.length;
-const at = { t: T - 1, layer: 0, head: 0, frame: 0, batch: "text", heat: "bits", shade: "p", token: null };
+const at = { t: T - 1, layer: 0, head: 0, frame: 0, step: null, cell: 0, batch: "text", heat: "bits", shade: "p", token: null };
 const $ = (id) => document.getElementById(id);
 const views = [];  // functions that draw what depends on `at`
 
@@ -89,10 +88,12 @@ function shape(axes) {
 }
 const scaleFlops = () => (at.batch === "text" ? 1 : D.shapes.training.B * D.shapes.training.T / T);
 const most = Math.max(1, ...D.shapes.steps.map((s) => s.flops));
-function stepRow(title, says, axes, params = "", flops = 0, note = "") {
+function stepRow(title, says, axes, params = "", flops = 0, note = "", open = null) {
   const cost = el("div", { class: "num" }, flops ? short(flops * scaleFlops()) + "FLOP" : "",
     flops ? el("div", { class: "cost", style: `width:${Math.max(2, 100 * flops / most)}%` }) : null);
-  return el("div", { class: "step" }, el("div", {}, el("b", {}, title), el("small", {}, says)),
+  const name = open === null ? el("b", {}, title) : el("button", { class: "open", "aria-expanded": String(at.step === open),
+    onclick: () => go({ step: at.step === open ? null : open, cell: 0 }) }, el("b", {}, title));
+  return el("div", { class: "step" }, el("div", {}, name, el("small", {}, says)),
     el("div", {}, shape(axes), note ? el("small", {}, note) : null), el("div", { class: "num" }, params), cost);
 }
 function modelStep(s) {
@@ -100,9 +101,10 @@ function modelStep(s) {
   const isFunction = /^[a-z]/.test(s.kind);  // a class is a module, which has a name of its own
   const shapes = Object.entries(s.params).map(([k, v]) => `${k.split(".").slice(-2).filter((part) => !/^\d+$/.test(part)).join(".")} ${v.join("\u00d7")}`);
   const where = isFunction ? (inside ? `in ${inside}` : "") : s.kind, title = isFunction ? s.kind : inside || s.kind;
-  const isLast = s === D.shapes.steps[D.shapes.steps.length - 1];
-  return stepRow(isLast ? "logits" : title, [isLast ? title : where === title ? "" : where, SAYS[s.kind]].filter(Boolean).join(": "), s.axes,
-    s.n_params ? `${count(s.n_params)} par.` : "", s.flops, [s.note, shapes.slice(0, 2).join(", ")].filter(Boolean).join("; "));
+  const i = D.shapes.steps.indexOf(s), isLast = i === D.shapes.steps.length - 1;
+  const row = stepRow(isLast ? "logits" : title, [isLast ? title : where === title ? "" : where, SAYS[s.kind]].filter(Boolean).join(": "), s.axes,
+    s.n_params ? `${count(s.n_params)} par.` : "", s.flops, [s.note, shapes.slice(0, 2).join(", ")].filter(Boolean).join("; "), hasNumbers(i) ? i : null);
+  return at.step === i ? [row, numbersOf(i)] : [row];
 }
 views.push(() => {
   const nBytes = D.tokens.reduce((sum, token) => sum + token.n, 0);
@@ -114,12 +116,12 @@ views.push(() => {
   const open = new Set([...document.querySelectorAll("#flow details[open]")].map((d) => +d.dataset.layer));
   for (let i = 0; i < D.shapes.steps.length; ) {
     const s = D.shapes.steps[i];
-    if (s.layer === null) { flow.push(modelStep(s)); i += 1; continue; }
+    if (s.layer === null) { flow.push(...modelStep(s)); i += 1; continue; }
     const part = D.shapes.steps.filter((x) => x.layer === s.layer);
     const total = part.reduce((sum, x) => sum + x.n_params, 0);
     flow.push(el("details", { "data-layer": s.layer, ...(s.layer === 0 && !at.drawn || open.has(s.layer) ? { open: "" } : {}) },
       el("summary", {}, `layer ${s.layer} `, el("span", { class: "quiet" }, `${part.length} step${part.length > 1 ? "s" : ""}, ${count(total)} parameters`)),
-      el("div", {}, ...part.map(modelStep))));
+      el("div", {}, ...part.flatMap(modelStep))));
     i += part.length;
   }
   at.drawn = true;

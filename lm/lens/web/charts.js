@@ -127,7 +127,7 @@ views.push(() => {
 const S = D.sampling, control = { temperature: S.temperature, top_k: S.top_k, top_p: S.top_p, draw: 0 };
 const stored = new Map(S.rows.map((r) => [r.t, r]));
 function distribution(row) {  // as lm.generate.sample: temperature, then top-k, then top-p
-  const raw = new Uint16Array(bytes(row.logits).buffer), logits = Array.from(raw, (x) => row.low + row.step * x);
+  const raw = new Uint16Array(bytes(row.numbers).buffer), logits = Array.from(raw, (x) => row.low + row.step * x);
   const soften = (temperature) => { const top = Math.max(...logits), e = logits.map((x) => Math.exp((x - top) / temperature));
     const sum = e.reduce((a, b) => a + b, 0); return e.map((x) => x / sum); };
   const before = soften(1), order = [...logits.keys()].sort((a, b) => logits[b] - logits[a] || a - b);
