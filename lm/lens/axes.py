@@ -104,6 +104,7 @@ def _letter(
         return ""
     if axis.size in widths:
         return widths[axis.size]
-    if axis.size == model.vocab_size:
+    in_layer = any(f"{step.path}.".startswith(f"{path}.") for path in probe.layers_of(model))
+    if axis.size == model.vocab_size and not in_layer:
         return "V"
     return f"{axis.size // C}C" if C and axis.size % C == 0 else "M"

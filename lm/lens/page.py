@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lm.commands import LensConfig
-from lm.lens import axes, values, views
+from lm.lens import axes, training_step, values, views
 from lm.lens.bigram_view import bigram
 from lm.lens.embedding_map import embeddings
 from lm.lens.subject import Subject, embedding_tables
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 WEB = Path(__file__).parent / "web"
 MARK = "<title>lens</title>"  # in each page
 MAX_COUNTED = 5_000_000  # training tokens whose pairs are counted
+MAX_BYTES = 4_500_000  # of a page, as far as the model's matrices fill it
 N_EXAMPLE = 16  # tokens of the training text that serve as a prompt where nothing else does
 
 
@@ -38,18 +39,22 @@ def write(view: View, out: Path) -> None:
 
 def html(view: View) -> str:
     """One HTML file that needs no other: style, script and data inside."""
-    data = json.dumps(
-        files.finite(view), ensure_ascii=False, separators=(",", ":"), allow_nan=False
-    )
+    data = _json(view)
     # "<" as \u003c: no text of a model or a person can end the script element.
     parts = {"data": data.replace("<", "\\u003c")}
-    for name in ("lens.css", "base.js", "values.js", "charts.js"):
+    for name in ("lens.css", "base.js", "values.js", "training.js", "charts.js"):
         parts[name] = (WEB / name).read_text(encoding="utf-8")
     whole = (WEB / "lens.html").read_text(encoding="utf-8")
     # The data comes last, so that nothing in it is taken for a name to be replaced.
-    for name in ("lens.css", "base.js", "values.js", "charts.js", "data"):
+    for name in ("lens.css", "base.js", "values.js", "training.js", "charts.js", "data"):
         whole = whole.replace(f"{{{{{name}}}}}", parts[name])
     return whole
+
+
+def _json(view: View) -> str:
+    return json.dumps(
+        files.finite(view), ensure_ascii=False, separators=(",", ":"), allow_nan=False
+    )
 
 
 def look(subject: Subject, cfg: LensConfig) -> View:
@@ -71,7 +76,7 @@ def look(subject: Subject, cfg: LensConfig) -> View:
     logits = trace.logits[0]  # (T, V)
     logp = logits.float().log_softmax(dim=-1)
     tables = embedding_tables(subject)
-    return {
+    view: View = {
         "about": _about(subject, trace, prompt, cfg.layer),
         "vocab": [tokenizer.show(i) for i in range(tokenizer.vocab_size)],
         "tokens": [_token(tokenizer, i) for i in ids.tolist()],
@@ -84,7 +89,11 @@ def look(subject: Subject, cfg: LensConfig) -> View:
         "next": views.next_tokens(logp, ids),
         "sampling": views.sampling(logits, cfg.seed, cfg.temperature, cfg.top_k, cfg.top_p),
         "bigram": _bigram(subject, ids),
+        "training": training_step.of(subject),
+        "matrices": {},
     }
+    view["matrices"] = values.matrices(model, trace, cfg.layer, MAX_BYTES - len(_json(view)))
+    return view
 
 
 def _example(subject: Subject) -> str:

@@ -91,11 +91,11 @@ def shapes_of(values: Sequence[object]) -> list[Shape]:
 
 
 def _numbers(value: Tensor) -> Tensor:
-    """The numbers of a tensor's first row, safe from changes in place; a complex one as two."""
-    first = value.detach()[:1]
-    if first.is_complex():
-        first = torch.view_as_real(first).flatten(-2)
-    return first.float().clone()
+    """The numbers of a tensor, safe from changes in place; a complex one as two."""
+    numbers = value.detach()
+    if numbers.is_complex():
+        numbers = torch.view_as_real(numbers).flatten(-2)
+    return numbers.float().clone()
 
 
 class _Watch(Interception):

@@ -19,7 +19,7 @@ class Step:
     params: dict[str, Shape] = field(default_factory=dict)  # by their names in the model
     flops: int = 0  # products and sums of the matrix products in this forward pass
     note: str = ""
-    result: Tensor | None = None  # the numbers of the first row, (1, ...); pairs for complex ones
+    result: Tensor | None = None  # what came out; pairs for complex numbers
     # What it computes from, without parameters: the number of the step that gave it, or itself.
     reads: list[int | Tensor] = field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""The numbers of the steps, and of the matrices behind them, as plain values for the page.
+"""The numbers of the steps, and the matrices behind them, as plain values for the page.
 
 found = values.of_trace(model, trace, axes_of_steps, layer=-1)
 found["tables"][found["steps"][3]["out"]]     # (heads, rows, width): what step 3 gave
@@ -19,46 +19,71 @@ from lm.lens.views import Values, quantized
 from lm.models.base import LanguageModel
 
 MAX_NUMBERS = 250_000  # of the steps: 0.7 MB on the page
-MAX_WEIGHTS = 350_000  # of the matrices: 0.9 MB
+BYTES = 8 / 3  # of a number on the page: 16 bits, as text
 MAX_WIDTH = 8192  # numbers of a position: of a larger vocabulary section 5 shows what matters
 
 
 def of_trace(
     model: LanguageModel, trace: Trace, axes_of_steps: list[list[Axis]], layer: int
 ) -> Values:
-    """Tables of what each step gave and read, and the matrices of one layer and outside of all."""
+    """Tables of what each step gave and read; of a large model, of one layer and the rest."""
     inside = _layers_of_steps(model, trace.steps)
-    n_layer = len(probe.layers_of(model))
-    chosen = layer % n_layer if n_layer else 0
+    chosen = _chosen(model, layer)
     tables: list[Tensor] = []  # (heads, rows, width)
     steps: list[Values] = []
     for step, axes in zip(trace.steps, axes_of_steps, strict=True):
         steps.append({"out": _add(tables, _arranged(step.result, axes)), "reads": []})
-    for step, shown in zip(trace.steps, steps, strict=True):
+    for step, axes, shown in zip(trace.steps, axes_of_steps, steps, strict=True):
         for source in step.reads:
             if isinstance(source, int):
                 shown["reads"].append(steps[source]["out"])
-            elif source.ndim == 3 and source.is_floating_point():  # (1, T, C)
-                shown["reads"].append(_add(tables, source))
+            elif step.result is not None and source.shape == step.result.shape:
+                shown["reads"].append(_add(tables, _arranged(source, axes)))
             else:
-                shown["reads"].append(None)
+                is_wide = source.ndim == 3 and source.is_floating_point()  # (1, T, C)
+                shown["reads"].append(_add(tables, source if is_wide else None))
     if _per_position(tables) > MAX_NUMBERS:
         others = [i for i, where in enumerate(inside) if where not in (None, chosen)]
         _leave_out(tables, steps, others)
     n_rows = MAX_NUMBERS // max(1, _per_position(tables))
     if n_rows == 0:
         _leave_out(tables, steps, range(len(steps)))
-    weights = _weights(model, [s for s, where in zip(trace.steps, inside, strict=True)
-                               if where in (None, chosen)])  # fmt: skip
     for step, shown in zip(trace.steps, steps, strict=True):
-        shown["weights"] = [name for name in step.params if name in weights]
+        shown["params"] = list(step.params)
         shown["eps"] = _eps(model, step)
     return {
         "tables": [_table(table[:, -n_rows:]) if table.numel() else None for table in tables],
-        "weights": {name: _table(tensor) for name, tensor in weights.items()},
         "steps": steps,
-        "layer": chosen,
     }
+
+
+def matrices(model: LanguageModel, trace: Trace, layer: int, n_bytes: int) -> dict[str, Values]:
+    """The parameters that fit into so many bytes of the page, by name: one layer's come first.
+
+    Not those of an embedding, whose rows are what it gives.
+    """
+    inside = _layers_of_steps(model, trace.steps)
+    chosen = _chosen(model, layer)
+    order = sorted(range(len(inside)), key=lambda i: inside[i] not in (None, chosen))
+    named = dict(model.named_parameters())
+    room = int(n_bytes / BYTES)
+    found: dict[str, Values] = {}
+    for i in order:
+        step = trace.steps[i]
+        if step.kind in ("Embedding", "embedding"):
+            continue
+        for name in step.params:
+            tensor = named.get(name)
+            if tensor is None or tensor.ndim > 2 or name in found or tensor.numel() > room:
+                continue
+            found[name] = _table(tensor.detach().float().reshape(1, -1, tensor.shape[-1]))
+            room -= tensor.numel()
+    return found
+
+
+def _chosen(model: LanguageModel, layer: int) -> int:
+    n_layer = len(probe.layers_of(model))
+    return layer % n_layer if n_layer else 0
 
 
 def _layers_of_steps(model: LanguageModel, steps: Sequence[Step]) -> list[int | None]:
@@ -72,11 +97,15 @@ def _layers_of_steps(model: LanguageModel, steps: Sequence[Step]) -> list[int | 
 
 
 def _arranged(result: Tensor | None, axes: Sequence[Axis]) -> Tensor | None:
-    """What a step gave, (1, ...), as (heads, positions, numbers); None if it has no positions."""
+    """What a step gave for one row, as (heads, positions, numbers); None if it has no positions."""
     positions = [i for i, axis in enumerate(axes) if axis.per_position and not axis.per_batch]
     if result is None or not result.is_floating_point() or not positions or result.ndim > 4:
         return None
-    heads = [i for i, axis in enumerate(axes) if set(axis.letter) & set("HG") and i not in positions]
+    if positions[0] == 0:  # the same for all rows, such as (T, C) of the positions' embedding
+        return result.flatten(1)[None]
+    heads = [
+        i for i, axis in enumerate(axes) if set(axis.letter) & set("HG") and i not in positions
+    ]
     first = [*heads, positions[0]]
     rest = [i for i in range(1, result.ndim) if i not in first]
     if not heads:
@@ -109,23 +138,6 @@ def _leave_out(tables: list[Tensor], steps: Sequence[Values], which: Sequence[in
                 tables[table] = tables[table][:, :0, :0]
 
 
-def _weights(model: LanguageModel, steps: Sequence[Step]) -> dict[str, Tensor]:
-    """The parameters of these steps that fit, by name; the rows of an embedding are its result."""
-    named = dict(model.named_parameters())
-    found: dict[str, Tensor] = {}
-    room = MAX_WEIGHTS
-    for step in steps:
-        for name in step.params:
-            tensor = named.get(name)
-            is_table = step.kind in ("Embedding", "embedding")
-            if tensor is None or tensor.ndim > 2 or is_table or name in found:
-                continue
-            if tensor.numel() <= room:
-                found[name] = tensor.detach().float().reshape(1, -1, tensor.shape[-1])
-                room -= tensor.numel()
-    return found
-
-
 def _eps(model: nn.Module, step: Step) -> float:
     """What a norm adds below its root."""
     own = dict(model.named_modules()).get(step.path)
@@ -133,7 +145,7 @@ def _eps(model: nn.Module, step: Step) -> float:
 
 
 def _table(table: Tensor) -> Values:
-    """A table (heads, rows, width) on the page; what is infinite or NaN, as what is masked, as 0."""
+    """A table (heads, rows, width) on the page; 0 for what is masked, infinite or NaN."""
     heads, rows, width = table.shape
     finite = table.where(table.isfinite(), 0.0)
     is_sound = bool(table.isfinite().all()) or math.isinf(float(table.min()))

@@ -45,6 +45,8 @@ class View(TypedDict):
     next: list[Values]  # (T,) the likeliest next tokens
     sampling: Values  # logits and draws
     bigram: Values  # counts of the training text
+    training: Values  # one step of training
+    matrices: dict[str, Values]  # the parameters that fit, by name
 
 
 def packed(numbers: np.ndarray) -> str:

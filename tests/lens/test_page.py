@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lm.commands import LensConfig
 from lm.generate import generate, sample
-from lm.lens import bigram_view, embedding_map, page, terminal, views
+from lm.lens import bigram_view, embedding_map, page, terminal, training_step, views
 from lm.lens.__main__ import command as lens_command
 from lm.lens.subject import Subject
 from lm.system.errors import ConfigError
@@ -29,7 +29,7 @@ def _one_cache(monkeypatch, tmp_path_factory):
 @pytest.fixture(scope="module")
 def subject(trained_once):
     out = trained_once(*TINY_TRANSFORMER, "model.context_len=64")
-    return Subject.of_run(str(out), "best")
+    return Subject.of_run(str(out), "best", trust=True)
 
 
 def look(subject, prompt=TEXT, **settings):
@@ -51,6 +51,33 @@ def next_probs(subject: Subject, ids: list[int]) -> torch.Tensor:
     with torch.no_grad():
         logits = subject.model(torch.tensor([ids]))  # (1, T, V)
     return logits[0, -1].softmax(dim=-1)
+
+
+def test_the_training_step_is_the_one_that_the_run_took(trained_once):
+    """Batch, rate and the optimizer's memory: the weights after it are those that were saved."""
+    out = trained_once(*TINY_TRANSFORMER, "train.save_every=1", "train.keep_last=100")
+    before, after = (Subject.of_run(str(out), step, trust=True) for step in ("7", "8"))
+    found = training_step.of(before)
+    assert "missing" not in found, found
+    saved = dict(after.model.named_parameters())
+    for row in found["parameters"]:
+        place = tuple(row["index"])
+        assert row["to"] == pytest.approx(saved[row["name"]][place].item(), abs=1e-6)
+        assert row["from"] != row["to"]
+    batch = torch.tensor(found["ids"])
+    for subject, loss in ((before, found["loss"]), (after, found["loss_after"])):
+        assert subject.model.nats(batch[:, :-1], batch[:, 1:]).mean().item() == pytest.approx(loss)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("model=ngram",), "takes no steps"),
+        (("model=bigram", "train.batch_size=4096"), "tokens, and 16,384 fit"),
+    ],
+)
+def test_where_no_training_step_can_be_shown_the_page_says_why(words, reason, cfg, tiny):
+    assert reason in look(Subject.untrained(cfg(*tiny, *words)), "the cat")["training"]["missing"]
 
 
 def test_the_next_tokens_are_those_of_generation(subject):
@@ -229,6 +256,76 @@ def test_the_page_works_in_a_browser(browsers, subject, tmp_path, width, dark):
         assert wide <= 0, "the page is wider than the window"
         assert browser.errors() == []
         assert browser.screenshot()[:4] == b"\x89PNG"
+
+
+EXPLAINED = """
+const wrong = [], kinds = new Set();
+D.shapes.steps.forEach((step, i) => {
+  if (!hasNumbers(i)) return;
+  const out = table(D.values.steps[i].out);
+  for (let h = 0; h < out.heads; h++) for (const t of [0, 3, T - 1]) for (let c = 0; c < out.width; c += 5) {
+    const said = explain(i, h, t, c).value, is = out.at(h, t, c);
+    if (said === null) continue;
+    kinds.add(step.kind);
+    if (!(Math.abs(said - is) < 2e-3 * Math.max(1, Math.abs(is)))) wrong.push([step.kind, h, t, c, said, is]);
+  }
+});
+return [wrong.slice(0, 9), [...kinds].sort().join(" ")];
+"""  # noqa: E501
+ATTENDING = "Linear RMSNorm add linear scores softmax weighted sum"
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("words", "kinds"),
+    [
+        ((*TINY_TRANSFORMER, "model.n_kv_head=1"), f"{ATTENDING} relu rms_norm square"),
+        (("model=llama", *TINY_TRANSFORMER[1:]), f"{ATTENDING} mul silu"),
+        (
+            ("model=gpt2", *TINY_TRANSFORMER[1:]),
+            "LayerNorm Linear add linear scores softmax weighted sum",
+        ),
+        (("model=gru", "model.n_embd=16"), "Linear"),
+        (("model=mlp",), "Linear tanh"),
+    ],
+)
+def test_the_page_works_out_every_number_as_the_model_did(
+    browsers, words, kinds, cfg, tiny, tmp_path
+):
+    subject = Subject.untrained(cfg(*tiny, *words))
+    noise = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in subject.model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=noise))
+    page.write(look(subject, "the cat"), tmp_path / "lens.html")
+    with browsers() as browser:
+        browser.open(tmp_path / "lens.html")
+        wrong, explained = browser.script(EXPLAINED)
+        assert wrong == []
+        assert set(explained.split()) == set(kinds.split())
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_click_on_a_step_shows_its_numbers_and_one_taken_apart(
+    browsers, subject, tmp_path, width
+):
+    page.write(look(subject), tmp_path / "lens.html")
+    with browsers(width) as browser:
+        browser.open(tmp_path / "lens.html")
+        browser.click("details .open")
+        assert "numbers of each" in browser.text(".numbers")
+        browser.click(".numbers canvas")
+        assert "Divided by the size" in browser.text(".how")
+        said = browser.text(".value"), browser.text(".how p:last-child")
+        assert said[1] == f"= {said[0]}"
+        browser.click("#losses")
+        assert "nats" in browser.text("#step")
+        wide = browser.script("return document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, "the page is wider than the window"
+        browser.click("details .open")
+        assert browser.script("return document.querySelectorAll('.numbers').length") == 0
+        assert browser.errors() == []
 
 
 @needs_browser

@@ -202,7 +202,7 @@ document.addEventListener("keydown", (event) => {
   const vertical = event.key === "ArrowUp" || event.key === "ArrowDown";
   if (vertical && document.activeElement !== $("matrix")) return;  // else these keys scroll the page
   if (moves[event.key]) { event.preventDefault(); go(moves[event.key]); }
-  else if (/^[1-6]$/.test(event.key)) document.querySelectorAll("main > section")[event.key - 1].scrollIntoView();
+  else if (/^[1-7]$/.test(event.key)) document.querySelectorAll("main > section")[event.key - 1].scrollIntoView();
 });
 addEventListener("resize", () => go({}));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => go({}));

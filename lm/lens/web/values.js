@@ -8,7 +8,7 @@ function table(i) {  // of what a step gave or read: { heads, rows, width, at(he
   return tables.get(i);
 }
 function matrix(name) {  // a parameter of the model
-  const w = name && D.values.weights[name];
+  const w = name && D.matrices[name];
   if (!w) return null;
   if (!tables.has(name)) tables.set(name, unpacked(w));
   const m = tables.get(name);
@@ -28,18 +28,18 @@ const figure = (x) => (x === 0 ? "0" : Math.abs(x) >= 1e4 || Math.abs(x) < 1e-3 
 // lines come to, null where there is nothing to compute.
 function explain(i, head, t, column) {
   const s = D.shapes.steps[i], v = D.values.steps[i], out = table(v.out), [a, b] = v.reads.map(table);
-  const [w, bias] = v.weights.map(matrix), name = v.weights[0];
+  const [w, bias] = v.params.map(matrix), name = v.params[0];
   const others = (what) => ({ lines: [what], value: null });
-  const missing = () => others("What it is made of is not on this page: too many numbers. A shorter prompt= or another layer= brings other ones.");
+  const missing = () => others("What it is made of is not on this page: too many numbers. layer= chooses the layer that comes first.");
   const unary = { relu: (x) => Math.max(0, x), square: (x) => x * x, tanh: Math.tanh, sigmoid: (x) => 1 / (1 + Math.exp(-x)),
     silu: (x) => x / (1 + Math.exp(-x)) }[s.kind];
-  if (s.kind === "Embedding" || s.kind === "embedding") return others(`Number ${column + 1} in row ${D.tokens[t].id} of ${Object.keys(s.params)[0]}: nothing is computed, the row is looked up.`);
+  if (s.kind === "Embedding" || s.kind === "embedding") return others(s.axes.length === 2 ? `Row ${t + 1} of ${Object.keys(s.params)[0]}, that of the position: looked up.` :`Number ${column + 1} in row ${D.tokens[t].id} of ${Object.keys(s.params)[0]}: nothing is computed, the row is looked up.`);
   if (["query", "key", "value"].includes(s.kind)) return others(`One of the numbers above: those of a position are dealt out to the heads, ${out.width} to each.`);
   if (s.kind === "rotate") return others("Numbers in pairs, (x, y), are turned by an angle that grows with the position: x cos \u2212 y sin, x sin + y cos.");
   if (["Linear", "linear"].includes(s.kind)) {
     const x = a && a.row(0, t);
     if (!x || !w || x.length !== w.width) return missing();
-    const products = x.map((value, k) => [`x${k + 1} \u00d7 w${k + 1}`, value, w.at(column, k)]);
+    const products = x.map((value, k) => [`x${k + 1} w${k + 1}`, value, w.at(column, k)]);
     return summed(`Row ${column + 1} of ${name} times what comes in, number by number:`, products, bias ? [["the bias", bias.at(0, column)]] : []);
   }
   if (["RMSNorm", "rms_norm", "LayerNorm", "layer_norm"].includes(s.kind)) {
@@ -55,7 +55,7 @@ function explain(i, head, t, column) {
     if (column > t) return others(`Position ${column + 1} comes later: masked, as minus infinity, so that its share becomes 0.`);
     const q = a && a.row(head, t), k = b && b.row(Math.floor(head * b.heads / a.heads), column);
     if (!q || !k) return missing();
-    const found = summed(`The query of position ${t + 1} times the key of position ${column + 1}, number by number:`, q.map((x, d) => [`q${d + 1} \u00d7 k${d + 1}`, x, k[d]]), []);
+    const found = summed(`The query of position ${t + 1} times the key of position ${column + 1}, number by number:`, q.map((x, d) => [`q${d + 1} k${d + 1}`, x, k[d]]), []);
     const root = Math.sqrt(q.length);
     return { lines: [...found.lines, `${figure(found.value)} / \u221a${q.length}, so that its size does not grow with the head`], value: found.value / root };
   }
@@ -80,6 +80,7 @@ function explain(i, head, t, column) {
     const x = a.at(head, t, column), y = b.at(head, t, column), plus = s.kind === "add";
     return { lines: [`what came in ${plus ? "+" : "\u00d7"} what was computed: ${figure(x)} ${plus ? "+" : "\u00d7"} ${y < 0 ? `(${figure(y)})` : figure(y)}`], value: plus ? x + y : x * y };
   }
+  if (s.kind === "gelu" && a && a.width === out.width) return others(`x times the share of the normal distribution that lies below x, for x = ${figure(a.at(head, t, column))}.`);
   return others("How this step computes it is not taken apart here.");
 }
 const name_of = (t) => name(D.tokens[t].id);

@@ -1,0 +1,131 @@
+"""One training step of a run, before and after: its batch, what each prediction cost, its update.
+
+    found = training_step.of(subject)     # {"ids": ..., "nats": ..., "loss": 2.31, ...}
+
+The weights of the model that is looked at stay as they are.
+"""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from lm.config import MixConfig
+from lm.data import Batches
+from lm.lens.subject import Subject
+from lm.lens.views import Values, quantized
+from lm.models.base import LanguageModel
+from lm.optim.schedule import set_rates, update_scale
+from lm.record import checkpoint
+from lm.setup import make_budget
+from lm.system import seeds
+from lm.update import Update
+
+MAX_FLOPS = 1e12  # of a step: some seconds on two cores
+MAX_TOKENS = 16_384  # of a batch: 0.2 MB on the page
+
+
+def of(subject: Subject) -> Values:
+    """The batch that follows the checkpoint, and one update with it; or why there is none."""
+    why_not = _why_not(subject)
+    if why_not or subject.train_ids is None:
+        return {"missing": why_not}
+    cfg = subject.cfg
+    model = copy.deepcopy(subject.model).train()
+    T = model.context_len
+    batches = Batches(subject.train_ids, cfg.train.batch_size, T, cfg.seed)
+    x, y = batches[subject.step]  # (B, T)
+    optimizers = cfg.optimizer.build(model, torch.float32)
+    folder = dict(subject.checkpoints).get(subject.step)
+    if folder is not None:
+        checkpoint.load_optimizers(folder, optimizers)
+    rates = set_rates(optimizers, _rate(subject, model))
+    with torch.no_grad():
+        nats = subject.model.nats(x, y)  # (B, T)
+    update = Update(model, optimizers, batches, cfg, torch.device("cpu"), torch.float32)
+    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.seed(cfg.seed, "dropout", subject.step))
+        update.gradients(x, y)
+    clip = cfg.train.clip
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip or torch.inf)
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    for optimizer in optimizers:
+        optimizer.step()
+    with torch.no_grad():
+        after = model.eval().nats(x, y).mean()
+    return {
+        "number": subject.step,
+        "ids": torch.cat([x, y[:, -1:]], dim=1).tolist(),  # (B, T + 1)
+        "nats": quantized(nats),
+        "loss": float(nats.mean()),
+        "loss_after": float(after),
+        "norm": float(norm),
+        "clip": clip,
+        "optimizers": [type(optimizer).__name__ for optimizer in optimizers],
+        "rates": list(rates.values()),
+        "parameters": _moved(weights, gradients, model.named_parameters()),
+    }
+
+
+def _why_not(subject: Subject) -> str:
+    model, cfg = subject.model, subject.cfg
+    if subject.train_ids is None:
+        return subject.missing
+    if not model.trainable:
+        return "this model counts the training text once and takes no steps"
+    if isinstance(cfg.corpus, MixConfig):
+        return "the rows of a batch come from several texts in turn"
+    if len(subject.train_ids) <= model.context_len:
+        return "the training text is shorter than one row of a batch"
+    n_tokens = cfg.train.batch_size * model.context_len
+    if n_tokens > MAX_TOKENS:
+        return f"a batch has {n_tokens:,} tokens, and {MAX_TOKENS:,} fit here"
+    flops = n_tokens * model.flops_per_token()
+    if flops > MAX_FLOPS:
+        return f"a step takes {flops:.1e} operations, too many to do for a page"
+    return ""
+
+
+def _rate(subject: Subject, model: LanguageModel) -> float:
+    """The share of the base rate: that of the next update, of a finished run that of the middle."""
+    budget = make_budget(subject.cfg, model)
+    before = min(1.0, subject.step / budget.steps) if budget.steps else 1.0
+    after = min(1.0, (subject.step + 1) / budget.steps) if budget.steps else 1.0
+    scale = update_scale(subject.cfg.schedule, before, after)
+    return scale if before < 1 and scale > 0 else subject.cfg.schedule.build(0.5)
+
+
+def _moved(
+    before: dict[str, Tensor],
+    gradients: dict[str, Tensor],
+    parameters: Iterable[tuple[str, Tensor]],
+) -> list[Values]:
+    """For each parameter its size and that of its gradient and change, as roots of mean squares,
+    and the one number that moved most."""
+    rows = []
+    for name, parameter in parameters:
+        if name not in gradients:
+            continue
+        change = parameter.detach() - before[name]
+        place = int(change.abs().argmax())
+        index = torch.unravel_index(torch.tensor(place), change.shape)
+        rows.append(
+            {
+                "name": name,
+                "shape": list(change.shape),
+                "size": _size(before[name]),
+                "gradient": _size(gradients[name]),
+                "change": _size(change),
+                "index": [int(i) for i in index],
+                "from": float(before[name].flatten()[place]),
+                "slope": float(gradients[name].flatten()[place]),
+                "to": float(parameter.detach().flatten()[place]),
+            }
+        )
+    return rows
+
+
+def _size(tensor: Tensor) -> float:
+    return float(tensor.square().mean().sqrt())
