@@ -25,6 +25,7 @@ FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")  # Hydra's 
 CHOICE = re.compile(r"choice\((.*)\)", re.DOTALL)
 CONFIG_DIR = "--config-dir="
 QUOTE = '"'
+BRACKET_OR_QUOTE = re.compile(r"""[\[\](){}'"]""")
 # What stands in quotes or brackets, in which a comma separates no parts, or any other character.
 ATOM = re.compile(r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\\.|.""", re.DOTALL)
 
@@ -172,6 +173,8 @@ class _Word:
             if os.path.lexists(text):
                 return text if _is_plain(text) else _quoted(text)
         value = hydra_internals.read_value(text)
+        if value is UNREADABLE and not self.kind.is_text and not BRACKET_OR_QUOTE.search(text):
+            return _quoted(text)  # it can be nothing but one text of a list
         if value is UNREADABLE:
             raise ValueError(text)
         if isinstance(value, list):

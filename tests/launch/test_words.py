@@ -61,6 +61,8 @@ TYPED = {
     "track.entity=null": None,
     "track.tags=[1e5,a,'b c',2_0]": ["1e5", "a", "b c", "2_0"],
     "train.prompts=[true,null]": ["true", "null"],
+    "track.tags=[lr=3,\u0436,c&d]": ["lr=3", "\u0436", "c&d"],
+    "track.tags=[a=b,'c, d']": ["a=b", "c, d"],
     "tokenizer.pattern=\\w{1,3}|(\\d)": "\\w{1,3}|(\\d)",
     "corpus.field=1": "1",
     "corpus.path=1984": "1984",
