@@ -246,7 +246,7 @@ class Batches(torch.utils.data.Dataset):
         epochs = visits // self.n_windows
         starts = np.empty((len(visits), 2), dtype=np.int64)
         for epoch in range(epochs[0], epochs[-1] + 1):
-            rows = epochs == epoch
+            rows = slice(*np.searchsorted(epochs, [epoch, epoch + 1]))
             starts[rows] = self._epoch(epoch)[visits[rows] % self.n_windows]
         return starts
 

@@ -1,6 +1,7 @@
 """Packing loses nothing; a batch is a function of (seed, step); each target is scored once."""
 
 import json
+import time
 import tracemalloc
 
 import numpy as np
@@ -212,3 +213,12 @@ def test_evaluation_windows_hold_every_target_exactly_once(n, size, context, sha
         assert not scored[~first, : context - (stride or context)].any()  # these have context
     assert targets == list(range(1, n))
     assert inputs == list(range(n - 1))
+
+
+def test_a_batch_of_many_epochs_is_drawn_in_time_linear_in_its_windows():
+    """A million windows of a short text took minutes: each epoch looked at all of them."""
+    batches = data.Batches(np.arange(1025, dtype=np.uint16), 1 << 19, 8, seed=0)
+    began = time.process_time()
+    starts = batches.starts(np.arange(1 << 19))
+    assert time.process_time() - began < 1.5
+    assert len(starts) == 1 << 19
