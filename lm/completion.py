@@ -11,7 +11,6 @@ if __name__ == "__main__":
 
     entry.begin("completion")
 
-import contextlib
 import glob
 import os
 from collections.abc import Iterable
@@ -61,11 +60,15 @@ def command(cfg: CompletionConfig) -> None:
 
 
 def answer(line: str) -> None:
-    """Print what the last word of a line can become, one a line; nothing after a mistake in it."""
+    """Print what the last word of a line can become, one a line."""
     cli.prepare_streams()
-    with contextlib.suppress(ValueError, OSError):
-        for word in completed(line.split(" ")[1:]):
-            streams.print_line(word)
+    words = line.split(" ")[1:]
+    try:
+        found = completed(words)
+    except (ValueError, OSError):  # a choice that does not exist: as without it
+        found = completed([word for word in words[:-1] if "=" not in word] + words[-1:])
+    for word in found:
+        streams.print_line(word)
 
 
 def completed(words: list[str]) -> list[str]:

@@ -50,6 +50,10 @@ def sections(command: str, words: Sequence[str] = ()) -> list[Section]:
     """The keys of a command, those of a run for the choices that the words make."""
     cls = commands.COMMANDS[command]
     own = [*of_class(cls), IMPORT]
+    for key in own:
+        if key.name == "experiment":
+            key.values = presets.names("experiment")
+            key.rule = ", ".join(key.values)
     found = [Section(own)]
     if command == "train":
         own += of_class(config.Config)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lm import config
-from lm.settings import Settings, fields_of, plain_yaml
-from lm.system import files
+from lm.settings import MAX_BYTES, Settings, fields_of, plain_yaml
+from lm.system import files, foreign
 from lm.system.errors import ConfigError
 
 CONFIG_DIR = "--config-dir"
@@ -37,9 +37,9 @@ def chosen(group: str, words: Sequence[str] = ()) -> list[str]:
     """What the words choose for a group, several in a sweep; else what conf/config.yaml does."""
     for word in reversed(words):
         key, equals, value = word.partition("=")
-        if equals and key == group:
+        if equals and key.lstrip("+") == group:
             return value.split(",")
-    main = plain_yaml((folder("conf") / "config.yaml").read_text(encoding="utf-8"))
+    main = _values(folder("conf") / "config.yaml")
     return [entry[group] for entry in main["defaults"] if group in entry and entry != "_self_"]
 
 
@@ -54,11 +54,23 @@ def read(group: str, name: str, words: Sequence[str] = ()) -> tuple[type[Setting
         if name in options:  # of the user's own, without a preset
             return options[name], {}
         raise ConfigError(f"{group}={name}: choose {', '.join(names(group, words))}")
-    values = plain_yaml(path.read_text(encoding="utf-8")) or {}
-    for entry in values.pop("defaults", []):
+    values = _values(path)
+    defaults = values.pop("defaults", [])
+    for entry in defaults if isinstance(defaults, list) else ():
         for schema in entry.values() if isinstance(entry, dict) else ():
-            cls = options.get(schema, cls)
+            cls = options.get(str(schema), cls)
     return cls, values
+
+
+def _values(path: Path) -> dict[str, Any]:
+    """What a preset sets; ConfigError for a file that is none."""
+    try:
+        values = plain_yaml(foreign.read_text(path, MAX_BYTES, links=True)) or {}
+    except Exception as error:  # YAML has a dozen unrelated classes for bad files
+        raise ConfigError(f"{path} is not valid YAML: {str(error).partition(chr(10))[0]}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no settings")
+    return values
 
 
 def _files(group: str, words: Sequence[str]) -> dict[str, Path]:

@@ -84,6 +84,31 @@ def test_a_preset_of_the_users_own_is_shown_with_its_values(tmp_path):
         assert "model=mine" in text and "model.n_hidden=7" in text
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"a: [1", "is not valid YAML"),
+        (b"\xff\xfe", "is not valid YAML"),
+        (b"a: *b", "is not valid YAML"),
+        (b"- 3", "holds no settings"),
+        (b"gru", "holds no settings"),
+        (b"defaults: 3", ""),
+        (b"defaults: [{x: [1]}, {x: {y: z}}, 3]", ""),
+    ],
+)
+def test_a_broken_preset_is_one_line_that_names_its_file(text, reason, tmp_path):
+    path = tmp_path / "model/mine.yaml"
+    path.parent.mkdir()
+    path.write_bytes(text)
+    words = [f"--config-dir={tmp_path}", "model=mine"]
+    if not reason:
+        assert "model.context_len=128" in usage.page("train", words)
+        return
+    with pytest.raises(ConfigError, match=f"^{path} {reason}") as caught:
+        usage.page("train", words)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("group", config.GROUPS)
 def test_what_a_preset_is_made_of_is_what_hydra_composes(group):
