@@ -12,6 +12,7 @@ import pytest
 from lm.config import NamesConfig, ShakespeareConfig
 from lm.corpora import download
 from lm.corpora.download import NAMES, SHAKESPEARE, Pinned
+from lm.system import files
 
 BODY = b"First Citizen:\nBefore we proceed any further, hear me speak.\n" * 2000  # 122 kB
 DATA_DIR = os.environ.get("LM_DATA_DIR")  # the caller's; each test begins without
@@ -276,6 +277,17 @@ def test_a_file_in_lm_data_dir_is_used_without_a_network(tmp_path, monkeypatch):
     file = Pinned("text.txt", "http://127.0.0.1:1/", len(BODY), hashlib.sha256(BODY).hexdigest())
     assert download.find(file, tmp_path / "cache") == tmp_path / "text.txt"
     assert left_in(tmp_path) == ["text.txt"]
+
+
+def test_a_tilde_that_no_shell_replaced_is_the_home_directory(tmp_path, monkeypatch):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "text.txt").write_bytes(BODY)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LM_DATA_DIR", "~/texts")
+    monkeypatch.setenv("LM_CACHE_DIR", "~/cache")
+    file = Pinned("text.txt", "http://127.0.0.1:1/", len(BODY), hashlib.sha256(BODY).hexdigest())
+    assert download.find(file) == tmp_path / "texts" / "text.txt"
+    assert files.cache_dir() == tmp_path / "cache"
 
 
 def test_a_different_file_in_lm_data_dir_is_refused_with_both_checksums(tmp_path, monkeypatch):

@@ -2,8 +2,12 @@
 
 import os
 
+import pytest
+
 from lm import config
 from lm.report import records
+from lm.system import foreign
+from lm.system.errors import DamagedError
 
 
 def test_a_torn_last_line_is_left_out(fake_run):
@@ -24,3 +28,13 @@ def test_a_run_is_running_until_its_points_are_old(fake_run):
 def test_settings_read_by_the_fast_loader_equal_those_of_the_checked_one(fake_run):
     path = fake_run("outputs/runs/d/a", "optimizer.lr=1e-5", "track.notes=1:30", "name=NO")
     assert records.read(path).settings == config.flat(config.load(path / config.RESOLVED))
+
+
+def test_a_log_of_more_than_256_mb_is_refused_before_memory_is_taken(fake_run, monkeypatch):
+    path = fake_run("outputs/runs/d/a") / "metrics.jsonl"
+    monkeypatch.setattr(foreign, "MAX_LINES", path.stat().st_size)
+    assert len(records.lines(path)) == 3
+    monkeypatch.undo()
+    os.truncate(path, (256 << 20) + 1)
+    with pytest.raises(DamagedError, match="268,435,457 bytes, and 268,435,456 are allowed"):
+        records.lines(path)
