@@ -24,7 +24,14 @@ from pathlib import Path
 from lm.config import FilesConfig
 from lm.corpora import generated
 from lm.corpora.base import Corpus
-from lm.corpora.formats import FORMATS, Reader, format_of, is_read_in_folders, kind
+from lm.corpora.formats import (
+    FORMATS,
+    Reader,
+    check_size,
+    format_of,
+    is_read_in_folders,
+    kind,
+)
 from lm.system.files import sha256
 
 log = logging.getLogger(__name__)
@@ -114,6 +121,7 @@ class _Search:
                 raise FileNotFoundError(f"{file} is a link to nothing")
             if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for without end
                 raise ValueError(f"{file} is not a plain file: save its text in one")
+            check_size(file)
         return found
 
     def notes(self) -> list[str]:

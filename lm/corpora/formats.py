@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from lm.corpora import parquet
-from lm.system import packed
+from lm.system import foreign, packed
 from lm.system.errors import ConfigError
 
 MAX_FIELD = 1 << 30  # characters of one cell of a .csv file
 BEGINNING = 8000  # bytes that tell a text from other data, as in git
 BINARY = re.compile(rb"[\x00-\x06\x0e-\x1a\x7f]")  # what stands in no text
+COPIES = 3  # of a text that is read at once: its bytes, its characters, and what is made of them
 DEPTH = 4  # of the nested fields that a message lists
 REPLACE = "have lm.train put U+FFFD in such places with corpus.errors=replace"
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -55,7 +56,12 @@ class Reader:
         """One document for each line of JSON; of a file that is an array, one for each entry."""
         start = 0  # byte of the file at which the line begins
         is_first = True
-        for number, line in enumerate(file, start=1):
+        lines = iter(lambda: file.readline(foreign.MAX_TEXT + 1), b"")
+        for number, line in enumerate(lines, start=1):
+            if len(line) > foreign.MAX_TEXT:
+                raise ValueError(
+                    f"{path}, line {number} has over {foreign.MAX_TEXT:,} bytes: part its text"
+                )
             text = self._decode(line, path, start)
             start += len(line)
             if not text.strip():
@@ -202,22 +208,42 @@ def _parsed_at(text: str, at: int, place: str) -> tuple[object, int]:
         raise ValueError(f"{place} is not JSON: {error}") from None
 
 
+def check_size(path: Path) -> None:
+    """ValueError for a file that is read at once and cannot fit the memory, before it is read."""
+    found = format_of(path)
+    size = path.stat().st_size
+    if found is None or not found.at_once or packed.suffix_of(path) or size <= foreign.MAX_TEXT:
+        return
+    import torch
+
+    from lm.system import memory
+
+    room = memory.room(torch.device("cpu"))
+    if COPIES * size > room:
+        raise ValueError(
+            f"{path} has {size:,} bytes and is read at once, which takes {COPIES} times as much of "
+            f"the {memory.gigabytes(room)} of memory: give parts of it, or a .jsonl file, a text a "
+            "line"
+        )
+
+
 class Format(NamedTuple):
     """How a kind of file is read."""
 
     read: Callable[[Reader, BinaryIO, Path], Iterator[str]]
     in_folders: bool  # whether such a file in a folder is read without being named
     rules: int  # raise it when other text comes to be read from the same file
+    at_once: bool = True  # whether all of it is in memory
 
 
 FORMATS = {
     ".txt": Format(Reader.text, in_folders=True, rules=1),
-    ".jsonl": Format(Reader.lines, in_folders=True, rules=1),
-    ".ndjson": Format(Reader.lines, in_folders=True, rules=2),
+    ".jsonl": Format(Reader.lines, in_folders=True, rules=1, at_once=False),
+    ".ndjson": Format(Reader.lines, in_folders=True, rules=2, at_once=False),
     ".json": Format(Reader.json, in_folders=False, rules=2),
     ".csv": Format(Reader.csv, in_folders=False, rules=2),
     ".tsv": Format(Reader.csv, in_folders=False, rules=2),
-    ".parquet": Format(Reader.parquet, in_folders=True, rules=3),
+    ".parquet": Format(Reader.parquet, in_folders=True, rules=3, at_once=False),
 }
 PLAIN = FORMATS[".txt"]  # what a file of any other name is read as
 # Files that hold no plain text: with corpus.errors=replace one would train on noise.

@@ -10,7 +10,8 @@ import pytest
 
 from lm.config import FilesConfig
 from lm.corpora import base
-from lm.system import packed
+from lm.corpora.named import named
+from lm.system import foreign, packed
 
 
 @pytest.fixture(autouse=True)
@@ -506,3 +507,56 @@ def test_the_fingerprint_of_an_old_format_stays_and_that_of_a_new_one_says_so():
     ]
     assert rules == [1, 1, 1]
     assert FilesConfig(path="d.csv").build().source()["rules"] == 2
+
+
+# ---- what a person names that is no text
+
+FOREIGN = {  # name: what makes it, and what the one line says
+    "a pipe.txt": (os.mkfifo, "is not a plain file"),
+    "a link.txt": (lambda path: os.symlink("nowhere", path), "nor a file that exists"),
+    "zero.txt": (lambda path: os.symlink("/dev/zero", path), "is not a plain file"),
+    "random.txt": (lambda path: put(path, b"\x93\xff\x00\x9c"), "is not UTF-8"),
+    "random.xyz": (lambda path: put(path, b"\x93\xff\x00\x9c"), "is not UTF-8"),
+    "nul.jsonl": (lambda path: put(path, bytes(5000)), "line 1 is not JSON"),
+    "nul.json": (lambda path: put(path, bytes(5000)), "value 1 is not JSON"),
+    "nul.csv": (lambda path: put(path, bytes(5000)), "has no column text"),
+    "empty.csv": (lambda path: put(path, b""), "has no column text"),
+    "huge.txt": (lambda path: sparse(path), "has 4,398,046,511,104 bytes and is read at once"),
+    "huge.json": (lambda path: sparse(path), "has 4,398,046,511,104 bytes and is read at once"),
+    "huge.csv": (lambda path: sparse(path), "has 4,398,046,511,104 bytes and is read at once"),
+    "a folder": (os.mkdir, "holds no text"),
+}
+
+
+def sparse(path):
+    put(path, b"")
+    os.truncate(path, 1 << 42)
+
+
+def texts_of_train_also(name):
+    corpus = named(name, FilesConfig(path="own.txt"), "train.also").build()
+    corpus.source()
+    return list(corpus.documents())
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_no_text_is_one_line_in_train_also_too(name):
+    make, says = FOREIGN[name]
+    make(name)
+    with pytest.raises((ValueError, OSError), match=says) as refused:
+        texts_of_train_also(name)
+    assert "\n" not in str(refused.value) and name in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["empty.txt", "empty.jsonl", "empty.md"])
+def test_an_empty_file_has_no_text_to_divide(name):
+    put(name, b"")
+    with pytest.raises(ValueError, match="corpus own holds no text"):
+        base.split(named(name, FilesConfig(path="own.txt")).build().documents(), 0.1, "own")
+
+
+def test_a_line_of_records_has_a_longest_length(monkeypatch):
+    put("a.jsonl", b"\n" + bytes(5000))
+    monkeypatch.setattr(foreign, "MAX_TEXT", 4096)
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 2 has over 4,096 bytes: part its text"):
+        read("a.jsonl")
