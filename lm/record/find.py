@@ -35,6 +35,8 @@ def find_run(name: str) -> Path:
     """
     if name == "latest":
         return _latest()
+    if not name.strip():
+        raise ValueError("the name of the run is empty: give its directory, or latest")
     path = Path(files.expanded(name))
     if (path / RESOLVED).is_file():
         return path

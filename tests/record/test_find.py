@@ -29,3 +29,12 @@ def test_latest_is_the_run_started_last(tmp_path):
             os.utime(path, (0, 100 * (newest == i)))
         assert find_run("latest") == Path("outputs") / name
         os.utime(path, (0, 0))
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_not_the_folder_one_is_in(name, tmp_path):
+    """run= said of the current folder that it is a sweep."""
+    (tmp_path / "arm").mkdir()
+    (tmp_path / "arm" / config.RESOLVED).touch()
+    with pytest.raises(ValueError, match="the name of the run is empty: give its directory"):
+        find_run(name)
