@@ -64,7 +64,7 @@ def own_directory(job: jobs.Job) -> Iterator[locks.HeldLock]:
     jobs.check(job)
     before = Before(job.out)
     keep = contextlib.nullcontext() if job.sweep else before.kept_on_failure()
-    with store.locked(job.out) as lock, keep, logs.to_file(job.out):
+    with store.locked(job.out) as lock, keep, logs.to_file(job.out) as file, logs.error_in(file):
         jobs.claim(job)
         yield lock
 

@@ -37,7 +37,9 @@ def _own_world(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "wandb-home"))
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "LM_CACHE_DIR", "LM_UID", "LM_IMPORTS", "LM_SWEEP"):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "LM_CACHE_DIR", "LM_UID", "LM_IMPORTS"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("LM_SWEEP", "LM_SWEEP_PLAN", "LM_ARM"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "wandb-home"))  # where our own key lies

@@ -12,6 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from lm.launch import cli, directory
+from lm.sweep import progress
 from lm.sweep.callback import conclude
 from lm.system.environment import SWEEP, launch_rank
 
@@ -35,6 +36,7 @@ class Directories(Callback):
             directory.check_sweep(root)
             directory.mark_sweep(root)
             os.environ[SWEEP] = str(root)  # for its jobs, some of which have processes of their own
+            progress.show_start(root)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         try:

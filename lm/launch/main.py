@@ -10,7 +10,7 @@ import os
 import secrets
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hydra
@@ -21,9 +21,9 @@ from omegaconf import DictConfig
 from lm.launch import cli, compose, directory, hydra_internals, logs, preflight, resume
 from lm.launch.jobs import Job
 from lm.launch.words import as_typed
-from lm.sweep import arms
+from lm.sweep import arms, progress
 from lm.sweep.arms import RESULT, ArmResult
-from lm.system import files, signals
+from lm.system import files, signals, terminal
 from lm.system.environment import SWEEP, launch_rank, started_by_torchrun
 from lm.system.errors import ConfigError, DamagedError, LockedError, OtherRunError, Pruned
 
@@ -59,7 +59,9 @@ def start(run: Run, words: list[str]) -> None:
                 logs.to_terminal()
             run(job)
             return
-        preflight.check(words)
+        plan = preflight.check(words)
+        if plan is not None:
+            progress.announce(plan)
 
     @hydra.main(
         config_path=str(compose.folder("conf")), config_name="config", **hydra_internals.VERSION
@@ -126,47 +128,65 @@ def arm(run: Run, composed: DictConfig) -> float:
     """The job of one arm, from its settings to its result; the sweep is told where it is."""
     out = directory_of_job()
     settings = HydraConfig.get()
-    with contextlib.suppress(DamagedError):  # of our own: the arm will have failed
-        directory.check(out, hydra_internals.recorded(composed)[1])
-    arms.register(directory_of_sweep(), settings.job.num, out)
-    try:
-        job = job_of(composed)
-    except Exception as error:
-        write_result(out, failure(out, list(settings.overrides.task), error))
+    words = list(settings.overrides.task)
+    with progress.arm_in_work(settings.job.num, words, out), refusal_with_name():
+        with contextlib.suppress(DamagedError):  # of our own: the arm will have failed
+            directory.check(out, hydra_internals.recorded(composed)[1])
+        arms.register(directory_of_sweep(), settings.job.num, out)
+        try:
+            job = job_of(composed)
+        except Exception as error:
+            result = failure(out, words, error)
+            write_result(out, result)
+        else:
+            result = run_arm(run, job)
+    if result is None:
         return math.inf
-    return run_arm(run, job)
+    progress.show_end(directory_of_sweep(), settings.job.num, words, result)
+    return math.inf if result.value is None else result.value
 
 
-def run_arm(run: Run, job: Job) -> float:
+@contextlib.contextmanager
+def refusal_with_name() -> Iterator[None]:
+    """The refusal of a directory, which ends the whole sweep, names the arm that was to have it."""
+    try:
+        yield
+    except OtherRunError as error:
+        arm_in_work = terminal.arm_in_work()
+        name = f"{arm_in_work.title}: " if arm_in_work else ""
+        raise OtherRunError(f"{name}{error}") from None
+
+
+def run_arm(run: Run, job: Job) -> ArmResult | None:
     """Run one arm of a sweep and write its result.json: a failure does not stop the other arms.
 
-    Returns what the sweep minimises, inf for an arm without a score.
+    None if another process is at it, which will write what comes of it.
     """
     result = ArmResult(job.overrides)
     try:
         result.value = run(job)
         if not math.isfinite(result.value):
-            result = ArmResult(job.overrides, "failed", error="the score is not a number")
+            raise ValueError("the score is not a number")
     except Pruned as reason:
         result = ArmResult(job.overrides, "pruned", error=str(reason))
     except LockedError as error:
-        log.warning(str(error))  # that process will write what comes of it
-        return math.inf
-    except OtherRunError as error:  # whose result stays
-        cli.print_error(str(error))
-        sys.exit(2)
+        log.error(str(error))
+        return None
+    except OtherRunError:  # whose result stays
+        raise
     except Exception as error:
         result = failure(job.out, job.overrides, error)
     write_result(job.out, result)
-    return math.inf if result.value is None else result.value
+    return result
 
 
 def failure(out: Path, words: list[str], error: Exception) -> ArmResult:
     """The result of an arm that an error has ended; its error.log tells where."""
-    log.error(f"{out} failed: {error}")
-    text = "".join(traceback.format_exception(error))
-    files.atomic_write(out / "error.log", text.encode("utf-8", "replace"))
-    return ArmResult(words, "failed", error=" ".join(str(error).split()))
+    text = " ".join(str(error).split())
+    log.error(f"failed: {text}")
+    trace = "".join(traceback.format_exception(error))
+    files.atomic_write(out / "error.log", trace.encode("utf-8", "replace"))
+    return ArmResult(words, "failed", error=text)
 
 
 def write_result(out: Path, result: ArmResult) -> None:

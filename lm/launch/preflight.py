@@ -17,26 +17,31 @@ from lm.launch import compose, directory, hydra_internals
 from lm.launch.jobs import same_arm
 from lm.launch.words import read
 from lm.settings import flat_values
-from lm.sweep import space, study
+from lm.sweep import labels, space, study
+from lm.sweep.progress import Plan
 from lm.system.errors import FULL, ConfigError, DamagedError, StorageError
 from lm.system.text import shell_word
 
 
-def check(words: list[str]) -> None:
-    """Raise ConfigError at the first job of the command that cannot be run."""
+def check(words: list[str]) -> Plan | None:
+    """Raise ConfigError at the first job of the command that cannot be run.
+
+    Returns what is known of the arms of a sweep, None for a single run.
+    """
     args = compose.read_arguments(words)
+    plan = Plan() if args.multirun else None
     _check_options(args)
     if args.hydra_help or args.shell_completion:
-        return
+        return plan
     extra = compose.search_path_override(args.config_dir)
     folder = Path(args.config_path) if args.config_path else compose.folder("conf")
     with compose.errors_in_one_line(words), compose.composing(folder):
         if args.config_path or args.config_name:  # one's own, which is checked when it is loaded
             fixed = _without_sweeps(args.overrides)
             _check_hydra(_with_hydra([*fixed, *extra], args.config_name or "config"))
-            return
+            return plan
         if args.multirun:
-            _check_sweep(args.overrides, extra)
+            plan = _check_sweep(args.overrides, extra)
         else:
             compose.compose_job(args.overrides, extra)
             lenient = [compose.accepting_unknown_keys(word) for word in args.overrides]
@@ -45,10 +50,11 @@ def check(words: list[str]) -> None:
             if args.package and OmegaConf.select(composed, args.package) is None:
                 raise ConfigError(f"--package {args.package}: there is no such part")
         if args.cfg or args.info:
-            return
+            return plan
         if not args.multirun:
             _whole_experiment(args.overrides, extra)
     _check_directories(args.overrides)
+    return plan
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -94,16 +100,17 @@ def _without_sweeps(overrides: list[str]) -> list[str]:
     return [word for word in overrides if not parser.parse_override(word).is_sweep_override()]
 
 
-def _check_sweep(overrides: list[str], extra: list[str]) -> None:
+def _check_sweep(overrides: list[str], extra: list[str]) -> Plan:
     """Compose every arm of a sweep; where its directory is there already, it must be this one's."""
     root = _existing_sweep(overrides)
-    jobs = _arms(overrides, extra, root)
+    jobs, n_arms = _arms(overrides, extra, root)
     configs = [compose.compose_job(job, extra) for job in jobs]
     if any(word.lstrip("+").startswith("hydra.sweep.subdir=") for word in overrides):
         _check_arms(jobs, configs, extra)
     elif root and not (root / study.STUDY).exists():
         for number, cfg in enumerate(configs):
             same_arm(root, root / str(number), cfg)
+    return Plan(n_arms, None if n_arms is None else labels.varied(jobs))
 
 
 def _existing_sweep(overrides: list[str]) -> Path | None:
@@ -133,8 +140,11 @@ def _whole_experiment(overrides: list[str], extra: list[str]) -> None:
         )
 
 
-def _arms(overrides: list[str], extra: list[str], root: Path | None) -> list[list[str]]:
-    """The overrides of every job that the sweep would start; of a search its extreme ones."""
+def _arms(
+    overrides: list[str], extra: list[str], root: Path | None
+) -> tuple[list[list[str]], int | None]:
+    """The overrides of every job that the sweep would start, of a search its extreme ones; and how
+    many there are, None if only its sweeper knows."""
     parser = hydra_internals.overrides_parser()
     fixed = _without_sweeps(overrides)
     lenient = [compose.accepting_unknown_keys(word) for word in fixed]
@@ -147,7 +157,9 @@ def _arms(overrides: list[str], extra: list[str], root: Path | None) -> list[lis
         words, searched = space.search_space(parser, sweeper.params, overrides)
         if root:
             study.same_search(root, words, searched)
-        return space.corners(words, searched)
+        is_grid = settings.sampler == "grid"
+        n_trials = len(space.grid(searched)) if is_grid else settings.n_trials
+        return space.corners(words, searched), n_trials
     if root and (root / study.STUDY).exists():
         raise ConfigError(
             f"{root} holds a search, which hydra/sweeper=lm goes on with: give another "
@@ -158,8 +170,9 @@ def _arms(overrides: list[str], extra: list[str], root: Path | None) -> list[lis
             raise ConfigError(
                 f"hydra.sweeper.max_batch_size={sweeper.max_batch_size}: must be at least 1"
             )
-        return hydra_internals.grid(parser, sweeper.params, overrides)
-    return [fixed]  # a sweeper of another kind has its own grammar
+        jobs = hydra_internals.grid(parser, sweeper.params, overrides)
+        return jobs, len(jobs)
+    return [fixed], None  # a sweeper of another kind has its own grammar
 
 
 def _with_hydra(overrides: list[str], name: str = "config") -> DictConfig:

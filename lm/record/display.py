@@ -1,6 +1,8 @@
 """Progress of a run: on a terminal a live bar and above it a line for each evaluation; elsewhere a
 line for each evaluation and every few seconds.
 
+Of an arm of a sweep the terminal has the bar alone, if no other arm is in work there.
+
 display = Display(budget.progress); display.show(state, row)
 """
 
@@ -21,6 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from lm.record.state import TrainState
+from lm.system import terminal
 from lm.system.console import Console
 
 log = logging.getLogger(__name__)
@@ -53,8 +56,9 @@ class Display:
         self.last_bpb: float | None = None  # of the evaluation before
         self.line_time = 0.0  # when the last plain line was written
         self.console = Console(file=sys.stdout)
+        self.arm = terminal.arm_in_work()
         self.bar: Progress | None = None
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and (self.arm is None or self.arm.has_bar):
             self.bar = self._start_bar()
 
     def _start_bar(self) -> Progress:
@@ -62,7 +66,9 @@ class Display:
         columns = [TimeLeft(compact=True), bar, TaskProgressColumn()]
         if self.console.width >= NARROW:
             columns.append(TextColumn("{task.fields[text]}"))
-        progress = Progress(*columns, console=self.console, expand=True)
+        # The sweep prints a line of its own where the bar of an arm was.
+        is_arm = self.arm is not None
+        progress = Progress(*columns, console=self.console, expand=True, transient=is_arm)
         self.task = progress.add_task("train", total=1.0, text="")
         progress.start()
         return progress
@@ -75,6 +81,8 @@ class Display:
             self.latest["train/loss"] = sum(state.losses) / len(state.losses)
         if self.bar is not None:
             words = [f"step {state.step}", *_words(row)]
+            if self.arm is not None:
+                words = [word for word in (self.arm.name, self.arm.label, *words) if word]
             text = "  ".join(_fitting(words, self.console.width - BESIDE_TEXT))
             self.bar.update(self.task, completed=self.progress(state), text=text)
         if is_evaluation:

@@ -6,8 +6,9 @@ print(effects.table(arms))
 import statistics
 from collections.abc import Sequence
 
-from lm.report import labels, markdown
+from lm.report import markdown
 from lm.report.folding import Arm
+from lm.sweep import labels
 
 ABOUT = (
     "Each row averages over the runs whose other settings and seed are there with every value of "

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from lm import config
 from lm.report.records import Record
+from lm.sweep.labels import short, values, words
 
 
 def name_groups(runs: Sequence[Record], by: Sequence[str] = ()) -> list[str]:
@@ -44,38 +45,6 @@ def trained_by(settings: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def words(overrides: Sequence[str]) -> dict[str, str]:
-    """The keys and values of a command line that decide the score, without the seed."""
-    found = {}
-    for word in overrides:
-        key, _, value = word.partition("=")
-        key = key.lstrip("+")
-        group = key.partition(".")[0].partition("/")[0]
-        if group not in ("hydra", "experiment", "seed") and config.affects(key) != "nothing":
-            found[key] = value
-    return found
-
-
-def short(key: str, value: object) -> str:
-    """model.norm=rmsnorm as rmsnorm, optimizer.lr=0.01 as lr=0.01, arm=004_x/muon as muon."""
-    prefix = f"{key.rpartition('.')[2]}=" if "." in key else ""
-    if isinstance(value, (bool, int)):
-        return f"{prefix}{value}"
-    text = str(value)
-    try:
-        number = float(text)
-    except ValueError:
-        number = None
-    if number is not None:
-        if number.is_integer() and abs(number) < 1e12:  # of 800_000 every digit is wanted
-            return f"{prefix}{int(number)}"
-        return f"{prefix}{number:.4g}"
-    if key == "arm":
-        return text.rpartition("/")[2]
-    says_it = text.isidentifier() and text.lower() not in ("true", "false", "none", "null")
-    return text if says_it else f"{prefix}{text}"
-
-
 def _names(runs: Sequence[Record]) -> Iterator[str]:
     """Names by the words of the command line if these tell all apart, else by the settings."""
     names = _differences([words(run.overrides) for run in runs], every=True)
@@ -103,7 +72,7 @@ def _differences(rows: Sequence[Mapping[str, object]], every: bool = False) -> l
             tells_more = _n_distinct(rows, [*chosen, key]) > _n_distinct(rows, chosen)
             if key not in chosen and in_all and tells_more:
                 chosen.append(key)
-    return [" ".join(short(key, row[key]) for key in chosen if key in row) for row in rows]
+    return [values(row, chosen) for row in rows]
 
 
 def _n_distinct(rows: Sequence[Mapping[str, object]], keys: Sequence[str]) -> int:

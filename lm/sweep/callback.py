@@ -33,8 +33,7 @@ def conclude(root: Path) -> None:
     rows = ranking.fold(results)
     log.info(f"\n{ranking.table(rows)}\n({root})")
     report = f"python -m lm.report {shell_word(str(_folder_of_all(root, places.values())))}"
-    words = [word for row in rows for word in row.settings]
-    if any(w.startswith("corpus") and not w.startswith("corpus.weights") for w in words):
+    if ranking.is_of_several_texts(word for row in rows for word in row.settings):
         log.info(f"bits per byte of different texts do not compare: {report}")
     elif rows and rows[0].n:
         best = next(arm for arm in results if arm in rows[0].arms)
@@ -42,12 +41,12 @@ def conclude(root: Path) -> None:
         log.info(f"{report}; python -m lm.sample {import_words()}{run}")
     failed = [arm for arm, result in results.items() if result.status == "failed"]
     for arm in failed:
-        log.info(f"arm {arm} failed: {results[arm].error} ({places[arm] / 'error.log'})")
+        log.info(f"{places[arm]} failed: {results[arm].error} (error.log there)")
     missing = sorted(places.keys() - results.keys(), key=ranking.natural)
     waiting = [arm for arm in missing if not (places[arm] / RESULT).exists()]
     if waiting:
         who = "another process trains it, or left it"
-        log.info(f"no result yet of arm {', '.join(waiting)}: {who}")
+        log.info(f"no result yet in {', '.join(str(places[arm]) for arm in waiting)}: {who}")
     _write_summary(root, rows, results)
     if (root / STUDY).exists():  # a search goes around what fails
         if (failed or missing) and not any(row.n for row in rows):

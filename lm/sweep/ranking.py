@@ -91,6 +91,12 @@ def fold(results: dict[str, ArmResult]) -> list[Row]:
     return sorted(rows, key=_by_mean)
 
 
+def is_of_several_texts(words: Iterable[str]) -> bool:
+    """Whether arms that differ in these words have different texts: then their bits per byte do not
+    compare."""
+    return any(w.startswith("corpus") and not w.startswith("corpus.weights") for w in words)
+
+
 def _by_mean(row: Row) -> tuple[bool, float]:
     return row.mean is None, row.mean or 0.0
 

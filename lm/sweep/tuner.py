@@ -140,12 +140,10 @@ def record_trial(there: "Study", trial: "Trial", root: Path) -> None:
     result = result_of(out)
     if result.status == "ok":
         there.tell(trial, result.value)
-        outcome = f"{result.value:.4f}"
     else:
         state = states.PRUNED if result.status == "pruned" else states.FAIL
         trial.set_user_attr("error", result.error)
         there.tell(trial, state=state)
-        outcome = str(result.error)
     row = {
         "trial": trial.number,
         "params": trial.params,
@@ -158,17 +156,17 @@ def record_trial(there: "Study", trial: "Trial", root: Path) -> None:
         foreign.check(path)  # a pipe would be waited for
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
-    log.info(f"trial {trial.number} {result.status}: {outcome}")
 
 
 def result_of(out: Path) -> ArmResult:
     """What became of the trial in this directory; failed, if there is nothing to learn from."""
     path = out / RESULT
-    if not path.exists():
-        return ArmResult(status="failed", error=f"no result: there is no {path}")
     try:
+        if not path.exists():
+            raise DamagedError(f"no result: there is no {path}")
         return arms.read_result(path)
-    except DamagedError as error:
+    except DamagedError as error:  # the trial itself could not say so
+        log.warning(f"{error}")
         return ArmResult(status="failed", error=str(error))
 
 

@@ -56,8 +56,7 @@ def test_a_preempted_job_is_queued_again_and_goes_on_in_its_own_directory(comman
     os.kill(int(job[0]), signal.SIGUSR2)
     assert process.wait(timeout=180) == 0
     assert files.read_json(arm / "summary.json")["step"] == 2500
-    said = "".join(p.read_text() for p in (tmp_path / "outputs/s").rglob("*_log.out"))
-    assert "resumed from step_" in said
+    assert "resumed from step_" in (arm / "train.log").read_text()
 
 
 @pytest.mark.slow
@@ -134,5 +133,5 @@ def test_an_arm_that_another_process_trains_is_left_to_it(cfg, tmp_path):
     def held(job):
         raise LockedError("it is being written by process 1")
 
-    assert main.run_arm(held, job) == float("inf")
+    assert main.run_arm(held, job) is None
     assert (tmp_path / ranking.RESULT).read_text() == "theirs"

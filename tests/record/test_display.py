@@ -1,14 +1,8 @@
 """What a person sees of a run, on a real terminal of each width and without one."""
 
 import collections
-import fcntl
 import logging
-import os
-import pty
 import re
-import struct
-import sys
-import termios
 import time
 
 import pytest
@@ -16,8 +10,10 @@ import pytest
 from lm.launch import logs
 from lm.record.display import Display
 from lm.record.state import TrainState
+from lm.system import terminal
+from lm.system.terminal import Arm
+from tests.helpers import on_a_terminal
 
-CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 POINTS = [
     (0, {"val/bpb": 8.0056, "val/loss": 5.549, "val/ppl": 257.0, "baseline/ngram_bpb": 2.2871}),
     (10, {"train/loss": 4.1234, "speed/tokens_per_s": 28_958.0}),
@@ -35,39 +31,21 @@ def show_points() -> None:
     display.close()
 
 
-def on_a_terminal(columns: int) -> list[str]:
-    """The lines that a terminal so wide has seen, those that were drawn over included."""
-    process, terminal = pty.fork()
-    if process == 0:
-        os.environ["TERM"] = "xterm-256color"
-        for name in ("COLUMNS", "LINES", "NO_COLOR"):
-            os.environ.pop(name, None)
-        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+def lines_on_a_terminal(columns: int, **env: str) -> list[str]:
+    def action() -> None:
         logging.getLogger().handlers = []
         logs.to_terminal()
         show_points()
-        sys.stdout.flush()
-        os._exit(0)
-    seen = b""
-    while True:
-        try:
-            part = os.read(terminal, 1 << 16)
-        except OSError:  # its other end is closed
-            break
-        if not part:
-            break
-        seen += part
-    os.close(terminal)
-    assert os.waitpid(process, 0)[1] == 0, seen
-    lines = re.split(r"[\r\n]+", CONTROL.sub("", seen.decode()))
-    return [line.rstrip() for line in lines if line.strip()]
+
+    lines, text, code = on_a_terminal(columns, action, **env)
+    assert code == 0, text
+    return lines
 
 
 @pytest.mark.parametrize("columns", [20, 60, 80, 120])
 def test_each_evaluation_stays_as_a_line_and_no_line_is_wider_than_the_terminal(columns):
     """The live bar wrote over them: on a terminal no evaluation was ever to be read."""
-    seen = on_a_terminal(columns)
+    seen = lines_on_a_terminal(columns)
     assert max(map(len, seen)) <= columns
     lines = [line for line in seen if line.startswith("step")]
     if columns == 20:
@@ -84,7 +62,7 @@ def test_each_evaluation_stays_as_a_line_and_no_line_is_wider_than_the_terminal(
 
 @pytest.mark.parametrize("columns", [20, 60, 80, 120])
 def test_the_time_left_comes_first_and_is_never_cut_off(columns):
-    bars = [line for line in on_a_terminal(columns) if "%" in line]
+    bars = [line for line in lines_on_a_terminal(columns) if "%" in line]
     assert bars
     for line in bars:
         assert re.match(r"(--:--|\d+:\d\d) ", line), line
@@ -115,3 +93,20 @@ def test_a_score_that_is_no_number_is_shown_and_ends_no_run(score, caplog):
         f"step     10  bpb {score}  val loss {score}  ppl {score}",
         "step     20  bpb 1.5000  0.2500 below the 5-gram  val loss 1.500  ppl 1.5",
     ]
+
+
+@pytest.mark.parametrize("columns", [20, 60, 80, 120])
+def test_of_an_arm_of_a_sweep_the_terminal_has_the_bar_with_its_name_and_no_other_line(columns):
+    """Every arm printed its whole log, and its last bar stayed."""
+    with terminal.shown_of_arm(Arm("arm 5 of 8", "gru lr=0.003", "s/4", has_bar=True)):
+        seen = lines_on_a_terminal(columns)
+    assert max(map(len, seen)) <= columns
+    assert all("━" in line or line in ("4 left", "left") for line in seen), seen
+    title = {20: "75%", 60: "75% arm 5 of 8  gru lr=0.003"}
+    shown = title.get(columns, "75% arm 5 of 8  gru lr=0.003  step 300")
+    assert any(shown in line for line in seen), seen
+
+
+def test_of_an_arm_beside_others_on_the_terminal_nothing_is_shown():
+    with terminal.shown_of_arm(Arm("arm 5 of 8", "gru lr=0.003", "s/4", has_bar=False)):
+        assert lines_on_a_terminal(80) == []

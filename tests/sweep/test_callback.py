@@ -35,10 +35,11 @@ def test_a_grid_with_a_failing_arm_ranks_the_others_and_the_same_command_redoes_
 
     again = command("lm.train", *words)
     assert again.returncode == 1
-    assert again.stdout.count("is already complete") == 2
+    assert again.stdout.count(" (was complete) ") == 2
     assert {n: (root / n / "metrics.jsonl").read_bytes() for n in "01"} == before
     assert {n: (root / n / "summary.json").stat().st_mtime_ns for n in "01"} == stamps
     assert again.stdout.count("/2 failed: ") == again.stdout.count("/3 failed: ") == 1
+    assert again.stdout.count("  failed: ") == 2
 
 
 @pytest.mark.slow
@@ -56,8 +57,8 @@ def test_an_arm_that_was_killed_goes_on_and_gives_what_it_would_have_given(comma
         path.unlink()
     (arm / "checkpoints/step_000020").rmdir()
     again = command("lm.train", *words, "hydra.sweep.dir=outputs/cut")
-    assert again.returncode == 0 and "resumed from step_000010" in again.stdout
-    assert again.stdout.count("is already complete") == 1
+    assert again.returncode == 0 and "resumed from step_000010" in (arm / "train.log").read_text()
+    assert again.stdout.count(" (was complete) ") == 1
 
     def scores(name: str) -> list[float]:
         return [r.value for r in ranking.read(tmp_path / "outputs" / name).values()]
@@ -112,7 +113,7 @@ def test_arms_are_ranked_and_learned_from_wherever_their_directories_are(command
     grid = ["-m", *tiny, "model=bigram", "model.context_len=8,100000", "hydra.sweep.dir=g"]
     done = command("lm.train", *grid, "hydra.sweep.subdir=${model.name}/${model.context_len}")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "arm bigram/100000 failed: the training text has" in done.stdout
+    assert "g/bigram/100000 failed: the training text has" in done.stdout
     assert "python -m lm.sample run=g/bigram/8" in done.stdout
     summary = json.loads((tmp_path / "g/summary.json").read_text())
     assert [(row["arms"], row["n"]) for row in summary["ranking"]] == [
@@ -141,10 +142,10 @@ FAILED = '{"status": "failed", "error": "why", "overrides": ["a=2"]}'
 STRANGE = '{"status": "failed", "error": "\\ud800", "overrides": ["\\u001b[2J"]}'
 ENDS = {  # the results of a sweep's arms -> exit codes of a grid and of a search, and what is said
     (OK, OK): (0, 0, "1.5000"),
-    (OK, FAILED): (1, 0, "arm t_1 failed: why (s/t_1/error.log)"),
-    (FAILED, FAILED): (1, 1, "arm t_0 failed: why"),
-    (OK, None): (1, 0, "no result yet of arm t_1"),
-    (None, FAILED): (1, 1, "no result yet of arm t_0"),
+    (OK, FAILED): (1, 0, "s/t_1 failed: why (error.log there)"),
+    (FAILED, FAILED): (1, 1, "s/t_0 failed: why"),
+    (OK, None): (1, 0, "no result yet in s/t_1"),
+    (None, FAILED): (1, 1, "no result yet in s/t_0"),
     (OK, "{"): (1, 0, "s/t_1/result.json cannot be read"),
     (OK, '{"value": "low"}'): (1, 0, "s/t_1/result.json is not what was written"),
     (OK, '{"value": 1e999}'): (1, 0, "s/t_1/result.json is not what"),
@@ -152,7 +153,7 @@ ENDS = {  # the results of a sweep's arms -> exit codes of a grid and of a searc
     (OK, "pipe"): (1, 0, "s/t_1/result.json is not a plain file"),
     (OK, '{"status": "ok"}'): (1, 0, "s/t_1/result.json is not what"),
     (OK, '{"status": "strange", "value": 3}'): (1, 0, "s/t_1/result.json is not what"),
-    (OK, STRANGE): (1, 0, "arm t_1"),
+    (OK, STRANGE): (1, 0, "s/t_1 failed"),
 }
 
 

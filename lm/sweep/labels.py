@@ -1,0 +1,70 @@
+"""Short names of settings: what sets one arm apart from the others.
+
+    keys = labels.varied([["model=gru", "seed=0"], ["model=gru", "seed=1"]])     # ["seed"]
+    labels.label(["model=gru", "seed=1"], keys)                                  # "seed=1"
+
+The one place where they are shortened, for the lines of a sweep and for lm/report/labels.py.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from lm import config
+
+
+def settings(overrides: Iterable[str]) -> dict[str, str]:
+    """The keys and values of a command line, without those of Hydra."""
+    found = {}
+    for word in overrides:
+        key, _, value = word.partition("=")
+        key = key.lstrip("+")
+        if key.partition(".")[0].partition("/")[0] != "hydra":
+            found[key] = value
+    return found
+
+
+def words(overrides: Sequence[str]) -> dict[str, str]:
+    """The keys and values of a command line that decide the score, without the seed."""
+    found = {}
+    for key, value in settings(overrides).items():
+        group = key.partition(".")[0].partition("/")[0]
+        if group not in ("experiment", "seed") and config.affects(key) != "nothing":
+            found[key] = value
+    return found
+
+
+def varied(arms: Sequence[Sequence[str]]) -> list[str]:
+    """The keys in which the words of these arms differ, in their order, the seed last."""
+    rows = [settings(overrides) for overrides in arms]
+    keys = dict.fromkeys(key for row in rows for key in row)
+    found = [key for key in keys if len({row.get(key) for row in rows}) > 1]
+    return sorted(found, key=lambda key: key == "seed")
+
+
+def label(overrides: Iterable[str], keys: Iterable[str]) -> str:
+    """The values of these keys among the words of an arm."""
+    return values(settings(overrides), keys)
+
+
+def values(row: Mapping[str, object], keys: Iterable[str]) -> str:
+    """The values of those of the keys that the row has, in short."""
+    return " ".join(short(key, row[key]) for key in keys if key in row)
+
+
+def short(key: str, value: object) -> str:
+    """model.norm=rmsnorm as rmsnorm, optimizer.lr=0.01 as lr=0.01, arm=004_x/muon as muon."""
+    prefix = f"{key.rpartition('.')[2]}=" if "." in key or key == "seed" else ""
+    if isinstance(value, (bool, int)):
+        return f"{prefix}{value}"
+    text = str(value)
+    try:
+        number = float(text)
+    except ValueError:
+        number = None
+    if number is not None:
+        if number.is_integer() and abs(number) < 1e12:  # of 800_000 every digit is wanted
+            return f"{prefix}{int(number)}"
+        return f"{prefix}{number:.4g}"
+    if key == "arm":
+        return text.rpartition("/")[2]
+    says_it = text.isidentifier() and text.lower() not in ("true", "false", "none", "null")
+    return text if says_it else f"{prefix}{text}"
