@@ -19,7 +19,7 @@ HEAVY = {  # a package, and the files of lm that may import it
         "launch.hydra_internals",
         "launch.main",
         "launch.preflight",
-        "launch.resume",
+        "launch.values",
         "sweep.space",
     },
     "omegaconf": {

@@ -22,7 +22,7 @@ from lm import config
 from lm.commands import TunerConfig
 from lm.config import Config
 from lm.huggingface import config_json
-from lm.launch import hydra_internals
+from lm.launch import hydra_internals, values
 from lm.launch.presets import folder
 from lm.launch.words import as_typed
 from lm.settings import flat_values
@@ -99,6 +99,7 @@ def read_arguments(words: list[str]) -> argparse.Namespace:
         if Path(word).exists():
             hint = f"; for a text of your own corpus=files {shell_word(f'corpus.path={word}')}"
         raise ConfigError(f"{word} is not key=value{hint}")
+    values.check(args.overrides, args.multirun)
     return args
 
 
@@ -201,17 +202,17 @@ def load(composed: DictConfig) -> Config:
         secret = SECRET.search(value) if isinstance(value, str) else None
         if secret:
             raise ConfigError(f"{key}={value}: {secret[1]} would be written into the run's files")
-    values = plain(composed, resolve=True)
+    settings = plain(composed, resolve=True)
     for group in ("hydra", "experiment"):
-        values.pop(group, None)
-    return config.load(config_json.adopt(values) if values.get("init_from") else values)
+        settings.pop(group, None)
+    return config.load(config_json.adopt(settings) if settings.get("init_from") else settings)
 
 
 def plain(composed: DictConfig, resolve: bool) -> dict[str, object]:
     """The nested values, with each `${...}` as it stands or as what it means."""
-    values = OmegaConf.to_container(composed, resolve=resolve)
-    assert isinstance(values, dict), "a DictConfig becomes a dict"
-    return {str(key): value for key, value in values.items()}
+    nested = OmegaConf.to_container(composed, resolve=resolve)
+    assert isinstance(nested, dict), "a DictConfig becomes a dict"
+    return {str(key): value for key, value in nested.items()}
 
 
 def accepting_unknown_keys(word: str) -> str:
@@ -243,6 +244,4 @@ def _one_line(error: Exception, words: Sequence[str]) -> str:
         text += f": write {whole[1]}"
     if "schema/model/" in text:
         text += "; a model of your own takes import=MODULE too"
-    if "mismatched input '='" in text:
-        text += "; a value that holds = needs two pairs of quotes: 'key=\"a=b\"'"
     return text

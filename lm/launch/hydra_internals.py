@@ -95,6 +95,12 @@ def grid(
     n = 1
     for override in {override.get_key_element(): override for override in parsed}.values():
         check_values(override)
+        key = override.key_or_group
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise ConfigError(
+                f"{override.input_line}: values of an interval are drawn by a search: add "
+                f"hydra/sweeper=lm, or give {key}=A,B"
+            )
         if override.is_discrete_sweep():
             n *= sum(1 for _ in itertools.islice(override.sweep_string_iterator(), MAX_ARMS + 1))
     if n > MAX_ARMS:

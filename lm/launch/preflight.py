@@ -5,15 +5,16 @@ Hydra would make the run directory first, take unknown keys given with `+`, and 
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import secrets
 from pathlib import Path
 
 from hydra import compose as hydra_compose
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lm.config import Config
-from lm.launch import compose, directory, hydra_internals
+from lm.launch import compose, directory, hydra_internals, values
 from lm.launch.jobs import same_arm
 from lm.launch.words import read
 from lm.settings import flat_values
@@ -83,6 +84,7 @@ def _check_hydra(composed: DictConfig) -> None:
         raise ConfigError(
             "hydra.job.chdir=true: leave it out; paths are read from where the command starts"
         )
+    _check_verbose(composed.hydra.verbose)
     if composed.hydra.mode is not None:
         raise ConfigError(f"hydra.mode={composed.hydra.mode.name}: leave it out; -m makes a sweep")
     subdir = composed.hydra.output_subdir
@@ -93,6 +95,24 @@ def _check_hydra(composed: DictConfig) -> None:
         raise ConfigError("hydra.run.dir is empty: give a folder, or leave it out")
     if "\\${" in folder:  # Hydra would look for what it means later, and fail
         raise ConfigError(f"hydra.run.dir={folder}: choose a name without ${{")
+
+
+def _check_verbose(verbose: object) -> None:
+    """ConfigError unless hydra.verbose is true, false, or the names of modules that log."""
+    if isinstance(verbose, bool):
+        return
+    for name in verbose if isinstance(verbose, ListConfig) else [verbose]:
+        if not (isinstance(name, str) and _is_module(name)):
+            raise ConfigError(
+                f"hydra.verbose={name}: give true, false, or modules that log, such as lm.loop"
+            )
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _without_sweeps(overrides: list[str]) -> list[str]:
@@ -151,6 +171,7 @@ def _arms(
     composed = _with_hydra([*lenient, *extra])
     _check_hydra(composed)
     sweeper = composed.hydra.sweeper
+    values.check([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()], True)
     if sweeper._target_ == compose.TUNER:
         settings = space.tuner_settings(sweeper)
         study.check_storage(settings.storage, root)

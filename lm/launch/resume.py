@@ -8,10 +8,8 @@ words = resume.named_sweep(["-m", "seed=0,1", "hydra.sweep.dir=latest"])
 import os
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from lm import config
-from lm.launch import compose, jobs
+from lm.launch import compose, jobs, values
 from lm.launch.jobs import Job
 from lm.launch.words import as_typed, read
 from lm.record import ownership
@@ -73,17 +71,17 @@ def job(words: list[str]) -> Job:
             changes[key] = _value(word, key)
     out = find_run(names[-1])
     files.no_links(out)
-    values = config.saved_values(out / config.RESOLVED)
-    saved = config.load(values)  # now, or values["train"] may be anything
+    nested = config.saved_values(out / config.RESOLVED)
+    saved = config.load(nested)  # now, or nested["train"] may be anything
     for key, value in changes.items():
         *groups, name = key.split(".")
-        settings = values
+        settings = nested
         for group in groups:  # a mapping such as corpus.weights is one, too
             settings = settings.get(group)
             if not isinstance(settings, dict):
                 raise ConfigError(f"resume={names[-1]}: there is no setting {key}")
         settings[name] = value
-    cfg = config.load(values)
+    cfg = config.load(nested)
     for key, text in jobs.changes(saved, cfg).items():
         if not jobs.may_change(key):
             raise ConfigError(f"resume={names[-1]}: {text}; another {key} makes another run")
@@ -94,10 +92,10 @@ def job(words: list[str]) -> Job:
 
 def _is_trusted(words: list[str]) -> bool:
     """Whether trust=true is among the words."""
-    values = [word.removeprefix(TRUST).lower() for word in words if word.startswith(TRUST)]
-    if not set(values) <= {"true", "false"}:
-        raise ConfigError(f"{TRUST}{values[-1]}: give true or false")
-    return values[-1:] == ["true"]
+    given = [word.removeprefix(TRUST).lower() for word in words if word.startswith(TRUST)]
+    if not set(given) <= {"true", "false"}:
+        raise ConfigError(f"{TRUST}{given[-1]}: give true or false")
+    return given[-1:] == ["true"]
 
 
 def _single_setting(word: str, run: str) -> str:
@@ -116,8 +114,7 @@ def _single_setting(word: str, run: str) -> str:
 def _value(word: str, key: str) -> object:
     """The value as Hydra reads it elsewhere: a number, a text, a list."""
     (word,) = as_typed([word])
-    with compose.errors_in_one_line([word]):
-        override = OverridesParser.create().parse_override(word)
+    override = values.parse(word)
     if override.is_sweep_override():
         raise ConfigError(f"a resumed run has one value of {key}, and not those of {word}")
     return override.value()

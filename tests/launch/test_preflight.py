@@ -62,7 +62,22 @@ BAD = {
     "model=bigram -m seed=0,1": "seed=0,1: put -m and other options before the settings",
     "experiment=001_model_ladder": "a sweep of corpus, model, seed: python -m lm.train -m exper",
     "experiment=001_model_ladder model=gru seed=0": "this experiment is a sweep of corpus:",
-    "+=gru": "a word here is not key=value",  # Hydra fails an assertion of its own
+    "+=gru": "+=gru is not key=value",  # Hydra fails an assertion of its own
+    "seed=choice(1,": "seed=choice(1,: this cannot be read; seed takes a whole number, from 0 to",
+    "-m seed=choice(1,": "seed=choice(1,: this cannot be read; seed takes a whole number, from 0",
+    "seed=1,": "seed=1,: this cannot be read; seed takes a whole number, from 0 to",
+    "-m seed=1,,2": "several are seed=A,B under -m",
+    "-m seed=range(a,b)": "seed takes a whole number, from 0 to",
+    "-m model=gru,": "model takes one of those that --help lists",
+    "train.compile=[": "train.compile takes auto or on or off or graphs",
+    "foo=[": "foo=[: this cannot be read",
+    "seed=interval(1,1)": "one value is a whole number, from 0 to",
+    "-m seed=interval(1,1)": "seed=interval(1,1): values of an interval are drawn by a search",
+    "-m optimizer.lr=interval(1,2),3": "one sweep stands inside another; optimizer.lr takes a num",
+    "hydra.sweeper.params.seed=range(2,2)": "leave hydra.sweeper.params. out; -m (--multirun) and",
+    "-m hydra.sweeper.params.seed=range(2,4)": "leave hydra.sweeper.params. out; -m (--multirun)",
+    "-m hydra.sweeper.params.seed='range(2,2)'": "leave hydra.sweeper.params. out; -m (--multi",
+    "hydra.sweeper.params.seed='1,2'": "leave hydra.sweeper.params. out; -m (--multirun) and seed=",
     "name=a=b": "two pairs of quotes",
     "optimizer=adamw,muon": "add --multirun",
     "track.notes=${oc.env:WANDB_API_KEY}": "WANDB_API_KEY would be written into the run's files",
@@ -109,6 +124,11 @@ HYDRA = {
     "hydra.job.chdir=true": "paths are read from where the command starts",
     "hydra.output_subdir=../x": "hydra.output_subdir=../x: give a name",
     "hydra.output_subdir=/tmp/x": "hydra.output_subdir=/tmp/x: give a name",
+    "hydra.verbose=nope": "hydra.verbose=nope: give true, false, or modules that log",
+    "hydra.verbose=[lm,lm.nope]": "hydra.verbose=lm.nope: give true, false, or modules",
+    "hydra.verbose=null": "hydra.verbose=None: give true, false, or modules",
+    "hydra.verbose=5": "hydra.verbose=5: give true, false, or modules",
+    "hydra.verbose={a:1}": "give true, false, or modules",
     "hydra.mode=MULTIRUN": "leave it out; -m makes a sweep",
     "hydra.run.dir=": "hydra.run.dir is empty",
     "hydra.foo=1": "Key 'foo' not in 'HydraConf'",
@@ -138,7 +158,9 @@ def test_an_option_of_hydras_without_use_is_refused_in_one_line(words, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("words", ["--hydra-help", "--info config", "--cfg job --resolve", "-r"])
+@pytest.mark.parametrize(
+    "words", ["--hydra-help", "--info config", "--cfg job --resolve", "-r", "hydra.verbose=[lm]"]
+)
 def test_an_option_of_hydras_that_works_is_let_through(words):
     preflight.check(words.split())
 
