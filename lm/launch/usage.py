@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lm import commands
 from lm.launch import cli, keys
-from lm.system import streams
+from lm.system import foreign, streams
 
 WIDTH = 80
 COLUMN = 32  # where the meaning of a key begins
@@ -79,7 +79,7 @@ def examples(command: str) -> list[str]:
     verb = command.partition(" ")[0]
     package = Path(__file__).parent.parent
     found = [package / f"{verb}.py", package / verb / "__main__.py"]
-    text = next(path for path in found if path.is_file()).read_text(encoding="utf-8")
+    text = foreign.read_text(next(path for path in found if path.is_file()), links=True)
     docstring = ast.get_docstring(ast.parse(text)) or ""
     lines = [line.strip() for line in docstring.splitlines() if f"-m lm.{command}" in line]
     return [re.sub(r"\s+#", "  #", line) for line in lines]

@@ -132,3 +132,17 @@ def test_the_actions_of_a_verb_are_its_commands():
     there = {f"tokenizer {name}": settings for name, (settings, _) in ACTIONS.items()}
     known = {n: cls for n, cls in commands.COMMANDS.items() if n.startswith("tokenizer ")}
     assert there == known
+
+
+@pytest.mark.parametrize("data", [None, b"\xff\xfe", b"\0", b"[", b"- x", b"x"])
+def test_a_preset_that_is_none_is_one_line_and_not_waited_for(data, tmp_path):
+    """--help with a pipe in the folder of --config-dir hung."""
+    path = tmp_path / "model" / "x.yaml"
+    path.parent.mkdir()
+    if data is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"x\.yaml") as refused:
+        presets.read("model", "x", [f"--config-dir={tmp_path}"])
+    assert "\n" not in str(refused.value)
