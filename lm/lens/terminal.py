@@ -64,10 +64,12 @@ def quoted(token: str) -> str:
 def shapes(view: View) -> Group:
     """A row for each step; of the layers only the first is written out."""
     about, found = view["about"], view["shapes"]
-    table = plain_table("step", "what", "shape", ">sizes", ">parameters", ">FLOPs")
+    table = plain_table("step", "what", "shape", ">sizes", ">params", ">FLOPs")
+    for column in table.columns[:3]:
+        column.no_wrap = False  # on a narrow terminal names turn to a second line, no digit is cut
     n_bytes = sum(token["n"] for token in view["tokens"])
     table.add_row("text", "UTF-8", "bytes", str(n_bytes), "", "")
-    table.add_row("ids", about["tokenizer"], "B x T", f"1 x {about['T']}", "", "")
+    table.add_row("ids", about["tokenizer"], "B T", f"1 {about['T']}", "", "")
     previous_layer = None
     for step in found["steps"]:
         if step["layer"] and previous_layer == 0:
@@ -75,8 +77,9 @@ def shapes(view: View) -> Group:
         if not step["layer"]:
             _add_step(table, step, is_last=step is found["steps"][-1])
         previous_layer = step["layer"]
-    sizes = f"1 x {about['T']} x {about['vocab_size']:,}"
-    table.add_row("probabilities", "softmax", "B x T x V", sizes, "", f"{about['flops']:,} in all")
+    sizes = f"1 {about['T']} {about['vocab_size']:,}"
+    table.add_row("probabilities", "softmax", "B T V", sizes, "", "")
+    table.add_row("in all", "", "", "", f"{about['n_params']:,}", f"{about['flops']:,}")
     meanings = [f"{letter} {text.partition(':')[0]}" for letter, text in found["axes"].items()]
     return Group(table, Text(", ".join(meanings), style="dim"))
 
@@ -100,7 +103,7 @@ def _add_step(table: Table, step: Values, is_last: bool) -> None:
     n_params = f"{step['n_params']:,}" if step["n_params"] else ""
     flops = f"{step['flops']:,}" if step["flops"] else ""
     table.add_row(
-        Text(name), Text(step["kind"]), " x ".join(letters), " x ".join(sizes), n_params, flops
+        Text(name), Text(step["kind"]), " ".join(letters), " ".join(sizes), n_params, flops
     )
 
 

@@ -143,7 +143,7 @@ def test_an_untrained_model_is_seen_from_the_configuration_alone(command, tiny):
     done = command("lm.lens", *tiny, *TINY_TRANSFORMER, "prompt=the cat")
     assert done.returncode == 0, done.stderr
     assert "transformer (untrained), " in done.stdout
-    assert "1 x 7 x 16" in done.stdout
+    assert "1 7 16" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -178,6 +178,22 @@ def test_the_prediction_fits_the_terminal_and_is_never_cut(subject, width):
     lines = out.getvalue().split("5 prediction")[1].splitlines()
     table = [line for line in lines if "blocks." in line or "reads" in line]
     assert len(table) == 3 and not any("\u2026" in line for line in table)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_digit_is_cut_on_a_narrow_terminal(subject, width):
+    view = look(subject)
+    for step in view["shapes"]["steps"]:
+        step["flops"] *= 10_000  # as many digits as those of GPT-2
+        step["n_params"] *= 500
+    out = io.StringIO()
+    terminal.show(view, Console(file=out, width=width, force_terminal=True, no_color=True))
+    shown = out.getvalue().split("1 shapes")[1].split("2 tokens")[0]
+    for step in view["shapes"]["steps"]:
+        if step["layer"] in (None, 0):
+            assert not step["flops"] or f"{step['flops']:,}" in shown
+            assert not step["n_params"] or f"{step['n_params']:,}" in shown
+            assert " ".join(f"{axis[1]:,}" for axis in step["axes"]) in shown
 
 
 def test_a_run_and_settings_together_are_refused():
