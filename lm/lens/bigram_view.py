@@ -14,6 +14,7 @@ from lm.optim.groups import AdamW
 
 N_TOP = 8  # tokens listed after each
 BIGRAM_STEPS = 400
+N_GRID = 40  # tokens on each side of the table that is drawn
 
 
 def bigram(train_ids: np.ndarray, vocab_size: int, ids: Tensor) -> Values:
@@ -43,12 +44,25 @@ def bigram(train_ids: np.ndarray, vocab_size: int, ids: Tensor) -> Values:
         }
     return {
         "rows": rows,
+        "grid": _grid(model),
         "n_pairs": int(model.get_buffer("counts").sum()),
         "bits": {
             "counts": _bits(counted, firsts, ids),
             "neural": _bits(learned, firsts, ids),
         },
         "steps": BIGRAM_STEPS,
+    }
+
+
+def _grid(model: BigramCounts) -> Values:
+    """The counts of pairs of the most frequent tokens, in the order of their ids."""
+    totals = model.get_buffer("totals")  # (V,)
+    most = totals.topk(min(N_GRID, model.vocab_size)).indices
+    ids = most[totals[most] > 0].sort().values  # (G,)
+    return {
+        "ids": ids.tolist(),
+        "totals": totals[ids].tolist(),
+        "counts": _table(model, ids)[:, ids].long().tolist(),  # (G, G)
     }
 
 

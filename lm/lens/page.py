@@ -79,7 +79,7 @@ def look(subject: Subject, cfg: LensConfig) -> View:
     view: View = {
         "about": _about(subject, trace, prompt, cfg.layer),
         "vocab": [tokenizer.show(i) for i in range(tokenizer.vocab_size)],
-        "tokens": [_token(tokenizer, i) for i in ids.tolist()],
+        "tokens": _tokens(tokenizer, ids.tolist()),
         "bits": views.token_bits(logp, ids),
         "shapes": views.shapes(model, trace, axes_of_steps, subject.cfg.train.batch_size),
         "values": values.of_trace(model, trace, axes_of_steps, cfg.layer),
@@ -128,6 +128,28 @@ def _encoded(subject: Subject, prompt: str) -> Tensor:
             f"or train with model.context_len={len(ids)}"
         )
     return torch.tensor([ids])
+
+
+def _tokens(tokenizer: Tokenizer, ids: list[int]) -> list[Values]:
+    """The tokens of the text; those that share a character know it, and where they stand in it."""
+    tokens = [_token(tokenizer, i) for i in ids]
+    open_tokens: list[Values] = []  # that begin a character which is not complete yet
+    content = b""
+    for i, token in zip(ids, tokens, strict=True):
+        content += tokenizer.token_bytes(i)
+        open_tokens.append(token)
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            continue
+        if len(open_tokens) > 1:
+            for place, part in enumerate(open_tokens):
+                part["shared"] = text
+                part["is_first"] = place == 0
+                part["is_last"] = part is token
+        open_tokens = []
+        content = b""
+    return tokens
 
 
 def _token(tokenizer: Tokenizer, i: int) -> Values:

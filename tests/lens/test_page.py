@@ -128,6 +128,22 @@ def test_the_bigram_rows_are_counts_of_the_training_text():
     assert found["bits"]["counts"][1] == pytest.approx(1.0)  # (3 + 1) / (4 + 4)
 
 
+def test_the_table_of_pairs_holds_the_most_frequent_tokens():
+    import numpy as np
+
+    ids = np.array([0, 1, 0, 1, 0, 2, 0, 1])
+    grid = bigram_view.bigram(ids, 4, torch.tensor([0, 1]))["grid"]
+    assert grid == {"ids": [0, 1, 2], "totals": [4, 2, 1],
+                    "counts": [[0, 3, 1], [2, 0, 0], [1, 0, 0]]}  # fmt: skip
+
+
+def test_tokens_that_share_a_character_know_it(subject):
+    tokens = look(subject, "a\u00e9\u2603b")["tokens"]
+    assert [t.get("shared") for t in tokens] == [None, *"\u00e9\u00e9", *"\u2603\u2603\u2603", None]
+    assert [t.get("is_first") for t in tokens] == [None, True, False, True, False, False, None]
+    assert [t.get("is_last") for t in tokens] == [None, False, True, False, False, True, None]
+
+
 @pytest.mark.parametrize("name", ["gru", "mlp", "bigram", "bigram_counts", "ngram"])
 def test_models_without_attention_say_so(name, cfg, tiny, capsys):
     subject = Subject.untrained(cfg(*tiny, f"model={name}"))
@@ -352,6 +368,8 @@ def test_no_page_shows_a_value_that_is_not_there(browsers, name, prompt, cfg, ti
     with browsers() as browser:
         browser.open(path)
         assert not re.search("null|undefined|NaN|Infinity", browser.text("main"))
+        alone = name == "bigram_counts"  # which sees no token but the last
+        assert ("after t alone" in browser.text("#compare")) == alone
         slider = "document.querySelector('#stepper')?.offsetHeight"
         assert not browser.script(f"return {slider}")  # one table: nothing to slide through
         assert browser.errors() == []

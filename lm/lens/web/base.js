@@ -149,8 +149,9 @@ const perByte = D.bits.map((b, i) => (b === null ? null : b / Math.max(1, D.toke
 choice("heat", [["bits", "bits a token"], ["byte", "bits a byte"], ["none", "pieces only"]], "heat");
 fill("ribbon", ...D.tokens.map((token, i) => {
   const broken = token.plain.includes("\n") ? "\n" : "";
-  return el("button", { role: "option", onclick: () => go({ t: i }), "data-t": i,
-    title: `id ${token.id}` }, seen(token.text) + broken);
+  const part = token.shared === undefined ? "" : "part" + (token.is_first ? " first" : "") + (token.is_last ? " last" : "");
+  return el("button", { role: "option", onclick: () => go({ t: i }), "data-t": i, class: part,
+    title: `id ${token.id}` + (part ? `; with its neighbours it spells ${token.shared}` : "") }, seen(token.text) + broken);
 }));
 views.push(() => {
   const values = at.heat === "byte" ? perByte : D.bits;
@@ -167,6 +168,7 @@ views.push(() => {
   const fact = (value, label) => el("div", {}, el("b", {}, value), el("span", { class: "quiet" }, label));
   fill("piece", fact(seen(token.text), "the piece"), fact(count(token.id), "its id"), fact(token.hex || "none", `bytes: ${token.n}`),
     fact(bits === null ? "\u2013" : bits.toFixed(2), bits === null ? "nothing before it predicts it" : "bits spent on it"),
+    token.shared === undefined ? null : fact(token.shared, "spelled together with its neighbours"),
     E && E.n_train ? fact(count(E.n_train[E.ids.indexOf(token.id)]), "times in the training text") : null,
     fact(known.length ? (sum / nBytes).toFixed(3) : "\u2013", "bits a byte, whole text"),
     fact(known.length ? `${sum.toFixed(1)}` : "\u2013", `bits for ${known.length} tokens, ${nBytes} bytes`));

@@ -187,10 +187,33 @@ else views.push(() => {
   fill("compare", el("div", { class: "three" },
     column("Counts", `after ${name(id)}, seen ${count(row.total)} times; share: (count + 1) / (${count(row.total)} + ${count(A.vocab_size)} tokens)`, row.ids.length ? list(row.ids, row.p, (k) => `${count(row.counts[k])}: ${percent(row.p[k])}`) : [el("p", { class: "quiet" }, "never seen in training: every token equally likely")]),
     column("Neural bigram", `the same row learned by gradient, ${B.steps} steps, not smoothed`, list(row.neural_ids.filter((_, k) => row.neural_p[k] >= 0.0005), row.neural_p, (k) => percent(row.neural_p[k]))),
-    column(A.model, `after all ${at.t + 1} tokens`, list(n.ids, n.p, (k) => percent(n.p[k])))),
+    column(A.model, A.memory === 0 ? `after ${name(id)} alone` : `after ${A.memory >= A.context_len - 1 ? `all ${at.t + 1} tokens` : `the last ${Math.min(at.t, A.memory) + 1} tokens`}`, list(n.ids, n.p, (k) => percent(n.p[k])))),
     T < 2 ? null : el("div", { class: "ladder" }, el("h3", {}, "Bits for the whole text"), ...totals.map(([label, bits]) => bar(label, bits / most, `${bits.toFixed(1)} bits`, label === A.model ? "chosen" : "")),
       el("p", { class: "quiet" }, `${nBytes} bytes; ` + totals.map(([label, bits]) => `${label} ${(bits / nBytes).toFixed(2)}`).join(", ") + ` bits a byte. ${count(B.n_pairs)} pairs of the training text were counted.`)));
 });
+
+if (B.missing === undefined && B.grid.ids.length) {
+  const G = B.grid, n = G.ids.length, canvas = el("canvas", { id: "table", "aria-label": "Counts of pairs" }), said = el("p", { class: "quiet" });
+  const share = (r, c) => G.counts[r][c] / G.totals[r];
+  $("pairs").append(el("h3", {}, "The table of pairs"),
+    el("p", { class: "quiet" }, `Down: a token; across: what came next; colour: how large a share of the row. ${n < A.vocab_size ? `The ${n} most frequent of ${count(A.vocab_size)}: ` : ""}the whole table has ${count(A.vocab_size)} \u00d7 ${count(A.vocab_size)} = ${count(A.vocab_size ** 2)} places` +
+      (A.model === "bigram" ? ". This model is that table, learned: the row of a token holds its logits, so its width C is the vocabulary, and nothing lies between looking a row up and the softmax." : ".")), canvas, said);
+  canvas.onpointermove = (event) => { const box = canvas.getBoundingClientRect(), left = 60, cell = box.height / (n + 1), r = Math.min(n - 1, Math.floor((event.clientY - box.top) / cell) - 1), c = Math.floor((event.clientX - box.left - left) / (box.width - left) * n);
+    if (r >= 0 && c >= 0 && c < n) said.textContent = `after ${name(G.ids[r])}, seen ${count(G.totals[r])} times, came ${name(G.ids[c])} ${count(G.counts[r][c])} times: ${percent(share(r, c))}`; };
+  views.push(() => {
+    const ratio = window.devicePixelRatio || 1, width = canvas.clientWidth, tall = 13, left = 60;
+    canvas.style.height = `${tall * (n + 1)}px`; canvas.width = width * ratio; canvas.height = tall * (n + 1) * ratio;
+    const context = canvas.getContext("2d"), [red, green, blue] = rgb(ink("--accent")), w = (width - left) / n;
+    context.scale(ratio, ratio); context.textAlign = "right"; context.textBaseline = "middle"; context.font = "11px monospace";
+    context.fillStyle = ink("--ink"); context.textAlign = "left";
+    for (let c = 0; c < n; c++) context.fillText(name(G.ids[c]).slice(0, Math.max(1, Math.floor(w / 7))), left + c * w + 1, tall / 2);
+    context.textAlign = "right"; context.translate(0, tall);
+    for (let r = 0; r < n; r++) {
+      context.fillStyle = ink("--ink"); context.fillText(name(G.ids[r]).slice(0, 8), left - 5, (r + 0.5) * tall);
+      for (let c = 0; c < n; c++) { context.fillStyle = `rgba(${red},${green},${blue},${Math.sqrt(share(r, c))})`; context.fillRect(left + c * w, r * tall, Math.ceil(w), tall); }
+    }
+  });
+}
 
 // --------------------------------------------------------------------------------------- keys
 document.addEventListener("keydown", (event) => {
