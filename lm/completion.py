@@ -29,7 +29,10 @@ _lm() {
     local start=${word%"${word##*[=:]}"}
     COMPREPLY=($(lm _complete "$line" 2>/dev/null))
     COMPREPLY=("${COMPREPLY[@]#"$start"}")
-    [[ ${#COMPREPLY[@]} == 1 && $COMPREPLY != *[=./] ]] && COMPREPLY=("$COMPREPLY ")
+    if [[ ${#COMPREPLY[@]} == 1 ]]; then
+        COMPREPLY=("${COMPREPLY// /\\ }")
+        [[ $COMPREPLY == *[=./] ]] || COMPREPLY+=" "
+    fi
 }
 complete -o nospace -F _lm lm
 """
@@ -37,7 +40,8 @@ ZSH = r"""
 _lm() {
     local -a found
     found=("${(@f)$(lm _complete "${(j: :)words[1,CURRENT]}" 2>/dev/null)}")
-    compadd -Q -S '' -- $found
+    compadd -S '' -- ${(M)found:#*[=./]}
+    compadd -- ${found:#*[=./]}
 }
 compdef _lm lm
 """

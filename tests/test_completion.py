@@ -107,7 +107,7 @@ class Terminal:
     def typed(self, text: str, until: str) -> str:
         """What the terminal shows after this was typed, up to `until`."""
         os.write(self.end, text.encode())
-        shown, last = "", time.monotonic() + 60
+        shown, last = "", time.monotonic() + 30
         while until not in shown and time.monotonic() < last:
             if select.select([self.end], [], [], 1.0)[0]:
                 shown += os.read(self.end, 4096).decode()
@@ -146,6 +146,7 @@ def test_bash_completes_commands_keys_and_values_also_in_a_sweep(bash, notes):
     bash.typed("\x15lm train -m model=mlp,gr\t", "lm train -m model=mlp,gru ")
     bash.typed("optimizer=a\t", "optimizer=adamw ")
     bash.typed("corpus.path=no\tb\t", "corpus.path=notes/b.md ")
+    bash.typed("\x15lm train corpus.path=notes/a\t", "corpus.path=notes/a\\ b.txt ")
     bash.typed("\x15lm sample device=\t\t", "mps")
     bash.typed("\x15echo lm\n", "\nlm")
 
