@@ -1,16 +1,10 @@
 """What several test files share: settings of tiny runs, and how a run's files are read."""
 
 import errno
-import fcntl
 import json
 import os
-import pty
-import re
-import struct
 import subprocess
 import sys
-import termios
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,42 +75,6 @@ def start(module: str, *words: str, **options) -> subprocess.Popen:
     env = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen([sys.executable, "-m", module, *words], env=env, **silent | options)
-
-
-CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
-def on_a_terminal(
-    columns: int, action: Callable[[], object], **env: str
-) -> tuple[list[str], str, int]:
-    """What `action` shows in a process on a terminal so wide: the lines, those that were drawn over
-    included; all characters; and its exit code."""
-    process, terminal = pty.fork()
-    if process == 0:
-        os.environ["TERM"] = "xterm-256color"
-        for name in ("COLUMNS", "LINES", "NO_COLOR"):
-            os.environ.pop(name, None)
-        os.environ.update(env)
-        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-        sys.__stdout__ = sys.stdout  # pytest has closed it, and it is asked for the width
-        action()
-        sys.stdout.flush()
-        os._exit(0)
-    seen = b""
-    while True:
-        try:
-            part = os.read(terminal, 1 << 16)
-        except OSError:  # its other end is closed
-            break
-        if not part:
-            break
-        seen += part
-    os.close(terminal)
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    text = seen.decode()
-    lines = [line.rstrip() for line in re.split(r"[\r\n]+", CONTROL.sub("", text)) if line.strip()]
-    return lines, text, code
 
 
 def inspected(folder: Path) -> list[dict]:

@@ -55,8 +55,8 @@ def announce(plan: Plan) -> None:
 def show_start(root: Path) -> None:
     """Log how many arms there are, and where."""
     n_arms = _plan().n_arms
-    count = "arms" if n_arms is None else f"{n_arms:,} arm{'s' if n_arms > 1 else ''}"
-    log.info(f"sweep      {count} in {root}, each with its train.log")
+    count = "arms" if n_arms is None else f"{n_arms:,} arm{'s' if n_arms != 1 else ''}"
+    log.info(f"sweep      {count} in {root}, {'each ' if n_arms != 1 else ''}with its train.log")
 
 
 def arm_in_work(number: int, words: Sequence[str], out: Path) -> AbstractContextManager[None]:

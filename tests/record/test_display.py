@@ -12,7 +12,7 @@ from lm.record.display import Display
 from lm.record.state import TrainState
 from lm.system import terminal
 from lm.system.terminal import Arm
-from tests.helpers import on_a_terminal
+from tests.terminals import on_a_terminal
 
 POINTS = [
     (0, {"val/bpb": 8.0056, "val/loss": 5.549, "val/ppl": 257.0, "baseline/ngram_bpb": 2.2871}),

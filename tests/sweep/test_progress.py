@@ -13,7 +13,8 @@ from lm.launch import directory, logs
 from lm.sweep import arms, labels, progress
 from lm.sweep.arms import ArmResult
 from lm.system import files, store
-from tests.helpers import ROOT, TINY_TRANSFORMER, on_a_terminal
+from tests.helpers import ROOT, TINY_TRANSFORMER
+from tests.terminals import on_a_terminal
 
 GRID = [
     ["track=off", f"model={model}", f"optimizer.lr={lr}", f"seed={seed}"]
