@@ -46,33 +46,48 @@ def trained_by(settings: Mapping[str, object]) -> dict[str, object]:
 
 
 def _names(runs: Sequence[Record]) -> Iterator[str]:
-    """Names by the words of the command line if these tell all apart, else by the settings."""
-    names = _differences([words(run.overrides) for run in runs], every=True)
-    if not all(names) or len(set(names)) < len(names):
-        names = _differences([trained_by(run.settings) for run in runs])
-    for run, name in zip(runs, names, strict=True):
-        name = name or run.settings.get("model.name", "?")
+    """For each run its values of the settings in which the runs differ.
+
+    Of those settings the ones that somebody chose for one of the runs; only where they do not tell
+    all apart, as few more as do.
+    """
+    chosen = list(dict.fromkeys(key for run in runs for key in words(run.overrides)))
+    rows = [{key: _value(run, key) for key in chosen} for run in runs]
+    # An arm of an experiment is a name for settings, which runs elsewhere may have by themselves.
+    names_all = all(row.get("arm") for row in rows)
+    differing = [key for key in chosen if key != "arm" or names_all]
+    differing = [key for key in differing if _n_distinct(rows, [key]) > 1]
+    differing.sort(key=lambda key: "." in key)  # the names of parts first
+    known = [{key: row[key] for key in differing if row[key] is not None} for row in rows]
+    if _n_distinct(known, differing) < len(runs):
+        for row, run in zip(known, runs, strict=True):
+            row.update(trained_by(run.settings))
+        differing = _telling_apart(known, differing)
+    for run, row in zip(runs, known, strict=True):
+        name = values(row, differing) or run.settings.get("model.name", "?")
         steps = run.settings.get("run.extended_from")
         yield f"{name} (extended from step {steps})" if steps else name
 
 
-def _differences(rows: Sequence[Mapping[str, object]], every: bool = False) -> list[str]:
-    """For each row its values of the keys in which the rows differ.
+def _value(run: Record, key: str) -> object:
+    """What a run has of a setting or a group, whether it was typed or is the default."""
+    if key in run.settings:
+        return run.settings[key]
+    default = run.settings.get(f"{key}.name") if key in config.PARTS else None
+    return words(run.overrides).get(key, default)
 
-    With `every` of all these keys; else of as few as tell the rows apart, the names of parts first.
-    """
+
+def _telling_apart(rows: Sequence[Mapping[str, object]], chosen: Sequence[str]) -> list[str]:
+    """The keys `chosen`, and as few more as tell the rows apart: first the names of parts, and
+    last what some of the rows lack."""
     keys = dict.fromkeys(key for row in rows for key in row)
-    differing = [key for key in keys if _n_distinct(rows, [key]) > 1]
-    if every:
-        chosen = differing
-    else:
-        chosen = [key for key in differing if key.endswith(".name") or "." not in key]
-        for key in differing:
-            in_all = all(key in row for row in rows)
-            tells_more = _n_distinct(rows, [*chosen, key]) > _n_distinct(rows, chosen)
-            if key not in chosen and in_all and tells_more:
-                chosen.append(key)
-    return [values(row, chosen) for row in rows]
+    candidates = [key for key in keys if key not in chosen and _n_distinct(rows, [key]) > 1]
+    candidates.sort(key=lambda key: (not key.endswith(".name"), not all(key in r for r in rows)))
+    found = list(chosen)
+    for key in candidates:
+        if _n_distinct(rows, [*found, key]) > _n_distinct(rows, found):
+            found.append(key)
+    return found
 
 
 def _n_distinct(rows: Sequence[Mapping[str, object]], keys: Sequence[str]) -> int:

@@ -5,6 +5,8 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from lm.report import folding, records
 
 
@@ -23,6 +25,33 @@ def test_arms_made_without_a_sweep_are_named_by_their_settings(fake_run):
         (path / ".hydra/overrides.yaml").unlink()
     labels = {a.label for a in folding.fold_seeds(records.find([Path("outputs")]))}
     assert labels == {"lr=0.001", "lr=0.01"}
+
+
+ARMS = {  # the words of several runs of one text, and what these runs are called
+    # A transformer of which only the steps were typed was called `steps=500` beside `gru`.
+    ("train.steps=500", "model=gru train.steps=500"): {"transformer", "gru"},
+    # A value that is the default is one for the run that did not name it, too.
+    ("optimizer.lr=0.05", ""): {"lr=0.05", "lr=0.03"},
+    ("model=transformer seed=1", "model=gru"): {"transformer", "gru"},
+    ("model=transformer optimizer.lr=0.03", "optimizer.lr=0.01"): {"lr=0.03", "lr=0.01"},
+    # Of a model without layers there is nothing to say of layers.
+    ("model=bigram", "model.n_layer=2"): {"bigram", "transformer n_layer=2"},
+    # All that was varied counts, and not as little as tells the runs apart.
+    (
+        "model=gru optimizer.lr=0.01 optimizer.weight_decay=0.2",
+        "optimizer.lr=0.003 model=gru",
+    ): {"lr=0.01 weight_decay=0.2", "lr=0.003 weight_decay=0"},
+    # Presets of one model are known by the words alone.
+    ("model=gpt2", "model=llama"): {"gpt2", "llama"},
+}
+
+
+@pytest.mark.parametrize("words", ARMS)
+def test_an_arm_is_called_by_its_settings_and_not_by_the_words_that_were_typed(words, fake_run):
+    for i, line in enumerate(words):
+        fake_run(f"outputs/runs/d/{i}", *line.split())
+    arms = folding.fold_seeds(records.find([Path("outputs")]))
+    assert {arm.label for arm in arms} == ARMS[words]
 
 
 def test_arms_of_several_experiments_say_which_one_they_are_of(fake_run):
