@@ -1,9 +1,11 @@
 """Every preset composes; every mistake is named with its key, its value and what is allowed."""
 
+import copy
 import dataclasses
 import itertools
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from lm import config
@@ -49,6 +51,21 @@ def test_every_experiment_and_every_arm_of_it_composes(cfg):
         arms = OmegaConf.load(compose.folder("experiments") / name / "run.yaml").get("arms", {})
         found = [cfg(f"experiment={name}", f"arm={name}/{arm}") for arm in arms]
         assert all(a != b for a, b in itertools.combinations(found, 2))
+
+
+def test_an_experiment_without_a_name_has_that_of_its_folder(monkeypatch, tmp_path):
+    """Its arms trained to their ends, and then no report found them."""
+    for folder, text in {"my_idea": "train: {steps: 3}", "other": "name: mine"}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "run.yaml").write_text(f"{text}\narms: {{a: {{seed: 1}}}}\n")
+    places = {"experiments": tmp_path, "conf": compose.folder("conf")}
+    monkeypatch.setattr(compose, "folder", places.__getitem__)
+    store = ConfigStore.instance()
+    monkeypatch.setattr(store, "repo", copy.deepcopy(store.repo))
+    found = compose.compose_run(["experiment=my_idea", "arm=my_idea/a"])
+    assert (found.name, found.train.steps, found.seed) == ("my_idea", 3, 1)
+    assert compose.compose_run(["experiment=other"]).name == "mine"
+    assert compose.compose_run(["experiment=my_idea", "name=x"]).name == "x"
 
 
 def test_an_experiment_beats_the_defaults_and_the_command_line_beats_both(cfg):

@@ -61,15 +61,16 @@ def _schema(cls: type[config.Part]) -> DictConfig:
 
 
 def _store_experiment(cs: ConfigStore, name: str, settings: DictConfig) -> None:
-    """An option of the group `experiment`. Its `arms`, which need not have the same keys, become
-    options NAME/ARM of the group `arm`, and its sweep goes over them."""
+    """An option of the group `experiment`, whose runs have its name unless it gives them one. Its
+    `arms`, which need not have the same keys, become options NAME/ARM of the group `arm`, and its
+    sweep goes over them."""
     arms = settings.pop("arms", {})
     for arm, node in arms.items():
         cs.store(group=f"arm/{name}", name=arm, node=node, package="_global_")
-    node = {}
+    node: dict[str, object] = {"name": name}
     if arms:
         params = {"arm": ",".join(f"{name}/{arm}" for arm in arms)}
-        node = {"hydra": {"sweeper": {"params": params}}}
+        node["hydra"] = {"sweeper": {"params": params}}
     whole = OmegaConf.merge(node, settings)
     cs.store(group="experiment", name=name, node=whole, package="_global_")
 
