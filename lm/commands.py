@@ -49,7 +49,7 @@ class SampleConfig(OfRun):
 class EvaluateConfig(OfRun):
     """python -m lm.evaluate: loss, perplexity and bits per byte of a trained model."""
 
-    split: str = one_of("val", "train")  # of the run's text
+    split: str = one_of("auto", "val", "train", "all")  # auto: all of a file, else val
     corpus: str = setting("", path=True)  # another one: its name, file, folder or glob
     device: str = one_of("auto", "cpu", "cuda", "mps")  # auto: a GPU if there is one
     trust: bool = False  # read what the settings of a run from elsewhere name

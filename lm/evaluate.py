@@ -1,7 +1,7 @@
 """Loss, perplexity and bits per byte of a model over a whole split.
 
 python -m lm.evaluate run=latest split=val
-python -m lm.evaluate run=latest corpus=my.txt
+python -m lm.evaluate run=latest corpus=my.txt   # all of it; or split=val
 """
 
 if __name__ == "__main__":
@@ -19,6 +19,7 @@ import torch
 
 from lm import data, metrics, pipeline
 from lm.commands import EvaluateConfig
+from lm.config import FilesConfig
 from lm.corpora import overlap
 from lm.corpora.named import named
 from lm.launch import cli
@@ -187,7 +188,7 @@ def copied_from_training(
     record = read_part(run.path, DataRecord)
     if record is None:
         return None
-    if ids is prepared.train and prepared.tokens.corpus == record.tokens.corpus:
+    if ids is not prepared.val and prepared.tokens.corpus == record.tokens.corpus:
         return None
     name = Path(record.folder).name  # a stranger's run may name any folder
     if not name.startswith("tokens-"):
@@ -204,14 +205,21 @@ def command(cfg: EvaluateConfig) -> None:
     if not cfg.corpus:
         ownership.check_reads(run.path, run.cfg, cfg.trust, [ownership.CORPUS])
     model = run.model(cfg.checkpoint).to(devices.choose(cfg.device))
-    corpus = pipeline.prepare_corpus(named(cfg.corpus, run.cfg.corpus))
-    prepared = pipeline.pack(corpus, run.tokenizer)
-    ids = prepared.val if cfg.split == "val" else prepared.train
+    text = named(cfg.corpus, run.cfg.corpus)
+    prepared = pipeline.pack(pipeline.prepare_corpus(text), run.tokenizer)
+    split = cfg.split
+    if split == "auto":
+        is_file = cfg.corpus and isinstance(text, FilesConfig)
+        split = "all" if is_file else "val"
+    if split == "all":
+        ids = np.concatenate([prepared.train, prepared.val])
+    else:
+        ids = prepared.val if split == "val" else prepared.train
     result = evaluate(model, ids, run.tokenizer.token_lengths())
     print_line(f"run         {run.path}  ({run.cfg.model.name}, checkpoint {cfg.checkpoint})")
     size = f"{result['tokens']:,} tokens, {result['bytes']:,} bytes"
-    text = f"{cfg.corpus or run.cfg.corpus.name} {cfg.split}"
-    print_line(f"text        {text}: {size}, windows of {model.context_len}")
+    name = f"{cfg.corpus or run.cfg.corpus.name} {split}"
+    print_line(f"text        {name}: {size}, windows of {model.context_len}")
     if copied := copied_from_training(run, prepared, ids):
         print_line(f"copied      {overlap.in_words(copied, 'it')}")
     bits = result["loss"] / math.log(2)

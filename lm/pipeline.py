@@ -114,6 +114,9 @@ def prepare_corpus(cfg: CorpusConfig) -> Path:
     detail = f"in {n_documents:,} documents"
     if record.split_by == "position":  # one of the documents may be cut in two: no number of them
         detail = f"of which the last {cfg.val_fraction:.0%} are to validate"
+    elif record.split_by == "tails":  # each of them is on both sides
+        n_documents = max(record.splits.train.n_documents, record.splits.val.n_documents)
+        detail = f"in {n_documents} documents, of each the last {cfg.val_fraction:.0%} to validate"
     if record.parts:
         sizes = (f"{name} {_n_bytes(part) / 1e6:.1f} MB" for name, part in record.parts.items())
         detail = f"in {len(record.parts)} parts: {', '.join(sizes)}"
@@ -260,7 +263,7 @@ def _pack_parts(
     for split in SPLITS:
         documents = read(corpus, split)
         for name, part in (about.parts or {"": about}).items():
-            ends = part.split_by == "document"
+            ends = part.split_by != "position"  # which is one text
             own = documents
             if name:
                 own = itertools.islice(documents, getattr(part.splits, split).n_documents)

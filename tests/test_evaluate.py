@@ -1,5 +1,7 @@
 """Scoring a text with a model."""
 
+import re
+
 import numpy as np
 
 from lm import evaluate, pipeline
@@ -34,3 +36,31 @@ def test_a_text_is_compared_with_what_the_run_was_trained_on(trained, tiny, toy_
     assert copied(mirrored, "train") < 0.05
     assert 0.4 < copied(mirrored + text[:3000], "train") < 0.6
     assert copied(text, "train") is None  # that is the training text itself
+
+
+def test_a_file_is_scored_whole_and_in_parts_if_asked(trained, tmp_path, capsys):
+    run = trained("model=bigram_counts")
+    path = tmp_path / "other.txt"
+    path.write_text("The dog said 7 plus 8. " * 100, encoding="utf-8")
+    seen = {}
+    for split in ("auto", "all", "train", "val"):
+        evaluate.command(evaluate.EvaluateConfig(run=str(run), corpus=str(path), split=split))
+        seen[split] = int(re.search(r"([\d,]+) bytes", capsys.readouterr().out)[1].replace(",", ""))
+    assert seen == {"auto": 2299, "all": 2299, "train": 2069, "val": 229}  # the first is not scored
+    evaluate.command(evaluate.EvaluateConfig(run=str(run)))
+    assert " val: " in capsys.readouterr().out
+
+
+def test_of_several_files_the_end_of_each_validates(cfg, tiny, tmp_path):
+    """Once it was the end of the last: a file of another kind, such as the one README."""
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for letter in "abc":
+        (folder / f"{letter}.md").write_text(letter * 100, encoding="utf-8")
+    prepared = pipeline.prepare(cfg(*tiny, f"corpus.path={folder}"))
+    kept = {}
+    for split in ("train", "val"):
+        ids = getattr(prepared, split)
+        kept[split] = bytes(i for i in ids.tolist() if i < 256).decode()
+        assert (ids == 256).sum() >= 2  # the texts are kept apart, as documents are
+    assert kept == {"train": "a" * 90 + "b" * 90 + "c" * 90, "val": "a" * 10 + "b" * 10 + "c" * 10}

@@ -8,6 +8,7 @@ A corpus is a subclass of Corpus that takes its dataclass of lm/config.py: see p
 
 import hashlib
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from lm.config import CorpusConfig
@@ -20,6 +21,10 @@ class Corpus:
 
     def __init__(self, cfg: CorpusConfig):
         self.cfg = cfg
+
+    def has_tails(self) -> bool:
+        """Whether the few documents it has are cut one by one, not as one text: see `split`."""
+        return False
 
     def source(self) -> Mapping[str, object]:
         """JSON values that change whenever the text does; cheap enough to compute in every run."""
@@ -39,6 +44,7 @@ def split(
     val_fraction: float,
     name: str = "given",
     root_of: Mapping[int, int] | None = None,
+    tails: bool = False,
 ) -> tuple[str, Iterator[tuple[str, str]]]:
     """How the text was divided, and its parts in order as pairs of "train" or "val" and a text.
 
@@ -46,6 +52,8 @@ def split(
     are never in both splits, and a document keeps its split when others are added.
     "position": with fewer documents, the last `val_fraction` of the characters is val, and the
     document in which it begins is cut. One book is tested on its end, as is usual for shakespeare.
+    "tails": the same of each document by itself, where `tails` asks for it. The last of several
+    files may be of another kind than all others; the ends of all are of every kind.
 
     `root_of` gives documents that belong together the number of the first of them: they get its
     split. A text that is cut at a position cannot keep them together: ValueError.
@@ -69,6 +77,8 @@ def split(
                 f"corpus {name} repeat others, and fewer than {MANY} are cut at a position, not "
                 "dealt out: give drop or keep"
             )
+        if tails and len(first) > 1:
+            return "tails", _by_tails(first, val_fraction, name)
         return "position", _by_position(first, val_fraction, name)
     parts = _by_document(itertools.chain(first, stream), val_fraction, name, root_of)
     return "document", parts
@@ -107,6 +117,19 @@ def _by_position(texts: list[str], val_fraction: float, name: str) -> Iterator[t
             "give more text, or change corpus.val_fraction"
         )
     return _cut(texts, cut)
+
+
+def _by_tails(texts: list[str], val_fraction: float, name: str) -> Iterator[tuple[str, str]]:
+    found = []
+    for text in texts:
+        cut = math.ceil(round(len(text) * (1 - val_fraction), 6))
+        found += [(split, part) for split, part in _cut([text], cut)]
+    if {split for split, _ in found} != {"train", "val"}:
+        raise ValueError(
+            f"each of the {len(texts)} documents in corpus {name} is too short to keep "
+            f"{val_fraction} of it for val: give more text, or change corpus.val_fraction"
+        )
+    return iter(found)
 
 
 def _cut(texts: list[str], cut: int) -> Iterator[tuple[str, str]]:

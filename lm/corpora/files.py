@@ -47,9 +47,13 @@ class Files(Corpus):
 
     cfg: FilesConfig
 
+    def has_tails(self) -> bool:
+        return len(self.paths()) > 1
+
     def source(self) -> dict[str, object]:
         paths = self.paths(aloud=True)
-        return {
+        source: dict[str, object] = {"few": "tails"} if len(paths) > 1 else {}
+        return source | {
             "name": "files",
             "field": self.cfg.field,
             "errors": self.cfg.errors,

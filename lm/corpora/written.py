@@ -72,7 +72,7 @@ def _write_part(
     elif seen:
         documents = near_duplicates.remembered(documents, seen)
     try:
-        split_by, parts = base.split(documents, cfg.val_fraction, name, root_of)
+        split_by, parts = base.split(documents, cfg.val_fraction, name, root_of, corpus.has_tails())
     except ValueError:
         if repeats and repeats.mode == "drop" and repeats.n_documents:
             raise ValueError(

@@ -62,7 +62,7 @@ class CorpusRecord(msgspec.Struct):
     """corpus.json: what a prepared text was made from, and what is in it."""
 
     source: dict[str, Any]  # all settings that decide the text, and the checksums of its files
-    split_by: str  # document; position: one document may be cut in two; part: each by itself
+    split_by: str  # document; position: one may be cut in two; tails: all are; part: each by itself
     splits: Splits[TextCounts]
     sha256: Splits[str]
     facts: dict[str, float] = {}  # such as floor_bpb, the exact entropy where it is known

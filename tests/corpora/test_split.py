@@ -15,9 +15,9 @@ needs_data = pytest.mark.skipif(
 )
 
 
-def sides(documents, val_fraction=0.1):
+def sides(documents, val_fraction=0.1, tails=False):
     """(kind, train documents, val documents)"""
-    kind, parts = split(documents, val_fraction)
+    kind, parts = split(documents, val_fraction, tails=tails)
     parts = list(parts)
     return kind, [t for side, t in parts if side == "train"], [t for s, t in parts if s == "val"]
 
@@ -37,6 +37,19 @@ def test_few_documents_are_cut_by_position_and_nothing_is_lost():
     documents = ["abcdef", "", "ghij", "k" * 10]
     kind, train, val = sides(documents, 0.6)
     assert (kind, train, val) == ("position", ["abcdef", "gh"], ["ij", "k" * 10])
+
+
+def test_of_a_few_files_each_has_its_end_in_val_and_nothing_is_lost():
+    documents = ["abcdefghij", "", "k" * 5, "x"]
+    kind, train, val = sides(documents, 0.2, tails=True)
+    assert (kind, train, val) == ("tails", ["abcdefgh", "kkkk", "x"], ["ij", "k"])
+    assert sides(["abcdefghij"], 0.2, tails=True)[0] == "position"  # a single one as ever
+    assert sides(many(MANY), tails=True)[0] == "document"
+
+
+def test_files_too_short_to_be_cut_are_refused():
+    with pytest.raises(ValueError, match=r"each of the 2 documents .* too short .*give more text"):
+        sides(["a", "b"], tails=True)
 
 
 def test_a_cut_between_two_documents_leaves_both_whole():
