@@ -103,6 +103,15 @@ class WandbRecord(msgspec.Struct):
     host: str = ""
 
 
+class DoctorFinding(msgspec.Struct):
+    """An entry of doctor.json: what one rule says about a run."""
+
+    name: str
+    verdict: str  # ok, note, look or failed
+    detail: str
+    advice: str = ""
+
+
 class Row(msgspec.Struct):
     """What is known of a row of metrics.jsonl or samples.jsonl, which has more keys."""
 

@@ -6,9 +6,10 @@ view = board.view(folding.rank(folding.fold_seeds(runs)))
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
-from lm.report import folding, labels, records
+from lm.report import folding, labels, links, records
 from lm.report.folding import Arm, Ranking
 from lm.report.records import Record, is_number
 from lm.sweep.ranking import mean_and_spread
@@ -25,17 +26,18 @@ ABOUT_PPL = (
 )
 
 
-def view(rankings: Sequence[Ranking], counts: bool = True) -> dict[str, Any]:
+def view(rankings: Sequence[Ranking], counts: bool = True, beside: Path = Path()) -> dict[str, Any]:
     """The page's data: corpora with their arms, best first; runs; settings that were varied.
 
-    `counts` allows to count the n-grams of a text, which may take seconds.
+    `counts` allows to count the n-grams of a text, which may take seconds. The page lies in the
+    folder `beside`, and its links start there.
     """
     runs = [run for ranking in rankings for run in ranking.runs]
     index = {id(run): i for i, run in enumerate(runs)}
     status = [run.status for run in runs]
     return {
         "corpora": [corpus_view(ranking, index, counts) for ranking in rankings],
-        "runs": [run_view(run) for run in runs],
+        "runs": [run_view(run) | links.of_run(run, beside) for run in runs],
         "shared": shared(runs),
         "counts": {name: status.count(name) for name in sorted(set(status))},
     }
@@ -66,6 +68,7 @@ def arm_view(arm: Arm, index: Mapping[int, int]) -> dict[str, Any]:
         values = [getattr(run.summary, key, None) for run in arm.done]
         return mean_and_spread(v for v in values if v is not None)[0]
 
+    ppls = [run.perplexity for run in arm.done if run.perplexity is not None]
     return {
         "label": arm.label,
         "mean": arm.mean,
@@ -76,7 +79,7 @@ def arm_view(arm: Arm, index: Mapping[int, int]) -> dict[str, Any]:
         "seconds": mean("seconds"),
         "tokens": mean("tokens"),
         "flops": mean("flops"),
-        "ppl": mean("val_ppl"),
+        "ppl": mean_and_spread(ppls)[0],
         "end": mean("val_bpb"),
     }
 

@@ -41,7 +41,7 @@ def write(cfg: ReportConfig, roots: Sequence[Path], quiet: bool = False) -> list
         if not any(key in run.settings or f"{key}.name" in run.settings for run in runs):
             raise ValueError(f"by={cfg.by}: no run has a setting {key}")
     rankings = folding.rank(folding.fold_seeds(runs, by))
-    view = board.view(rankings)
+    view = board.view(rankings, beside=out.parent)
     about = {
         "roots": " ".join(map(str, roots)),
         "watch": cfg.watch,

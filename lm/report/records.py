@@ -96,6 +96,17 @@ class Record:
         return min((bpb for _, bpb in self.curve("val/bpb")), default=None)
 
     @property
+    def perplexity(self) -> float | None:
+        """val/ppl of the checkpoint that has the score; None if the run is not complete."""
+        end = self.summary
+        if end is None:
+            return None
+        at_best = [ppl for step, ppl in self.curve("val/ppl", "step") if step == end.best_step]
+        if end.step == end.best_step and end.val_ppl is not None:
+            return end.val_ppl
+        return at_best[-1] if at_best else None
+
+    @property
     def end(self) -> Summary:
         """The summary of a run that is complete."""
         assert self.summary is not None, f"{self.path} is not complete"

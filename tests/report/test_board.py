@@ -1,5 +1,6 @@
 """What the page says of settings and tokenizers is so."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,19 @@ def test_perplexities_of_different_tokenizers_are_not_shown_and_the_reason_is(fa
     (corpus,) = board.view(rankings, counts=False)["corpora"]
     assert corpus["ppl"] is False and "2 different ways" in corpus["note"]
     assert "Bits per byte" in corpus["note"]
+
+
+def test_perplexity_is_that_of_the_checkpoint_that_has_the_score(fake_run):
+    """Beside the best bits per byte stood the perplexity at the end of the run."""
+    best_first = fake_run("outputs/runs/d/a", "seed=1", scores=(8.0, 2.0, 3.0))
+    fake_run("outputs/runs/d/b", "seed=2", scores=(8.0, 3.0, 2.0), summary={"val/ppl": 6.0})
+    rows = [json.loads(line) for line in (best_first / "metrics.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps(row | {"val/ppl": 2 * row["val/bpb"]}) + "\n" for row in rows)
+    (best_first / "metrics.jsonl").write_text(text)
+    runs = records.find([Path("outputs")])
+    assert [run.perplexity for run in runs] == [4.0, 6.0]
+    (corpus,) = board.view(folding.rank(folding.fold_seeds(runs)), counts=False)["corpora"]
+    assert [arm["ppl"] for arm in corpus["arms"]] == [5.0]
 
 
 def test_a_setting_that_decides_the_score_explains_it_and_noise_does_not():

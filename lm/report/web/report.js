@@ -62,7 +62,7 @@ function board() {
   const runs = shownArms.flatMap((a) => a.runs.map((r) => D.runs[r])).filter((r) => known(r.score));
   const low = Math.min(...runs.map((r) => r.score)), high = Math.max(...runs.map((r) => r.score));
   const x = (v) => (high > low ? 4 + 92 * (v - low) / (high - low) : 50);
-  $("boardlead").textContent = scored.length ? "Bits per byte of the validation text, at each run's best checkpoint: lower is better. " +
+  $("boardlead").textContent = scored.length ? `Bits per byte of the validation text${C().ppl ? ", and perplexity," : ","} at each run's best checkpoint: lower is better. ` +
     "Each dot is a run, the bar is the mean over seeds; \u00b1 is the standard deviation over seeds." :
     "No run is complete yet; what runs have reached so far is in grey.";
   const body = shownArms.map((arm, i) => {
@@ -356,18 +356,29 @@ function samples() {
 }
 function differences() {
   present("differences", options().length > 1);
-  const [a, b] = [D.runs[at.a], D.runs[at.b]], all = options(), name = (r) => all.find((o) => o[0] === r)[1];
+  const all = options();
+  fill("pickers2", pick("a", "left", all), pick("b", "right", all));
+  const [a, b] = [D.runs[at.a], D.runs[at.b]], name = (r) => all.find((o) => o[0] === r)[1];
   const keys = [...new Set([...Object.keys(a.settings), ...Object.keys(b.settings)])].filter((k) => say(setting(a, k)) !== say(setting(b, k))).sort();
-  $("difflead").textContent = at.a === at.b ? "Choose two runs above." : keys.length ?
-    `${keys.length} setting${keys.length === 1 ? " differs" : "s differ"} between the two runs chosen above; the other ${Object.keys({ ...D.shared, ...a.settings }).length - keys.filter((k) => setting(a, k) !== undefined).length} are the same.` : "The two runs chosen above have the same settings.";
-  fill("diff", keys.length ? el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "setting"), el("th", { scope: "col" }, name(at.a)), el("th", { scope: "col" }, name(at.b)))) : "",
-    el("tbody", {}, ...keys.map((k) => el("tr", {}, el("td", { class: "mono" }, k), el("td", { class: "mono" }, say(setting(a, k))), el("td", { class: "mono" }, say(setting(b, k)))))));
+  $("difflead").textContent = at.a === at.b ? "Choose two runs." : keys.length ?
+    `${keys.length} setting${keys.length === 1 ? " differs" : "s differ"} between these two runs; the other ${Object.keys({ ...D.shared, ...a.settings }).length - keys.filter((k) => setting(a, k) !== undefined).length} are the same.` : "These two runs have the same settings.";
+  const score = (r) => (known(r.score) ? r.score.toFixed(4) : "\u2013"), reached = (r) => (r.step === null ? "\u2013" : whole(r.step));
+  const outcome = at.a === at.b ? [] : [["val/bpb, best", score(a), score(b)], ["steps done", reached(a), reached(b)]];
+  fill("diff", outcome.length ? el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "setting"), el("th", { scope: "col" }, name(at.a)), el("th", { scope: "col" }, name(at.b)))) : "",
+    el("tbody", {}, ...outcome.map((row) => el("tr", {}, ...row.map((text, i) => el("td", { class: i ? "mono" : "" }, text)))), ...keys.map((k) => el("tr", {}, el("td", { class: "mono" }, k), el("td", { class: "mono" }, say(setting(a, k))), el("td", { class: "mono" }, say(setting(b, k)))))));
+}
+function see(run) {  // what else there is of a run
+  const places = [["lens", run.lens], ["W&B", run.wandb]].filter(([, address]) => address);
+  const found = run.doctor.map((f) => el("li", {}, el("b", {}, f.name), `: ${f.detail}; `, el("span", { class: "quiet" }, f.advice)));
+  return [...places.map(([name, address]) => el("a", { href: address, rel: "noreferrer" }, name)),
+    found.length ? el("details", {}, el("summary", {}, `doctor: ${found.length} to look at`), el("ul", {}, ...found)) : null];
 }
 function runs() {
   const rows = C().arms.flatMap((arm) => arm.runs.map((r) => [arm, D.runs[r]])), shownRows = at.all ? rows : rows.slice(0, 60);
-  fill("all", el("thead", {}, el("tr", {}, ...["run", "settings", "seed", "val/bpb", "step", "state"].map((t, i) => el("th", { scope: "col", class: [2, 3, 4].includes(i) ? "num" : "" }, t)))),
+  fill("all", el("thead", {}, el("tr", {}, ...["run", "settings", "seed", "val/bpb", "step", "to see", "state"].map((t, i) => el("th", { scope: "col", class: [2, 3, 4].includes(i) ? "num" : "" }, t)))),
     el("tbody", {}, ...shownRows.map(([arm, r]) => el("tr", {}, el("td", { class: "mono" }, r.path), el("td", { class: "label" }, arm.label),
       el("td", { class: "num" }, r.seed), el("td", { class: "num" }, known(r.score) ? r.score.toFixed(4) : "\u2013"), el("td", { class: "num" }, r.step === null ? "" : whole(r.step)),
+      el("td", { class: "see" }, ...see(r)),
       el("td", {}, el("span", { class: `chip ${r.status}` }, r.status), r.error ? el("div", { class: "quiet" }, r.error.slice(0, 200)) : "")))),
     rows.length > shownRows.length ? el("caption", { style: "caption-side:bottom" }, el("button", { class: "more", type: "button", onclick: () => go({ all: true }) }, `show all ${rows.length}`)) : "");
 }
