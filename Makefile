@@ -68,5 +68,5 @@ clean: clean-cache  ## delete the virtual environment and the caches; runs stay
 cache:  ## what the cache holds, and its size
 	@du -ch $(CACHE)/* 2>/dev/null | sed 's|$(CACHE)/||'
 
-clean-cache:  ## delete the built corpora, tokenizers and token files, and what was downloaded
-	rm -rf $(CACHE)/downloads $(CACHE)/hub $(foreach kind,corpora tokenizers tokens floors overlap wandb,$(CACHE)/$(kind)-* $(CACHE)/.$(kind)-*)
+clean-cache:  ## delete the built corpora, tokenizers, tokens and compiled code, and what was downloaded
+	rm -rf $(CACHE)/downloads $(CACHE)/hub $(CACHE)/compiled $(foreach kind,corpora tokenizers tokens floors overlap wandb,$(CACHE)/$(kind)-* $(CACHE)/.$(kind)-*)

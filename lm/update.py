@@ -191,6 +191,7 @@ class Update:
         Without a C++ compiler train.compile=auto goes on uncompiled, others raise ValueError.
         """
         start = time.perf_counter()
+        devices.keep_compiled_code()
         uncompiled = self.loss_fn
         deterministic = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(deterministic, warn_only=True)  # the compiler's switch

@@ -2,6 +2,9 @@
 
 import copy
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,6 +102,13 @@ def test_a_compiled_update_is_the_plain_one(dropout, make):
         torch.testing.assert_close(plain(step), compiled(step), rtol=1e-5, atol=0)
 
 
+COMPILE = """
+import os, torch
+torch.compile(lambda x: x.sin() + 1)(torch.ones(9))
+print(any(name.endswith(".so") for _, _, names in os.walk(os.environ["TORCHINDUCTOR_CACHE_DIR"]) for name in names))
+"""  # noqa: E501
+
+
 def bits(made: update.Update) -> list[torch.Tensor]:
     """Copies of all that a step may change."""
     states = [t for o in made.optimizers for s in o.state.values() for t in s.values()]
@@ -174,6 +184,32 @@ def test_the_benchmark_of_a_gpu_checks_its_steps_as_it_does_here(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
     rows = [{"side": "lm gpt2", "tokens_per_s": 500_000}]
     assert bench.mfu(rows, bench.CASES["cuda"][0]) == "MFU: lm gpt2 43%."
+
+
+@pytest.mark.faults
+def test_compiled_code_is_kept_in_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("LM_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    devices.keep_compiled_code()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "cache/compiled")
+    compiled = subprocess.check_output(
+        [sys.executable, "-c", COMPILE], env=dict(os.environ), text=True
+    )
+    assert compiled.split() == ["True"]
+
+
+def test_compiled_code_stays_out_of_a_cache_that_the_user_did_not_make(monkeypatch, tmp_path):
+    monkeypatch.setenv("LM_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "of the user")
+    devices.keep_compiled_code()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "of the user"
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    devices.keep_compiled_code()
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("LM_CACHE_DIR", str(tmp_path / "a file"))
+    devices.keep_compiled_code()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
 
 
 def test_without_a_compiler_auto_goes_on_and_on_is_refused(make, monkeypatch):

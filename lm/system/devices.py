@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from lm.system import files
+
 MANY_THREADS = 64  # that any machine can start, if not run at once
 
 
@@ -140,3 +142,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # the CPU's
+
+
+def keep_compiled_code() -> None:
+    """Have PyTorch's compiler keep its code in the cache, unless the environment says where.
+
+    Its own place is a temporary folder. The compiler knows code again by PyTorch, processor, shapes
+    and source. In a cache that another user made it stays where PyTorch has it: it would be run.
+    """
+    if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+        return
+    folder = files.cache_dir().absolute() / "compiled"
+    try:
+        files.make_folder(folder, mode=0o700)
+        is_own = not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
+    except OSError:  # a cache that nobody may write to
+        return
+    if is_own:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
