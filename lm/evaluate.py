@@ -9,173 +9,23 @@ if __name__ == "__main__":
 
     entry.begin("evaluate")
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from lm import data, metrics, pipeline
+from lm import data, pipeline
 from lm.commands import EvaluateConfig
 from lm.config import FilesConfig
 from lm.corpora import overlap
 from lm.corpora.named import named
 from lm.launch import cli
-from lm.models.base import LanguageModel
 from lm.record import ownership
 from lm.record.run import Run
 from lm.record.schemas import DataRecord, read_part
-from lm.system import devices, failpoint, files, onednn, ranks, signals
+from lm.scoring import evaluate
+from lm.system import devices, files
 from lm.system.streams import print_line
-from lm.tokenizers import Tokenizer
-
-Pass = tuple[torch.Tensor, torch.Tensor]  # inputs and targets (B, T)
-TOKENS = 1 << 12  # at most in one forward pass: what it holds then fits a CPU's cache
-LOGITS = 1 << 26  # numbers at most in the logits of one pass: 256 MB
-
-
-@torch.inference_mode()
-def evaluate(
-    model: LanguageModel,
-    ids: np.ndarray,
-    lengths: np.ndarray,
-    dtype: torch.dtype = torch.float32,
-) -> dict[str, float]:
-    """Score every token of `ids` (n,) but the first; the training stream is left untouched.
-
-    Windows of context_len tokens lie side by side, so the first tokens of a window are predicted
-    from little context. `lengths` (V,) are the bytes of each token. Returns loss (nats a token),
-    ppl, bpb (special tokens left out, as they have no bytes) and the counts.
-    """
-    was_training = model.training
-    model.eval()
-    device = model.device
-    sum_device = device
-    if device.type == "mps":  # which has no float64
-        sum_device = torch.device("cpu")
-    n_bytes_of = torch.from_numpy(lengths).to(sum_device)
-    rows = _rows_per_pass(model)
-    # Nats of all, nats of text, tokens, bytes; of several processes each scores its share.
-    sums = torch.zeros(4, dtype=torch.float64, device=sum_device)
-    passes = data.windows(ids, rows, model.context_len)
-    for x, y in _share_of_rank(passes, ranks.rank(), ranks.n_proc()):
-        signals.poll()
-        failpoint.hit("eval.mid")
-        x = x.to(device)
-        y = y.to(device)
-        with devices.autocast(device, dtype), onednn.products(model, x, dtype):
-            nats = model.nats(x, y)  # (B, T)
-        nats = nats.to(sum_device).double()
-        y = y.to(sum_device)
-        counted = y != metrics.IGNORE
-        size = n_bytes_of[y.clamp(min=0)] * counted
-        counts = (counted.sum(), size.sum())
-        # Not nats[size > 0]: a GPU would be waited for, to know how many these are.
-        sums += torch.stack([nats.sum(), torch.where(size > 0, nats, 0.0).sum(), *counts])
-    model.train(was_training)
-    total, of_text, n_tokens, n_bytes = ranks.total(sums).tolist()
-    loss = total / max(1, n_tokens)
-    return {
-        "loss": loss,
-        "ppl": metrics.perplexity(loss),
-        "bpb": metrics.bits_per_byte(of_text, n_bytes),
-        "tokens": int(n_tokens),
-        "bytes": int(n_bytes),
-    }
-
-
-@torch.inference_mode()
-def token_nats(
-    model: LanguageModel, ids: np.ndarray, stride: int = 0, temperatures: Sequence[float] = (1.0,)
-) -> np.ndarray:
-    """-ln p of every token but the first, at each temperature (k, n - 1), in `data.windows`."""
-    parts = []
-    for x, y in data.windows(ids, _rows_per_pass(model), model.context_len, stride):
-        signals.poll()
-        x = x.to(model.device)
-        y = y.to(model.device)
-        scored = y.flatten() != metrics.IGNORE
-        with onednn.products(model, x, torch.float32):
-            if tuple(temperatures) == (1.0,):
-                nats = [model.nats(x, y).flatten()[scored]]
-            else:
-                logits = model(x)
-                nats = [metrics.nats(logits / t, y).flatten()[scored] for t in temperatures]
-        parts.append(torch.stack(nats).cpu().double().numpy())
-    return np.concatenate(parts, axis=1) if parts else np.empty((len(temperatures), 0))
-
-
-def pair_accuracy(
-    model: LanguageModel, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]
-) -> float:
-    """The share of pairs of texts whose first has the higher probability; ties count one half.
-
-    Each text is scored as a whole document, between two end-of-document tokens.
-    """
-    texts = [text for pair in pairs for text in pair]
-    nats = document_nats(model, [tokenizer.encode_to_numpy(text) for text in texts], tokenizer)
-    first = nats[0::2]
-    second = nats[1::2]
-    return float((np.mean(first < second) + np.mean(first <= second)) / 2)
-
-
-@torch.inference_mode()
-def document_nats(
-    model: LanguageModel, documents: Sequence[np.ndarray], tokenizer: Tokenizer
-) -> np.ndarray:
-    """-ln p of each document, ids (n,), and of its end, float64 (len(documents),).
-
-    A document begins after an end-of-document token, and if it is longer than context_len, again
-    at every further window, as in `evaluate`.
-    """
-    was_training = model.training
-    model.eval()
-    eot = tokenizer.eot_id
-    T = model.context_len
-    n_rows = _rows_per_pass(model)
-    order = sorted(range(len(documents)), key=lambda i: len(documents[i]))  # little to pad
-    nats = np.zeros(len(documents))
-    for at in range(0, len(order), n_rows):
-        rows = order[at : at + n_rows]
-        longest = len(documents[rows[-1]]) + 1
-        x = torch.full((len(rows), longest), eot)
-        y = torch.full((len(rows), longest), metrics.IGNORE)
-        for row, i in enumerate(rows):
-            ids = torch.from_numpy(documents[i].astype(np.int64))
-            x[row, 1 : len(ids) + 1] = ids
-            y[row, : len(ids)] = ids
-            y[row, len(ids)] = eot
-        for start in range(0, longest, T):
-            signals.poll()
-            inputs = x[:, start : start + T].to(model.device)
-            targets = y[:, start : start + T].to(model.device)
-            with onednn.products(model, inputs, torch.float32):
-                scores = model.nats(inputs, targets)
-            # On the CPU: not every device has float64.
-            nats[rows] += scores.cpu().double().sum(dim=1).numpy()
-    model.train(was_training)
-    return nats
-
-
-def _rows_per_pass(model: LanguageModel) -> int:
-    """Windows in one forward pass."""
-    tokens = TOKENS
-    if not model.scores_alone:
-        tokens = min(TOKENS, LOGITS // model.vocab_size)
-    return max(1, tokens // model.context_len)
-
-
-def _share_of_rank(passes: Iterator[Pass], rank: int, n_proc: int) -> Iterator[Pass]:
-    """Every n_proc-th pass, beginning with number `rank`.
-
-    All processes make as many passes, as through a sharded model they go together: where the last
-    round has too few, a pass without targets takes the place.
-    """
-    for turn in itertools.zip_longest(*[passes] * n_proc):
-        x, y = turn[0]
-        yield turn[rank] or (x, torch.full_like(y, metrics.IGNORE))
 
 
 def copied_from_training(

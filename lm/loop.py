@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 
 from lm import config
-from lm.evaluate import evaluate, pair_accuracy
 from lm.generate import generate_text
 from lm.optim.advice import steadier
 from lm.optim.schedule import set_rates, update_scale
 from lm.record import checkpoint, guard
 from lm.record.state import TrainState
 from lm.record.tracker import Tracker
+from lm.scoring import evaluate, pair_accuracy
 from lm.setup import TrainingRun
 from lm.system import devices, ranks, signals
 from lm.system.errors import NonFiniteError, OutOfMemoryError, StorageError

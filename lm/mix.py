@@ -18,11 +18,11 @@ import numpy as np
 
 from lm import metrics, pipeline
 from lm.commands import MixConfig
-from lm.evaluate import token_nats
 from lm.launch import cli
 from lm.record import ownership
 from lm.record.find import is_name
 from lm.record.run import Run
+from lm.scoring import token_nats
 from lm.system.streams import print_line
 
 TEMPERATURES = [t / 20 for t in range(14, 41)]  # 0.7 to 2

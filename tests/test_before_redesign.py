@@ -10,11 +10,11 @@ import pytest
 from safetensors.torch import load_file
 
 from lm import pipeline, tokenizers
-from lm.evaluate import evaluate
 from lm.record import checkpoint
 from lm.record.run import Run
 from lm.record.schemas import CodeRecord, DataRecord, Summary, read_part
 from lm.report import folding, records
+from lm.scoring import evaluate
 
 OLD = Path(__file__).parent / "data" / "before_redesign"
 

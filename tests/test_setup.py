@@ -3,9 +3,9 @@
 import pytest
 
 from lm import setup
-from lm.evaluate import evaluate
 from lm.record.run import Run
 from lm.report import board, records
+from lm.scoring import evaluate
 from tests.helpers import TINY_TRANSFORMER
 
 

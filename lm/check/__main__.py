@@ -24,11 +24,11 @@ from lm.check import conformance, doctor
 from lm.check.bench import Bench
 from lm.commands import CheckConfig
 from lm.config import Config
-from lm.evaluate import evaluate
 from lm.launch import cli, compose
 from lm.models.base import LanguageModel
 from lm.optim.schedule import set_rates, update_scale
 from lm.record.find import find_run
+from lm.scoring import evaluate
 from lm.system import devices
 from lm.system.console import Console
 from lm.system.errors import ConfigError

@@ -8,10 +8,10 @@ import numpy as np
 from torch import Tensor
 
 from lm import data
-from lm.evaluate import token_nats
 from lm.models.base import LanguageModel
 from lm.record.run import Run
 from lm.report.records import Record
+from lm.scoring import token_nats
 
 Curve = list[tuple[float, float]]  # (step, value)
 

@@ -65,6 +65,23 @@ def to_terminal() -> None:
 
 
 @contextlib.contextmanager
+def shown() -> Iterator[None]:
+    """Print the lines of lm inside, unless the program that called has a log of its own."""
+    logger = logging.getLogger("lm")
+    level = logger.level
+    console = Console()
+    console.setFormatter(PlainFormatter("%(message)s"))
+    logger.setLevel(logging.INFO)
+    if not logging.getLogger().handlers:
+        logger.addHandler(console)
+    try:
+        yield
+    finally:
+        logger.removeHandler(console)
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
 def to_file(out: Path) -> Iterator[logging.Handler]:
     """Log to the run's train.log too."""
     file = logging.FileHandler(out / "train.log", encoding="utf-8", errors="replace")

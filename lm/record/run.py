@@ -1,32 +1,46 @@
 """Open a run directory: its configuration, its tokenizer, its model at a checkpoint.
 
 run = Run.open("latest")
-model = run.model("best")
+model = run.model("best")                 # ids (B, T) in, logits (B, T, V) out
+run.loss("Import a module.")              # nats a token
+run.sample("The import", max_tokens=40)   # the prompt and what follows it
 """
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from lm import config, tokenizers
+from lm import config, scoring, tokenizers
+from lm.commands import SampleConfig
+from lm.generate import generate_text, readable
 from lm.models.base import LanguageModel
 from lm.record import checkpoint, wandb_artifact
 from lm.record.find import REMOTE, find_run
 from lm.record.schemas import Summary, read_part
 from lm.system import devices, files, memory, store
 from lm.system.errors import DamagedError, OutOfMemoryError
-from lm.system.text import shell_word
+from lm.system.text import printable_line, shell_word
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """A run directory that has been trained at least in part."""
 
     path: Path
     cfg: config.Config
     tokenizer: tokenizers.Tokenizer
+    _loaded: dict[Path, LanguageModel] = field(default_factory=dict, compare=False)  # used last
+
+    def __repr__(self) -> str:
+        text = f"{self.path}: {self.cfg.model.name} on {self.cfg.corpus.name}"
+        with contextlib.suppress(ValueError, OSError):  # it says no more of a damaged run
+            summary = read_part(self.path, Summary)
+            if summary:
+                text += f", best val/bpb {summary.best_val_bpb:.4f} at step {summary.best_step}"
+        return f"<Run {printable_line(text)}>"
 
     @classmethod
     def open(cls, name: str) -> "Run":
@@ -100,6 +114,53 @@ class Run:
                 f"{memory.gigabytes(room)}"
             ) from None
         return model.eval()
+
+    def loss(self, text: str, which: str | int = "best") -> float:
+        """Nats a token of the text, read as a document from its start, in windows of context_len.
+
+        Raises ValueError for an empty text, and for a character that the tokenizer does not know.
+        """
+        ids = self.tokenizer.encode_ordinary(text)
+        if not ids:
+            raise ValueError("the text is empty: there is no token to predict")
+        document = np.array([self.tokenizer.eot_id, *ids])
+        return float(scoring.token_nats(self._model_in_use(which), document).mean())
+
+    def sample(
+        self,
+        prompt: str | None = None,
+        *,
+        max_tokens: int = SampleConfig.max_tokens,
+        temperature: float = SampleConfig.temperature,
+        top_k: int = SampleConfig.top_k,
+        top_p: float = SampleConfig.top_p,
+        seed: int = SampleConfig.seed,
+        stop: str = SampleConfig.stop,
+        which: str | int = "best",
+    ) -> str:
+        """The prompt and what the model writes after it: what `python -m lm.sample` prints.
+
+        Without a prompt it is what suits the run's text; an empty one is the start of a document.
+        Raises ValueError for a character that the tokenizer does not know.
+        """
+        if prompt is None:
+            prompt = readable(self.cfg.corpus.prompt, self.tokenizer)
+        SampleConfig(  # which checks what it is given
+            max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
+        )  # fmt: skip
+        pieces = generate_text(
+            self._model_in_use(which), self.tokenizer, prompt, max_tokens=max_tokens,
+            temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=stop,
+        )  # fmt: skip
+        return prompt + "".join(pieces)
+
+    def _model_in_use(self, which: str | int) -> LanguageModel:
+        """The model at a checkpoint, on a GPU if there is one; the next call finds it loaded."""
+        folder = self.checkpoint(which)
+        if folder not in self._loaded:
+            self._loaded.clear()  # one is held at a time
+            self._loaded[folder] = self.model(which).to(devices.choose("auto"))
+        return self._loaded[folder]
 
     def _build(self) -> LanguageModel:
         return self.cfg.model.build(self.tokenizer.vocab_size)

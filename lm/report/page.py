@@ -31,24 +31,11 @@ def write(cfg: ReportConfig, roots: Sequence[Path], quiet: bool = False) -> list
     """
     out = Path(cfg.out)
     _check_own(out)
-    runs = records.find(roots)
-    if not runs:
-        raise ValueError(
-            f"{', '.join(map(str, roots))}: no run is there; python -m lm.train makes one"
-        )
-    by = [key for key in cfg.by.split(",") if key]
-    for key in by:
-        if not any(key in run.settings or f"{key}.name" in run.settings for run in runs):
-            raise ValueError(f"by={cfg.by}: no run has a setting {key}")
-    rankings = folding.rank(folding.fold_seeds(runs, by))
+    runs, rankings = ranked(cfg.by, roots)
     view = board.view(rankings, beside=out.parent)
-    about = {
-        "roots": " ".join(map(str, roots)),
-        "watch": cfg.watch,
-        "when": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
+    text = html(view, roots, cfg.watch)
     out.parent.mkdir(parents=True, exist_ok=True)
-    files.atomic_write(out, html(view, about))
+    files.atomic_write(out, text)
     if quiet:
         return runs
     written = [out, *draw(rankings, out)]
@@ -56,6 +43,23 @@ def write(cfg: ReportConfig, roots: Sequence[Path], quiet: bool = False) -> list
         print_text(table(ranking, corpus["baselines"]))
     log.info(f"wrote {', '.join(map(str, written))}")
     return runs
+
+
+def ranked(by: str, roots: Sequence[Path]) -> tuple[list[Record], list[Ranking]]:
+    """The runs found at or below `roots`, and the rankings of their arms: see ReportConfig.by.
+
+    Raises ValueError if there is no run, or none that has such a setting.
+    """
+    runs = records.find(roots)
+    if not runs:
+        raise ValueError(
+            f"{', '.join(map(str, roots))}: no run is there; python -m lm.train makes one"
+        )
+    keys = [key for key in by.split(",") if key]
+    for key in keys:
+        if not any(key in run.settings or f"{key}.name" in run.settings for run in runs):
+            raise ValueError(f"by={by}: no run has a setting {key}")
+    return runs, folding.rank(folding.fold_seeds(runs, keys))
 
 
 def _check_own(out: Path) -> None:
@@ -97,8 +101,13 @@ def table(ranking: Ranking, baselines: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def html(view: dict[str, Any], about: dict[str, Any]) -> str:
-    """One HTML file that needs nothing else."""
+def html(view: dict[str, Any], roots: Sequence[Path], watch: bool = False) -> str:
+    """One HTML file that needs nothing else; with `watch` it loads itself again and again."""
+    about = {
+        "roots": " ".join(map(str, roots)),
+        "watch": watch,
+        "when": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
     runs = []
     for run in view["runs"]:
         own = {key: value for key, value in run["settings"].items() if key not in view["shared"]}
@@ -112,7 +121,7 @@ def html(view: dict[str, Any], about: dict[str, Any]) -> str:
     page = (WEB / "report.html").read_text(encoding="utf-8")
     for name in ("report.css", "report.js"):
         page = page.replace("{{" + name + "}}", (WEB / name).read_text(encoding="utf-8"))
-    refresh = '<meta http-equiv="refresh" content="5">' if about["watch"] else ""
+    refresh = '<meta http-equiv="refresh" content="5">' if watch else ""
     # Nothing in a run may end the script element or start another: < is written as its number.
     safe = text.replace("<", "\\u003c")
     return page.replace("{{refresh}}", refresh).replace("{{data}}", safe)

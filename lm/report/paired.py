@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lm import pipeline
-from lm.evaluate import token_nats
 from lm.record import ownership
 from lm.record.run import Run
+from lm.scoring import token_nats
 
 SPAN = 1000  # bytes, at least: long enough that neighbouring spans are nearly independent
 # Two-sided 95 % quantiles of Student's t for 1 to 10 degrees of freedom.

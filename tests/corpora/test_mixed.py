@@ -8,10 +8,10 @@ import pytest
 
 from lm import config, pipeline, setup, train
 from lm.corpora.base import MANY
-from lm.evaluate import evaluate
 from lm.launch import compose, resume
 from lm.record.run import Run
 from lm.report import records
+from lm.scoring import evaluate
 from lm.system.errors import ConfigError
 from tests.helpers import TINY, rows
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lm import config, evaluate, train
+from lm import config, scoring, train
 from lm.corpora.grammar import english
 from lm.corpora.pairs import PHENOMENA, pairs
 from lm.models.base import LanguageModel
@@ -43,7 +43,7 @@ def test_a_document_costs_what_its_tokens_and_its_end_cost():
     tokenizer = ByteTokenizer()
     texts = ["", "a", "longer than a window of eight bytes", "abc"]
     documents = [tokenizer.encode_to_numpy(text) for text in texts]
-    found = evaluate.document_nats(Table(weights), documents, tokenizer)
+    found = scoring.document_nats(Table(weights), documents, tokenizer)
     expected = [nats[ids].sum() + nats[tokenizer.eot_id] for ids in documents]
     assert np.allclose(found, expected, rtol=1e-6)
 
@@ -51,8 +51,8 @@ def test_a_document_costs_what_its_tokens_and_its_end_cost():
 def test_equal_scores_count_one_half():
     model = Table(torch.arange(1, 258).float())
     tokenizer = ByteTokenizer()
-    assert evaluate.pair_accuracy(model, tokenizer, [("b", "a"), ("a", "a")]) == 0.75
-    assert evaluate.pair_accuracy(model, tokenizer, [("ab", "ba"), ("a", "b")]) == 0.25
+    assert scoring.pair_accuracy(model, tokenizer, [("b", "a"), ("a", "a")]) == 0.75
+    assert scoring.pair_accuracy(model, tokenizer, [("ab", "ba"), ("a", "b")]) == 0.25
 
 
 def test_a_run_logs_its_tasks_and_counts_of_the_grammar_pass_them(cfg, tmp_path):
@@ -65,5 +65,5 @@ def test_a_run_logs_its_tasks_and_counts_of_the_grammar_pass_them(cfg, tmp_path)
     assert row["task/agreement"] > 0.75  # the verb stands beside its noun: counts see both
     assert row["task/brackets"] < 0.65  # what was opened stands too far back
     model = run.model("last")
-    expected = evaluate.pair_accuracy(model, run.tokenizer, pairs("brackets"))
+    expected = scoring.pair_accuracy(model, run.tokenizer, pairs("brackets"))
     assert row["task/brackets"] == pytest.approx(expected)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lm import config, evaluate, metrics
+from lm import config, metrics, scoring
 from lm.config import AdamWConfig, BigramConfig, BigramCountsConfig, NgramConfig
 from tests import reference
 from tests.helpers import DATA, needs_data
@@ -78,9 +78,9 @@ def test_counts_are_evaluated_without_a_distribution_over_a_large_vocabulary(nam
     # All 20,000 distributions are 5 GB: whoever makes one of them fails here.
     monkeypatch.setattr(model, "forward", None)
     lengths = np.ones(size, np.int64)
-    score = evaluate.evaluate(model, ids[:5000], lengths)
+    score = scoring.evaluate(model, ids[:5000], lengths)
     assert score["tokens"] == 4999 and 0 < score["bpb"] < 16
-    nats = evaluate.token_nats(model, ids[:5000])
+    nats = scoring.token_nats(model, ids[:5000])
     assert nats.sum() / 4999 == pytest.approx(score["loss"])
 
 

@@ -75,7 +75,7 @@ def test_what_strangers_wrote_reaches_neither_the_terminal_nor_the_page_raw(
     streams.print_text(report_page.table(ranking, {}))  # as the command prints it
     printed = capsys.readouterr().out
     assert "text" in printed and "\x1b" not in printed
-    html = report_page.html(view, {"watch": False})
+    html = report_page.html(view, [])
     text = re.search(r'id="data">(.*?)</script>', html)[1]
     (shown,) = json.loads(text, parse_constant=pytest.fail)["runs"]
     assert shown["settings"]["optimizer.betas"] == [None, 0.9]

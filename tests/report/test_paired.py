@@ -71,7 +71,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says_for_few_spans_too(n):
 def test_runs_of_different_tokenizers_compare_and_agree_with_their_own_scores(
     cfg, toy_text, tmp_path
 ):
-    from lm import evaluate, pipeline
+    from lm import pipeline, scoring
     from lm.record.run import Run
 
     outs = []
@@ -91,7 +91,7 @@ def test_runs_of_different_tokenizers_compare_and_agree_with_their_own_scores(
     for out, bpb in zip(outs, (found.a, found.b), strict=True):
         run = Run.open(str(out))
         ids = pipeline.prepare(run.cfg).val
-        whole = evaluate.evaluate(run.model(), ids, run.tokenizer.token_lengths())["bpb"]
+        whole = scoring.evaluate(run.model(), ids, run.tokenizer.token_lengths())["bpb"]
         assert bpb == pytest.approx(whole, rel=2e-3)  # of the text less its first bytes
     assert found.low < found.b - found.a < found.high
     text = paired.describe("A", "B", found)
