@@ -19,7 +19,7 @@ from lm.check.evidence import Evidence, Finding
 from lm.config import ModelConfig
 from lm.models.base import LanguageModel
 from lm.record.run import Run
-from lm.report import records
+from lm.report import lr_range, records
 from lm.report.records import Record
 from lm.system import files
 
@@ -50,10 +50,8 @@ def examine(path: Path, which: str = "last", model: LanguageModel | None = None)
     record = records.read(path)
     model = run.model(which) if model is None else model.eval()
     if record.settings.get("schedule.name") == "range":
-        detail = (
-            "a range test: its rate rises until training fails, so its curve alone says something"
-        )
-        return [Finding("schedule", "note", detail)]
+        detail = "a range test, whose rate rises until training fails; its score says nothing"
+        return [Finding("schedule", "note", detail, lr_range.conclusion(record))]
     findings = [rule(record) for rule in LOG_RULES]
     if record.tokens is None:
         detail = "its tokens are no longer in the cache: the rest was not looked at"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
-from lm.report import folding, labels, links, records
+from lm.report import folding, labels, links, lr_range, records
 from lm.report.folding import Arm, Ranking
 from lm.report.records import Record, is_number
 from lm.sweep.ranking import mean_and_spread
@@ -38,6 +38,7 @@ def view(rankings: Sequence[Ranking], counts: bool = True, beside: Path = Path()
     return {
         "corpora": [corpus_view(ranking, index, counts) for ranking in rankings],
         "runs": [run_view(run) | links.of_run(run, beside) for run in runs],
+        "ranges": lr_range.view([arm for ranking in rankings for arm in ranking.arms]),
         "shared": shared(runs),
         "counts": {name: status.count(name) for name in sorted(set(status))},
     }

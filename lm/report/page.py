@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.commands import ReportConfig
-from lm.report import board, experiment, figures, folding, records
+from lm.report import board, experiment, figures, folding, lr_range, records
 from lm.report.folding import Ranking
 from lm.report.records import Record
 from lm.sweep import ranking as terminal
@@ -41,6 +41,10 @@ def write(cfg: ReportConfig, roots: Sequence[Path], quiet: bool = False) -> list
     written = [out, *draw(rankings, out)]
     for ranking, corpus in zip(rankings, view["corpora"], strict=True):
         print_text(table(ranking, corpus["baselines"]))
+    for test in view["ranges"]:
+        print_text(f"\nrange test of {test['label']}: the training loss against the rate")
+        for line in test["says"]:
+            print_text(f"  {line}")
     log.info(f"wrote {', '.join(map(str, written))}")
     return runs
 
@@ -65,29 +69,36 @@ def ranked(by: str, roots: Sequence[Path]) -> tuple[list[Record], list[Ranking]]
 def _check_own(out: Path) -> None:
     """ConfigError where the page, or a plot beside it, would replace a file that is not ours."""
     files.check_own(out, MARK)
-    for path in plots(out):
+    for path in [*plots(out), *plots(out, "range")]:
         if path.exists() and not out.exists():
             raise ConfigError(f"{path} is there without its page {out}: choose another out=")
 
 
-def plots(out: Path) -> list[Path]:
-    """The plots beside a page."""
-    return [out.with_name(f"{out.stem}-curves{ending}") for ending in (".svg", ".png")]
+def plots(out: Path, kind: str = "curves") -> list[Path]:
+    """The plots of one kind beside a page."""
+    return [out.with_name(f"{out.stem}-{kind}{ending}") for ending in (".svg", ".png")]
 
 
 def draw(rankings: Sequence[Ranking], out: Path) -> list[Path]:
-    """Plots of the best arms of each text, as .svg and .png beside the page."""
+    """Plots of the best arms of each text, and of range tests, as .svg and .png beside the page."""
     best = []
+    tests = []
     for ranking in rankings:
-        complete = [arm for arm in ranking.arms if arm.n]
+        complete = [arm for arm in ranking.arms if arm.n and not lr_range.is_one([arm])]
+        tests += [arm for arm in ranking.arms if arm.n and lr_range.is_one([arm])]
         if complete:
             best.append(Ranking(complete[:PLOTTED]))
+    written = []
     panels = experiment.panels(best)
-    if not panels:
-        return []
-    for path in plots(out):
-        figures.curves(panels, path)
-    return plots(out)
+    if panels:
+        written += plots(out)
+        for path in plots(out):
+            figures.curves(panels, path)
+    if tests:
+        written += plots(out, "range")
+        for path in plots(out, "range"):
+            lr_range.draw(tests[:PLOTTED], path)
+    return written
 
 
 def table(ranking: Ranking, baselines: Mapping[str, float]) -> str:

@@ -262,6 +262,35 @@ function curves() {
   }
 }
 
+// ---------------------------------------------------------------------------------- range tests
+function ranges() {
+  present("ranges", D.ranges.length);
+  fill("tests", ...D.ranges.map((test, i) => el("div", {}, el("h3", {}, test.label), rangeChart(test, i),
+    ...test.says.map((line) => el("p", {}, line)))));
+}
+function rangeChart(test, i) {
+  const points = test.points.filter((p) => p[0] > 0), W = Math.max(320, Math.min(1080, $("chart").clientWidth || 1080)), H = 300, left = 46, bottom = 44, top = 14;
+  if (points.length < 2) return el("p", { class: "quiet" }, "Too few points to draw.");
+  const ys = points.map((p) => p[1]), low = Math.min(...ys);
+  // Where training fails the loss has no end: what lies far above the start is cut.
+  const high = Math.min(Math.max(...ys), ys[0] + 0.5 * (ys[0] - low || 1)), pad = (high - low) * 0.06 || 0.1;
+  const from = Math.log10(points[0][0]), to = Math.log10(points[points.length - 1][0]);
+  const X = (v) => left + (W - left - 12) * (Math.log10(v) - from) / ((to - from) || 1);
+  const Y = (v) => top + (H - top - bottom) * (1 - (v - low + pad) / (high - low + 2 * pad));
+  const svg = el("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `training loss against the rate of ${test.label}: ${test.says.join("; ")}` });
+  for (const v of ticks(low, high, 4)) svg.append(el("line", { class: "grid", x1: left, x2: W - 12, y1: Y(v), y2: Y(v) }), el("text", { x: left - 8, y: Y(v) + 4, "text-anchor": "end" }, +v.toPrecision(4)));
+  for (let k = Math.ceil(from); k <= Math.floor(to + 1e-9); k++) svg.append(el("text", { x: X(10 ** k), y: H - bottom + 20, "text-anchor": "middle" }, `1e${k}`));
+  const id = `range${i}`;
+  svg.append(el("clipPath", { id }, el("rect", { x: left, y: top, width: W - left - 12, height: H - top - bottom })),
+    el("line", { class: "axis", x1: left, x2: W - 12, y1: H - bottom, y2: H - bottom }),
+    el("text", { x: left + (W - left - 12) / 2, y: H - 4, "text-anchor": "middle" }, "learning rate"),
+    el("text", { x: left + 6, y: top + 4 }, "training loss, nats a token"),
+    el("path", { d: points.map((p, j) => `${j ? "L" : "M"}${X(p[0]).toFixed(1)} ${Y(p[1]).toFixed(1)}`).join(""), "clip-path": `url(#${id})`, style: `stroke:${shade(i)};fill:none;stroke-width:2.2;stroke-linejoin:round` }));
+  if (known(test.mark)) svg.append(el("line", { x1: X(test.mark), x2: X(test.mark), y1: top, y2: H - bottom, style: "stroke:var(--accent);stroke-width:1.5", "stroke-dasharray": "4 4" }),
+    el("text", { x: X(test.mark) + 6, y: H - bottom - 8, style: "fill:var(--accent)" }, test.mark.toExponential(1)));
+  return el("div", { class: "plot" }, svg);
+}
+
 // ------------------------------------------------------------------------------------- settings
 const setting = (run, key) => (key in run.settings ? run.settings[key] : D.shared[key]);
 function settings() {
@@ -386,7 +415,7 @@ function runs() {
 // --------------------------------------------------------------------------------------- header
 function draw() {
   choice("corpus", D.corpora.length > 1 ? D.corpora.map((c, i) => [i, c.name]) : [], "corpus", { on: [], off: [], a: null, b: null, all: false });
-  pair(); board(); curves(); settings(); samples(); differences(); runs();
+  pair(); board(); curves(); ranges(); settings(); samples(); differences(); runs();
 }
 const total = D.runs.length, parts = Object.entries(D.counts).map(([status, n]) => `${n} ${status}`);
 $("title").textContent = `${whole(total)} run${total === 1 ? "" : "s"}, ${D.corpora.length} text${D.corpora.length === 1 ? "" : "s"}`;
@@ -395,4 +424,4 @@ $("about").textContent = `${parts.join(", ")}; in ${D.about.roots}. ` + (D.corpo
 $("foot").textContent = `Written by python -m lm.report at ${D.about.when}${D.about.watch ? "; written anew while runs go on" : ""}.`;
 draw();
 let last = innerWidth;
-addEventListener("resize", () => { if (innerWidth !== last) { last = innerWidth; curves(); } });
+addEventListener("resize", () => { if (innerWidth !== last) { last = innerWidth; curves(); ranges(); } });
