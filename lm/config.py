@@ -496,6 +496,7 @@ class TrackConfig(Settings):
     project: str = "lm"  # of W&B
     entity: str | None = None  # W&B user or team; None: the account's default
     tags: list[str] = field(default_factory=list)  # of the run in W&B
+    name: str = ""  # of the run in W&B; empty: its model and what sets it apart
     notes: str = ""  # of the run in W&B
     artifacts: str = one_of("model", "all", "none")  # model: with its tokenizer; all: the data too
     histograms: int = at_least(0, 0)  # steps between those of weights and gradients; 0: none

@@ -23,6 +23,7 @@ from lm.config import Config
 from lm.launch import jobs, logs, main
 from lm.launch.directory import Before
 from lm.launch.parallel import how_to_go_on, join_torchrun, start_processes
+from lm.sweep.progress import run_name
 from lm.sweep.study import reporter
 from lm.system import locks, signals, store, streams
 from lm.system.environment import import_words, launch_rank, started_by_torchrun
@@ -88,7 +89,8 @@ def train_here(job: jobs.Job) -> float:
     """Train the job in this process, which may be one of several that share its batches."""
     with signals.installed():
         report = reporter(job.sweep, job.number)
-        return train(job.cfg, job.out, job.group, report)["best_val_bpb"]
+        name = run_name(job.overrides, job.cfg.model.name)
+        return train(job.cfg, job.out, job.group, report, name)["best_val_bpb"]
 
 
 def train(
@@ -96,11 +98,13 @@ def train(
     out: Path,
     group: str | None = None,
     report: Callable[[int, float], None] | None = None,
+    name: str = "",
 ) -> dict[str, float]:
     """Train one run into `out`, in this process; return the numbers of its summary.json.
 
-    A run that has a checkpoint there goes on from it. `group` is its group in W&B; `report` hears
-    of the step and val/bpb of each evaluation but the last, and what it raises ends the run.
+    A run that has a checkpoint there goes on from it. `group` is its group in W&B and `name` its
+    name there; `report` hears of the step and val/bpb of each evaluation but the last, and what it
+    raises ends the run.
     """
     # torch loads here, and not for --help or an error in the configuration.
     # A signal waits until it has: a library that is loaded in part spoils the end.
@@ -110,7 +114,7 @@ def train(
         from lm.system import ranks
 
     run = setup.set_up(cfg, out, _initial_weights(cfg, out))
-    tracker = open_tracker(out, cfg, run.state, run.budget.progress, group)
+    tracker = open_tracker(out, cfg, run.state, run.budget.progress, group, name)
     with tracker as track, signals.deferred():
         track.watch(run.model, run.state)
         summary = loop.train(run, track, report)

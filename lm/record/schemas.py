@@ -92,6 +92,7 @@ class WandbRecord(msgspec.Struct):
 
     file: ClassVar[str] = "wandb.json"
     id: str
+    name: str = ""  # that it was given at its start; "": of an older version
     mode: str = "offline"
     path: str = ""  # of W&B's own files
     url: str | None = None

@@ -66,14 +66,16 @@ def open_tracker(
     state: TrainState,
     progress: Callable[[TrainState], float],
     group: str | None = None,
+    name: str = "",
 ) -> AbstractContextManager[Tracker]:
     """The run's tracker in this process: of several processes only rank 0 writes.
 
-    `progress` gives the share of the run that is done, `group` is the sweep's name in W&B.
+    `progress` gives the share of the run that is done; in W&B `group` is the name of its sweep, and
+    `name` that of the run, unless its settings give one.
     """
     if ranks.rank() > 0:
         return SilentTracker()
-    return FileTracker(out, cfg, state, progress, group)
+    return FileTracker(out, cfg, state, progress, group, name)
 
 
 class FileTracker:
@@ -90,13 +92,14 @@ class FileTracker:
         state: TrainState,
         progress: Callable[[TrainState], float],
         group: str | None = None,
+        name: str = "",
     ) -> None:
         self.out = out
         n_points = cut_back(out / "metrics.jsonl", state.step)
         cut_back(out / "samples.jsonl", state.step)
         self.metrics = JsonLines(out / "metrics.jsonl")
         self.texts = JsonLines(out / "samples.jsonl")
-        self.wandb = Mirror(out, cfg, group, n_points)
+        self.wandb = Mirror(out, cfg, group, n_points, name)
         self.display = Display(progress)
 
     def __enter__(self) -> "FileTracker":

@@ -1,6 +1,6 @@
 """The W&B copy of a run. Whatever goes wrong there costs a warning, never a step or an hour.
 
-    mirror = Mirror(out, cfg, group=None, n_points=0)
+    mirror = Mirror(out, cfg, group=None, n_points=0, name="gru lr=0.003")
     mirror.log({"step": 10, "tokens": 40960, "train/loss": 2.3})
     mirror.close(None)
 
@@ -54,7 +54,9 @@ Point = Mapping[str, object]
 class Mirror:
     """The W&B run of a run directory."""
 
-    def __init__(self, out: Path, cfg: config.Config, group: str | None, n_points: int) -> None:
+    def __init__(
+        self, out: Path, cfg: config.Config, group: str | None, n_points: int, name: str
+    ) -> None:
         """`n_points` is the number of points that the run's own files held at the start."""
         self.out = out
         self.cfg = cfg
@@ -83,9 +85,13 @@ class Mirror:
             text = wandb_client.in_one_line(error)
             log.warning(f"W&B stopped: {text}; the run's own files go on")
             return
-        arguments, line = wandb_variables.init_arguments(cfg, out, group)
+        arguments, line = wandb_variables.init_arguments(cfg, group, name)
         if line:
             log.info(f"W&B: {line}")
+        if saved is None:
+            self.record.name = str(arguments["name"])
+        elif not cfg.track.name:
+            arguments["name"] = None  # it has one, by now maybe another in W&B
         n_before = None if saved is None else n_points
         # All that the client allocates sets off collections, in which training stands still: of
         # everything that is there, for 0.1 s. So that is looked at once more, and then at the end.
@@ -112,7 +118,9 @@ class Mirror:
         """The record of this start, written before W&B hears of it: a start that is cut short
         leaves no second run."""
         record = wandb_copy.at_home(self.out, uid)
-        record.first = saved.first if saved else 0
+        if saved:
+            record.first = saved.first
+            record.name = saved.name
         files.atomic_write(self.out / WandbRecord.file, files.to_json(record) + "\n")
         return record
 
@@ -132,6 +140,8 @@ class Mirror:
         arguments |= {"id": self.record.id, "resume": "allow", "dir": str(home)}
         if "WANDB_SWEEP_ID" in os.environ:  # an agent of W&B names the run itself
             arguments |= {"id": None, "group": None, "resume": None}
+        if self.mode == "offline" and arguments["name"] is None:
+            arguments["name"] = self.record.name or None
         track = self.cfg.track
         run = wandb_client.open_run(self.mode, arguments, track.init_timeout, track.finish_timeout)
         if run is None:

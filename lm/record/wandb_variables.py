@@ -1,13 +1,12 @@
 """What W&B is told about a run: the settings track.*, and the WANDB_* variables of its user.
 
-arguments, line = wandb_variables.init_arguments(cfg, out, group)
+arguments, line = wandb_variables.init_arguments(cfg, group, name)
 
 The variables are those that wandb_mode.tidy_environment has left.
 """
 
 import os
 from dataclasses import asdict
-from pathlib import Path
 
 from lm import config
 from lm.config import Config, TrackConfig
@@ -17,7 +16,7 @@ from lm.system.text import printable
 VARIABLES = {  # the argument of wandb.init, and the setting that outweighs the variable
     "WANDB_PROJECT": ("project", "track.project"),
     "WANDB_ENTITY": ("entity", "track.entity"),
-    "WANDB_NAME": ("name", "name"),
+    "WANDB_NAME": ("name", "track.name"),
     "WANDB_NOTES": ("notes", "track.notes"),
     "WANDB_TAGS": ("tags", "track.tags"),
     "WANDB_RUN_GROUP": ("group", None),
@@ -30,21 +29,23 @@ NOT_USED = {
     "WANDB_INIT_TIMEOUT": "give track.init_timeout",
     "WANDB_FINISH_TIMEOUT": "give track.finish_timeout",
 }
-DEFAULTS = {"name": "", **{f"track.{key}": value for key, value in asdict(TrackConfig()).items()}}
+DEFAULTS = {f"track.{key}": value for key, value in asdict(TrackConfig()).items()}
+LONGEST_NAME = 100  # letters; W&B takes 128
 
 
-def init_arguments(cfg: Config, out: Path, group: str | None) -> tuple[dict[str, object], str]:
+def init_arguments(cfg: Config, group: str | None, name: str = "") -> tuple[dict[str, object], str]:
     """The arguments of wandb.init that describe a run, and one line about the environment.
 
     A variable counts where its setting stands at its default. `group` is the name of the sweep of
-    which the run is an arm. The line is "" where no variable is set. What is not used is taken out
-    of the environment, where a value that wandb does not like would stop it.
+    which the run is an arm, `name` tells its model and what sets it apart. The line is "" where no
+    variable is set. What is not used is taken out of the environment, where a value that wandb does
+    not like would stop it.
     """
     settings = config.flat(cfg)
     arguments: dict[str, object] = {
         "project": cfg.track.project,
         "entity": cfg.track.entity,
-        "name": cfg.name,
+        "name": cfg.track.name,
         "notes": cfg.track.notes,
         "tags": cfg.track.tags,
         "group": group,
@@ -63,9 +64,13 @@ def init_arguments(cfg: Config, out: Path, group: str | None) -> tuple[dict[str,
         else:
             arguments[argument] = value
             used.append(f"{argument}={_short(value)}")
-    is_own_name = arguments["name"] == cfg.name
-    if is_own_name or group:  # every run, and every arm of a sweep, has a name to itself
-        arguments["name"] = f"{arguments['name'] or cfg.model.name}-{out.name}"
+    parts_of_name = [str(arguments["name"])]
+    if not arguments["name"]:
+        # Of the arms of an experiment the group tells the experiment's name.
+        parts_of_name = ["" if group else cfg.name, name or cfg.model.name]
+    elif group:  # every arm of a sweep has a name to itself
+        parts_of_name.append(name)
+    arguments["name"] = _cut(" ".join(filter(None, parts_of_name)), LONGEST_NAME)
     parts = []
     if used:
         parts.append(f"{', '.join(used)} from the environment")
@@ -90,6 +95,9 @@ def _take_unused(cfg: Config) -> list[str]:
 
 def _short(value: object) -> str:
     """A value in one line of a message."""
-    text = ",".join(value) if isinstance(value, list) else str(value)
+    return _cut(",".join(value) if isinstance(value, list) else str(value), 60)
+
+
+def _cut(text: str, longest: int) -> str:
     text = printable(" ".join(text.split()))
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

@@ -2,8 +2,10 @@
 
     keys = labels.varied([["model=gru", "seed=0"], ["model=gru", "seed=1"]])     # ["seed"]
     labels.label(["model=gru", "seed=1"], keys)                                  # "seed=1"
+    labels.run_name(["optimizer.lr=0.003", "seed=1"], "gru")            # "gru lr=0.003 seed=1"
 
-The one place where they are shortened, for the lines of a sweep and for lm/report/labels.py.
+The one place where they are shortened: for the lines of a sweep, for the names of runs in W&B, and
+for lm/report/labels.py.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,6 +40,20 @@ def varied(arms: Sequence[Sequence[str]]) -> list[str]:
     keys = dict.fromkeys(key for row in rows for key in row)
     found = [key for key in keys if len({row.get(key) for row in rows}) > 1]
     return sorted(found, key=lambda key: key == "seed")
+
+
+def run_name(overrides: Sequence[str], model: str, keys: Iterable[str] | None = None) -> str:
+    """What a run is called in W&B: its model, and what else was chosen for it.
+
+    With `keys` it is an arm of a sweep, and called by its values of those.
+    """
+    typed = settings(overrides)
+    if keys is None:
+        keys = [key for key in words(overrides) if not config.keeps_result(key)]
+        keys.append("seed")
+    chosen = {key: typed[key] for key in keys if key in typed}
+    first = chosen.pop("model", None) or chosen.pop("arm", None) or model
+    return " ".join([short("arm", first), *filter(None, [values(chosen, chosen)])])
 
 
 def label(overrides: Iterable[str], keys: Iterable[str]) -> str:

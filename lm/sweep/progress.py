@@ -67,6 +67,11 @@ def arm_in_work(number: int, words: Sequence[str], out: Path) -> AbstractContext
     return terminal.shown_of_arm(terminal.Arm(name, label, str(out), has_bar))
 
 
+def run_name(words: Sequence[str], model: str) -> str:
+    """What a run with these words is called in W&B: an arm by what sets it apart from others."""
+    return labels.run_name(words, model, _plan().varied)
+
+
 def show_end(root: Path, number: int, words: Sequence[str], result: ArmResult) -> None:
     """Log the line of an arm that has ended; one that failed has said so when it did."""
     if result.status == "failed":

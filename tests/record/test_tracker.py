@@ -239,12 +239,21 @@ def test_w_and_b_sums_up_a_run_by_its_lowest_score_a_resumed_one_too(
         assert final["best_val_bpb"] == 2.0
 
 
+def test_a_sweep_s_runs_are_called_by_what_sets_its_arms_apart(tiny, command):
+    words = [word for word in (*tiny, "model=bigram") if word != "track=off"]
+    done = command("lm.train", "-m", *words, "track=offline", "optimizer.lr=0.01,0.003", "seed=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = [r["run"] for f in offline_runs() for r in inspected(f) if r["type"] == "run"]
+    assert {run["display_name"] for run in runs} == {"bigram lr=0.01", "bigram lr=0.003"}
+    assert len({run["run_group"] for run in runs}) == 1
+
+
 @pytest.mark.slow
 def test_the_review_in_the_terminal_draws_a_run_and_the_level_of_counting(train, fresh_client):
     """What `make review` starts."""
     train("a", "track=offline")
     code, seen = on_a_terminal(["wandb", "leet", "outputs/wandb"], until=b"baseline/ngram_bpb")
-    assert b"baseline/ngram_bpb" in seen and b"transformer-a" in seen, (code, seen[-3000:])
+    assert b"baseline/ngram_bpb" in seen and b"transformer" in seen, (code, seen[-3000:])
 
 
 def test_of_points_too_fast_for_w_and_b_the_newest_are_sent_and_every_evaluation(
@@ -300,7 +309,7 @@ def test_two_jobs_in_one_process_are_two_runs_in_one_group(train, fresh_client):
     for out, folder in zip(outs, folders, strict=True):
         (run,) = [r["run"] for r in inspected(folder) if r["type"] == "run"][:1]
         assert (run["run_group"], run["job_type"]) == ("day-sweep", "sweep")
-        assert run["display_name"].endswith(f"-{out.name}")
+        assert run["display_name"] == "transformer"
         assert history(folder) == points(out)
 
 
@@ -323,15 +332,17 @@ def test_a_resumed_run_keeps_its_id_and_its_curve_goes_on(cfg, tiny, tmp_path, f
     words = (*tiny, *TINY_TRANSFORMER, *QUICK, "track=offline")
     out = tmp_path / "r"
     out.mkdir()
-    train_run(cfg(*words), out)
+    train_run(cfg(*words), out, name="transformer seed=0")
     before = json.loads((out / "wandb.json").read_text())
     (out / "summary.json").unlink()
-    train_run(cfg(*words, "train.steps=40"), out)
+    train_run(cfg(*words, "train.steps=40"), out, name="transformer steps=40")
     after = json.loads((out / "wandb.json").read_text())
     assert after["id"] == before["id"]
+    parts = [inspected(folder) for folder in offline_runs()]
+    names = {r["run"]["display_name"] for part in parts for r in part if r["type"] == "run"}
+    assert names == {"transformer seed=0"}
     first, second = (
-        [r["history"]["item"] for r in inspected(folder) if r["type"] == "history"]
-        for folder in offline_runs()
+        [r["history"]["item"] for r in part if r["type"] == "history"] for part in parts
     )
     # W&B drops points whose counter is not above the last one.
     assert second[0]["_step"] > first[-1]["_step"]
@@ -389,10 +400,11 @@ def test_a_resumed_online_run_goes_on_with_the_same_curve(cfg, tiny, tmp_path, s
     words = (*tiny, *TINY_TRANSFORMER, *QUICK, "track=online")
     out = tmp_path / "r"
     out.mkdir()
-    train_run(cfg(*words), out)
+    train_run(cfg(*words), out, name="transformer seed=0")
     (out / "summary.json").unlink()
-    train_run(cfg(*words, "train.steps=40"), out)
+    train_run(cfg(*words, "train.steps=40"), out, name="transformer steps=40")
     ((uid, run),) = server.runs.items()
+    assert run.variables["displayName"] == "transformer seed=0"
     assert uid == json.loads((out / "wandb.json").read_text())["id"]
     counters = [row["_step"] for row in run.rows]
     assert counters == sorted(set(counters))

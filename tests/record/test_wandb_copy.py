@@ -23,7 +23,7 @@ def opened(cfg, monkeypatch):
     def open_one(out: Path) -> str:
         out.mkdir(exist_ok=True)
         (out / "metrics.jsonl").touch()
-        Mirror(out, made, None, 0)
+        Mirror(out, made, None, 0, "gru")
         return json.loads((out / "wandb.json").read_text())["id"]
 
     return open_one

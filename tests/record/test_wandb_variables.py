@@ -1,7 +1,6 @@
 """WANDB_* variables count where track.* stands at its default, and one line says so."""
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -22,10 +21,11 @@ VARIABLES = {
     ("words", "group", "changed"),
     [
         ((), None, {}),
-        ((), "a-sweep", {"name": "first-0007"}),
+        ((), "a-sweep", {"name": "first gru lr=0.1"}),
         (("track.project=mine",), None, {"project": "mine"}),
         (("track.entity=me", "track.notes=mine"), None, {"entity": "me", "notes": "mine"}),
-        (("track.tags=[t]", "name=n"), None, {"tags": ["t"], "name": "n-0007"}),
+        (("track.tags=[t]", "track.name=n"), None, {"tags": ["t"], "name": "n"}),
+        (("track.name=n",), "a-sweep", {"name": "n gru lr=0.1"}),
     ],
 )
 def test_variables_of_w_and_b_count_where_the_setting_is_the_default(
@@ -34,7 +34,7 @@ def test_variables_of_w_and_b_count_where_the_setting_is_the_default(
     for name, text in VARIABLES.items():
         monkeypatch.setenv(name, text)
     wandb_mode.tidy_environment()
-    found, line = wandb_variables.init_arguments(cfg(*words), Path("runs/0007"), group)
+    found, line = wandb_variables.init_arguments(cfg(*words), group, "gru lr=0.1")
     expected = {
         "project": "theirs",
         "entity": "team",
@@ -57,6 +57,25 @@ def test_a_run_without_variables_is_described_by_its_settings_alone(cfg, monkeyp
     monkeypatch.setenv("WANDB_PROJECT", " ")
     monkeypatch.setenv("WANDB_TAGS", ",")
     wandb_mode.tidy_environment()
-    found, line = wandb_variables.init_arguments(cfg(), Path("runs/0007"), None)
-    assert (found["project"], found["name"], found["tags"]) == ("lm", "transformer-0007", [])
+    found, line = wandb_variables.init_arguments(cfg(), None)
+    assert (found["project"], found["name"], found["tags"]) == ("lm", "transformer", [])
     assert line == "" and "WANDB_TAGS" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("words", "group", "name"),
+    [
+        ((), None, "gru lr=0.1"),
+        (("name=004_muon",), None, "004_muon gru lr=0.1"),
+        (("name=004_muon",), "experiments-004_muon", "gru lr=0.1"),
+        (("track.name=mine",), None, "mine"),
+    ],
+)
+def test_a_run_is_called_by_its_settings_unless_it_is_given_a_name(cfg, words, group, name):
+    found, _ = wandb_variables.init_arguments(cfg(*words), group, "gru lr=0.1")
+    assert found["name"] == name
+
+
+def test_a_name_of_many_settings_is_cut(cfg):
+    found, _ = wandb_variables.init_arguments(cfg(), None, "gru " + "lr=0.1\n" * 99)
+    assert len(found["name"]) == 100 and found["name"].endswith("...")

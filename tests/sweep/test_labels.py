@@ -25,3 +25,20 @@ def test_an_arm_is_called_by_what_sets_it_apart_and_by_its_seed_last():
     for arms, expected in CASES.items():
         keys = labels.varied(arms)
         assert [labels.label(words, keys) for words in arms] == expected
+
+
+NAMES = [  # words, the keys in which the arms of the sweep differ (None: no sweep), the name
+    ([], None, "gru"),
+    (["model=mlp", "optimizer.lr=0.003", "seed=1"], None, "mlp lr=0.003 seed=1"),
+    (["seed=1", "track=off", "train.threads=1", "hydra.run.dir=x", "train.steps=9"], None,
+     "gru steps=9 seed=1"),
+    (["optimizer.lr=0.003", "train.steps=9", "seed=1"], ["optimizer.lr", "seed"],
+     "gru lr=0.003 seed=1"),
+    (["model=mlp", "seed=1"], ["model"], "mlp"),
+    (["experiment=004_x", "+arm=004_x/muon", "seed=1"], ["arm", "seed"], "muon seed=1"),
+]  # fmt: skip
+
+
+def test_a_run_is_called_by_its_model_and_what_was_chosen_for_it():
+    for words, keys, name in NAMES:
+        assert labels.run_name(words, "gru", keys) == name
