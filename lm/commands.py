@@ -94,7 +94,7 @@ class CheckConfig(Settings):
 class ReportConfig(Settings):
     """python -m lm.report [RUN_OR_SWEEP ...]: look at runs, side by side."""
 
-    runs: list[str] = setting([], path=True)  # directories; none: all of outputs/
+    runs: list[str] = setting([], path=True)  # directories, or latest; none: all of outputs/
     by: str = ""  # settings that make an arm, such as model,optimizer.lr; empty: all but the seed
     out: str = setting("outputs/report.html", path=True)  # plots are written beside it
     experiment: str = ""  # fill this folder of experiments/ from the runs of that name

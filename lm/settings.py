@@ -352,6 +352,8 @@ def typed(cls: type, values: Mapping, prefix: str, without: Collection[str] = ()
         required = sorted((missing | given) - set(without))
         if required:
             key = f"{prefix}{required[0]}"
+            if key.endswith("]"):  # one of a list, which no word sets by itself
+                raise ConfigError(f"{key} is ???, which stands for no value: give another text")
             raise ConfigError(f"{key} has no value: give {key}=VALUE")
         plain: Any = OmegaConf.to_container(node, resolve=True)
         return {f.name: plain[f.name] for f in fields(cls) if f.name not in missing}

@@ -168,24 +168,41 @@ def _check_other(cls: type[Settings], word: str, paths: str) -> None:
     raise ConfigError(unknown(cls, {key: word}, "")[0])
 
 
+def pair(text: str, is_one: Callable[[str], bool]) -> list[str]:
+    """The names in A,B, as `names` finds them, two of them where the text can be read so."""
+    found = names(text, is_one)
+    if len(found) != 2:
+        parts = _without_brackets(text, is_one).split(",")
+        for i in range(1, len(parts)):
+            both = [",".join(parts[:i]), ",".join(parts[i:])]
+            if all(map(is_one, both)):
+                return both
+    return found
+
+
 def names(text: str, is_one: Callable[[str], bool] | None = None) -> list[str]:
     """The names in A,B,...: where `is_one` says that there is such a one, it may hold commas.
 
-    Without `is_one` these are files or folders. [A,B] means the same.
+    Without `is_one` these are files or folders. [A,B] means the same. A blank beside a comma
+    counts only where there is such a name.
     """
     is_one = is_one or (lambda name: os.path.lexists(files.expanded(name)))
-    if text[:1] == "[" and text[-1:] == "]" and not is_one(text):
-        text = text[1:-1]
-    parts = text.split(",")
+    parts = _without_brackets(text, is_one).split(",")
     # found[i]: the names in parts[i:], each of which is one; the shortest are tried first.
     found: dict[int, list[str]] = {len(parts): []}
     for i in reversed(range(len(parts))):
         for end in range(i + 1, len(parts) + 1):
-            name = ",".join(parts[i:end]).strip()
+            typed_name = ",".join(parts[i:end])
+            name = typed_name if is_one(typed_name) else typed_name.strip()
             if end in found and is_one(name):
                 found[i] = [name, *found[end]]
                 break
     return found.get(0) or [part.strip() for part in parts if part.strip()]
+
+
+def _without_brackets(text: str, is_one: Callable[[str], bool]) -> str:
+    is_list = text[:1] == "[" and text[-1:] == "]" and not is_one(text)
+    return text[1:-1] if is_list else text
 
 
 def change(settings: S, word: str) -> S:

@@ -5,7 +5,6 @@ job = resume.job(["resume=latest", "train.steps=3000", "track.mode=off"])
 words = resume.named_sweep(["-m", "seed=0,1", "hydra.sweep.dir=latest"])
 """
 
-import os
 from pathlib import Path
 
 from lm import config
@@ -13,7 +12,7 @@ from lm.launch import compose, jobs, values
 from lm.launch.jobs import Job
 from lm.launch.words import as_typed, read
 from lm.record import ownership
-from lm.record.find import SKIPPED_FOLDERS, find_run
+from lm.record.find import find_run, walk
 from lm.system import files
 from lm.system.errors import ConfigError
 
@@ -44,13 +43,12 @@ def named_sweep(words: list[str]) -> list[str]:
 def _latest_sweep() -> Path:
     """The directory under outputs/ in which a sweep was started last."""
     found = []
-    for folder, below, names in os.walk("outputs"):
+    for folder, below, names in walk("outputs"):
         if SWEEP_FILE in names:
-            found.append(Path(folder) / SWEEP_FILE)
+            found.append(folder / SWEEP_FILE)
             below.clear()
         elif config.RESOLVED in names:
             below.clear()
-        below[:] = [name for name in below if name not in SKIPPED_FOLDERS]
     if not found:
         raise ConfigError(
             f"{SWEEP_WORD}latest: there is no sweep under outputs/; leave it out to start one"

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lm.config import RESOLVED
+from lm.corpora import generated
 from lm.system import files
 from lm.system.text import shell_word
 
 REMOTE = "wandb:"  # at the start of the name of a model kept in W&B
-SKIPPED_FOLDERS = ("cache", "wandb")  # hold no runs of ours
 
 
 def is_name(name: str) -> bool:
@@ -21,11 +21,25 @@ def is_name(name: str) -> bool:
 def run_directories(roots: Iterable[Path]) -> Iterator[Path]:
     """Every run directory at or below the given folders."""
     for root in roots:
-        for folder, below, names in os.walk(root):
+        for folder, below, names in walk(root):
             if RESOLVED in names:
                 below.clear()
-                yield Path(folder)
-            below[:] = [name for name in below if name not in SKIPPED_FOLDERS]
+                yield folder
+
+
+def walk(root: str | Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """os.walk without what has copies of a run's files and is none: stages of our cache, models
+    downloaded into it, and what W&B's client keeps of a run."""
+    for folder, below, names in os.walk(root):
+        path = Path(folder)
+        below[:] = [name for name in below if not _is_copy(path / name)]
+        yield path, below, names
+
+
+def _is_copy(folder: Path) -> bool:
+    is_of_wandb = folder.name == "files" and generated.WANDB.fullmatch(folder.parent.name)
+    is_cached = generated.STAGE.fullmatch(folder.name)
+    return bool(is_of_wandb or is_cached) or files.is_temporary(folder)
 
 
 def find_run(name: str) -> Path:
@@ -42,10 +56,10 @@ def find_run(name: str) -> Path:
         return path
     if not path.is_dir():
         raise ValueError(f"there is no run directory {name!r}")
-    if arms := sorted(file.parent.name for file in path.glob(f"*/{RESOLVED}")):
+    if arms := sorted(run_directories([path])):
         raise ValueError(
             f"{name} is a sweep: choose one of its arms, such as "
-            f"{shell_word(f'run={path / arms[0]}')}; python -m lm.report {shell_word(name)} ranks "
+            f"{shell_word(f'run={arms[0]}')}; python -m lm.report {shell_word(name)} ranks "
             "them"
         )
     raise ValueError(f"{name} is not a run directory: it has no {RESOLVED}")

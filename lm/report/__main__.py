@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lm.commands import ReportConfig
 from lm.launch import cli, compose
-from lm.record.find import is_name
+from lm.record.find import find_run, is_name
 from lm.report import experiment, page, paired
 from lm.report.records import Record
 from lm.system.streams import check_output, print_text
@@ -30,13 +30,14 @@ EVERY = 5.0  # seconds between two pages while runs are watched
 
 def command(cfg: ReportConfig) -> None:
     """Write an experiment's results, compare two runs, or write the page of all of them."""
-    roots = [Path(name) for name in cfg.runs] or [Path("outputs")]
+    roots = [find_run(name) if name == "latest" else Path(name) for name in cfg.runs]
+    roots = roots or [Path("outputs")]
     if cfg.experiment:
         folder = compose.folder("experiments") / cfg.experiment
         for path in experiment.write(folder, experiment.runs_of(cfg.experiment, roots)):
             log.info(f"wrote {path}")
     elif cfg.compare:
-        names = cli.names(cfg.compare, is_name)
+        names = cli.pair(cfg.compare, is_name)
         if len(names) != 2:
             raise ValueError(f"compare={cfg.compare}: give two run directories as A,B")
         first, second = names

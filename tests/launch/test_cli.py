@@ -211,6 +211,8 @@ def test_any_value_of_any_word_of_a_verb_is_taken_as_typed_or_refused_in_our_wor
 def test_a_value_that_stands_for_none_is_not_taken_for_the_default(word):
     with pytest.raises(ConfigError, match=f"has no value: give {word.partition('=')[0]}=VALUE"):
         compose.compose_run([word])
+    with pytest.raises(ConfigError, match=r"\[0\] is \?\?\?, which stands for no value"):
+        compose.compose_run(["track.tags=[???]"])
     with pytest.raises(ConfigError, match=r"^n: Value '.*' of type 'str' could not be converted"):
         cli.parse(SampleConfig, ["n=${x}"])
 
@@ -221,6 +223,14 @@ def test_a_name_with_commas_is_found_among_names_with_commas(tmp_path):
     assert cli.names("a,b,c") == ["a,b", "c"]
     assert cli.names("c,a,b,c") == ["c", "a,b", "c"]
     assert cli.names("[c,nowhere]") == ["c", "nowhere"]
+    Path(" x ").mkdir()
+    assert cli.names("c, x ,c, c") == ["c", " x ", "c", "c"]
+    (Path("a")).mkdir()
+    (Path("b")).mkdir()
+    assert cli.names("a,b,b") == ["a", "b", "b"]
+    assert cli.pair("a,b,b", os.path.isdir) == ["a,b", "b"]
+    assert cli.pair("[b,a,b]", os.path.isdir) == ["b", "a,b"]
+    assert cli.pair("a,b,nowhere", os.path.isdir) == ["a", "b", "nowhere"]
     words = ["a,b", "d=${x}\\e\u202f", "by=model"]
     found = cli.parse(ReportConfig, words, paths="runs")
     assert (found.runs, found.by) == (words[:2], "model")

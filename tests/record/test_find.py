@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lm import config
-from lm.record.find import find_run
+from lm.record.find import find_run, run_directories
 
 
 def test_a_sweep_in_place_of_a_run_is_told_apart(tmp_path):
@@ -38,3 +38,25 @@ def test_an_empty_name_is_not_the_folder_one_is_in(name, tmp_path):
     (tmp_path / "arm" / config.RESOLVED).touch()
     with pytest.raises(ValueError, match="the name of the run is empty: give its directory"):
         find_run(name)
+
+
+def made(path: str) -> Path:
+    folder = Path(path)
+    folder.mkdir(parents=True)
+    (folder / config.RESOLVED).touch()
+    return folder
+
+
+def test_a_sweep_whose_arms_lie_deeper_names_them(tmp_path):
+    made("s/bigram/100")
+    with pytest.raises(ValueError, match=r"such as run=s/bigram/100; .* ranks them"):
+        find_run("s")
+
+
+def test_a_run_is_found_below_a_folder_of_any_name_and_a_copy_of_its_files_is_none(tmp_path):
+    """Runs below folders called cache or wandb were found by no report."""
+    mine = [made(f"outputs/{name}/a") for name in ("cache", "wandb", "run-20261129_101010-x")]
+    mine.append(made("outputs/wandb/run-20261129_101011-mine"))
+    made("outputs/cache/wandb-0123456789abcdef")
+    made("outputs/wandb/offline-run-20261129_101010-12da3015/files")
+    assert sorted(run_directories([Path("outputs")])) == sorted(mine)
