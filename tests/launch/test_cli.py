@@ -44,7 +44,7 @@ BAD = {
     "lm.sample hello": "hello is not key=value",
     "lm.sample temperature=-1": "temperature=-1.0: must be at least 0",
     "lm.sample top_p=2": "top_p=2.0: must be from",
-    "lm.evaluate split=test": "split=test: choose val or train",
+    "lm.evaluate split=test": "split=test: choose auto or val or train or all",
 }
 
 

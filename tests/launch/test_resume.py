@@ -54,7 +54,7 @@ def test_a_resumed_run_takes_what_changes_no_result(word, cfg, tmp_path):
         ("train.log_every=5,6", "a resumed run has one value of train.log_every"),
         ("train.log_every=x", r"train\.log_every: Value 'x'"),
         ("track.notes=${oc.env:HOME}", "write the value itself"),
-        ("train.prompts=[a=b]", r"a list is .train\.prompts=\[.a=b.\]."),
+        ("train.prompts=[a(b]", r"a list is .train\.prompts=\[.a\(b.\]."),
         ("nothing.here=5", "and nothing else, not nothing.here=5"),
     ],
 )
