@@ -13,7 +13,7 @@ import lm
 from lm.export import card
 from lm.export.__main__ import ExportConfig
 from lm.export.__main__ import command as export_command
-from lm.record import checkpoint
+from lm.record import checkpoint, wandb_names
 
 ROOT = Path(lm.__file__).parent.parent  # of the repository
 TINY = (
@@ -110,7 +110,12 @@ def tiktoken_of_card(folder: Path):
 def mirrored(rows: list[dict]) -> list[dict]:
     """W&B's rows without its own columns and without the tables of samples."""
     plain = [{k: v for k, v in row.items() if not k.startswith("_")} for row in rows]
-    return [row for row in plain if not any(k.startswith("samples") for k in row)]
+    return [row for row in plain if not any(k.startswith("texts") for k in row)]
+
+
+def as_plotted(rows: list[dict]) -> list[dict]:
+    """Rows of metrics.jsonl as W&B should have them."""
+    return [wandb_names.split(row)[0] for row in rows]
 
 
 def history(folder: Path) -> list[dict]:

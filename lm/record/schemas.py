@@ -93,6 +93,7 @@ class WandbRecord(msgspec.Struct):
     file: ClassVar[str] = "wandb.json"
     id: str
     name: str = ""  # that it was given at its start; "": of an older version
+    names: Int = 0  # the version of wandb_names by which its curves are called
     mode: str = "offline"
     path: str = ""  # of W&B's own files
     url: str | None = None

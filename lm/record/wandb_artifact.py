@@ -9,7 +9,7 @@ The latter is what `run=wandb:ENTITY/PROJECT/ARTIFACT:ALIAS` opens.
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from lm.config import RESOLVED
 from lm.record import checkpoint, wandb_answer
-from lm.record.schemas import DataRecord
+from lm.record.schemas import CodeRecord, DataRecord, Summary, read_part
 from lm.record.wandb_client import in_one_line
 from lm.record.wandb_mode import key_fault, tidy_environment
 from lm.system import files, store
@@ -44,21 +44,45 @@ def upload(run: "wandb.Run", out: Path, best_step: int, everything: bool) -> Non
     tokens = f"tokens-{token_files.name.removeprefix('tokens-')}"
     checkpoint_files = list(checkpoint.folder(out, best_step).glob("*"))
     run_files = [out / "tokenizer.json", out / RESOLVED]
+    about = _about_model(out, data, best_step)
 
     if everything:
         _log(run, corpus, "corpus", [out / DataRecord.file], [])
     _log(run, tokenizer, "tokenizer", [out / "tokenizer.json"], [corpus])
     if everything:
         _log(run, tokens, "tokens", sorted(token_files.glob("*")), [corpus, tokenizer])
-    _log(run, f"model-{run.id}", "model", [*checkpoint_files, *run_files], [tokenizer, tokens])
+    model_files = [*checkpoint_files, *run_files]
+    _log(run, f"model-{run.id}", "model", model_files, [tokenizer, tokens], about)
+
+
+def _about_model(out: Path, data: DataRecord, best_step: int) -> dict[str, object]:
+    """What tells a model from others without a download: its score, training, text and code."""
+    summary = files.read_record(out / Summary.file, Summary)
+    code = read_part(out, CodeRecord)
+    weights = checkpoint.read_record(checkpoint.folder(out, best_step))
+    return {
+        "val/bpb": summary.best_val_bpb,
+        "step": best_step,
+        "tokens": weights.state.tokens,  # that it was trained on
+        "n_params": summary.n_params,
+        "corpus": data.corpus.source.get("corpus"),
+        "corpus_fingerprint": data.tokens.corpus,
+        "git_commit": code.git_commit if code else None,
+        "git_diff_sha256": code.git_diff_sha256 if code else None,
+    }
 
 
 def _log(
-    run: "wandb.Run", name: str, kind: str, paths: Sequence[Path], made_from: list[str]
+    run: "wandb.Run",
+    name: str,
+    kind: str,
+    paths: Sequence[Path],
+    made_from: list[str],
+    about: Mapping[str, object] | None = None,
 ) -> None:
     import wandb
 
-    artifact = wandb.Artifact(name, type=kind, metadata={"made_from": made_from})
+    artifact = wandb.Artifact(name, type=kind, metadata={"made_from": made_from, **(about or {})})
     for path in filter(Path.is_file, paths):
         # Not copied: an offline run's files must stay where they are until it is synced.
         artifact.add_file(str(path.absolute()), policy="immutable", skip_cache=True)

@@ -12,6 +12,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from lm.record import wandb_names
 from lm.system import failpoint
 
 if TYPE_CHECKING:
@@ -44,10 +45,12 @@ def open_run(
         try:
             failpoint.hit("wandb.init")
             run = wandb.init(**arguments)
-            run.define_metric("tokens")
             run.define_metric("*", step_metric="tokens")
-            for key in LOWEST:
-                run.define_metric(key, step_metric="tokens", summary="min")
+            for key in wandb_names.X_AXES:
+                run.define_metric(key, hidden=True)
+            for key in LOWEST:  # by both names: older runs and sweeps of a server go on
+                for known in (key, wandb_names.name(key)):
+                    run.define_metric(known, step_metric="tokens", summary="min")
             return run
         except Exception as error:  # training goes on whatever W&B raises
             then = "" if attempt == "offline" else "; offline then, and make sync uploads it"

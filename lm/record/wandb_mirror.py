@@ -28,7 +28,7 @@ from torch import Tensor
 
 from lm import config
 from lm.models.base import LanguageModel
-from lm.record import wandb_artifact, wandb_client, wandb_copy, wandb_variables
+from lm.record import wandb_artifact, wandb_client, wandb_copy, wandb_names, wandb_variables
 from lm.record.schemas import WandbRecord
 from lm.record.state import TrainState
 from lm.record.wandb_histograms import Histograms, for_wandb
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 RATE = 2
 BURST = 30
 MOST_WAITING = 1000  # points for a client that does not take them
+SWEEP_ID = "WANDB_SWEEP_ID"  # in the environment of a run that an agent of W&B started
 FILES = (config.RESOLVED, "code.json", "code.diff", "data.json")  # kept with the W&B run
 RESENT_SECONDS = 10  # of training: the client of a killed run may have lost its last points
 Point = Mapping[str, object]
@@ -64,6 +65,7 @@ class Mirror:
         self.mode = "off"  # which the run was opened in, or is being opened
         self.table: wandb.Table | None = None  # of samples
         self.histograms = Histograms()
+        self.facts: dict[str, object] = {}  # numbers that are no curves
         self.pending: Point | None = None  # the newest point that came too fast
         self.credit = float(BURST)  # points that may be sent at once
         self.credit_time = time.monotonic()
@@ -100,7 +102,7 @@ class Mirror:
         self.sender = Sender(lambda: self._open(arguments, n_before), self._stop_asking)
         self.sender.send(self._save_files)
         for row in lost:
-            self.sender.send(functools.partial(_send, row))
+            self.sender.send(functools.partial(self._send, row))
 
     # ------------------------------------------------------------------------------- opening
 
@@ -118,6 +120,7 @@ class Mirror:
         """The record of this start, written before W&B hears of it: a start that is cut short
         leaves no second run."""
         record = wandb_copy.at_home(self.out, uid)
+        record.names = saved.names if saved else wandb_names.VERSION
         if saved:
             record.first = saved.first
             record.name = saved.name
@@ -138,7 +141,7 @@ class Mirror:
         home = Path("outputs").absolute()
         home.mkdir(exist_ok=True)
         arguments |= {"id": self.record.id, "resume": "allow", "dir": str(home)}
-        if "WANDB_SWEEP_ID" in os.environ:  # an agent of W&B names the run itself
+        if SWEEP_ID in os.environ:  # an agent of W&B names the run itself
             arguments |= {"id": None, "group": None, "resume": None}
         if self.mode == "offline" and arguments["name"] is None:
             arguments["name"] = self.record.name or None
@@ -186,16 +189,33 @@ class Mirror:
         self.credit_time = now
         if "train/loss" not in point:
             self._send_pending(self.sender)
-            self.sender.send(functools.partial(_send, point))
+            self.sender.send(functools.partial(self._send, point))
             return
         self.pending = point
         if self.credit >= 1 and self.sender.n_waiting() < MOST_WAITING:
             self.credit -= 1
             self._send_pending(self.sender)
 
+    def _send(self, point: Point, run: "wandb.Run") -> None:
+        failpoint.hit("wandb.log")
+        plotted = dict(point)
+        if self.record.names:
+            plotted, facts = wandb_names.split(point)
+            constants = {key: facts[key] for key in facts if key != "epoch"}
+            if constants.items() - self.facts.items():
+                run.config.update(constants, allow_val_change=True)
+            self.facts |= facts
+        if SWEEP_ID in os.environ and "val/bpb" in point:  # what such a sweep is told to lower
+            plotted["val/bpb"] = point["val/bpb"]
+        run.log(for_wandb(plotted))
+
+    def _name(self, key: str) -> str:
+        """What W&B calls a metric, a table or a page of this run."""
+        return wandb_names.name(key) if self.record.names else key
+
     def _send_pending(self, sender: Sender) -> None:
         if self.pending is not None:
-            sender.send(functools.partial(_send, self.pending))
+            sender.send(functools.partial(self._send, self.pending))
         self.pending = None
 
     def watch(self, model: LanguageModel, state: TrainState) -> None:
@@ -240,7 +260,7 @@ class Mirror:
                 self.table = wandb.Table(columns=columns, log_mode="INCREMENTAL")
             for row in rows:
                 self.table.add_data(step, *row.values())
-            run.log({"samples": self.table, "step": step, "tokens": tokens})
+            run.log({self._name("samples"): self.table, "step": step, "tokens": tokens})
 
         self.sender.send_slowly("the samples", send)
 
@@ -250,7 +270,7 @@ class Mirror:
         def send(run: "wandb.Run") -> None:
             import wandb
 
-            run.log({name: wandb.Html(foreign.read_text(path), inject=False)})
+            run.log({self._name(name): wandb.Html(foreign.read_text(path), inject=False)})
 
         if self.sender is not None:
             self.sender.send_slowly(path.name, send)
@@ -263,7 +283,9 @@ class Mirror:
             return
         self._send_pending(self.sender)
         metrics = self.out / "metrics.jsonl"
-        self.sender.send(lambda run: run.summary.update(dict(summary) | lowest(metrics)))
+        totals = {key: summary[key] for key in summary if key not in wandb_client.LOWEST}
+        least = {self._name(key): value for key, value in lowest(metrics).items()}
+        self.sender.send(lambda run: run.summary.update(totals | least))
         kept = self.cfg.track.artifacts
         if kept != "none":
             everything = kept == "all"
@@ -284,6 +306,7 @@ class Mirror:
         if isinstance(error, ArithmeticError):
             text = str(error)
             sender.send(lambda run: run.alert("training diverged", text, level="ERROR"))
+        sender.send(lambda run: self.facts and run.summary.update(self.facts))
         code = 0
         if error is not None and not isinstance(error, Pruned):
             code = getattr(error, "exit_code", getattr(error, "code", 1))
@@ -318,8 +341,3 @@ def lowest(metrics: Path) -> dict[str, dict[str, float]]:
             if isinstance(row.get(key), (int, float)):
                 found[key] = min(row[key], found.get(key, math.inf))
     return {key: {"min": value} for key, value in found.items()}
-
-
-def _send(point: Point, run: "wandb.Run") -> None:
-    failpoint.hit("wandb.log")
-    run.log(for_wandb(point))

@@ -32,7 +32,15 @@ from lm.record.tracker import FileTracker, cut_back
 from lm.system import files
 from lm.system.errors import NonFiniteError
 from lm.train import train as train_run
-from tests.helpers import TINY_TRANSFORMER, history, inspected, mirrored, offline_runs, start
+from tests.helpers import (
+    TINY_TRANSFORMER,
+    as_plotted,
+    history,
+    inspected,
+    mirrored,
+    offline_runs,
+    start,
+)
 from tests.wandb_server import WandbServer
 
 QUICK = ("track.init_timeout=2", "track.finish_timeout=20")
@@ -202,16 +210,23 @@ def test_an_offline_run_has_the_numbers_of_metrics_jsonl(train, fresh_client, mo
     (folder,) = offline_runs()
     records = inspected(folder)
     items = [r["history"]["item"] for r in records if r["type"] == "history"]
-    assert mirrored(items) == points(out)
+    assert mirrored(items) == as_plotted(points(out))
     assert ["baseline/ngram_bpb" in row for row in points(out)] == [
         "val/bpb" in row for row in points(out)
     ]
-    assert sum("samples._type" in row for row in items) == 2
+    assert sum("texts._type" in row for row in items) == 2
     (run,) = [r["run"] for r in records if r["type"] == "run"][:1]
     assert run["config"]["update"]["model.n_layer"] == 2
+    config_updates = [r["config"]["update"] for r in records if r["type"] == "config"]
+    assert any("baseline/ngram_bpb" in update for update in config_updates)
+    final = {}
+    for record in records:
+        final |= record["summary"]["update"] if record["type"] == "summary" else {}
+    assert final["baseline/ngram_bpb"] > 0
+    assert final["epoch"] == [row["epoch"] for row in points(out) if "epoch" in row][-1]
     assert run["tags"] == ["x", "y"] and run["notes"] == "why" and run["project"] == "theirs"
     metrics = {r["metric"]["name"]: r["metric"] for r in records if "name" in r.get("metric", {})}
-    assert metrics["val/bpb"]["step_metric"] == "tokens" and metrics["val/bpb"]["summary"]["min"]
+    assert metrics["bpb/val"]["step_metric"] == "tokens" and metrics["bpb/val"]["summary"]["min"]
     saved = {f["path"] for r in records if r["type"] == "files" for f in r["files"]["files"]}
     assert {"config.resolved.yaml", "code.json"} <= saved
 
@@ -234,9 +249,9 @@ def test_w_and_b_sums_up_a_run_by_its_lowest_score_a_resumed_one_too(
         for record in inspected(offline_runs()[-1]):
             if record["type"] == "summary":
                 final |= record["summary"]["update"]
-        lowest = {"val/bpb": 2.0, "val/loss": 1.0, "val/ppl": 4.0}
+        lowest = {"bpb/val": 2.0, "loss/val": 1.0, "ppl/val": 4.0}
         assert {key: final[key] for key in lowest} == {k: {"min": v} for k, v in lowest.items()}
-        assert final["best_val_bpb"] == 2.0
+        assert final["best_val_bpb"] == 2.0 and not {"val/bpb", "val/loss"} & final.keys()
 
 
 def test_a_sweep_s_runs_are_called_by_what_sets_its_arms_apart(tiny, command):
@@ -249,11 +264,16 @@ def test_a_sweep_s_runs_are_called_by_what_sets_its_arms_apart(tiny, command):
 
 
 @pytest.mark.slow
-def test_the_review_in_the_terminal_draws_a_run_and_the_level_of_counting(train, fresh_client):
+def test_the_review_in_the_terminal_begins_with_bits_per_byte_and_losses(train, fresh_client):
     """What `make review` starts."""
     train("a", "track=offline")
-    code, seen = on_a_terminal(["wandb", "leet", "outputs/wandb"], until=b"baseline/ngram_bpb")
-    assert b"baseline/ngram_bpb" in seen and b"transformer" in seen, (code, seen[-3000:])
+    code, seen = on_a_terminal(["wandb", "leet", "outputs/wandb"], until=b"speed/tok")
+    first = [b"bpb/val", b"loss/train", b"loss/val", b"optim/grad_norm", b"optim/lr", b"ppl/val"]
+    places = [seen.find(name) for name in first]
+    assert -1 not in places and places == sorted(places) and b"transformer" in seen, (
+        code,
+        seen[-3000:],
+    )
 
 
 def test_of_points_too_fast_for_w_and_b_the_newest_are_sent_and_every_evaluation(
@@ -287,7 +307,7 @@ def test_histograms_on_request_are_sent_and_change_no_weight(train, fresh_client
     out = train("a", "track=offline", "track.histograms=4", "train.log_every=7")
     assert digest(out) == digest(good)
     items = [r["history"]["item"] for r in inspected(offline_runs()[0]) if r["type"] == "history"]
-    drawn = [row for row in items if any(k.startswith("gradients/") for k in row)]
+    drawn = [row for row in items if any(k.startswith("weight_gradients/") for k in row)]
     assert [row["step"] for row in drawn] == [0, 4, 8, 12, 16]
     assert [row["tokens"] for row in drawn] == [64 * row["step"] for row in drawn]
     assert any(k.startswith("weights/") for k in drawn[0])
@@ -310,7 +330,7 @@ def test_two_jobs_in_one_process_are_two_runs_in_one_group(train, fresh_client):
         (run,) = [r["run"] for r in inspected(folder) if r["type"] == "run"][:1]
         assert (run["run_group"], run["job_type"]) == ("day-sweep", "sweep")
         assert run["display_name"] == "transformer"
-        assert history(folder) == points(out)
+        assert history(folder) == as_plotted(points(out))
 
 
 def test_a_failed_job_s_run_is_failed_and_the_next_one_is_its_own(
@@ -358,12 +378,12 @@ def test_an_online_run_has_the_numbers_of_metrics_jsonl_on_the_server(train, ser
     record = json.loads((out / "wandb.json").read_text())
     run = server.runs[record["id"]]
     assert record["mode"] == "online"
-    assert mirrored(run.rows) == points(out)
+    assert mirrored(run.rows) == as_plotted(points(out))
     assert (run.exit_code, run.variables["groupName"]) == (0, "day-sweep")
     assert f"model-{record['id']}" in server.committed
     assert any(name.startswith("tokenizer-") for name in server.committed)
     assert server.files["code.json"] == (out / "code.json").read_bytes()
-    tables = [json.loads(v) for k, v in server.files.items() if k.startswith("media/table/samples")]
+    tables = [json.loads(v) for k, v in server.files.items() if k.startswith("media/table/texts")]
     assert sorted(table["data"][0][:2] for table in tables) == [[0, "The"], [20, "The"]]
     columns = ["step", "prompt", "text", "temperature", "seed"]
     assert all(table["columns"] == columns for table in tables)
@@ -374,9 +394,46 @@ def test_an_online_run_has_the_numbers_of_metrics_jsonl_on_the_server(train, ser
 def test_an_online_run_shows_its_lens_as_an_html_panel(train, server):
     out = train("a", "track=auto", "track.lens=true", "track.artifacts=none")
     (run,) = server.runs.values()
-    (panel,) = [row["lens"] for row in run.rows if "lens" in row]
+    (panel,) = [row["views/lens"] for row in run.rows if "views/lens" in row]
     assert panel["_type"] == "html-file"
     assert server.files[panel["path"]] == (out / "lens.html").read_bytes()
+
+
+def test_a_model_in_w_and_b_says_its_score_its_training_its_text_and_its_code(train, server):
+    out = train("a", "track=online")
+    (model,) = [a for a in server.artifacts.values() if a["artifactTypeName"] == "model"]
+    about = json.loads(model["metadata"])
+    summary, code = (files.read_json(out / f"{name}.json") for name in ("summary", "code"))
+    assert about["val/bpb"] == summary["best_val_bpb"]
+    assert about["tokens"] == 64 * summary["best_step"] == 64 * about["step"]
+    assert about["corpus"] == "files" and about["git_commit"] == code["git_commit"]
+    assert {"latest", "best"} == {alias["alias"] for alias in model["aliases"]}
+
+
+def test_a_run_of_an_older_version_goes_on_under_the_names_that_its_curves_have(
+    tracker, tmp_path, fresh_client
+):
+    words = ("track=offline", "track.artifacts=none", "track.finish_timeout=20")
+    record = {"id": "a1b2c3d4", "path": "x", "closed": True}
+    (tmp_path / "wandb.json").write_text(json.dumps(record))
+    row = {"val/bpb": 2.0, "val/loss": 1.0, "val/ppl": 4.0, "epoch": 1.0}
+    with tracker(*words, step=1) as there:
+        there.log(TrainState(1), row)
+        there.finish({"val/bpb": 2.0, "best_step": 1})
+    records = inspected(offline_runs()[-1])
+    items = [r["history"]["item"] for r in records if r["type"] == "history"]
+    assert any(row.items() <= item.items() for item in items)
+
+
+def test_a_run_of_a_sweep_of_a_server_has_the_score_under_the_name_that_the_sweep_knows(
+    tracker, fresh_client, monkeypatch
+):
+    """experiments/wandb_sweep.yaml lowers val/bpb."""
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    with tracker("track=offline", "track.finish_timeout=20") as there:
+        there.log(TrainState(1), {"val/bpb": 2.0})
+    (item,) = history(offline_runs()[-1])
+    assert item["val/bpb"] == item["bpb/val"] == 2.0
 
 
 def test_artifacts_name_what_they_were_made_from(train, server):
@@ -433,11 +490,11 @@ def test_sigterm_fails_an_online_run_and_resume_goes_on_with_its_curve(
     assert process.wait(60) == 143
     ((uid, run),) = server.runs.items()
     assert run.exit_code == 143
-    assert mirrored(run.rows) == points(out) and points(out)[-1]["step"] < 2000
+    assert mirrored(run.rows) == as_plotted(points(out)) and points(out)[-1]["step"] < 2000
     done = command("lm.train", "resume=r")
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(server.runs) == [uid] and run.exit_code == 0
-    assert mirrored(run.rows) == points(out) and points(out)[-1]["step"] == 2000
+    assert mirrored(run.rows) == as_plotted(points(out)) and points(out)[-1]["step"] == 2000
 
 
 @pytest.mark.parametrize("mode", ["error", "forbidden"])
@@ -446,7 +503,7 @@ def test_a_broken_server_means_offline_and_the_run_has_its_numbers(train, server
     out = train("a", "track=online")
     record = json.loads((out / "wandb.json").read_text())
     assert record["mode"] == "offline"
-    assert history(offline_runs()[-1]) == points(out)
+    assert history(offline_runs()[-1]) == as_plotted(points(out))
     assert "W&B online failed" in caplog.text
 
 
@@ -458,14 +515,14 @@ def test_a_server_that_hangs_at_the_start_means_offline_and_keeps_no_step_waitin
         there.log(TrainState(0), {"train/loss": 1.0})
         assert not json.loads((tmp_path / "wandb.json").read_text())["path"]  # it asks still
     assert json.loads((tmp_path / "wandb.json").read_text())["mode"] == "offline"
-    assert history(offline_runs()[-1]) == points(tmp_path)
+    assert history(offline_runs()[-1]) == as_plotted(points(tmp_path))
 
 
 def test_a_dead_server_means_offline(train, server):
     server.die()
     out = train("a", "track=online")
     assert json.loads((out / "wandb.json").read_text())["mode"] == "offline"
-    assert history(offline_runs()[-1]) == points(out)
+    assert history(offline_runs()[-1]) == as_plotted(points(out))
 
 
 @pytest.mark.parametrize(
@@ -617,10 +674,10 @@ def test_offline_runs_reach_the_server_and_a_broken_one_stops_none(
         first, second = (
             server.runs[json.loads((o / "wandb.json").read_text())["id"]] for o in outs
         )
-        assert mirrored(first.rows) == points(outs[0])
+        assert mirrored(first.rows) == as_plotted(points(outs[0]))
         counters = [row["_step"] for row in second.rows]
         assert counters == sorted(set(counters))
-        assert all(row in mirrored(second.rows) for row in points(outs[1]))
+        assert all(row in mirrored(second.rows) for row in as_plotted(points(outs[1])))
         # The run's edge in the graph of artifacts survives the way through the file.
         assert {name.split("-")[0] for name in server.used} == {"tokenizer"}
         again = command("lm.sync")
