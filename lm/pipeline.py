@@ -88,7 +88,7 @@ def prepare_corpus(cfg: CorpusConfig) -> Path:
 
     Raises ValueError or FileNotFoundError if there is no text, or none that can be read.
     """
-    corpus: base.Corpus = cfg.build()
+    corpus = base.build(cfg)
     source = source_of(corpus)
     folder = files.cache_dir() / f"corpora-{files.fingerprint(source)}"
 

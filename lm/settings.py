@@ -148,8 +148,23 @@ class Part(Settings):
 
     def build(self, *args: Any, **kwargs: Any) -> Any:
         """Import what these settings are for, now and not earlier, and call it with them."""
-        module, _, attribute = self.builds.partition(":")
-        return getattr(importlib.import_module(module), attribute)(self, *args, **kwargs)
+        return self.target()(self, *args, **kwargs)
+
+    def target(self) -> Callable[..., Any]:
+        """What `builds` names; ConfigError where there is no such thing."""
+        name, _, attribute = self.builds.partition(":")
+        wrong = f"{self.group}={self.name}: builds = {self.builds!r}"
+        if not name or not attribute:
+            raise ConfigError(f'{wrong}: give "module:function or class"')
+        try:
+            found = getattr(importlib.import_module(name), attribute, None)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            raise ConfigError(f"{wrong}: there is no module {error.name}") from None
+        if not callable(found):
+            raise ConfigError(f"{wrong}: {name} has no function or class {attribute}")
+        return found
 
 
 def _broken_rule(f: Field, value: Any) -> str:

@@ -20,7 +20,7 @@ from lm.corpora.named import named, short_name
 from lm.data import Batches
 from lm.generate import readable
 from lm.models.base import LanguageModel
-from lm.optim import footprint
+from lm.optim import contract, footprint
 from lm.record import checkpoint, origin
 from lm.record.state import Budget, TrainState
 from lm.sources import MixedBatches
@@ -81,6 +81,7 @@ def set_up(
     """
     devices.configure(cfg.train.threads, cfg.train.deterministic)
     device = devices.choose(cfg.train.device)
+    contract.check_schedule(cfg.schedule)
     with ranks.rank_0_first():
         prepared = pipeline.prepare(cfg)
         known_baselines = _baselines(prepared)
@@ -92,7 +93,9 @@ def set_up(
     model, dtype = _build_model(cfg, tokenizer.vocab_size, device)
     ranks.on_rank_0(origin.record_code, out, device, dtype, cfg.train.shard)
 
-    optimizers = cfg.optimizer.build(model, dtype) if model.trainable else []
+    optimizers = []
+    if model.trainable:
+        optimizers = contract.build_optimizers(cfg.optimizer, model, dtype)
     batches = _batches(cfg, prepared, model.context_len).to(device)
     run = TrainingRun(
         cfg=cfg,

@@ -26,6 +26,7 @@ from lm.commands import CheckConfig
 from lm.config import Config
 from lm.launch import cli, compose
 from lm.models.base import LanguageModel
+from lm.optim.contract import build_optimizers
 from lm.optim.schedule import set_rates, update_scale
 from lm.record.find import find_run
 from lm.scoring import evaluate
@@ -119,7 +120,7 @@ def _train(bench: Bench, model: LanguageModel, prepared: pipeline.Prepared, step
     """Train on the grammar with the configuration's optimizer and schedule; seconds it took."""
     cfg = bench.cfg
     start = time.perf_counter()
-    optimizers = cfg.optimizer.build(model)
+    optimizers = build_optimizers(cfg.optimizer, model)
     batches = data.Batches(prepared.train, cfg.train.batch_size, model.context_len, cfg.seed)
     model.train()
     for step in range(steps):

@@ -25,6 +25,8 @@ CHECKS: dict[str, Callable[[Bench], str]] = {
     "save, load": forward_checks.saved,
     "gradients": training_checks.gradients,
     "optimizers": training_checks.groups,
+    "steps": training_checks.optimizer_steps,
+    "schedule": training_checks.schedule,
     "speed": training_checks.speed,
 }
 

@@ -16,6 +16,7 @@ from lm import metrics
 from lm.check.evidence import Evidence, Finding, nats_by_temperature
 from lm.lens import probe
 from lm.models.base import LanguageModel
+from lm.optim.contract import build_optimizers
 from lm.record import checkpoint
 
 SATURATED = 0.99  # of a unit whose range ends at 1
@@ -199,7 +200,7 @@ def updates(evidence: Evidence) -> Finding | None:
     x, y = evidence.batch
     # A copy of the checkpoint's model, as the step changes it.
     model = run.cfg.model.build(run.tokenizer.vocab_size).to(x.device)
-    optimizers = run.cfg.optimizer.build(model)
+    optimizers = build_optimizers(run.cfg.optimizer, model)
     folder = run.checkpoint(evidence.which)
     checkpoint.load_weights(folder, model)
     checkpoint.load_optimizers(folder, optimizers)

@@ -11,6 +11,9 @@ from torch import Tensor
 from lm import config, metrics
 from lm.check.bench import Bench, Broken, Skip
 from lm.models.base import LanguageModel
+from lm.optim import contract
+from lm.optim.schedule import set_rates, update_scale
+from lm.record import optimizer_state
 
 LOSS_SLACK = 0.25  # nats between an untrained model's loss and ln V
 OVERFIT_STEPS = 300
@@ -108,12 +111,66 @@ def groups(bench: Bench) -> str:
     texts = []
     for name, cls in config.options("optimizer").items():
         cfg = bench.cfg.optimizer if bench.cfg.optimizer.name == name else cls()
+        assert isinstance(cfg, config.OptimizerConfig)
         sizes = []
-        for optimizer in cfg.build(model):  # refuses a parameter taken twice or not at all
+        for optimizer in contract.build_optimizers(
+            cfg, model
+        ):  # refuses a parameter taken twice or not at all
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             sizes.append(sum(p.numel() for p in parameters))
         texts.append(f"{name} {' + '.join(f'{n:,}' for n in sizes)}")
     return f"every parameter once: {', '.join(texts)}"
+
+
+def optimizer_steps(bench: Bench) -> str:
+    """One update by the chosen optimizer moves every parameter, and a resumed one goes on alike."""
+    model = bench.model()
+    if not model.trainable:
+        raise Skip("counts: no optimizer")
+    cfg = bench.cfg.optimizer
+    optimizers = contract.build_optimizers(cfg, model)
+    set_rates(optimizers, 1.0)
+    before = [p.detach().clone() for p in model.parameters()]
+    _update(bench, model, optimizers)
+    still = []
+    for (name, p), old in zip(model.named_parameters(), before, strict=True):
+        if not p.isfinite().all():
+            raise Broken(f"{cfg.name} made {name} infinite or not a number in one step")
+        if p.grad is not None and p.grad.any() and torch.equal(p, old):
+            still.append(name)
+    if still and any(group["lr"] for o in optimizers for group in o.param_groups):
+        raise Broken(f"{cfg.name} did not move {', '.join(still)}: `step` reads p.grad and lr")
+    twin = bench.model()
+    twin.load_state_dict(model.state_dict())
+    resumed = contract.build_optimizers(cfg, twin)
+    tensors, sizes = optimizer_state.pack(optimizers)
+    optimizer_state.unpack(resumed, {key: t.clone() for key, t in tensors.items()}, sizes)
+    set_rates(resumed, 1.0)
+    _update(bench, model, optimizers)
+    _update(bench, twin, resumed)
+    for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
+        if not torch.equal(p, q):
+            raise Broken(
+                f"{cfg.name} moves {name} otherwise after a resume: keep what `step` remembers in "
+                "self.state[p], as tensors"
+            )
+    return f"{cfg.name} moves every parameter, and goes on alike from a checkpoint"
+
+
+def _update(bench: Bench, model: LanguageModel, optimizers: list[torch.optim.Optimizer]) -> None:
+    ids = bench.ids(4, bench.T + 1)
+    model.zero_grad(set_to_none=True)
+    metrics.next_token_loss(model(ids[:, :-1]), ids[:, 1:]).backward()
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def schedule(bench: Bench) -> str:
+    """The schedule gives a rate at every place of a run."""
+    cfg = bench.cfg.schedule
+    contract.check_schedule(cfg)
+    shares = [update_scale(cfg, i / 10, (i + 1) / 10) for i in range(10)]
+    return f"{cfg.name}: of the highest rate {' '.join(f'{share:.2g}' for share in shares)}"
 
 
 def speed(bench: Bench) -> str:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from lm.config import CorpusConfig
+from lm.system.errors import ConfigError
 
 MANY = 100  # from so many documents on, whole documents are dealt out; below, the text is cut
 
@@ -28,15 +29,28 @@ class Corpus:
 
     def source(self) -> Mapping[str, object]:
         """JSON values that change whenever the text does; cheap enough to compute in every run."""
-        raise NotImplementedError
+        raise self._lacking("source")
 
     def documents(self) -> Iterator[str]:
         """The texts in a fixed order, streamed; each call starts again."""
-        raise NotImplementedError
+        raise self._lacking("documents")
+
+    def _lacking(self, method: str) -> ConfigError:
+        name = type(self).__name__
+        return ConfigError(f"corpus={self.cfg.name}: {name} has no method {method}()")
 
     def facts(self) -> dict[str, float]:
         """What is known about the text beforehand, such as `floor_bpb`, a perfect model's score."""
         return {}
+
+
+def build(cfg: CorpusConfig) -> Corpus:
+    """The corpus of a configuration; ConfigError where one's own is not what a Corpus is."""
+    corpus = cfg.build()
+    if not isinstance(corpus, Corpus):
+        kind = type(corpus).__name__
+        raise ConfigError(f"corpus={cfg.name}: {cfg.builds} gave a {kind}: give a Corpus")
+    return corpus
 
 
 def split(
@@ -62,7 +76,7 @@ def split(
     Raises ValueError if there is no text, and, at the end of the iterator, if a split received
     none. `name` is the corpus's, for messages.
     """
-    stream = (text for text in documents if text)
+    stream = (text for text in documents if _is_text(text, name))
     first = list(itertools.islice(stream, MANY))
     if not first:
         raise ValueError(
@@ -82,6 +96,14 @@ def split(
         return "position", _by_position(first, val_fraction, name)
     parts = _by_document(itertools.chain(first, stream), val_fraction, name, root_of)
     return "document", parts
+
+
+def _is_text(document: str, name: str) -> bool:
+    """Whether there is anything in a document; ValueError where it is no text."""
+    if not isinstance(document, str):
+        kind = type(document).__name__
+        raise ValueError(f"corpus {name} gave a document that is a {kind}: give texts (str)")
+    return document != ""
 
 
 def _by_document(

@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Iterator
 
 from lm.config import MixConfig, of_part
+from lm.corpora import base
 from lm.corpora.base import Corpus
 from lm.system.errors import ConfigError
 
@@ -26,7 +27,7 @@ class Mixed(Corpus):
         super().__init__(cfg)
         self.parts: dict[str, Corpus] = {}
         for name, part in cfg.part_configs().items():
-            self.parts[name] = part.build()
+            self.parts[name] = base.build(part)
 
     def documents(self) -> Iterator[str]:
         return itertools.chain.from_iterable(part.documents() for part in self.parts.values())

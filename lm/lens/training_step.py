@@ -16,6 +16,7 @@ from lm.data import Batches
 from lm.lens.subject import Subject
 from lm.lens.views import Values, quantized
 from lm.models.base import LanguageModel
+from lm.optim.contract import build_optimizers
 from lm.optim.schedule import set_rates, update_scale
 from lm.record import checkpoint
 from lm.setup import make_budget
@@ -36,7 +37,7 @@ def of(subject: Subject) -> Values:
     T = model.context_len
     batches = Batches(subject.train_ids, cfg.train.batch_size, T, cfg.seed)
     x, y = batches[subject.step]  # (B, T)
-    optimizers = cfg.optimizer.build(model, torch.float32)
+    optimizers = build_optimizers(cfg.optimizer, model)
     folder = dict(subject.checkpoints).get(subject.step)
     if folder is not None:
         checkpoint.load_optimizers(folder, optimizers)

@@ -71,10 +71,54 @@ def bench(trouble: str, monkeypatch) -> Bench:
     return Bench(cfg, V, torch.device("cpu"))
 
 
+class Idle(torch.optim.SGD):
+    def step(self, closure=None):
+        pass
+
+
+class Forgetful(torch.optim.SGD):
+    """It remembers gradients where no checkpoint finds them."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        self.seen = getattr(self, "seen", 0) + 1
+        for p in self.param_groups[0]["params"]:
+            p.sub_(p.grad, alpha=0.1 * self.seen)
+
+
+class Wild(torch.optim.SGD):
+    @torch.no_grad()
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.div_(0.0)
+
+
+OPTIMIZERS = {
+    torch.optim.SGD: ("ok", "adamw moves every parameter"),
+    Idle: ("failed", "did not move wte.weight"),
+    Forgetful: ("failed", "otherwise after a resume"),
+    Wild: ("failed", "infinite or not a number"),
+}
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+def test_an_optimizer_that_does_not_step_or_resume_is_found(cls, monkeypatch):
+    made = bench("", monkeypatch)
+    monkeypatch.setattr(config.AdamWConfig, "builds", "tests.check.test_conformance:chosen")
+    chosen = lambda cfg, model: cls(model.parameters(), lr=0.1)  # noqa: E731
+    monkeypatch.setattr("tests.check.test_conformance.chosen", chosen)
+    (found,) = [found for found in conformance.examine(made) if found.name == "steps"]
+    verdict, told = OPTIMIZERS[cls]
+    assert found.verdict == verdict and told in found.detail
+
+
+chosen = None  # what the test above lets `builds` name
+
+
 def test_a_good_model_passes_every_check(monkeypatch):
     found = list(conformance.examine(bench("", monkeypatch)))
     assert [name for name, verdict, _ in found if verdict != "ok"] == []
-    assert len(found) == len(conformance.CHECKS) == 11
+    assert len(found) == len(conformance.CHECKS) == 13
 
 
 @pytest.mark.parametrize(

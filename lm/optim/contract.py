@@ -1,0 +1,111 @@
+"""The contract of an optimizer and of a schedule, ours or one's own: one line where it is broken.
+
+    optimizers = contract.build_optimizers(cfg.optimizer, model, dtype)     # a list
+    contract.check_schedule(cfg.schedule)
+
+What `builds` names is called for an optimizer as f(cfg, model) or f(cfg, model, dtype). It gives a
+torch.optim.Optimizer, or a list of them that move every parameter once. Each group's `lr` is the
+highest rate, which the schedule scales. For a schedule f(cfg, progress) gives the share of that
+rate, a number from 0 up, with progress from 0 to 1.
+"""
+
+import inspect
+import math
+import traceback
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from lm.config import OptimizerConfig, ScheduleConfig
+from lm.models.base import LanguageModel
+from lm.optim.groups import avoid_compiler_import, check_partition
+from lm.settings import Part
+from lm.system.errors import ConfigError
+
+PLACES = 20  # of a schedule that are tried
+
+
+def build_optimizers(
+    cfg: OptimizerConfig, model: LanguageModel, dtype: torch.dtype = torch.float32
+) -> list[Optimizer]:
+    """The optimizers of a configuration, each group with the `base_lr` that schedules scale.
+
+    `dtype` is the type in which the run multiplies matrices. ConfigError where the contract is
+    broken; a model without parameters has no optimizer.
+    """
+    avoid_compiler_import()
+    make = cfg.target()
+    arguments = (model, dtype) if _takes(make, cfg, model, dtype) else (model,)
+    if not _takes(make, cfg, *arguments):
+        raise broken(cfg, f"must take (cfg, model), and takes {_signature(make)}")
+    made = called(cfg, *arguments)
+    optimizers = list(made) if isinstance(made, (list, tuple)) else [made]
+    for optimizer in optimizers:
+        if not isinstance(optimizer, Optimizer):
+            kind = type(optimizer).__name__
+            raise broken(cfg, f"gave a {kind}: give a torch.optim.Optimizer or a list of them")
+    busy = [o for o in optimizers if any(group["params"] for group in o.param_groups)]
+    for optimizer in busy:
+        for group in optimizer.param_groups:
+            lr = group.get("lr")
+            if not isinstance(lr, (int, float)) or not 0 <= lr < math.inf:
+                name = type(optimizer).__name__
+                raise broken(cfg, f"gave {name} a group with lr={lr}: give it the highest rate")
+            group.setdefault("base_lr", lr * model.cfg.lr_scale)
+    try:
+        check_partition(model, busy)
+    except ValueError as error:
+        raise broken(cfg, str(error)) from None
+    return busy
+
+
+def check_schedule(cfg: ScheduleConfig) -> None:
+    """ConfigError where the schedule breaks its contract at one of PLACES, or is 0 at all."""
+    make = cfg.target()
+    if not _takes(make, cfg, 0.5):
+        raise broken(cfg, f"must take (cfg, progress), and takes {_signature(make)}")
+    highest = 0.0
+    for i in range(PLACES + 1):
+        progress = i / PLACES
+        scale = called(cfg, progress)
+        is_number = isinstance(scale, (int, float)) and math.isfinite(scale)
+        if not is_number or scale < 0:
+            raise broken(cfg, f"gave {scale} at {progress:g} of the run: give a number from 0 up")
+        highest = max(highest, scale)
+    if highest == 0:
+        raise broken(cfg, "gave 0 all through the run: nothing would be learned")
+
+
+def called(cfg: Part, *arguments: Any) -> Any:
+    """What the part gives for itself and the arguments; what its code raises, as a ConfigError of
+    one line."""
+    try:
+        return cfg.build(*arguments)
+    except (ValueError, OSError, MemoryError):
+        raise  # said in words already, or of the machine
+    except Exception as error:
+        if "out of memory" in str(error):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())
+        kind = type(error).__name__
+        raise broken(cfg, f"failed at {place.filename}:{place.lineno}: {kind}: {text}") from error
+
+
+def broken(cfg: Part, how: str) -> ConfigError:
+    return ConfigError(f"{cfg.group}={cfg.name}: {cfg.builds} {how}")
+
+
+def _takes(make: Any, *arguments: Any) -> bool:
+    try:
+        inspect.signature(make).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # written in C, it does not tell
+        return True
+    return True
+
+
+def _signature(make: Any) -> str:
+    return "(" + ", ".join(inspect.signature(make).parameters) + ")"
