@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lm import data
-from lm.check import log_rules, model_rules
+from lm.check import agreement, log_rules, model_rules
 from lm.check.evidence import Evidence, Finding
 from lm.config import ModelConfig
 from lm.models.base import LanguageModel
@@ -65,6 +65,7 @@ def examine(path: Path, which: str = "last", model: LanguageModel | None = None)
     known = [finding for finding in findings if finding is not None]
     for finding in known:
         finding.advice = possible_advice(finding.advice, run.cfg.model)
+    agreement.agree(known)
     return known
 
 

@@ -21,14 +21,17 @@ MIN_COPY = 50  # characters: a shorter copy is no sign of reciting
 
 def curve(record: Record) -> Finding | None:
     points = (record.curve("val/bpb", "step"), record.curve("train/loss", "step"))
-    return judge_curve(*points, steadier(record.settings))
+    return judge_curve(*points, steadier(record.settings), read_too_often(record))
 
 
-def judge_curve(evaluations: Curve, losses: Curve, way_out: str = steadier({})) -> Finding | None:
+def judge_curve(
+    evaluations: Curve, losses: Curve, way_out: str = steadier({}), read_often: bool = False
+) -> Finding | None:
     """Where val/bpb stands at the end of a run: falling, level, or past its best.
 
     `evaluations` are points (step, val/bpb), `losses` those of training, `way_out` says what to
-    do if it came apart. None for fewer than three evaluations.
+    do if it came apart. A text that was `read_often` has little left for more steps. None for
+    fewer than three evaluations.
     """
     if len(evaluations) < 3:
         return None
@@ -57,11 +60,16 @@ def judge_curve(evaluations: Curve, losses: Curve, way_out: str = steadier({})) 
     if last > 0.98 * first:
         text = f"val/bpb is {last:.4f} at the end and was {first:.4f} before training"
         advice = "it learned next to nothing: raise optimizer.lr or train.steps"
+        if read_often:
+            advice = "it learned next to nothing: raise optimizer.lr"
         return Finding("curve", "look", text, advice)
     if last < 0.99 * earlier:
         fall = 1 - last / earlier
         text = f"val/bpb still fell by {fall:.1%} from step {earlier_step:,.0f} to {last_step:,.0f}"
-        return Finding("curve", "note", text, "not done learning: raise train.steps")
+        advice = "not done learning: raise train.steps"
+        if read_often:
+            advice = "still learning, and more text would teach it more than more steps on this one"
+        return Finding("curve", "note", text, advice)
     return Finding("curve", "ok", f"val/bpb is level at the end, {last:.4f}")
 
 
@@ -120,7 +128,7 @@ def counts(evidence: Evidence) -> Finding | None:
         )
         return Finding("counts", "look", text, advice)
     if missed:
-        if _overtrained(evidence):
+        if overtrained(record):
             remedy = "more text or model.dropout=0.1, as more steps only fit this text closer"
         else:
             remedy = "raise train.steps, then try optimizer.lr and a larger model"
@@ -129,10 +137,19 @@ def counts(evidence: Evidence) -> Finding | None:
     return Finding("counts", "ok", text)
 
 
-def _overtrained(evidence: Evidence) -> bool:
-    """Whether more steps would only fit the training text closer."""
-    record = evidence.record
-    if n_tokens_trained(record) > MAX_EPOCHS * len(evidence.train):
+def read_too_often(record: Record) -> bool:
+    """Whether the training text was read so often that more steps teach little."""
+    if record.data is None:
+        return False
+    return n_tokens_trained(record) > MAX_EPOCHS * record.data.tokens.splits.train.n_tokens
+
+
+def overtrained(record: Record) -> bool:
+    """Whether more steps would only fit the training text closer: fewer of them might do better.
+
+    Every rule that speaks of train.steps asks here, so that they agree.
+    """
+    if read_too_often(record):
         return True
     evaluations = record.curve("val/bpb", "step")
     if not evaluations:
@@ -182,7 +199,7 @@ def epochs(evidence: Evidence) -> Finding | None:
     if n_epochs > MAX_EPOCHS:
         advice = "after so many repeats more steps teach little: more text or a smaller model"
         return Finding("epochs", "look", text, advice)
-    if n_epochs < 1:
+    if n_epochs < 1 and not overtrained(evidence.record):
         advice = "part of the text was never seen: train.steps can be raised without repeating"
         return Finding("epochs", "note", text, advice)
     return Finding("epochs", "ok", text)
@@ -219,7 +236,8 @@ def copies(evidence: Evidence) -> Finding | None:
         f"new text of that length has {usual}"
     )
     if len(copy) > MIN_COPY and len(copy) > 2 * usual:
-        advice = "it recites: stop earlier, more text, model.dropout=0.1 or a smaller model"
+        earlier = "stop earlier, " if overtrained(evidence.record) else ""
+        advice = f"it recites: {earlier}more text, model.dropout=0.1 or a smaller model"
         return Finding("copies", "look", text, advice)
     return Finding("copies", "ok", text)
 

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lm import metrics
 from lm.check.evidence import Evidence, Finding, nats_by_temperature
+from lm.check.log_rules import overtrained
 from lm.lens import probe
 from lm.models.base import LanguageModel
 from lm.optim.contract import build_optimizers
@@ -31,20 +32,24 @@ def gap(evidence: Evidence) -> Finding | None:
     new = evidence.val_nats[1.0]
     text = f"{known:.4f} nats a token on text it trained on, {new:.4f} on new text"
     if new - known > 0.25 * new:
-        advice = "it learns the text by heart: more text, model.dropout=0.1, fewer train.steps"
+        advice = "it learns the text by heart: more text, model.dropout=0.1"
+        if overtrained(evidence.record):
+            advice += ", fewer train.steps"
         return Finding("train, val", "look", text, advice)
     return Finding("train, val", "ok", text)
 
 
 def confidence(evidence: Evidence) -> Finding | None:
-    return judge_confidence(evidence.val_nats) if evidence.can_score else None
+    if not evidence.can_score:
+        return None
+    return judge_confidence(evidence.val_nats, overtrained(evidence.record))
 
 
-def judge_confidence(nats: dict[float, float]) -> Finding:
+def judge_confidence(nats: dict[float, float], too_long: bool = False) -> Finding:
     """The temperature at which the model predicts new text best, from the loss at several.
 
     A best temperature above 1 means that the model is too sure of itself (Guo et al. 2017,
-    https://arxiv.org/abs/1706.04599).
+    https://arxiv.org/abs/1706.04599). Fewer steps help where training was `too_long`.
     """
     best = min(nats, key=lambda temperature: nats[temperature])
     text = (
@@ -52,9 +57,9 @@ def judge_confidence(nats: dict[float, float]) -> Finding:
         f"{nats[best]:.4f} at the best temperature, {best:g}"
     )
     if best >= 1.2:
+        fewer = "fewer train.steps, " if too_long else ""
         advice = (
-            "it is too sure of itself: fewer train.steps, a higher optimizer.weight_decay, "
-            "model.dropout=0.1"
+            f"it is too sure of itself: {fewer}a higher optimizer.weight_decay, model.dropout=0.1"
         )
         return Finding("confidence", "look", text, advice)
     return Finding("confidence", "ok", text)
