@@ -104,6 +104,21 @@ class ReportConfig(Settings):
 
 
 @dataclass
+class CompareConfig(Settings):
+    """python -m lm.compare: is B better than A? Runs of both, until it is clear.
+
+    Other words are settings of lm.train, for both sides.
+    """
+
+    a: str = ""  # the settings of A alone, with blanks between; empty: those of both
+    b: str = ""  # the settings of B alone
+    pairs: int = within(6, 2, 64)  # at most, each with a seed of its own
+    seconds: float = at_least(0.0, 0.0)  # after so many no further pair begins; 0: no limit
+    out: str = setting("", path=True)  # a folder for the runs; empty: a new one in outputs/compare
+    overrides: list[str] = field(default_factory=list)  # the settings of both
+
+
+@dataclass
 class MixConfig(Settings):
     """python -m lm.mix: several runs with one tokenizer as one model, scored.
 
@@ -214,6 +229,7 @@ COMMANDS: dict[str, type[Settings]] = {
     "lens": LensConfig,
     "check": CheckConfig,
     "report": ReportConfig,
+    "compare": CompareConfig,
     "mix": MixConfig,
     "export": ExportConfig,
     "sync": SyncConfig,

@@ -57,11 +57,11 @@ class Console(logging.StreamHandler):
         return printable_line(f"{arm.title}  {' '.join(text.split())} (logs in {arm.folder})")
 
 
-def to_terminal() -> None:
-    """Log to the terminal as Hydra's jobs do."""
+def to_terminal(instead: bool = False) -> None:
+    """Log to the terminal as Hydra's jobs do; `instead` of what the process logs to already."""
     console = Console()
     console.setFormatter(PlainFormatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[console])
+    logging.basicConfig(level=logging.INFO, handlers=[console], force=instead)
 
 
 @contextlib.contextmanager

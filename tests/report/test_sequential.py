@@ -1,0 +1,60 @@
+"""A comparison that is looked at after every pair keeps its word."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lm.report import sequential
+
+
+def verdicts(n_pairs: int, shift: float, n: int = 8000) -> tuple[float, float]:
+    """The share of n simulated comparisons that find a difference, and the mean pairs they take."""
+    bounds = sequential.bounds(n_pairs)
+    rng = np.random.default_rng(7)
+    found = taken = 0
+    for row in rng.normal(shift, 1.0, (n, n_pairs)):
+        for k in range(1, n_pairs + 1):
+            if sequential.judge(row[:k], bounds).verdict:
+                found += 1
+                break
+        taken += k
+    return found / n, taken / n
+
+
+@pytest.mark.parametrize("n_pairs", [2, 3, 6, 12])
+def test_without_a_difference_one_is_found_in_five_of_a_hundred(n_pairs):
+    assert verdicts(n_pairs, 0.0)[0] == pytest.approx(0.05, abs=0.01)
+
+
+def test_a_single_look_has_the_bound_of_students_t():
+    assert sequential.bounds(2)[1] == pytest.approx(12.706, rel=0.05)  # one degree of freedom
+    assert sequential.bounds(3)[2] == pytest.approx(4.303, rel=0.02)  # two
+
+
+def test_a_clear_difference_is_found_and_early():
+    """Of one and of two standard deviations of the differences, as the module says."""
+    power, _ = verdicts(8, 1.0, 2000)
+    assert power == pytest.approx(0.53, abs=0.04)
+    power, pairs = verdicts(8, 2.0, 2000)
+    assert power == pytest.approx(0.98, abs=0.015) and pairs < 5.5
+
+
+def test_the_interval_and_who_is_better():
+    bounds = sequential.bounds(4)
+    assert sequential.judge([-0.02], bounds).verdict == ""
+    assert sequential.judge([-0.02], bounds).high == math.inf
+    better = sequential.judge([-0.020, -0.021, -0.019], bounds)
+    assert better.verdict == "b" and better.low < better.difference < better.high < 0
+    worse = sequential.judge([0.020, 0.021, 0.019], bounds)
+    assert worse.verdict == "a" and worse.low > 0
+    assert sequential.judge([0.02, -0.02, 0.01, 0.0], bounds).verdict == ""
+
+
+def test_the_same_scores_are_no_difference():
+    assert sequential.judge([0.0, 0.0, 0.0], sequential.bounds(4)).verdict == ""
+
+
+def test_one_pair_cannot_decide():
+    with pytest.raises(ValueError, match="1 pairs: at least 2 are needed"):
+        sequential.bounds(1)

@@ -1,0 +1,66 @@
+"""python -m lm.compare: pairs of runs until one side is better."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lm import compare
+from lm.commands import CompareConfig
+from lm.system.errors import ConfigError
+
+SMALL = ["model=bigram", "train.steps=20", "train.eval_every=0", "train.sample_every=0"]
+
+
+def run(tiny, **settings) -> dict:
+    compare.command(CompareConfig(overrides=[*tiny, *SMALL], **settings))
+    (*_, line) = Path("outputs/compare.jsonl").read_text().splitlines()
+    return json.loads(line)
+
+
+def test_a_clear_difference_is_told_at_the_first_look_and_nothing_is_trained_again(tiny, capsys):
+    found = run(tiny, b="optimizer.lr=0.000001", out="here")
+    assert (found["verdict"], found["pairs"], found["runs"]) == ("A is better", 3, 6)
+    low, high = found["interval"]
+    assert 0 < low < found["difference"] < high
+    said = capsys.readouterr().out
+    assert json.loads(said.splitlines()[-1]) == found
+    assert (
+        said.count("\npair ") == 3 and "step " not in said
+    )  # the runs' own lines are in their logs
+    scores = []
+    for side in "ab":
+        logs = Path(f"here/{side}_seed2/train.log").read_text()
+        assert "done: best val/bpb" in logs
+        scores.append(json.loads(Path(f"here/{side}_seed2/summary.json").read_text()))
+    weights = Path("here/a_seed0/checkpoints").stat().st_mtime_ns
+    again = run(tiny, b="optimizer.lr=0.000001", out="here")
+    assert Path("here/a_seed0/checkpoints").stat().st_mtime_ns == weights
+    assert {**again, "seconds": 0} == {**found, "seconds": 0}
+    (third,) = {s["best_val_bpb"] for s in scores[1:]}
+    assert third > scores[0]["best_val_bpb"]
+
+
+def test_a_budget_that_ends_leaves_it_open(tiny):
+    found = run(tiny, b="optimizer.beta1=0.9000001", seconds=0.001)
+    assert (found["verdict"], found["pairs"], found["interval"]) == ("not decided", 1, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "A and B have the same settings"),
+        ({"b": "model=gru seed=3"}, "b=model=gru seed=3: leave out seed=3"),
+        ({"b": "tokenizer='"}, "b=tokenizer=': No closing quotation"),
+        ({"b": "corpus.val_fraction=0.2"}, "A and B have different texts"),
+        ({"b": "train.steps=30"}, "different budgets: train.steps is 20 and 30"),
+        ({"b": "model.n_layr=3"}, "n_layr"),
+        ({"b": "model=gru", "out": "mine"}, r"out=mine holds thesis.txt, no part of a comparison"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line_and_nothing_is_made(settings, says, tiny):
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").touch()
+    with pytest.raises(ConfigError, match=says):
+        run(tiny, **settings)
+    assert not Path("outputs").exists() and len(list(Path("mine").iterdir())) == 1
