@@ -172,7 +172,7 @@ def varied(runs: Sequence[Record]) -> list[Varied]:
     scores = [run.score for run in runs if run.score is not None]
     if len(scores) < 3:
         return []
-    keys = {key for run in runs for key in labels.trained_by(run.settings)} - {"train.eval_every"}
+    keys = {key for run in runs for key in labels.trained_by(run.settings)} - {labels.MEASURED}
     found: list[Varied] = []
     for key in sorted(keys):
         if not all(key in run.settings for run in runs):

@@ -10,6 +10,8 @@ from lm import config
 from lm.report.records import Record
 from lm.sweep.labels import short, values, words
 
+MEASURED = "train.eval_every"  # when a run is scored, and not what it is: no name says it
+
 
 def name_groups(runs: Sequence[Record], by: Sequence[str] = ()) -> list[str]:
     """A name for each of these runs of one text, which stand for one group of runs each.
@@ -55,7 +57,8 @@ def _names(runs: Sequence[Record]) -> Iterator[str]:
     rows = [{key: _value(run, key) for key in chosen} for run in runs]
     # An arm of an experiment is a name for settings, which runs elsewhere may have by themselves.
     names_all = all(row.get("arm") for row in rows)
-    differing = [key for key in chosen if key != "arm" or names_all]
+    skipped = [MEASURED] if names_all else [MEASURED, "arm"]
+    differing = [key for key in chosen if key not in skipped]
     differing = [key for key in differing if _n_distinct(rows, [key]) > 1]
     differing.sort(key=lambda key: "." in key)  # the names of parts first
     known = [{key: row[key] for key in differing if row[key] is not None} for row in rows]

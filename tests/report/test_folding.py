@@ -41,6 +41,9 @@ ARMS = {  # the words of several runs of one text, and what these runs are calle
         "model=gru optimizer.lr=0.01 optimizer.weight_decay=0.2",
         "optimizer.lr=0.003 model=gru",
     ): {"lr=0.01 weight_decay=0.2", "lr=0.003 weight_decay=0"},
+    # How often a run is scored is told only where nothing else tells runs apart.
+    ("train.eval_every=5", "train.eval_every=10 model=gru"): {"transformer", "gru"},
+    ("train.eval_every=5", "train.eval_every=10"): {"eval_every=5", "eval_every=10"},
     # Presets of one model are known by the words alone.
     ("model=gpt2", "model=llama"): {"gpt2", "llama"},
 }
