@@ -72,7 +72,7 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
 
 def check_output(path: str, *inputs: str, as_stream: bool = False) -> None:
     """ConfigError, before the work begins, for an out=PATH that no file can be written to,
-    or that is one of the `inputs`.
+    that is one of the `inputs`, or that has the name of a packed file.
 
     Only a stream can be written to standard output, "-", or into a device or a pipe; a file that is
     replaced would delete it.
@@ -83,6 +83,8 @@ def check_output(path: str, *inputs: str, as_stream: bool = False) -> None:
         raise ConfigError("out=- is standard output: give the name of a file (./- is one, too)")
     if os.path.isdir(path):
         raise ConfigError(f"out={path} is a folder: give the name of a file")
+    if suffix := packed.suffix_of(Path(path)):  # a reader of it would take it for damaged
+        raise ConfigError(f"out={path}: nothing is written packed, so leave out the {suffix}")
     for name in inputs:
         if os.path.isfile(path) and os.path.isfile(name) and os.path.samefile(path, name):
             raise ConfigError(f"out={path} is read too, as {name}: choose another out=")

@@ -36,6 +36,8 @@ def test_an_output_that_no_file_can_be_written_to_is_told_before_the_work(tmp_pa
         streams.check_output("./file", "-", "file")
     with pytest.raises(ConfigError, match="out=- is standard output: give the name of a file"):
         streams.check_output("-")  # a file called "-" was written
+    with pytest.raises(ConfigError, match=r"out=ids\.gz: nothing is written packed"):
+        streams.check_output("ids.gz", as_stream=True)  # which decode took for a damaged one
     streams.check_output("-", as_stream=True)
     for path in ("./-", "file", "new/folder/x"):
         streams.check_output(path)
