@@ -118,8 +118,11 @@ def read(corpus: Path, split: str) -> Iterator[str]:
     """The documents of a prepared corpus's split."""
     with foreign.open_plain(documents_file(corpus, split)) as file:
         for line in file:
-            text = json.loads(line)
-            line = b""  # which may be as large as the text
+            # Each is as large as the text: only two of them are there at a time.
+            encoded = line.decode()
+            line = b""
+            text = json.loads(encoded)
+            encoded = ""
             yield text
 
 
