@@ -41,6 +41,7 @@ from lm.tokenizers import BPETokenizer, Tokenizer, formats
 
 log = logging.getLogger(__name__)
 OVERLAP = "overlap.json"
+MANY_TOKENS = 100_000_000  # whose comparison takes more than a moment
 MIN_MERGED = 4096  # merges are learned up to this vocabulary at least, so that a sweep trains once
 
 
@@ -293,6 +294,9 @@ def _measure_copied(
     cached = files.cache_dir() / f"overlap-{files.fingerprint(key)}"
 
     def make(tmp: Path) -> None:
+        if len(train) > MANY_TOKENS:
+            what = f"how much of val stands in {len(train):,} training tokens is looked up"
+            log.info(f"{'overlap':<10} {'val in train':<12} {what}")
         measured = Copied(overlap.share_copied(train, val, span), span)
         (tmp / OVERLAP).write_text(files.to_json(measured), encoding="utf-8")
 

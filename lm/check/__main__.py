@@ -26,11 +26,12 @@ from lm.commands import CheckConfig
 from lm.config import Config
 from lm.launch import cli, compose
 from lm.models.base import LanguageModel
+from lm.optim import footprint
 from lm.optim.contract import build_optimizers
 from lm.optim.schedule import set_rates, update_scale
 from lm.record.find import find_run
 from lm.scoring import evaluate
-from lm.system import devices
+from lm.system import devices, memory
 from lm.system.console import Console
 from lm.system.errors import ConfigError
 from lm.system.text import printable_line
@@ -79,7 +80,10 @@ def check_model(cfg: Config, settings: CheckConfig, console: Console) -> bool:
     tokenizer = pipeline.prepare_tokenizer(tokenizer_cfg, corpus)
     prepared = pipeline.pack(corpus, tokenizer)
     bench = Bench(cfg, tokenizer.vocab_size, device, prepared.train)
-    n_params = bench.model().n_params()
+    shapes = memory.skeleton(lambda: cfg.model.build(tokenizer.vocab_size))
+    footprint.check(shapes, cfg, device)
+    with footprint.named(shapes, cfg, device):
+        n_params = bench.model().n_params()
     console.print(
         f"model {escape(cfg.model.name)}, {n_params:,} parameters "
         f"at {tokenizer.vocab_size} tokens, on {device}\n"

@@ -15,6 +15,14 @@ def test_a_check_that_fails_exits_with_1(command, tmp_path):
     assert unknown.returncode == 2
 
 
+def test_a_model_that_no_memory_holds_is_named_before_it_is_made(command):
+    """The check made it, until the system ended the process or PyTorch's allocator gave up."""
+    words = ("model=transformer", "model.n_embd=65536", "model.n_layer=256", "grammar=false")
+    done = command("lm.check", *words)
+    assert done.returncode == 1
+    assert "weights of model=transformer take" in done.stderr and "lower model.n" in done.stderr
+
+
 LEAKY = """
 from dataclasses import dataclass
 from typing import ClassVar
