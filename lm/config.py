@@ -27,6 +27,7 @@ from lm.settings import (
     within,
     zero_or,
 )
+from lm.system import files
 from lm.system.errors import ConfigError
 
 RESOLVED = "config.resolved.yaml"  # a run's own copy of its settings
@@ -422,7 +423,7 @@ class TrainConfig(Settings):
     save_every: int = at_least(400, 0, affects="nothing")  # likewise; where a rollback returns to
     keep_last: int = at_least(2, 1, affects="nothing")  # checkpoints; the best one is kept besides
     also: list[str] = setting(
-        [], affects="nothing"
+        [], affects="nothing", path=True
     )  # other texts to score: a corpus's name, or files
     tasks: list[str] = setting(
         [], affects="nothing"
@@ -604,6 +605,29 @@ def save(cfg: Config, path: Path) -> None:
 def flat(cfg: Config) -> dict[str, Any]:
     """Every setting by its dotted key: {"model.n_layer": 4, ...}."""
     return flat_values(asdict(cfg))
+
+
+def public(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings, nested or flat, as they may leave this machine: see `files.public` of a path."""
+    found = {}
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            value = public(value, f"{key}.")
+        elif is_path(key) and isinstance(value, list):
+            value = [files.public(str(path)) for path in value]
+        elif is_path(key) and isinstance(value, str):
+            value = files.public(value)
+        found[name] = value
+    return found
+
+
+def is_path(key: str) -> bool:
+    """Whether a setting of a run is the name of a file or folder, or a list of them."""
+    group, _, name = key.rpartition(".")
+    if group.startswith("corpus.parts."):
+        key = f"corpus.{name}"
+    return settings.is_path(Config, key)
 
 
 def affects(key: str) -> settings.Affects:

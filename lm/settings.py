@@ -228,11 +228,12 @@ def save(settings: Settings, path: Path) -> None:
     files.atomic_write(path, to_yaml(settings))
 
 
-def to_yaml(settings: Settings) -> str:
-    """The settings as YAML."""
+def to_yaml(settings: Settings | Mapping[str, Any]) -> str:
+    """The settings, or their nested values, as YAML."""
     from omegaconf import OmegaConf  # as long as all else takes together, and not for --help
 
-    return OmegaConf.to_yaml(OmegaConf.create(asdict(settings)))
+    values = settings if isinstance(settings, Mapping) else asdict(settings)
+    return OmegaConf.to_yaml(OmegaConf.create(dict(values)))
 
 
 def effect(cls: type[Settings], key: str) -> Affects:

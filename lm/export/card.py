@@ -4,9 +4,8 @@ import html
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
-from lm import config, settings
+from lm import config
 from lm.record.run import Run
 from lm.record.schemas import CodeRecord, DataRecord, Summary, read_part
 from lm.report import records
@@ -68,7 +67,7 @@ perplexity do not.
 
 ## Settings
 
-{_block(_lines(_settings(run.cfg)))}
+{_block(_lines(config.public(config.flat(run.cfg))))}
 
 ## Code
 
@@ -101,17 +100,6 @@ def _text_sizes(run: Run) -> str:
         return "not recorded"
     splits = data.corpus.splits
     return f"train {splits.train.n_bytes:,} bytes, val {splits.val.n_bytes:,} bytes"
-
-
-def _settings(cfg: config.Config) -> dict[str, object]:
-    """The settings by their keys, with the last part of each path: the card leaves this machine."""
-    values = config.flat(cfg)
-    for key in values:
-        if settings.is_path(config.Config, key):
-            paths = values[key]
-            names = [Path(path).name for path in (paths if isinstance(paths, list) else [paths])]
-            values[key] = names if isinstance(paths, list) else names[0]
-    return values
 
 
 def _plain(text: str) -> str:

@@ -37,7 +37,7 @@ class Job:
     @property
     def group(self) -> str | None:
         """The W&B group: the name of the sweep."""
-        return "-".join(self.sweep.parts[-2:]) if self.sweep else None
+        return "-".join(Path(files.public(str(self.sweep))).parts[-2:]) if self.sweep else None
 
 
 def check(job: Job) -> None:

@@ -1,5 +1,6 @@
 """The model that the lens looks at: of a run, or untrained from the configuration alone."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lm import pipeline
+from lm import config, pipeline
 from lm.config import Config
 from lm.models.base import LanguageModel
 from lm.record import checkpoint, ownership
 from lm.record.run import Run
-from lm.system import seeds
+from lm.system import files, seeds
 from lm.system.tensors import load_tensors
 from lm.tokenizers import Tokenizer
 
@@ -39,7 +40,9 @@ class Subject:
         `trust` reads the text that the settings of a run from elsewhere name.
         """
         run = Run.open(name)
-        subject = cls(run.model(which), run.tokenizer, run.cfg, str(run.path), run.path)
+        subject = cls(
+            run.model(which), run.tokenizer, run.cfg, files.public(str(run.path)), run.path
+        )
         subject.step = int(run.checkpoint(which).name.removeprefix("step_"))
         for step in checkpoint.steps(run.path):
             subject.checkpoints.append((step, checkpoint.folder(run.path, step)))
@@ -48,7 +51,7 @@ class Subject:
             with pipeline.quietly():
                 prepared = pipeline.prepare(run.cfg)
         except (ValueError, OSError) as error:  # the text may lie on another machine
-            subject.missing = " ".join(str(error).split())
+            subject.missing = _public(" ".join(str(error).split()), run.cfg)
             return subject
         if prepared.tokenizer.fingerprint == run.tokenizer.fingerprint:
             subject.train_ids = prepared.train
@@ -64,6 +67,15 @@ class Subject:
         model.fit(prepared.train)  # nothing for a model that learns by gradient
         name = "untrained" if model.trainable else "counted"
         return cls(model, prepared.tokenizer, cfg, name, Path(), train_ids=prepared.train)
+
+
+def _public(text: str, cfg: Config) -> str:
+    """A message for the page, which may leave this machine: see `files.public` of its paths."""
+    for key, value in config.flat(cfg).items():
+        if config.is_path(key):
+            for path in filter(None, value if isinstance(value, list) else [value]):
+                text = text.replace(str(path), files.public(str(path)))
+    return text.replace(f"{os.getcwd()}/", "").replace(os.path.expanduser("~"), "~")
 
 
 def first_weights(cfg: Config, vocab_size: int) -> LanguageModel:

@@ -43,11 +43,12 @@ def upload(run: "wandb.Run", out: Path, best_step: int, everything: bool) -> Non
     tokenizer = f"tokenizer-{data.tokens.tokenizer[:12]}"
     tokens = f"tokens-{token_files.name.removeprefix('tokens-')}"
     checkpoint_files = list(checkpoint.folder(out, best_step).glob("*"))
-    run_files = [out / "tokenizer.json", out / RESOLVED]
+    copies = Path(run.dir)  # of the run's files, without the paths of this machine
+    run_files = [out / "tokenizer.json", copies / RESOLVED]
     about = _about_model(out, data, best_step)
 
     if everything:
-        _log(run, corpus, "corpus", [out / DataRecord.file], [])
+        _log(run, corpus, "corpus", [copies / DataRecord.file], [])
     _log(run, tokenizer, "tokenizer", [out / "tokenizer.json"], [corpus])
     if everything:
         _log(run, tokens, "tokens", sorted(token_files.glob("*")), [corpus, tokenizer])

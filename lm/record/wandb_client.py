@@ -37,6 +37,11 @@ def open_run(
         finish_timeout_raises=True,
         stop_fn=lambda: os.kill(os.getpid(), signal.SIGTERM),  # the button: save, and stop
         x_transaction_log_flush_interval=1,  # 15 s of points would be lost to a kill
+        # Paths, names of the machine and of its user: code.json says what made the run.
+        x_disable_meta=True,
+        disable_git=True,
+        host="",
+        console="off",
     )
     arguments["settings"] = settings
     arguments["reinit"] = "finish_previous"  # or the jobs of a sweep would be logged into one run

@@ -10,6 +10,7 @@ No call but `close` waits for W&B, and that for track.finish_timeout seconds at 
 """
 
 import contextlib
+import dataclasses
 import functools
 import gc
 import json
@@ -26,10 +27,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lm import config
+from lm import config, settings
 from lm.models.base import LanguageModel
 from lm.record import wandb_artifact, wandb_client, wandb_copy, wandb_names, wandb_variables
-from lm.record.schemas import WandbRecord
+from lm.record.schemas import DataRecord, WandbRecord
 from lm.record.state import TrainState
 from lm.record.wandb_histograms import Histograms, for_wandb
 from lm.record.wandb_mode import requested_mode, wandb_mode
@@ -170,10 +171,21 @@ class Mirror:
             wandb_client.kill()
 
     def _save_files(self, run: "wandb.Run") -> None:
+        """Copies of the run's files, without the paths of this machine."""
+        values = config.public(dataclasses.asdict(self.cfg))
         for name in FILES:
-            if (self.out / name).exists():
-                copy = shutil.copy(self.out / name, run.dir)
-                run.save(copy, base_path=run.dir, policy="now")
+            copy = Path(run.dir) / name
+            if name == config.RESOLVED:
+                copy.write_text(settings.to_yaml(values), encoding="utf-8")
+            elif not (self.out / name).exists():
+                continue
+            elif name == DataRecord.file:
+                data = files.read_record(self.out / name, DataRecord)
+                data.folder = Path(data.folder).name
+                copy.write_text(files.to_json(data) + "\n", encoding="utf-8")
+            else:
+                shutil.copy(self.out / name, copy)
+            run.save(str(copy), base_path=run.dir, policy="now")
 
     # ------------------------------------------------------------------------------- logging
 

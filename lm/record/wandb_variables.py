@@ -50,7 +50,7 @@ def init_arguments(cfg: Config, group: str | None, name: str = "") -> tuple[dict
         "tags": cfg.track.tags,
         "group": group,
         "job_type": "sweep" if group else "train",
-        "config": settings,
+        "config": config.public(settings),
     }
     used: list[str] = []
     unused = _take_unused(cfg)

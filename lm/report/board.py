@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
+from lm import config
 from lm.report import folding, labels, links, lr_range, records
 from lm.report.folding import Arm, Ranking
 from lm.report.records import Record, is_number
 from lm.sweep.ranking import mean_and_spread
+from lm.system import files
 
 T = TypeVar("T")
 POINTS = 120  # of a curve, at most
@@ -89,7 +91,7 @@ def run_view(run: Record) -> dict[str, Any]:
     """One run: its state, curves, samples and settings."""
     return {
         "name": run.name,
-        "path": str(run.path),
+        "path": files.public(str(run.path)),
         "seed": run.seed,
         "status": run.status,
         "score": run.score,
@@ -100,7 +102,7 @@ def run_view(run: Record) -> dict[str, Any]:
         "train": points(run.rows, "train/loss"),
         "also": {key: points(run.rows, key) for key in other_scores(run)},
         "samples": samples(run),
-        "settings": run.settings,
+        "settings": config.public(run.settings),
     }
 
 

@@ -23,7 +23,8 @@ LOOK = ("look", "failed")  # verdicts that ask for something
 def of_run(run: Record, beside: Path) -> dict[str, Any]:
     """Its lens, as an address from the folder `beside`, the findings and the address in W&B.
 
-    None, or no finding, where a file is not there or is damaged: a report is made without it.
+    None, or no finding, where a file is not there or is damaged: a report is made without it. Nor
+    has it the address of a lens that would name folders outside of the current one.
     """
     return {"lens": _lens(run, beside), "doctor": _findings(run), "wandb": _wandb(run)}
 
@@ -33,7 +34,9 @@ def _lens(run: Record, beside: Path) -> str | None:
     if path.is_symlink() or not path.is_file():
         return None
     # The folder may be a link: addresses of a page are read from where it is.
-    return quote(os.path.relpath(path.resolve(), beside.resolve()))
+    address = os.path.relpath(path.resolve(), beside.resolve())
+    is_near = len(Path(files.public(str(path))).parts) > 1
+    return quote(address) if is_near or not address.startswith("..") else None
 
 
 def _findings(run: Record) -> list[dict[str, Any]]:

@@ -115,7 +115,7 @@ def table(ranking: Ranking, baselines: Mapping[str, float]) -> str:
 def html(view: dict[str, Any], roots: Sequence[Path], watch: bool = False) -> str:
     """One HTML file that needs nothing else; with `watch` it loads itself again and again."""
     about = {
-        "roots": " ".join(map(str, roots)),
+        "roots": " ".join(files.public(str(root)) for root in roots),
         "watch": watch,
         "when": time.strftime("%Y-%m-%d %H:%M:%S"),
     }

@@ -6,6 +6,7 @@ Nothing is trusted to be complete: a run may be training, or may have been kille
 """
 
 import dataclasses
+import itertools
 import json
 import logging
 import math
@@ -59,8 +60,13 @@ class Record:
     @property
     def name(self) -> str:
         """DATE/TIME of a run, DATE/SWEEP/ARM of an arm."""
-        parts = self.path.absolute().parts
-        return "/".join(parts[-3:] if parts[-1].isdigit() else parts[-2:])
+        n = 3 if self.path.absolute().name.isdigit() else 2
+        parts = Path(files.public(str(self.path))).parts
+        if len(parts) == 1:  # of a run that lies elsewhere no folder is named but dates and times
+            whole = self.path.absolute().parts
+            dated = itertools.takewhile(lambda part: part[0].isdigit(), reversed(whole[:-1]))
+            parts = (*reversed(list(dated)), whole[-1])
+        return "/".join(parts[-n:])
 
     @property
     def seed(self) -> int:

@@ -11,6 +11,7 @@ for lm/report/labels.py.
 from collections.abc import Iterable, Mapping, Sequence
 
 from lm import config
+from lm.system import files
 
 
 def settings(overrides: Iterable[str]) -> dict[str, str]:
@@ -72,6 +73,9 @@ def short(key: str, value: object) -> str:
     if isinstance(value, (bool, int)):
         return f"{prefix}{value}"
     text = str(value)
+    if config.is_path(key):
+        paths = value if isinstance(value, list) else text.strip("[]").split(",")
+        text = ",".join(files.public(str(path).strip(" '\"")) for path in paths)
     try:
         number = float(text)
     except ValueError:

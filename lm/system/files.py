@@ -44,6 +44,20 @@ def expanded(path: str) -> str:
     return path if os.path.lexists(path) else os.path.expanduser(path)
 
 
+def public(path: str) -> str:
+    """A path as it may leave this machine: from the current directory on, or its last part.
+
+    So it tells neither where somebody's folders lie nor what the person is called.
+    """
+    here = os.getcwd()
+    full = os.path.abspath(expanded(path))
+    is_below = os.path.commonpath([full, here]) == here if path else False
+    home = os.path.expanduser("~")
+    if is_below and not Path(home).is_relative_to(here):
+        return os.path.relpath(full, here)
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+
+
 def fingerprint(*values: object) -> str:
     """16 hex digits that stand for these JSON values."""
     text = json.dumps(values, sort_keys=True, ensure_ascii=True, allow_nan=False)
