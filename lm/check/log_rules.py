@@ -7,7 +7,7 @@ from operator import itemgetter
 
 from lm import pipeline
 from lm.check.evidence import Curve, Evidence, Finding
-from lm.corpora import overlap
+from lm.corpora import overlap, written
 from lm.optim.advice import steadier
 from lm.record import ownership
 from lm.report import records
@@ -226,8 +226,8 @@ def copies(evidence: Evidence) -> Finding | None:
             corpus = pipeline.prepare_corpus(run.cfg.corpus)
     except (ValueError, OSError):
         return None  # the text lies elsewhere
-    train_text = _beginning(pipeline.read(corpus, "train"), MAX_TEXT)
-    val_text = _beginning(pipeline.read(corpus, "val"), longest)[:longest]
+    train_text = _beginning(written.beginnings(corpus, "train", MAX_TEXT), MAX_TEXT)
+    val_text = _beginning(written.beginnings(corpus, "val", longest), longest)[:longest]
     copy = max((longest_copy(sample, train_text) for sample in samples), key=len)
     usual = len(longest_copy(val_text, train_text))
     shown = copy if len(copy) <= 50 else f"{copy[:47]}..."

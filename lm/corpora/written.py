@@ -126,5 +126,29 @@ def read(corpus: Path, split: str) -> Iterator[str]:
             yield text
 
 
+def beginnings(corpus: Path, split: str, n_chars: int) -> Iterator[str]:
+    """The same documents, of each the first n_chars characters, in memory that depends on no
+    document's length."""
+    longest = 6 * n_chars + 2  # bytes: \\u0000 is a character
+    with foreign.open_plain(documents_file(corpus, split)) as file:
+        while line := file.readline(longest):
+            yield _first_string(line)[:n_chars]
+            while line and not line.endswith(b"\n"):  # the rest of a long document
+                line = file.readline(PIECE)
+
+
+def _first_string(line: bytes) -> str:
+    """The text of a line of JSON, or of the beginning of one, which may end within a character."""
+    if line.endswith(b"\n"):
+        return json.loads(line)
+    text = line.decode(errors="ignore")
+    for n_left in range(len(text), 0, -1):
+        try:
+            return json.loads(f'{text[:n_left]}"')
+        except ValueError:  # an escape that is cut in two
+            continue
+    return ""
+
+
 def documents_file(folder: Path, split: str) -> Path:
     return folder / f"{split}.jsonl"
