@@ -18,7 +18,7 @@ from lm import metrics
 from lm.config import Config
 from lm.data import Batches
 from lm.models.base import LanguageModel
-from lm.optim import footprint
+from lm.optim import contract, footprint
 from lm.optim.groups import skips_by_itself
 from lm.system import devices, distributed, failpoint, memory, onednn, ranks, seeds, signals
 
@@ -111,7 +111,8 @@ class Update:
                 setattr(optimizer, "found_inf", (~finite).float())  # noqa: B010
             if self.ahead or bool(finite):  # only the second waits for a device
                 self.weights_changed = True
-                optimizer.step()
+                with contract.told(self.cfg.optimizer):
+                    optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         failpoint.hit("train.after_step")
         return numbers

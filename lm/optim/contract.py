@@ -9,9 +9,12 @@ highest rate, which the schedule scales. For a schedule f(cfg, progress) gives t
 rate, a number from 0 up, with progress from 0 to 1.
 """
 
+import contextlib
 import inspect
 import math
+import os
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,6 +24,7 @@ from lm.config import OptimizerConfig, ScheduleConfig
 from lm.models.base import LanguageModel
 from lm.optim.groups import avoid_compiler_import, check_partition
 from lm.settings import Part
+from lm.system import devices
 from lm.system.errors import ConfigError
 
 PLACES = 20  # of a schedule that are tried
@@ -39,7 +43,8 @@ def build_optimizers(
     arguments = (model, dtype) if _takes(make, cfg, model, dtype) else (model,)
     if not _takes(make, cfg, *arguments):
         raise broken(cfg, f"must take (cfg, model), and takes {_signature(make)}")
-    made = called(cfg, *arguments)
+    with told(cfg):
+        made = make(cfg, *arguments)
     optimizers = list(made) if isinstance(made, (list, tuple)) else [made]
     for optimizer in optimizers:
         if not isinstance(optimizer, Optimizer):
@@ -68,7 +73,8 @@ def check_schedule(cfg: ScheduleConfig) -> None:
     highest = 0.0
     for i in range(PLACES + 1):
         progress = i / PLACES
-        scale = called(cfg, progress)
+        with told(cfg):
+            scale = make(cfg, progress)
         is_number = isinstance(scale, (int, float)) and math.isfinite(scale)
         if not is_number or scale < 0:
             raise broken(cfg, f"gave {scale} at {progress:g} of the run: give a number from 0 up")
@@ -77,20 +83,28 @@ def check_schedule(cfg: ScheduleConfig) -> None:
         raise broken(cfg, "gave 0 all through the run: nothing would be learned")
 
 
-def called(cfg: Part, *arguments: Any) -> Any:
-    """What the part gives for itself and the arguments; what its code raises, as a ConfigError of
-    one line."""
+@contextlib.contextmanager
+def told(cfg: Part) -> Iterator[None]:
+    """Inside, what the code of a part of one's own raises becomes a ConfigError of one line."""
     try:
-        return cfg.build(*arguments)
+        yield
     except (ValueError, OSError, MemoryError):
         raise  # said in words already, or of the machine
     except Exception as error:
-        if "out of memory" in str(error):
+        # A mistake of ours needs its traceback.
+        if cfg.builds.startswith("lm.") or devices.is_out_of_memory(error):
             raise
-        place = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())
         kind = type(error).__name__
-        raise broken(cfg, f"failed at {place.filename}:{place.lineno}: {kind}: {text}") from error
+        raise broken(cfg, f"failed at {_place(error)}: {kind}: {text}") from error
+
+
+def _place(error: Exception) -> str:
+    """The last line of one's own code, and not of PyTorch's, that the error came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    library = os.path.dirname(torch.__file__)
+    own = [frame for frame in frames if not frame.filename.startswith(library)] or frames
+    return f"{own[-1].filename}:{own[-1].lineno}"
 
 
 def broken(cfg: Part, how: str) -> ConfigError:

@@ -58,6 +58,27 @@ def test_an_optimizer_that_breaks_its_contract_is_told_how(case, model, monkeypa
     assert "\n" not in text
 
 
+class Stuck(torch.optim.SGD):
+    def step(self, closure=None):
+        return self.param_groups[0]["no_such_key"]
+
+
+def test_a_step_that_fails_is_told_with_its_line_and_our_own_mistake_with_its_traceback(model):
+    stuck = Stuck(model.parameters(), lr=0.1)
+    told = r"optimizer=own: .*test_contract.py:\d+: KeyError"
+    with pytest.raises(ConfigError, match=told), contract.told(OwnConfig()):
+        stuck.step()
+    with pytest.raises(KeyError), contract.told(config.AdamWConfig()):
+        stuck.step()
+
+
+def test_a_mistake_that_pytorch_finds_is_told_at_one_s_own_line(model, monkeypatch):
+    make = lambda params, lr: torch.optim.SGD(params, lr=lr)  # noqa: E731
+    monkeypatch.setattr("tests.optim.test_contract.own", make)
+    with pytest.raises(ConfigError, match=r"test_contract.py:\d+: TypeError"):
+        contract.build_optimizers(OwnConfig(), model)
+
+
 @pytest.mark.parametrize(
     "make", [lambda cfg, model: sgd(model), lambda cfg, model, dtype: [sgd(model)]]
 )
