@@ -137,9 +137,9 @@ def after_run(run: "TrainingRun", track: "Tracker") -> None:
         if written:
             track.page("lens", written)
     if run.cfg.schedule.name == "range":
-        from lm.report import lr_range, records
+        from lm.report import lr_range
 
-        log.info(f"done: {lr_range.conclusion(records.read(run.out))}")
+        log.info(f"done: {lr_range.after_run(run.out)}")
         log.info(f"python -m lm.report {shell_word(str(run.out))} draws the loss against the rate")
         return
     best = f"{run.state.best_val_bpb:.4f} at step {run.state.best_step}"

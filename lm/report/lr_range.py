@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lm.report import markdown
+from lm.report import markdown, records
 from lm.report.folding import Arm
 from lm.report.records import Record, is_number
 
@@ -99,6 +99,14 @@ def conclusion(run: Record) -> str:
         f"optimizer.lr={best:.1e} is suggested: the training loss falls fastest there; "
         f"it is lowest at {lowest:.1e}"
     )
+
+
+def after_run(out: Path) -> str:
+    """The conclusion of the run in `out`, which is good whatever goes wrong in reading it."""
+    try:
+        return conclusion(records.read(out))
+    except (ValueError, OSError) as error:
+        return f"no rate is suggested: {' '.join(str(error).split())}"
 
 
 def view(arms: Sequence[Arm]) -> list[dict[str, Any]]:
