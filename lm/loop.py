@@ -239,7 +239,9 @@ def save(run: TrainingRun, track: Tracker, scheduled: bool = True) -> bool:
         run.save_error = error
         kept = checkpoint.steps(run.out)
         last = f"step {kept[-1]} is the last checkpoint" if kept else "there is no checkpoint"
-        log.warning(f"{error}; {last}; training goes on")
+        text = f"{error}; {last}; training goes on"
+        log.warning(text)
+        track.alert("the disk refuses a checkpoint", text)
         return False
     run.save_error = None
     return True

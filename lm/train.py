@@ -129,7 +129,9 @@ def after_run(run: "TrainingRun", track: "Tracker") -> None:
     from lm.check import doctor
 
     # A sharded model is not whole on any process.
-    doctor.after_run(run.out, None if run.cfg.train.shard else run.model)
+    found = doctor.after_run(run.out, None if run.cfg.train.shard else run.model)
+    if found:
+        track.note("\n".join(f"- {line}" for line in found))
     if run.cfg.track.lens:
         from lm.lens import page
 

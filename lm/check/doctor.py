@@ -84,16 +84,24 @@ def possible_advice(advice: str, model: ModelConfig) -> str:
     return re.sub(setting, keep, advice)
 
 
-def after_run(out: Path, model: LanguageModel | None = None) -> None:
-    """Write doctor.json into a finished run, and log the findings that deserve a look."""
+def after_run(out: Path, model: LanguageModel | None = None) -> list[str]:
+    """Write doctor.json into a finished run, and log the findings that deserve a look.
+
+    Returns a line for each of those.
+    """
     try:
         findings = examine(out, model=model)
     except Exception as error:  # the run is good whatever goes wrong in looking at it
         reason = " ".join(str(error).split()) or type(error).__name__
         log.warning(f"the doctor could not look at {out}: {reason}")
-        return
+        return []
     rows = [asdict(finding) for finding in findings]
     files.atomic_write(out / "doctor.json", json.dumps(rows, indent=1) + "\n")
-    for finding in findings:
-        if finding.verdict in ("look", "failed"):
-            log.info(f"doctor     {finding.name}: {finding.detail}; {finding.advice}")
+    lines = [
+        f"{finding.name}: {finding.detail}; {finding.advice}"
+        for finding in findings
+        if finding.verdict in ("look", "failed")
+    ]
+    for line in lines:
+        log.info(f"doctor     {line}")
+    return lines

@@ -24,6 +24,7 @@ from lm.models.base import LanguageModel
 from lm.record.display import Display
 from lm.record.schemas import Row, Summary
 from lm.record.state import TrainState
+from lm.record.wandb_alerts import Alert
 from lm.record.wandb_mirror import Mirror
 from lm.system import failpoint, files, foreign, ranks, signals
 from lm.system.errors import StorageError
@@ -49,6 +50,12 @@ class Tracker(Protocol):
 
     def page(self, name: str, path: Path) -> None:
         """Show an HTML page of the run in W&B."""
+
+    def note(self, text: str) -> None:
+        """Add a text to the notes that the run has in W&B."""
+
+    def alert(self, title: str, text: str) -> None:
+        """Have W&B tell whoever wants to be told at once."""
 
     def sync(self) -> None:
         """Make all lines durable: before a checkpoint is, which says that they are there.
@@ -143,6 +150,12 @@ class FileTracker:
     def page(self, name: str, path: Path) -> None:
         self.wandb.page(name, path)
 
+    def note(self, text: str) -> None:
+        self.wandb.note(text)
+
+    def alert(self, title: str, text: str) -> None:
+        self.wandb.alert(Alert(title, text))
+
     def sync(self) -> None:
         self.metrics.sync()
         self.texts.sync()
@@ -177,6 +190,12 @@ class SilentTracker:
         pass
 
     def page(self, name: str, path: Path) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def alert(self, title: str, text: str) -> None:
         pass
 
     def sync(self) -> None:

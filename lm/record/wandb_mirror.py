@@ -29,9 +29,17 @@ from torch import Tensor
 
 from lm import config, settings
 from lm.models.base import LanguageModel
-from lm.record import wandb_artifact, wandb_client, wandb_copy, wandb_names, wandb_variables
+from lm.record import (
+    wandb_alerts,
+    wandb_artifact,
+    wandb_client,
+    wandb_copy,
+    wandb_names,
+    wandb_variables,
+)
 from lm.record.schemas import DataRecord, WandbRecord
 from lm.record.state import TrainState
+from lm.record.wandb_alerts import Alert
 from lm.record.wandb_histograms import Histograms, for_wandb
 from lm.record.wandb_mode import requested_mode, wandb_mode
 from lm.record.wandb_sender import Sender
@@ -50,6 +58,7 @@ MOST_WAITING = 1000  # points for a client that does not take them
 SWEEP_ID = "WANDB_SWEEP_ID"  # in the environment of a run that an agent of W&B started
 FILES = (config.RESOLVED, "code.json", "code.diff", "data.json")  # kept with the W&B run
 RESENT_SECONDS = 10  # of training: the client of a killed run may have lost its last points
+NOTE = "From lm, at the end of the run:"  # a line of the notes that people may write above
 Point = Mapping[str, object]
 
 
@@ -66,6 +75,7 @@ class Mirror:
         self.mode = "off"  # which the run was opened in, or is being opened
         self.table: wandb.Table | None = None  # of samples
         self.histograms = Histograms()
+        self.told: dict[str, float] = {}  # when there was an alert of this title
         self.facts: dict[str, object] = {}  # numbers that are no curves
         self.pending: Point | None = None  # the newest point that came too fast
         self.credit = float(BURST)  # points that may be sent at once
@@ -196,6 +206,7 @@ class Mirror:
         """
         if self.sender is None:
             return
+        self.alert(wandb_alerts.of_point(point))
         now = time.monotonic()
         self.credit = min(BURST, self.credit + RATE * (now - self.credit_time))
         self.credit_time = now
@@ -229,6 +240,25 @@ class Mirror:
         if self.pending is not None:
             sender.send(functools.partial(self._send, self.pending))
         self.pending = None
+
+    def alert(self, alert: Alert | None) -> None:
+        """Have W&B tell whoever wants to be told; of many alerts of one title the first."""
+        if self.sender is None or alert is None:
+            return
+        now = time.monotonic()
+        if now - self.told.get(alert.title, -math.inf) > wandb_alerts.SPACING:
+            self.told[alert.title] = now
+            self.sender.send(lambda run: run.alert(alert.title, alert.text, level=alert.level))
+
+    def note(self, text: str) -> None:
+        """Put a text under the notes that the run has, in place of an earlier one."""
+
+        def send(run: "wandb.Run") -> None:
+            own = (run.notes or "").partition(NOTE)[0].rstrip()
+            run.notes = f"{own}\n\n{NOTE}\n{text}".lstrip()
+
+        if self.sender is not None:
+            self.sender.send(send)
 
     def watch(self, model: LanguageModel, state: TrainState) -> None:
         """Gather histograms of weights and gradients every `track.histograms` steps."""
@@ -315,9 +345,7 @@ class Mirror:
         if sender is None:
             return
         self._send_pending(sender)
-        if isinstance(error, ArithmeticError):
-            text = str(error)
-            sender.send(lambda run: run.alert("training diverged", text, level="ERROR"))
+        self.alert(wandb_alerts.of_error(error))
         sender.send(lambda run: self.facts and run.summary.update(self.facts))
         code = 0
         if error is not None and not isinstance(error, Pruned):

@@ -29,8 +29,8 @@ from lm import config, sync, update
 from lm.record import checkpoint, wandb_client, wandb_mirror, wandb_mode
 from lm.record.state import TrainState
 from lm.record.tracker import FileTracker, cut_back
-from lm.system import files
-from lm.system.errors import NonFiniteError
+from lm.system import failpoint, files
+from lm.system.errors import NonFiniteError, StorageError
 from lm.train import train as train_run
 from tests.helpers import (
     TINY_TRANSFORMER,
@@ -345,7 +345,35 @@ def test_a_failed_job_s_run_is_failed_and_the_next_one_is_its_own(
         exits += [r["exit"].get("exit_code", 0) for r in records if r["type"] == "exit"]
     assert sorted(exits) == [0, 3]  # the folders of one second come in any order
     alerts = [r for run in offline_runs() for r in inspected(run) if r["type"] == "alert"]
-    assert len(alerts) == 1 and "training diverged" in json.dumps(alerts)
+    titles = [record["alert"]["title"] for record in alerts]
+    assert titles == ["training went back to a checkpoint", "training diverged"]
+
+
+def test_what_cannot_wait_is_an_alert_and_many_spikes_are_few(tracker, server):
+    with tracker("track=online", *QUICK) as there:
+        for step in range(1, 9):
+            there.log(TrainState(step), {"train/spike": 9.0, "train/loss": 3.0})
+        there.log(TrainState(9), {"train/rollbacks": 1, "train/skipped": 4})
+        there.alert("the disk refuses a checkpoint", "no space left")
+    back, disk = "training went back to a checkpoint", "the disk refuses a checkpoint"
+    assert server.alerts == ["the loss jumps", back, disk]
+
+
+def test_a_disk_that_refuses_a_checkpoint_is_an_alert(train, fresh_client):
+    failpoint.switch_on("ckpt.begin=enospc")
+    with pytest.raises(StorageError):
+        train("a", "track=offline")
+    (folder,) = offline_runs()
+    alerts = [r["alert"]["title"] for r in inspected(folder) if r["type"] == "alert"]
+    assert {"the disk refuses a checkpoint", "the disk refused the last checkpoint"} <= set(alerts)
+
+
+def test_the_doctor_s_findings_are_notes_of_the_run_below_its_user_s(train, fresh_client):
+    out = train("a", "track=offline", "track.notes=why", "optimizer.lr=1e-9")
+    found = [f for f in files.read_json(out / "doctor.json") if f["verdict"] in ("look", "failed")]
+    notes = [r["run"]["notes"] for r in inspected(offline_runs()[0]) if r["type"] == "run"][-1]
+    assert found and notes.startswith("why\n\nFrom lm, at the end of the run:\n- ")
+    assert all(f"- {finding['name']}: {finding['detail']}" in notes for finding in found)
 
 
 def test_a_resumed_run_keeps_its_id_and_its_curve_goes_on(cfg, tiny, tmp_path, fresh_client):
