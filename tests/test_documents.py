@@ -1,5 +1,6 @@
 """What CONTRIBUTING.md, AGENTS.md and CITATION.cff say is so: commands, files and names."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -71,7 +72,8 @@ def test_a_program_that_follows_agents_md_tunes_a_model(command, toy_text):
             assert done[line].returncode in ((0, 1) if module == "lm.check" else (0,)), line
             assert "Traceback" not in done[line].stderr
     printed = "".join(process.stdout for process in done.values())
-    assert len(done) == 6
+    assert len(done) == 7
+    assert json.loads(Path("outputs/compare.jsonl").read_text())["runs"] >= 6
     assert "95 % interval" in printed and "is already complete" in printed
     summary = files.read_json(Path("outputs/tune/lr/summary.json"))
     assert re.search(r"`(best_val_bpb)` in the run's `summary.json`", text_of("AGENTS.md"))

@@ -41,7 +41,6 @@ def open_run(
         x_disable_meta=True,
         disable_git=True,
         host="",
-        console="off",
     )
     arguments["settings"] = settings
     arguments["reinit"] = "finish_previous"  # or the jobs of a sweep would be logged into one run
