@@ -25,6 +25,7 @@ needs_browser = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"
 )
 KEYS = {"ArrowLeft": "\ue012", "ArrowUp": "\ue013", "ArrowRight": "\ue014", "ArrowDown": "\ue015"}
+KEYS["Enter"] = "\ue007"
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the protocol's name of a reference
 
 

@@ -27,7 +27,7 @@ def embeddings(
     if not known:
         return None
     _, table = known[-1]
-    if not table.any() or not table.isfinite().all():
+    if not table.any() or not table.square().sum().isfinite():  # nor may the squares overflow
         return None
     V = table.shape[0]
     shown = sorted({*in_text, *range(min(V, N_POINTS))})

@@ -98,6 +98,11 @@ def _numbers(value: Tensor) -> Tensor:
     return numbers.float().clone()
 
 
+def _is_same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, NaN being the same as NaN."""
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+
+
 class _Watch(Interception):
     """Notes in a trace each PyTorch function that runs while the model does."""
 
@@ -130,7 +135,7 @@ class _Watch(Interception):
         if id(value) in self.made:
             i, _ = self.made[id(value)]
             given = self.trace.steps[i].result
-            if given is not None and torch.equal(given, numbers):  # not changed in place since
+            if given is not None and _is_same(given, numbers):  # not changed in place since
                 return i
         return numbers
 

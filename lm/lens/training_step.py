@@ -51,6 +51,8 @@ def of(subject: Subject) -> Values:
         update.gradients(x, y)
     clip = cfg.train.clip
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip or torch.inf)
+    if not (nats.isfinite().all() and norm.isfinite()):
+        return {"missing": "loss or gradient is infinite or not a number, so the step is skipped"}
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     for optimizer in optimizers:
         optimizer.step()

@@ -236,13 +236,19 @@ def sampling(logits: Tensor, seed: int, temperature: float, top_k: int, top_p: f
     first_draw = torch.tensor([draws[0]["u"]])
     drawn = sample(logits[-1:].float(), first_draw, temperature, top_k, top_p)
     return {
-        "rows": [{"t": t, **quantized(logits[t].clamp(min=-1e4))} for t in positions],
+        "rows": [{"t": t, **_logits(logits[t])} for t in positions],
         "draws": draws,
         "drawn": int(drawn),
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
     }
+
+
+def _logits(row: Tensor) -> Values:
+    """Logits (V,) to draw from; nothing where one is infinite or not a number."""
+    shown = row.clamp(min=-1e4)
+    return quantized(shown) if shown.isfinite().all() else {}
 
 
 def quantized(values: Tensor) -> Values:

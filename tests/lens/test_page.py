@@ -225,7 +225,6 @@ def test_the_page_holds_its_data_whatever_the_text(subject):
     assert not re.search(r"(?:src|href)=[\"'](?!#)", html)  # nothing to fetch
 
 
-@pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("name", ["norm.weight", "blocks.0.attn.qkv.weight", "wte.weight"])
 def test_a_model_with_nan_gives_a_page_that_can_be_read(name, cfg, tiny):
     subject = Subject.untrained(cfg(*tiny, *TINY_TRANSFORMER))
@@ -237,6 +236,27 @@ def test_a_model_with_nan_gives_a_page_that_can_be_read(name, cfg, tiny):
     data = re.search(r'<script id="data"[^>]*>(.*?)</script>', html, re.S).group(1)
     bits = json.loads(data, parse_constant=pytest.fail)["bits"]
     assert bits == [None] * 7
+
+
+@needs_browser
+@pytest.mark.parametrize("name", ["transformer", "bigram", "gru"])
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, 1e30])
+def test_a_page_of_broken_weights_works_in_a_browser(browsers, name, number, cfg, tiny, tmp_path):
+    """One number that was none in the training step stopped the whole script."""
+    words = TINY_TRANSFORMER if name == "transformer" else (f"model={name}", "model.n_embd=16")
+    subject = Subject.untrained(cfg(*tiny, *words[: 1 if name == "bigram" else None]))
+    with torch.no_grad():
+        for parameter in subject.model.parameters():
+            parameter.view(-1)[::7] = number
+    page.write(look(subject, "the cat"), tmp_path / "lens.html")
+    with browsers() as browser:
+        browser.open(tmp_path / "lens.html")
+        for i in range(browser.script("return D.shapes.steps.length")):
+            browser.script("if (hasNumbers(arguments[0])) go({ step: arguments[0] })", i)
+        browser.press("ArrowLeft")
+        assert browser.text("#where") == "6 of 7"
+        assert not re.search("null|undefined|NaN|Infinity", browser.text("main"))
+        assert browser.errors() == []
 
 
 @pytest.mark.slow
@@ -357,6 +377,28 @@ def test_a_click_on_a_step_shows_its_numbers_and_one_taken_apart(
         assert wide <= 0, "the page is wider than the window"
         browser.click("details .open")
         assert browser.script("return document.querySelectorAll('.numbers').length") == 0
+        assert browser.errors() == []
+
+
+@needs_browser
+def test_the_keyboard_alone_opens_a_step_and_goes_through_its_numbers(browsers, subject, tmp_path):
+    """Every key drew the page anew and lost the focus; a slider could not be held, either."""
+    page.write(look(subject), tmp_path / "lens.html")
+    with browsers() as browser:
+        browser.open(tmp_path / "lens.html")
+        for selector in ("#flow button.open", "#heat button:nth-child(2)", "#batch button"):
+            browser.script(f"document.querySelector('{selector}').focus()")
+            said = browser.script("return document.activeElement.textContent")
+            browser.press("Enter")
+            assert browser.script("return document.activeElement.textContent") == said
+        browser.script("document.querySelector('.numbers input').focus()")
+        for _ in range(3):
+            browser.press("ArrowRight")
+        assert "number 4" in browser.text(".pick")
+        browser.script("const s = held = document.activeElement; s.value = 5; s.oninput?.()")
+        browser.click("#ribbon button:nth-child(2)")
+        assert browser.script("return held.isConnected")
+        assert browser.text(".numbers .token").startswith("2 ")
         assert browser.errors() == []
 
 

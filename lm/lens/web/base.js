@@ -23,7 +23,7 @@ function short(n) {  // 1234567 -> 1.23 M
     if (n >= size) return (n / size).toPrecision(3) + " " + name;
   return Math.round(n) + " ";
 }
-const percent = (p) => (p >= 0.9995 ? "100" : (100 * p).toPrecision(p < 0.1 ? 2 : 3)) + " %";
+const percent = (p) => (p === null ? "\u2013" : p >= 0.9995 ? "100 %" : (100 * p).toPrecision(p < 0.1 ? 2 : 3) + " %");
 const tint = (x) => `background: color-mix(in srgb, var(--accent) ${(100 * Math.min(1, Math.max(0, x))).toFixed(1)}%, transparent)` +
   (x > 0.62 ? "; color: var(--on-accent)" : "");
 // What the eye should see of a token: spaces and line breaks as marks.
@@ -45,7 +45,12 @@ function choice(id, options, key) {  // [[value, label], ...]: one of them, with
 function go(change) {
   Object.assign(at, change);
   at.t = Math.min(T - 1, Math.max(0, at.t));
+  // Drawing makes buttons anew: the focus goes to the same one, so that the keyboard can go on.
+  const focused = document.activeElement, home = focused && focused.closest("[id]");
+  const alike = () => [...home.querySelectorAll(focused.tagName)].filter((node) => node.textContent === focused.textContent);
+  const nth = home ? alike().indexOf(focused) : -1;
   for (const draw of views) draw();
+  if (nth >= 0 && !focused.isConnected) alike()[nth]?.focus({ preventScroll: true });
 }
 
 // ---------------------------------------------------------------------------------- header
@@ -106,7 +111,11 @@ function modelStep(s) {
     s.n_params ? `${count(s.n_params)} par.` : "", s.flops, [s.note, shapes.slice(0, 2).join(", ")].filter(Boolean).join("; "), hasNumbers(i) ? i : null);
   return at.step === i ? [row, numbersOf(i)] : [row];
 }
+let flowOf = null;  // what the list is drawn for
 views.push(() => {
+  if (flowOf === `${at.batch} ${at.step}`) return drawNumbers();
+  flowOf = `${at.batch} ${at.step}`;
+  drawNumbers = () => {};
   const nBytes = D.tokens.reduce((sum, token) => sum + token.n, 0);
   const ids = [["B", 1, 1, 0], ["T", T, 0, 1]];
   const flow = [
@@ -131,6 +140,7 @@ views.push(() => {
   flow.push(stepRow("loss", "minus log of what came next", [ids[0], asked], "", 0,
     at.batch === "text" ? "in bits: section 2" : "the answers are the ids, one further on; training lowers the mean of these"));
   fill("flow", ...flow);
+  drawNumbers();
   $("flops").textContent = `${short(A.flops * scaleFlops())}FLOP forward, ${short(A.flops / T)}FLOP a token`;
 });
 const meet = [["scores", "in attention, from the scores to the weighted sum"], ["GRU", "in the GRU, which reads them one after the other"],

@@ -153,6 +153,7 @@ function drawSampling() {
   for (const key in formats) $(`o_${key}`).textContent = formats[key](control[key]);
   const row = stored.get(at.t);
   if (!row) return fill("drawn", el("p", { class: "quiet" }, "For a vocabulary of this size the page holds the last position alone: go there to draw."));
+  if (row.numbers === undefined) return fill("drawn", el("p", { class: "quiet" }, "Some logits of this position are infinite or not a number: nothing can be drawn."));
   const { before, order, kept, p } = distribution(row), { u, seed } = S.draws[control.draw];
   let low = 0, hit = kept[kept.length - 1], from = 0, to = 1;
   for (const i of kept) { const high = low + p.get(i); if (u * (1 - 1e-6) < high) { hit = i; from = low; to = high; break; } low = high; }

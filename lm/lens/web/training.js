@@ -42,7 +42,7 @@ else {
       "Colour: what each answer cost. Point or click; arrow keys after a click."),
     canvas, said, pair,
     el("h3", {}, "The loss: the mean of these ", count(rows * wide), " numbers"),
-    el("p", {}, el("b", {}, `${S7.loss.toFixed(4)} nats`), ` before, and on the same batch after one update `, el("b", { id: "after" }, `${S7.loss_after.toFixed(4)} nats`),
+    el("p", {}, el("b", {}, `${S7.loss.toFixed(4)} nats`), ` before, and on the same batch after one update `, el("b", { id: "after" }, S7.loss_after === null ? NOT_FINITE : `${S7.loss_after.toFixed(4)} nats`),
       `. (A blind guess: ${Math.log(A.vocab_size).toFixed(2)}.)`),
     el("h3", {}, "The update"),
     el("p", {}, `Going back through the steps above gives a gradient for every parameter: how much the loss would grow if it grew. All together have the length ${figure(S7.norm)}${clipped}. ${rate}, once:`),

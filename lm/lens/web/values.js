@@ -22,7 +22,8 @@ function unpacked(t) {
 }
 const hasNumbers = (i) => table(D.values.steps[i].out) !== null;
 const isSquare = (s) => s.kind === "scores" || (s.kind === "softmax" && s.axes.length === 4);  // a column is a position
-const figure = (x) => (x === 0 ? "0" : Math.abs(x) >= 1e4 || Math.abs(x) < 1e-3 ? x.toExponential(2) : x.toPrecision(4)).replace("-", "\u2212");
+const NOT_FINITE = "infinite or not a number";  // such values come as null
+const figure = (x) => (!Number.isFinite(x) ? NOT_FINITE : x === 0 ? "0" : Math.abs(x) >= 1e4 || Math.abs(x) < 1e-3 ? x.toExponential(2) : x.toPrecision(4)).replace("-", "\u2212");
 
 // How the number at (head, t, column) of step i came about: { lines, value }. `value` is what the
 // lines come to, null where there is nothing to compute.
@@ -53,7 +54,7 @@ function explain(i, head, t, column) {
   }
   if (s.kind === "scores") {
     if (column > t) return others(`Position ${column + 1} comes later: masked, as minus infinity, so that its share becomes 0.`);
-    const q = a && a.row(head, t), k = b && b.row(Math.floor(head * b.heads / a.heads), column);
+    const q = a && a.row(head, t), k = a && b && b.row(Math.floor(head * b.heads / a.heads), column);
     if (!q || !k) return missing();
     const found = summed(`The query of position ${t + 1} times the key of position ${column + 1}, number by number:`, q.map((x, d) => [`q${d + 1} k${d + 1}`, x, k[d]]), []);
     const root = Math.sqrt(q.length);
@@ -67,8 +68,8 @@ function explain(i, head, t, column) {
     return { lines: [`e to the power of its score, over the sum of these of all ${t + 1} positions it sees:`, `e^${figure(seen[column])} / ${figure(sum)} = ${figure(powers[column])} / ${figure(sum)}`], value: powers[column] / sum };
   }
   if (s.kind === "weighted sum") {
-    const share = a && a.row(head, t), h = b && Math.floor(head * b.heads / a.heads);
-    const values = share && Array.from({ length: t + 1 }, (_, k) => b.at(h, k, column));
+    const share = a && a.row(head, t), h = a && b && Math.floor(head * b.heads / a.heads);
+    const values = share && b && Array.from({ length: t + 1 }, (_, k) => b.at(h, k, column));
     if (!values || values.includes(undefined)) return missing();
     return summed(`Each position's number ${column + 1} times its share:`, values.map((x, k) => [`from ${k + 1} ${name_of(k)}`, share[k], x]), []);
   }
@@ -95,28 +96,33 @@ function summed(title, products, more) {  // the largest products by name, the o
 }
 
 // The panel below a step: a table of positions by numbers, and one number taken apart.
+let drawNumbers = () => {};  // draws anew what depends on `at`; its slider stays, as it may be held
 function numbersOf(i) {
-  const s = D.shapes.steps[i], out = table(D.values.steps[i].out), square = isSquare(s);
-  const head = Math.min(at.head, out.heads - 1), column = Math.min(at.cell, out.width - 1), first = Math.max(0, T - out.rows);
-  const t = Math.max(at.t, first), x = out.at(head, t, column), masked = square && column > t;
+  const s = D.shapes.steps[i], out = table(D.values.steps[i].out), square = isSquare(s), first = Math.max(0, T - out.rows);
   const canvas = el("canvas", { "aria-label": "the numbers of each position", tabindex: 0 });
   const said = el("span", { class: "quiet" }), which = (c) => (square ? `looking at ${c + 1} ${name_of(c)}` : `number ${c + 1}`);
   const cellAt = (event) => { const box = canvas.getBoundingClientRect();
     return [Math.min(T - 1, first + Math.floor((event.clientY - box.top) / box.height * (T - first))), Math.min(out.width - 1, Math.max(0, Math.floor((event.clientX - box.left) / box.width * out.width)))]; };
   canvas.onpointermove = (event) => { const [p, c] = cellAt(event);
-    said.textContent = `${p + 1} ${name_of(p)}, ${which(c)}: ${square && c > p ? "masked" : figure(out.at(head, p, c))}`; };
+    said.textContent = `${p + 1} ${name_of(p)}, ${which(c)}: ${square && c > p ? "masked" : figure(out.at(Math.min(at.head, out.heads - 1), p, c))}`; };
   canvas.onclick = (event) => { const [p, c] = cellAt(event); go({ t: p, cell: c }); };
-  const heads = out.heads < 2 ? null : el("div", { class: "switch", role: "radiogroup", "aria-label": "Head" }, ...Array.from({ length: out.heads }, (_, h) =>
-    el("button", { role: "radio", "aria-checked": String(h === head), onclick: () => go({ head: h }) }, `head ${h}`)));
-  const slider = el("input", { type: "range", min: 0, max: out.width - 1, step: 1, value: column, "aria-label": "which number", oninput: (event) => go({ cell: +event.target.value }) });
-  const found = explain(i, head, t, column);
-  requestAnimationFrame(() => paintNumbers(canvas, out, head, first, t, column, square));
-  return el("div", { class: "numbers" }, heads,
+  const heads = out.heads < 2 ? [] : Array.from({ length: out.heads }, (_, h) => el("button", { role: "radio", onclick: () => go({ head: h }) }, `head ${h}`));
+  const slider = el("input", { type: "range", min: 0, max: out.width - 1, step: 1, "aria-label": "which number", oninput: (event) => go({ cell: +event.target.value }) });
+  const label = el("span"), chosen = el("p"), how = el("div", { class: "how" });
+  drawNumbers = () => {
+    const head = Math.min(at.head, out.heads - 1), column = Math.min(at.cell, out.width - 1), t = Math.max(at.t, first);
+    const found = explain(i, head, t, column), masked = square && column > t;
+    heads.forEach((button, h) => button.setAttribute("aria-checked", String(h === head)));
+    slider.value = column;
+    label.textContent = which(column);
+    chosen.replaceChildren(el("span", { class: "token" }, `${t + 1} ${name_of(t)}`), ` ${which(column)}: `, el("b", { class: "value" }, masked ? "masked" : figure(out.at(head, t, column))));
+    how.replaceChildren(...found.lines.map((line) => (typeof line === "string" ? el("p", {}, line) : line)),
+      ...(found.value === null ? [] : [el("p", {}, "= ", el("b", {}, figure(found.value)))]));
+    requestAnimationFrame(() => paintNumbers(canvas, out, head, first, t, column, square));
+  };
+  return el("div", { class: "numbers" }, heads.length ? el("div", { class: "switch", role: "radiogroup", "aria-label": "Head" }, ...heads) : null,
     el("p", { class: "quiet" }, `Down: ${first ? `the last ${T - first} of ` : ""}${T} positions; across: ${square ? "the positions looked at" : `${count(out.width)} numbers of each`}. Colour above 0, grey below. `, said), canvas,
-    el("label", { class: "pick" }, slider, el("span", {}, which(column))),
-    el("p", {}, el("span", { class: "token" }, `${t + 1} ${name_of(t)}`), ` ${which(column)}: `, el("b", { class: "value" }, masked ? "masked" : figure(x))),
-    el("div", { class: "how" }, ...found.lines.map((line) => (typeof line === "string" ? el("p", {}, line) : line)),
-      found.value === null ? null : el("p", {}, "= ", el("b", {}, figure(found.value)))),
+    el("label", { class: "pick" }, slider, label), chosen, how,
     out.sound ? null : el("p", { class: "quiet" }, "Some numbers here are infinite or not a number: they are drawn as 0."));
 }
 function paintNumbers(canvas, out, head, first, t, column, square) {
