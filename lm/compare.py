@@ -17,6 +17,7 @@ import json
 import logging
 import math
 import re
+import secrets
 import shlex
 import time
 from pathlib import Path
@@ -63,10 +64,10 @@ def command(cfg: CompareConfig) -> None:
     found = _result(cfg, differences, judged, time.monotonic() - start, out)
     text = json.dumps(found)
     files.atomic_write(out / RESULT, text + "\n")
+    print_line(text)  # before the log: that it cannot be written hides no result
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("a", encoding="utf-8") as file:
         file.write(text + "\n")
-    print_line(text)
 
 
 def _words(text: str, side: str) -> list[str]:
@@ -74,19 +75,28 @@ def _words(text: str, side: str) -> list[str]:
         words = shlex.split(text)
     except ValueError as error:
         raise ConfigError(f"{side}={text}: {error}") from None
-    for word in words:
-        if word.partition("=")[0].lstrip("+") == "seed":
-            raise ConfigError(
-                f"{side}={text}: leave out {word}; the pairs have the seeds 0, 1, ..."
-            )
+    try:
+        _check_words(words)
+    except ConfigError as error:
+        raise ConfigError(f"{side}={text}: {error}") from None
     return words
+
+
+def _check_words(words: list[str]) -> None:
+    """ConfigError for what is no setting of a run, or differs from pair to pair."""
+    for word in words:
+        key = word.partition("=")[0].lstrip("+~")
+        if key == "seed":
+            raise ConfigError(f"leave out {word}; the pairs have the seeds 0, 1, ...")
+        if key.startswith("hydra"):
+            raise ConfigError(f"leave out {word}; out= is the folder of the runs, one by one")
+        if word.startswith("-"):
+            raise ConfigError(f"leave out {word}; settings are key=value")
 
 
 def _check(words: dict[str, list[str]], common: list[str]) -> None:
     """ConfigError unless both sides can be trained and compared."""
-    for word in common:
-        if word.partition("=")[0].lstrip("+") == "seed":
-            raise ConfigError(f"{word}: leave it out; the pairs have the seeds 0, 1, ...")
+    _check_words(common)
     a, b = (compose.compose_run([*common, *words[side]]) for side in "ab")
     if a == b:
         raise ConfigError(
@@ -111,7 +121,8 @@ def _value(cfg: Config, key: str) -> object:
 
 
 def _new_folder() -> Path:
-    return Path(time.strftime("outputs/compare/%Y-%m-%d_%H-%M-%S"))
+    """One that no comparison has which starts at the same moment."""
+    return Path(time.strftime("outputs/compare/%Y-%m-%d_%H-%M-%S-") + secrets.token_hex(2))
 
 
 def _check_folder(out: Path) -> None:

@@ -51,6 +51,14 @@ def test_a_budget_that_ends_leaves_it_open(tiny):
     [
         ({}, "A and B have the same settings"),
         ({"b": "model=gru seed=3"}, "b=model=gru seed=3: leave out seed=3"),
+        (
+            {"b": "optimizer.lr=0.2 hydra.run.dir=x"},
+            "leave out hydra.run.dir=x; out= is the folder",
+        ),
+        (
+            {"b": "-m optimizer.lr=0.2"},
+            "b=-m optimizer.lr=0.2: leave out -m; settings are key=value",
+        ),
         ({"b": "tokenizer='"}, "b=tokenizer=': No closing quotation"),
         ({"b": "corpus.val_fraction=0.2"}, "A and B have different texts"),
         ({"b": "train.steps=30"}, "different budgets: train.steps is 20 and 30"),
@@ -64,3 +72,20 @@ def test_what_cannot_be_compared_is_one_line_and_nothing_is_made(settings, says,
     with pytest.raises(ConfigError, match=says):
         run(tiny, **settings)
     assert not Path("outputs").exists() and len(list(Path("mine").iterdir())) == 1
+
+
+def test_a_log_that_cannot_be_written_hides_no_result(tiny, capsys):
+    """The line was printed last, after all runs, and a log that refused lost it."""
+    Path("outputs/compare.jsonl").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"compare\.jsonl"):
+        run(tiny, b="optimizer.lr=0.5", out="here", seconds=0.001)
+    (*_, line) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == json.loads(Path("here/compare.json").read_text())
+
+
+def test_comparisons_of_one_moment_have_folders_of_their_own(tiny, monkeypatch):
+    monkeypatch.setattr(compare.time, "strftime", lambda form: "outputs/compare/now-")
+    folders = set()
+    for rate in (0.2, 0.3):
+        folders.add(run(tiny, b=f"optimizer.lr={rate}", seconds=0.001)["out"])
+    assert len(folders) == 2
