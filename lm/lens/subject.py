@@ -1,6 +1,7 @@
 """The model that the lens looks at: of a run, or untrained from the configuration alone."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,11 @@ def _public(text: str, cfg: Config) -> str:
         if config.is_path(key):
             for path in filter(None, value if isinstance(value, list) else [value]):
                 text = text.replace(str(path), files.public(str(path)))
-    return text.replace(f"{os.getcwd()}/", "").replace(os.path.expanduser("~"), "~")
+    here, home = os.getcwd(), os.path.expanduser("~")
+    if here != "/" and not Path(home).is_relative_to(here):
+        text = re.sub(rf"{re.escape(here)}(?![\w.-])", ".", text.replace(f"{here}/", ""))
+    text = text.replace(home, "~")
+    return re.sub(r"(?<![\w~./])/[^\s,;:'\"]+", lambda path: files.public(path[0]), text)
 
 
 def first_weights(cfg: Config, vocab_size: int) -> LanguageModel:

@@ -3,11 +3,14 @@
 import io
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
+from lm import config
 from lm.commands import LensConfig
 from lm.generate import generate, sample
 from lm.lens import bigram_view, embedding_map, page, terminal, training_step, views
@@ -78,6 +81,19 @@ def test_the_training_step_is_the_one_that_the_run_took(trained_once):
 )
 def test_where_no_training_step_can_be_shown_the_page_says_why(words, reason, cfg, tiny):
     assert reason in look(Subject.untrained(cfg(*tiny, *words)), "the cat")["training"]["missing"]
+
+
+@pytest.mark.parametrize("gone", ["gone.txt", "/scratch/amelia/gone.txt"])
+def test_a_page_without_the_text_says_so_and_names_no_folder(
+    gone, trained_once, tmp_path, toy_text
+):
+    """The message ended with the current directory, where no slash follows."""
+    out = shutil.copytree(trained_once(*TINY_TRANSFORMER), tmp_path / "run")
+    settings = out / config.RESOLVED
+    settings.write_text(settings.read_text().replace(str(toy_text), gone))
+    missing = look(Subject.of_run(str(out), "best", trust=True), "the")["training"]["missing"]
+    assert "gone.txt does not exist" in missing
+    assert str(Path.cwd()) not in missing and "amelia" not in missing
 
 
 def test_the_next_tokens_are_those_of_generation(subject):
