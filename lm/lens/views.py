@@ -132,36 +132,39 @@ def _legend(all_axes: Sequence[Axis]) -> dict[str, str]:
 
 
 def attention(trace: Trace) -> Values:
-    """Weights and values of every layer and head, a byte a number; fewer layers if too large."""
+    """Weights and values of every layer and head, a byte a number; fewer if too large."""
     maps = trace.attention
     if not maps:
         return {"layers": []}
     T = maps[0].weights.shape[-1]
     lower = torch.tril_indices(T, T)  # (2, T (T + 1) / 2)
-    n_bytes = 0
+    of_head = lower.shape[1]  # bytes
     for layer in maps:
-        n_bytes += layer.weights.shape[1] * lower.shape[1]
         if layer.values is not None:
-            n_bytes += layer.values.numel()
-    every = math.ceil(n_bytes / MAX_MAPS)
+            of_head = max(of_head, lower.shape[1] + layer.values[0, 0].numel())
+    n_heads = max(layer.weights.shape[1] for layer in maps)
+    n_layers = min(len(maps), max(1, MAX_MAPS // (of_head * n_heads)))
+    n_heads = max(1, min(n_heads, MAX_MAPS // of_head))  # fewer where not even one layer fits
+    last = len(maps) - 1
+    chosen = {last - round(k * last / max(1, n_layers - 1)) for k in range(n_layers)}
     layers = []
-    for i, layer in enumerate(maps):
-        if i % every == 0 or i == len(maps) - 1:
-            layers.append({"layer": i, **_attention_map(layer, lower)})
+    for i in sorted(chosen):
+        layers.append({"layer": i, **_attention_map(maps[i], lower, n_heads)})
     return {"layers": layers, "n_all": len(maps)}
 
 
-def _attention_map(layer: Attention, lower: Tensor) -> Values:
-    weights = layer.weights[0].nan_to_num()  # (H, T, T)
+def _attention_map(layer: Attention, lower: Tensor, n_heads: int) -> Values:
+    weights = layer.weights[0, :n_heads].nan_to_num()  # (H, T, T)
     shown = (weights[:, lower[0], lower[1]] * 255).round().byte()
     row: Values = {
         "path": layer.path,
         "H": weights.shape[0],
+        "all_heads": layer.weights.shape[1],
         "error": layer.error,
         "weights": packed(shown.numpy()),
     }
     if layer.values is not None:
-        values = layer.values[0].nan_to_num()  # (H, T, D)
+        values = layer.values[0, :n_heads].nan_to_num()  # (H, T, D)
         scale = float(values.abs().max()) or 1.0
         row["D"] = values.shape[-1]
         row["scale"] = scale

@@ -275,6 +275,19 @@ def test_a_page_of_broken_weights_works_in_a_browser(browsers, name, number, cfg
         assert browser.errors() == []
 
 
+@pytest.mark.parametrize(("T", "n_heads"), [(300, 12), (1024, 4)])
+def test_attention_to_a_long_text_is_shown_in_part(T, n_heads):
+    """The last layer came on top of those that fit, with all its heads: 22 MB."""
+    from lm.lens.tracing import Attention, Trace
+
+    weights = torch.full((1, 12, T, T), 1 / T)
+    maps = [Attention(f"blocks.{i}", weights, torch.ones(1, 12, T, 64)) for i in range(12)]
+    layers = views.attention(Trace(torch.empty(0), attention=maps))["layers"]
+    assert layers[-1]["layer"] == 11
+    assert {layer["H"] for layer in layers} == {n_heads}
+    assert len(json.dumps(layers)) < 3.5e6
+
+
 @pytest.mark.slow
 def test_a_page_of_128_tokens_of_gpt2s_size_is_under_5_megabytes():
     """124M parameters are slow to make: what fills the page has the same size with random maps."""

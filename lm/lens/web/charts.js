@@ -69,6 +69,7 @@ else {
     $("attnote").textContent = layer.v && layer.error === null ? "Numbers in this layer are infinite or not a number: they are drawn as 0."
       : layer.v ? `Recomputed by the plain softmax; the fused kernel's result differs by at most ${layer.error.toExponential(1)}.`
       : "The model writes its own softmax; its values are not visible from outside.";
+    if (layer.H < layer.all_heads) $("attnote").textContent += ` The first ${layer.H} of ${layer.all_heads} heads: with so long a text no more fit.`;
   });
   const place = (event) => { const box = $("matrix").getBoundingClientRect(), cell = box.height / T;
     const nth = (x) => Math.min(T - 1, Math.max(0, Math.floor(x / cell)));
