@@ -113,7 +113,7 @@ class CompareConfig(Settings):
     a: str = ""  # the settings of A alone, with blanks between; empty: those of both
     b: str = ""  # the settings of B alone
     pairs: int = within(6, 2, 64)  # at most, each with a seed of its own
-    seconds: float = at_least(0.0, 0.0)  # after so many no further pair begins; 0: no limit
+    seconds: float = at_least(0.0, 0.0, 1e9)  # after so many no further pair begins; 0: no limit
     out: str = setting("", path=True)  # a folder for the runs; empty: a new one in outputs/compare
     overrides: list[str] = field(default_factory=list)  # the settings of both
 

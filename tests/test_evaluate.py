@@ -45,7 +45,9 @@ def test_a_file_is_scored_whole_and_in_parts_if_asked(trained, tmp_path, capsys)
     seen = {}
     for split in ("auto", "all", "train", "val"):
         evaluate.command(evaluate.EvaluateConfig(run=str(run), corpus=str(path), split=split))
-        seen[split] = int(re.search(r"([\d,]+) bytes", capsys.readouterr().out)[1].replace(",", ""))
+        seen[split] = int(
+            re.search(r"tokens, ([\d,]+) bytes,", capsys.readouterr().out)[1].replace(",", "")
+        )
     assert seen == {"auto": 2299, "all": 2299, "train": 2069, "val": 229}  # the first is not scored
     evaluate.command(evaluate.EvaluateConfig(run=str(run)))
     assert " val: " in capsys.readouterr().out

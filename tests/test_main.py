@@ -61,6 +61,7 @@ def test_a_command_gets_its_words_as_from_its_module(monkeypatch, capsys):
     for words in (["sample", "--help"], ["tokenizer", "train", "--help"], ["sample", "promt=x"]):
         code, by_name = lm(monkeypatch, capsys, *words)
         monkeypatch.setattr(sys, "argv", [f"lm.{words[0]}", *words[1:]])
+        monkeypatch.delitem(sys.modules, f"lm.{words[0]}", raising=False)  # runpy would warn of it
         with pytest.raises(SystemExit) as ended:
             runpy.run_module(f"lm.{words[0]}", run_name="__main__")
         assert (code, by_name) == (ended.value.code or 0, capsys.readouterr())

@@ -80,7 +80,9 @@ def check_sweep(root: Path) -> None:
     for path in (root / name for name in sorted(names)):
         is_arm = path.is_dir() and not (path.is_symlink() and path.name.startswith("."))
         if not is_arm and (path.is_symlink() or not path.is_file()):  # a pipe is waited for
-            raise DamagedError(f"{path} is not a plain file: delete it, or copy what it means")
+            raise DamagedError(
+                f"{path} is not a plain file: move it away, or put a copy in its place"
+            )
 
 
 def is_of_sweep(name: str) -> bool:

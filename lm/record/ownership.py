@@ -51,12 +51,16 @@ def save(cfg: Config, out: Path) -> None:
 def is_signed(out: Path, cfg: Config) -> bool:
     """Whether the directory's settings are these, signed by this user."""
     wanted = _sign(cfg, _key(make=False))
-    try:
-        text = foreign.read_text(out / RESOLVED, settings.MAX_BYTES)
-    except DamagedError:
-        return False
-    found = SIGNATURE.findall(text)
+    found = _signatures(out)
     return bool(wanted and found and hmac.compare_digest(found[-1], wanted))
+
+
+def _signatures(out: Path) -> list[str]:
+    """The signatures in the directory's settings; the last one counts."""
+    try:
+        return SIGNATURE.findall(foreign.read_text(out / RESOLVED, settings.MAX_BYTES))
+    except DamagedError:
+        return []
 
 
 def check_reads(out: Path, cfg: Config, trust: bool, keys: Sequence[str] = DATA) -> None:
@@ -142,7 +146,7 @@ def _is_older_run(out: Path, cfg: Config, keys: Sequence[str]) -> bool:
     if paths != _paths(cfg, [CORPUS]) or any(glob.has_magic(path) for path in paths):
         return False
     data = read_part(out, DataRecord)
-    if data is None:
+    if data is None or _signatures(out):  # signed by another
         return False
     folder = files.cache_dir() / f"corpora-{files.fingerprint(data.corpus.source)}"
     names = {Path(path).name for path in paths}
@@ -188,6 +192,7 @@ def _make_key(path: Path) -> None:
         except FileExistsError:
             pass
         except OSError:  # no links here: of two at the same time one key is lost
-            os.rename(temporary, path)
+            if not os.path.lexists(path):
+                os.rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ report = reporter(sweep, number)   # in the process of a trial: report(step, sco
 
 import contextlib
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -170,6 +171,14 @@ def whole_size(path: Path) -> int | None:
     is_journal = whole.startswith(LINE[: len(whole)]) and torn.startswith(LINE[: len(torn)])
     if is_only_zeros or not is_journal:
         raise DamagedError(f"{path} is not the journal of a search: it starts otherwise")
+    _, _, last = whole[:-1].rpartition(b"\n")
+    try:
+        json.loads(last or b"{}")
+    except (ValueError, RecursionError):
+        raise DamagedError(
+            f"{path} is damaged: its last line is nothing that a search writes; without that line "
+            "the search goes on"
+        ) from None
     return len(whole)
 
 

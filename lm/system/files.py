@@ -161,7 +161,9 @@ def no_links(folder: Path) -> None:
             with contextlib.suppress(FileNotFoundError):  # a run that trains deletes checkpoints
                 if stat.S_IFMT(path.lstat().st_mode) in (stat.S_IFREG, stat.S_IFDIR):
                     continue
-                raise DamagedError(f"{path} is not a plain file: delete it, or copy what it means")
+                raise DamagedError(
+                    f"{path} is not a plain file: move it away, or put a copy in its place"
+                )
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:

@@ -144,6 +144,15 @@ def test_an_older_run_is_known_by_the_text_in_the_cache(old):
         resume.job(["resume=run"])
 
 
+def test_a_run_that_another_user_signed_is_no_older_run(old, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "other"))
+    resumed("track.mode=offline")  # signs it
+    resumed()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "mine"))
+    with pytest.raises(ConfigError, match="was not made by you"):
+        resumed()
+
+
 def test_the_verbs_that_score_a_run_on_its_text_ask_too(old):
     shutil.rmtree("cache")
     told = "run was not made by you on this machine, and would read toy.txt: "

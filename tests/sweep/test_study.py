@@ -127,6 +127,18 @@ def test_a_damaged_journal_is_one_line(kind, tmp_path):
     assert path.read_bytes() == bad
 
 
+@pytest.mark.parametrize("kind", ["no JSON", "deep", "bytes", "zeros"])
+def test_a_damaged_last_line_of_a_journal_is_one_line_that_names_it(kind, tmp_path):
+    new_study(tmp_path).ask()
+    path = tmp_path / "optuna.journal"
+    (line,) = DAMAGED[kind]
+    bad = path.read_bytes() + (line if isinstance(line, bytes) else line.encode()) + b"\n"
+    path.write_bytes(bad)
+    with pytest.raises(DamagedError, match=f"{path} is damaged: its last line is nothing that"):
+        study.open_study(tmp_path)
+    assert path.read_bytes() == bad
+
+
 @pytest.mark.parametrize(
     "text", ["a,b\n1,2", "words", "{}", "\n", "[1]\n[2]", "\0" * 5000, "\0\n", "\x7fELF\x01"]
 )

@@ -24,6 +24,7 @@ READS |= {"load_file", "safe_open", "np.memmap", "np.load", "np.fromfile", "np.l
 READS |= {"json.load", "yaml.safe_load", "OmegaConf.load", "torch.load", "gzip.GzipFile"}
 # Every other call, and why the file is not a stranger's, or was looked at before.
 ALLOWED = {
+    ("compare.py", "open"): "written, after foreign.check",
     ("data.py", "open"): "written",
     ("launch/compose.py", "OmegaConf.load"): "this checkout's own experiments",
     ("lens/page.py", "read_text"): "a template of this package",
