@@ -40,7 +40,10 @@ def of(subject: Subject) -> Values:
     optimizers = build_optimizers(cfg.optimizer, model)
     folder = dict(subject.checkpoints).get(subject.step)
     if folder is not None:
-        checkpoint.load_optimizers(folder, optimizers)
+        try:
+            checkpoint.load_optimizers(folder, optimizers)
+        except (ValueError, OSError):  # the rest of the page needs none of it
+            return {"missing": "the optimizer's state of this checkpoint cannot be read"}
     rates = set_rates(optimizers, _rate(subject, model))
     with torch.no_grad():
         nats = subject.model.nats(x, y)  # (B, T)
