@@ -1,15 +1,26 @@
 """python -m lm.compare: pairs of runs until one side is better."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
 
 from lm import compare
 from lm.commands import CompareConfig
-from lm.system.errors import ConfigError
+from lm.system.errors import ConfigError, DamagedError
 
 SMALL = ["model=bigram", "train.steps=20", "train.eval_every=0", "train.sample_every=0"]
+
+
+@pytest.fixture(autouse=True)
+def _log_of_the_process():
+    """The command takes over the log of its process, which is that of all tests here."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def run(tiny, **settings) -> dict:
@@ -77,7 +88,7 @@ def test_what_cannot_be_compared_is_one_line_and_nothing_is_made(settings, says,
 def test_a_log_that_cannot_be_written_hides_no_result(tiny, capsys):
     """The line was printed last, after all runs, and a log that refused lost it."""
     Path("outputs/compare.jsonl").mkdir(parents=True)
-    with pytest.raises(OSError, match=r"compare\.jsonl"):
+    with pytest.raises(DamagedError, match=r"compare\.jsonl is not a plain file"):
         run(tiny, b="optimizer.lr=0.5", out="here", seconds=0.001)
     (*_, line) = capsys.readouterr().out.splitlines()
     assert json.loads(line) == json.loads(Path("here/compare.json").read_text())

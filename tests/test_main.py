@@ -59,9 +59,11 @@ def test_an_unknown_command_is_one_line_with_the_nearest(words, hint, monkeypatc
 
 def test_a_command_gets_its_words_as_from_its_module(monkeypatch, capsys):
     for words in (["sample", "--help"], ["tokenizer", "train", "--help"], ["sample", "promt=x"]):
+        # Loaded by another test, each would make runpy warn.
+        monkeypatch.delitem(sys.modules, f"lm.{words[0]}", raising=False)
         code, by_name = lm(monkeypatch, capsys, *words)
+        monkeypatch.delitem(sys.modules, f"lm.{words[0]}", raising=False)
         monkeypatch.setattr(sys, "argv", [f"lm.{words[0]}", *words[1:]])
-        monkeypatch.delitem(sys.modules, f"lm.{words[0]}", raising=False)  # runpy would warn of it
         with pytest.raises(SystemExit) as ended:
             runpy.run_module(f"lm.{words[0]}", run_name="__main__")
         assert (code, by_name) == (ended.value.code or 0, capsys.readouterr())
