@@ -14,7 +14,6 @@ if __name__ == "__main__":
 
 import contextlib
 import json
-import logging
 import math
 import re
 import secrets
@@ -24,7 +23,6 @@ from pathlib import Path
 
 from lm import config
 from lm.commands import CompareConfig
-from lm.config import Config
 from lm.launch import cli, compose, jobs, logs
 from lm.report import sequential
 from lm.system import files, foreign, signals, terminal
@@ -33,7 +31,6 @@ from lm.system.streams import print_line
 from lm.system.text import shell_word
 from lm.train import run_job
 
-log = logging.getLogger(__name__)
 LOG = Path("outputs/compare.jsonl")  # a line for each comparison that ended
 RESULT = "compare.json"
 
@@ -107,19 +104,12 @@ def _check(words: dict[str, list[str]], common: list[str]) -> None:
     if a.corpus != b.corpus:
         raise ConfigError("A and B have different texts: give corpus settings outside of a= and b=")
     for key in config.BUDGETS:
-        there, here = (_value(side, key) for side in (a, b))
+        there, here = (config.flat(side)[key] for side in (a, b))
         if there != here:
             raise ConfigError(
                 f"A and B have different budgets: {key} is {there} and {here}; give it outside of "
                 "a= and b="
             )
-
-
-def _value(cfg: Config, key: str) -> object:
-    value: object = cfg
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _new_folder() -> Path:

@@ -113,9 +113,8 @@ def groups(bench: Bench) -> str:
         cfg = bench.cfg.optimizer if bench.cfg.optimizer.name == name else cls()
         assert isinstance(cfg, config.OptimizerConfig)
         sizes = []
-        for optimizer in contract.build_optimizers(
-            cfg, model
-        ):  # refuses a parameter taken twice or not at all
+        # Refuses a parameter that is taken twice or not at all.
+        for optimizer in contract.build_optimizers(cfg, model):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             sizes.append(sum(p.numel() for p in parameters))
         texts.append(f"{name} {' + '.join(f'{n:,}' for n in sizes)}")

@@ -15,10 +15,10 @@ from lm.config import MixConfig
 from lm.data import Batches
 from lm.lens.subject import Subject
 from lm.lens.views import Values, quantized
-from lm.models.base import LanguageModel
 from lm.optim.contract import build_optimizers
 from lm.optim.schedule import set_rates, update_scale
 from lm.record import checkpoint
+from lm.record.state import TrainState
 from lm.setup import make_budget
 from lm.system import seeds
 from lm.update import Update
@@ -28,29 +28,41 @@ MAX_TOKENS = 16_384  # of a batch: 0.2 MB on the page
 
 
 def of(subject: Subject) -> Values:
-    """The batch that follows the checkpoint, and one update with it; or why there is none."""
+    """The batch that follows the checkpoint, and one update with it; or why there is none.
+
+    A run that is over has no next rate: the update then has that of the middle of the run.
+    """
     why_not = _why_not(subject)
     if why_not or subject.train_ids is None:
         return {"missing": why_not}
     cfg = subject.cfg
     model = copy.deepcopy(subject.model).train()
     T = model.context_len
-    batches = Batches(subject.train_ids, cfg.train.batch_size, T, cfg.seed)
-    x, y = batches[subject.step]  # (B, T)
     optimizers = build_optimizers(cfg.optimizer, model)
+    state = TrainState()
     folder = dict(subject.checkpoints).get(subject.step)
     if folder is not None:
         try:
+            state = checkpoint.read_record(folder).state
             checkpoint.load_optimizers(folder, optimizers)
         except (ValueError, OSError):  # the rest of the page needs none of it
             return {"missing": "the optimizer's state of this checkpoint cannot be read"}
-    rates = set_rates(optimizers, _rate(subject, model))
+    budget = make_budget(cfg, model)
+    is_over = budget.progress(state) >= 1
+    scale = cfg.schedule.build(0.5)  # where the run is over there is no next rate
+    if not is_over:
+        after_update = budget.progress_after_update(state)
+        scale = update_scale(cfg.schedule, budget.progress(state), after_update)
+    rates = set_rates(optimizers, scale)
+    batches = Batches(subject.train_ids, cfg.train.batch_size, T, cfg.seed)
+    number = state.step + state.skipped_batches
+    x, y = batches[number]  # (B, T)
     with torch.no_grad():
         nats = subject.model.nats(x, y)  # (B, T)
     update = Update(model, optimizers, batches, cfg, torch.device("cpu"), torch.float32)
     weights = {name: p.detach().clone() for name, p in model.named_parameters()}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.seed(cfg.seed, "dropout", subject.step))
+        torch.manual_seed(seeds.seed(cfg.seed, "dropout", number))
         update.gradients(x, y)
     clip = cfg.train.clip
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip or torch.inf)
@@ -62,7 +74,8 @@ def of(subject: Subject) -> Values:
     with torch.no_grad():
         after = model.eval().nats(x, y).mean()
     return {
-        "number": subject.step,
+        "number": number,
+        "is_over": is_over,
         "ids": torch.cat([x, y[:, -1:]], dim=1).tolist(),  # (B, T + 1)
         "nats": quantized(nats),
         "loss": float(nats.mean()),
@@ -92,15 +105,6 @@ def _why_not(subject: Subject) -> str:
     if flops > MAX_FLOPS:
         return f"a step takes {flops:.1e} operations, too many to do for a page"
     return ""
-
-
-def _rate(subject: Subject, model: LanguageModel) -> float:
-    """The share of the base rate: that of the next update, of a finished run that of the middle."""
-    budget = make_budget(subject.cfg, model)
-    before = min(1.0, subject.step / budget.steps) if budget.steps else 1.0
-    after = min(1.0, (subject.step + 1) / budget.steps) if budget.steps else 1.0
-    scale = update_scale(subject.cfg.schedule, before, after)
-    return scale if before < 1 and scale > 0 else subject.cfg.schedule.build(0.5)
 
 
 def _moved(

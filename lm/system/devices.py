@@ -16,6 +16,7 @@ import torch
 
 from lm.system import files
 
+CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n"  # https://bford.info/cachedir
 MANY_THREADS = 64  # that any machine can start, if not run at once
 
 
@@ -155,6 +156,7 @@ def keep_compiled_code() -> None:
     folder = files.cache_dir().absolute() / "compiled"
     try:
         files.make_folder(folder, mode=0o700)
+        (folder / "CACHEDIR.TAG").write_text(CACHE_TAG)  # it holds .py files, which are no corpus
         is_own = not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
     except OSError:  # a cache that nobody may write to
         return

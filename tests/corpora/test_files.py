@@ -11,7 +11,7 @@ import pytest
 from lm.config import FilesConfig
 from lm.corpora import base
 from lm.corpora.named import named
-from lm.system import foreign, packed
+from lm.system import devices, foreign, packed
 
 
 @pytest.fixture(autouse=True)
@@ -395,6 +395,16 @@ def test_a_file_of_ours_in_the_folder_of_a_corpus_is_no_part_of_it(name, path):
     ours(name)
     assert FilesConfig(path=path).build().source() == before
     assert len(read(name)) == 1  # named outright, it is a text
+
+
+def test_compiled_code_in_an_earlier_cache_is_no_part_of_a_corpus(monkeypatch, tmp_path):
+    monkeypatch.setenv("LM_CACHE_DIR", str(tmp_path / "earlier"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    devices.keep_compiled_code()
+    (tmp_path / "earlier/compiled/kernel.py").write_text("a kernel")
+    (tmp_path / "book.txt").write_text("a book")
+    monkeypatch.delenv("LM_CACHE_DIR")
+    assert read(".") == ["a book"]
 
 
 def test_a_file_that_is_named_outright_is_read_wherever_it_lies():

@@ -45,7 +45,7 @@ else {
     el("p", {}, el("b", {}, `${S7.loss.toFixed(4)} nats`), ` before, and on the same batch after one update `, el("b", { id: "after" }, S7.loss_after === null ? NOT_FINITE : `${S7.loss_after.toFixed(4)} nats`),
       `. (A blind guess: ${Math.log(A.vocab_size).toFixed(2)}.)`),
     el("h3", {}, "The update"),
-    el("p", {}, `Going back through the steps above gives a gradient for every parameter: how much the loss would grow if it grew. All together have the length ${figure(S7.norm)}${clipped}. ${rate}, once:`),
+    el("p", {}, `Going back through the steps above gives a gradient for every parameter: how much the loss would grow if it grew. All together have the length ${figure(S7.norm)}${clipped}. ${rate}${S7.is_over ? " (the run is over: the rate of its middle)" : ""}, once:`),
     el("div", { class: "scroll" }, el("table", { id: "moved" },
       el("tr", {}, ...["", "typical size", "gradient", "moved by", "most at", "from", "gradient", "to"].map((x) => el("th", {}, x))),
       ...S7.parameters.map((row) => el("tr", {}, el("th", { title: `${row.name} ${row.shape.join("\u00d7")}` }, row.name),
