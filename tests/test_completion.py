@@ -14,7 +14,7 @@ import pytest
 
 from lm import commands, completion, config
 from lm.launch import keys, presets
-from tests.helpers import ROOT
+from tests.helpers import ROOT, timed
 
 ANSWERS = {
     "tr": ["train"],
@@ -79,6 +79,7 @@ def test_every_choice_of_a_group_is_completed(group):
     assert found == [f"{group}={name}" for name in presets.names(group)]
 
 
+@timed
 def test_an_answer_loads_nothing_slow_and_takes_under_a_third_of_a_second():
     command = [sys.executable, "-X", "importtime", "-m", "lm", "_complete"]
     seconds = []

@@ -15,6 +15,7 @@ from lm import data, metrics, tokenizers
 from lm.data import Batches
 from lm.system.schemas import Splits, TokenCounts
 from lm.tokenizers import text
+from tests.helpers import timed
 
 
 @pytest.fixture
@@ -215,6 +216,7 @@ def test_evaluation_windows_hold_every_target_exactly_once(n, size, context, sha
     assert inputs == list(range(n - 1))
 
 
+@timed
 def test_a_batch_of_many_epochs_is_drawn_in_time_linear_in_its_windows():
     """A million windows of a short text took minutes: each epoch looked at all of them."""
     batches = data.Batches(np.arange(1025, dtype=np.uint16), 1 << 19, 8, seed=0)

@@ -11,7 +11,7 @@ from lm.record import checkpoint, guard, origin
 from lm.system import failpoint
 from lm.system.errors import NonFiniteError, OutOfMemoryError
 from lm.system.tensors import load_tensors
-from tests.helpers import MODELS, TINY_TRANSFORMER, Killed, rows
+from tests.helpers import MODELS, TINY_TRANSFORMER, Killed, rows, timed
 
 
 @pytest.fixture
@@ -169,6 +169,7 @@ def test_a_run_of_one_step_moves_the_weights(trained, schedule):
     assert all(row["optim/lr"] > 0 for row in rows(out) if "optim/lr" in row)
 
 
+@timed
 def test_a_budget_in_seconds_ends_in_time_with_a_decayed_rate(trained):
     out = trained("run", "model=bigram", "train.seconds=0.5", "train.log_every=1")
     summary = json.loads((out / "summary.json").read_text())

@@ -11,6 +11,7 @@ from lm.record import wandb_answer
 from lm.record.state import TrainState
 from lm.record.tracker import FileTracker
 from lm.system.errors import SilentServerError
+from tests.helpers import timed
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,7 @@ def test_a_run_that_the_server_refuses_was_not_uploaded(offline_run, server, cap
     assert sync.sync([offline_run]) == 0 and not sync.waiting_runs(Path("outputs/wandb"))
 
 
+@timed
 def test_a_server_that_hangs_is_given_up_and_the_run_waits_for_the_next_time(
     offline_run, server, monkeypatch
 ):

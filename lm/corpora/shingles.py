@@ -17,6 +17,7 @@ N_WORDS = 8
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2^64
 _BASE_INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
 _MIX = np.uint64(0xBF58476D1CE4E5B9)
+_FEWEST_POWERS = 1 << 18  # are worked out at once: as many as a usual block has bytes
 _END = b"\n"  # stands between two texts: no part of a word
 
 
@@ -79,7 +80,7 @@ def _word_borders(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _word_hashes(raw: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """A hash of the bytes of each word, uint64 (n_words,): a polynomial in _BASE, mixed."""
-    size = 1 << len(raw).bit_length()
+    size = max(1 << len(raw).bit_length(), _FEWEST_POWERS)
     powers = _powers(int(_BASE), size)
     inverses = _powers(int(_BASE_INVERSE), size)
     sums = np.zeros(len(raw) + 1, np.uint64)
@@ -87,7 +88,7 @@ def _word_hashes(raw: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.nd
     return _mixed((sums[ends] - sums[starts]) * inverses[starts])
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=4)  # of both bases, for usual blocks and for larger ones
 def _powers(base: int, n: int) -> np.ndarray:
     """base^0, base^1, ... modulo 2^64, uint64 (n,)."""
     powers = np.full(n, base, np.uint64)

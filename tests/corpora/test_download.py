@@ -13,6 +13,7 @@ from lm.config import NamesConfig, ShakespeareConfig
 from lm.corpora import download
 from lm.corpora.download import NAMES, SHAKESPEARE, Pinned
 from lm.system import files
+from tests.helpers import timed
 
 BODY = b"First Citizen:\nBefore we proceed any further, hear me speak.\n" * 2000  # 122 kB
 DATA_DIR = os.environ.get("LM_DATA_DIR")  # the caller's; each test begins without
@@ -226,6 +227,7 @@ def test_a_wrong_text_is_refused_at_once_and_nothing_is_kept(serve, tmp_path, an
     assert left_in(tmp_path) == []
 
 
+@timed
 def test_a_server_that_never_answers_costs_the_timeout_and_no_more(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -237,6 +239,7 @@ def test_a_server_that_never_answers_costs_the_timeout_and_no_more(tmp_path, mon
     assert left_in(tmp_path) == []
 
 
+@timed
 def test_a_server_that_drips_is_left_at_the_deadline(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "DEADLINE", 0.1)
     monkeypatch.setattr(download, "TRIES", 1)

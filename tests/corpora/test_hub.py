@@ -10,6 +10,7 @@ from lm.config import HubConfig, load
 from lm.corpora import hub as hub_corpus
 from lm.record import ownership
 from lm.system.errors import ConfigError, DamagedError
+from tests.helpers import timed
 
 from ..hub_server import HubServer
 
@@ -112,6 +113,7 @@ def test_a_gated_set_says_how_to_get_in(hub):
         read()
 
 
+@timed
 def test_a_hub_that_does_not_answer_is_given_up(hub, monkeypatch):
     monkeypatch.setattr(hub_corpus, "TIMEOUT", 0.2)
     hub.mode = "hang"

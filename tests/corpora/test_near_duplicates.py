@@ -116,6 +116,7 @@ def test_memory_does_not_grow_with_the_number_of_documents():
         tracemalloc.stop()
         return top
 
+    peak(1000)  # the tables that stay, whatever was hashed before
     assert peak(3000) < 1.2 * peak(1000)
     assert MAX_HASHES * 2 * 12 < 300e6  # bytes of the largest table: half full, 12 a slot
 

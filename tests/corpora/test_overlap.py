@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lm.corpora import overlap
+from tests.helpers import timed
 
 
 def slow_share(train, judged, span):
@@ -71,6 +72,7 @@ def test_memory_grows_with_neither_text(monkeypatch):
     assert peak < 90_000_000  # of which 67 for a first look
 
 
+@timed
 def test_a_long_span_costs_no_more_than_a_short_one():
     """Tokens of a byte have spans of 30: a text of 400 MB was compared for three minutes."""
     text = np.random.default_rng(0).integers(256, size=500_000).astype(np.uint16)

@@ -13,7 +13,7 @@ from lm.launch import keys, presets, usage
 from lm.settings import MISSING
 from lm.system.errors import ConfigError
 from lm.tokenizer import ACTIONS
-from tests.helpers import ROOT
+from tests.helpers import ROOT, timed
 
 CLASSES = [config.Config, config.TrainConfig, config.TrackConfig, commands.TunerConfig]
 CLASSES += [part for group in config.PARTS for part in config.options(group).values()]
@@ -34,6 +34,7 @@ def helped(words: list[str]) -> tuple[subprocess.CompletedProcess[str], float]:
     return ended, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+@timed
 @pytest.mark.parametrize("name", ["", "tokenizer", *commands.COMMANDS])
 def test_help_loads_nothing_slow_and_takes_no_half_second(name):
     """Seven of them took 2.8 to 3.9 seconds, as torch was loaded first."""

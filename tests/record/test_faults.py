@@ -29,7 +29,7 @@ from lm.record import checkpoint, state, wandb_names
 from lm.record.run import Run
 from lm.system import failpoint, files, signals, store
 from lm.system.tensors import load_tensors
-from tests.helpers import MODELS, TINY_TRANSFORMER, history, offline_runs, rows
+from tests.helpers import MODELS, TINY_TRANSFORMER, history, offline_runs, rows, timed
 
 pytestmark = pytest.mark.faults
 ROOT = Path(lm.__file__).parent.parent
@@ -332,6 +332,7 @@ def wait_for(path: str) -> None:
 LONG = (*TINY_TRANSFORMER, "train.steps=1500", "train.save_every=50", "train.eval_every=100")
 
 
+@timed
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_command_stops_at_a_signal_to_its_group_in_one_line_and_goes_on(
     number, code, tiny, tmp_path
@@ -355,6 +356,7 @@ def test_a_command_stops_at_a_signal_to_its_group_in_one_line_and_goes_on(
     same(Path("run"), Path("whole"), 1500)
 
 
+@timed
 def test_a_second_signal_ends_it_then_and_there(tiny):
     words = (*tiny, *LONG, "train.steps=200", "hydra.run.dir=run")
     process = start(*words, LM_FAILPOINTS="ckpt.mid_write=sleep:30@3")
@@ -429,6 +431,7 @@ PHASES = {  # what is there when it has begun, and where it then waits for the s
 }
 
 
+@timed
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_stop_before_training_leaves_nothing_half_made(phase, tiny):
     sign, points = PHASES[phase]

@@ -40,6 +40,7 @@ from tests.helpers import (
     mirrored,
     offline_runs,
     start,
+    timed,
 )
 from tests.wandb_server import WandbServer
 
@@ -553,6 +554,7 @@ def test_a_dead_server_means_offline(train, server):
     assert history(offline_runs()[-1]) == as_plotted(points(out))
 
 
+@timed
 @pytest.mark.parametrize(
     "how",
     [
@@ -732,6 +734,7 @@ def test_a_run_that_an_outage_cut_is_uploaded_with_the_offline_ones(
         assert not sync.waiting_runs(Path("outputs/wandb"))
 
 
+@timed
 @pytest.mark.faults
 def test_a_process_ends_soon_after_its_run_though_the_server_is_slow(server, tiny, tmp_path):
     """Wherever the client waits when the interpreter ends: it was 90 s."""

@@ -13,7 +13,7 @@ from lm.record import wandb_answer, wandb_artifact
 from lm.record.run import Run
 from lm.system import files
 from lm.system.errors import SilentServerError
-from tests.helpers import TINY_TRANSFORMER
+from tests.helpers import TINY_TRANSFORMER, timed
 
 
 @pytest.fixture
@@ -83,6 +83,7 @@ def test_an_artifact_that_points_at_a_file_of_this_machine_is_refused(logged, se
         wandb_artifact.fetch(name)
 
 
+@timed
 @pytest.mark.parametrize("from_the_start", [True, False])
 def test_a_server_that_hangs_is_given_up(logged, server, monkeypatch, from_the_start):
     """It took 27 s, and without a limit where a download had begun."""

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from lm.record import wandb_mode
+from tests.helpers import timed
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,7 @@ def test_the_mode_is_decided_without_asking(monkeypatch, requested, environment,
     assert wandb_mode.wandb_mode(requested) == mode
 
 
+@timed
 def test_without_a_key_the_mode_is_known_in_less_than_a_second(fresh_client):
     import wandb  # noqa: F401  its import takes half a second by itself
 

@@ -19,7 +19,7 @@ from lm.report import page as report_page
 from lm.system import streams
 from lm.system.errors import ConfigError
 from tests.browser import needs_browser
-from tests.helpers import start
+from tests.helpers import start, timed
 
 
 def test_directories_on_the_command_line_become_the_setting_runs():
@@ -172,6 +172,7 @@ def test_an_open_page_that_is_watched_shows_what_was_written_since(browsers, fak
             time.sleep(0.2)
 
 
+@timed
 @pytest.mark.slow
 def test_five_hundred_runs_are_reported_in_ten_seconds_of_computing(fake_run, tmp_path):
     """Processor time, as other work on the machine must not decide; measured 3 s."""

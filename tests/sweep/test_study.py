@@ -14,7 +14,7 @@ from lm.commands import TunerConfig
 from lm.sweep import study, tuner
 from lm.sweep.space import load_optuna
 from lm.system.errors import ConfigError, DamagedError, Pruned
-from tests.helpers import no_locks
+from tests.helpers import no_locks, timed
 from tests.sweep.searches import new_study, search_space, states, trials
 
 
@@ -32,6 +32,7 @@ def test_a_journal_torn_by_a_kill_is_read_and_goes_on(tmp_path):
         journal.write_bytes(whole)
 
 
+@timed
 @pytest.mark.parametrize("kind", ["relative", "absolute"])
 def test_a_search_killed_while_it_writes_its_journal_goes_on_at_once(tmp_path, kind):
     """Optuna's own lock was never released where the sweep's directory was relative."""

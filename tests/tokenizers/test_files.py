@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from lm import tokenizers
 from lm.tokenizers import files
+from tests.helpers import timed
 
 SMALL = [(104, 105, 256), (256, 33, 257)]  # hi, hi!
 
@@ -158,6 +159,7 @@ MALFORMED = {
 }
 
 
+@timed
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_a_malformed_file_is_refused_in_one_line_that_says_why(kind, tmp_path):
     text, reason = MALFORMED[kind]

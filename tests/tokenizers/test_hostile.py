@@ -9,6 +9,7 @@ import warnings
 import pytest
 
 from lm import tokenizers
+from tests.helpers import timed
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"
 
@@ -62,6 +63,7 @@ def test_ten_thousand_characters_of_anything_equal_tiktoken(trained, kind):
     assert trained.encode_ordinary(text) == rust.encode_ordinary(text)
 
 
+@timed
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", hostile(20))
 def test_a_million_characters_encode_and_come_back_in_ten_seconds(trained, kind):
@@ -72,6 +74,7 @@ def test_a_million_characters_encode_and_come_back_in_ten_seconds(trained, kind)
     assert time.process_time() - start < 10
 
 
+@timed
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", hostile(20))
 def test_a_million_characters_train_in_ten_seconds(kind):
@@ -83,6 +86,7 @@ def test_a_million_characters_train_in_ten_seconds(kind):
     assert time.process_time() - start < 10
 
 
+@timed
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["one letter", "random letters"])
 def test_each_doubling_of_the_text_takes_at_most_2_6_times_as_long(trained, kind):
