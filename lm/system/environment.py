@@ -26,7 +26,9 @@ def let_threads_yield() -> None:
     """Have PyTorch's threads wait asleep for each other, unless the environment says how they do.
 
     GNU's OpenMP has them spin, up to 0.1 s at a time: beside another busy process most of a
-    processor's time goes into waiting for a thread that the spinning ones keep from running.
+    processor's time goes into waiting for a thread that the spinning ones keep from running. 5000
+    rounds outlast the gap between two operations, where 1000 do not, and cost little beside others:
+    experiments/benchmarks/training/waiting.py measures it.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = "1000"
+        os.environ["GOMP_SPINCOUNT"] = "5000"

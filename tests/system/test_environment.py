@@ -13,7 +13,7 @@ from tests.helpers import ROOT
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ({}, {"GOMP_SPINCOUNT": "1000"}),
+        ({}, {"GOMP_SPINCOUNT": "5000"}),
         ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
         ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
     ],
@@ -32,4 +32,4 @@ def test_a_command_says_so_before_torch_is_loaded():
         "entry.begin('sample'); print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
     )
     said = subprocess.check_output([sys.executable, "-c", code], env=env, text=True)
-    assert said.split() == ["1000", "False"]
+    assert said.split() == ["5000", "False"]
