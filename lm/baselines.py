@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lm import config, data, metrics
+from lm import config, metrics
+from lm.data import token_files
+from lm.data.batches import windows
 from lm.models.ngram import Ngram
 from lm.system import files, store
 from lm.system.errors import DamagedError
@@ -55,14 +57,14 @@ def counted(
 
     def count_all(tmp: Path) -> None:
         tokenizer = load_tokenizer()
-        data.check(folder, tokenizer)
-        train = data.load(folder, "train")
-        val = data.load(folder, "val")
+        token_files.check(folder, tokenizer)
+        train = token_files.load(folder, "train")
+        val = token_files.load(folder, "val")
         found = {name: count(order, train, val, tokenizer) for order, name in NAMES.items()}
         (tmp / FILE).write_text(json.dumps(found), encoding="utf-8")
 
     try:
-        tokens = files.read_record(folder / data.RECORD, TokensRecord)
+        tokens = files.read_record(folder / token_files.RECORD, TokensRecord)
         if tokens.splits.train.n_tokens > limit:
             return {}
         store.build_once(cached, count_all, _read)
@@ -92,7 +94,7 @@ def count(order: int, train: np.ndarray, val: np.ndarray, tokenizer: Tokenizer) 
     token_lengths = torch.from_numpy(tokenizer.token_lengths())  # (V,) bytes
     nats = 0.0
     n_bytes = 0
-    for x, y in data.windows(val, 256, CONTEXT):
+    for x, y in windows(val, 256, CONTEXT):
         lengths = token_lengths[y.clamp(min=0)] * (y != metrics.IGNORE)  # (B, T)
         nats += model.nats(x, y)[lengths > 0].double().sum().item()
         n_bytes += int(lengths.sum())

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lm import data, pipeline
 from lm.commands import EvaluateConfig
 from lm.config import FilesConfig
 from lm.corpora import overlap
 from lm.corpora.named import named
+from lm.data import pipeline, token_files
 from lm.launch import cli
 from lm.record import ownership
 from lm.record.run import Run
@@ -44,7 +44,7 @@ def copied_from_training(
     if not name.startswith("tokens-"):
         return None
     try:
-        train = data.load(files.cache_dir() / name, "train")
+        train = token_files.load(files.cache_dir() / name, "train")
     except (ValueError, OSError):
         return None
     return overlap.copied(train, ids, prepared.tokens.splits.val)

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lm import metrics, pipeline
+from lm import metrics
 from lm.commands import MixConfig
+from lm.data import pipeline
 from lm.launch import cli
 from lm.record import ownership
 from lm.record.find import is_name

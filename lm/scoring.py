@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from lm import data, metrics
+from lm import metrics
+from lm.data.batches import windows
 from lm.models.base import LanguageModel
 from lm.system import devices, failpoint, onednn, ranks, signals
 from lm.tokenizers import Tokenizer
@@ -43,7 +44,7 @@ def evaluate(
     rows = _rows_per_pass(model)
     # Nats of all, nats of text, tokens, bytes; of several processes each scores its share.
     sums = torch.zeros(4, dtype=torch.float64, device=sum_device)
-    passes = data.windows(ids, rows, model.context_len)
+    passes = windows(ids, rows, model.context_len)
     for x, y in _share_of_rank(passes, ranks.rank(), ranks.n_proc()):
         signals.poll()
         failpoint.hit("eval.mid")
@@ -74,9 +75,9 @@ def evaluate(
 def token_nats(
     model: LanguageModel, ids: np.ndarray, stride: int = 0, temperatures: Sequence[float] = (1.0,)
 ) -> np.ndarray:
-    """-ln p of every token but the first, at each temperature (k, n - 1), in `data.windows`."""
+    """-ln p of every token but the first, at each temperature (k, n - 1), in `windows`."""
     parts = []
-    for x, y in data.windows(ids, _rows_per_pass(model), model.context_len, stride):
+    for x, y in windows(ids, _rows_per_pass(model), model.context_len, stride):
         signals.poll()
         x = x.to(model.device)
         y = y.to(model.device)

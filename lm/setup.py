@@ -13,17 +13,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lm import baselines, pipeline
+from lm import baselines
 from lm.config import Config, FilesConfig, MixConfig
 from lm.corpora import overlap, pairs
 from lm.corpora.named import named, short_name
-from lm.data import Batches
+from lm.data import pipeline
+from lm.data.batches import Batches
+from lm.data.mixed_batches import MixedBatches
 from lm.generate import readable
 from lm.models.base import LanguageModel
 from lm.optim import contract, footprint
 from lm.record import checkpoint, origin
 from lm.record.state import Budget, TrainState
-from lm.sources import MixedBatches
 from lm.system import devices, distributed, memory, ranks, seeds
 from lm.system.errors import ConfigError, StorageError
 from lm.tokenizers import Tokenizer

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from lm import metrics
 from lm.config import Config
-from lm.data import Batches
+from lm.data.batches import Batches
 from lm.models.base import LanguageModel
 from lm.optim import contract, footprint
 from lm.optim.groups import skips_by_itself

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from lm import pipeline, tokenizers
+from lm import tokenizers
+from lm.data import pipeline
 from lm.record import checkpoint
 from lm.record.run import Run
 from lm.record.schemas import CodeRecord, DataRecord, Summary, read_part

@@ -4,8 +4,9 @@ import re
 
 import numpy as np
 
-from lm import evaluate, pipeline, scoring
+from lm import evaluate, scoring
 from lm.corpora.named import named
+from lm.data import pipeline
 from lm.record.run import Run
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lm import commands, config
-from lm.data import Batches
+from lm.data.batches import Batches
 from lm.generate import generate
 from lm.settings import MOST, Settings
 from lm.system import devices, ranks

@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from lm import config, mix, pipeline, train
+from lm import config, mix, train
+from lm.data import pipeline
 from lm.mix import MixConfig
 
 

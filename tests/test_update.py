@@ -11,7 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lm import config, data, update
+from lm import config, update
+from lm.data.batches import Batches
 from lm.optim.groups import AdamW
 from lm.system import devices, failpoint
 from tests.helpers import TINY_TRANSFORMER
@@ -28,7 +29,7 @@ def make(cfg, tiny):
         made = cfg(*tiny, *TINY_TRANSFORMER, *words)
         torch.manual_seed(0)
         model = made.model.build(V)
-        batches = data.Batches(IDS, 8, T, 0)
+        batches = Batches(IDS, 8, T, 0)
         optimizers = made.optimizer.build(model)
         return update.Update(model, optimizers, batches, made, torch.device("cpu"), number)
 
@@ -86,7 +87,7 @@ def test_every_other_model_trains_in_bfloat16_too(name, cfg, tiny):
     for number in (torch.float32, torch.bfloat16):
         torch.manual_seed(0)
         model = made.model.build(V)
-        batches, optimizers = data.Batches(IDS, 8, T, 0), made.optimizer.build(model)
+        batches, optimizers = Batches(IDS, 8, T, 0), made.optimizer.build(model)
         step = update.Update(model, optimizers, batches, made, torch.device("cpu"), number)
         losses.append([step(i)[0].item() for i in range(3)])
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
@@ -155,7 +156,7 @@ def test_a_step_of_a_gpu_reads_no_number_back(words, number, cfg, tiny, monkeypa
     )
     made = cfg(*tiny, *TINY_TRANSFORMER, *words)
     model = made.model.build(V).to(meta)
-    batches = data.Batches(IDS, 8, T, 0).to(meta)
+    batches = Batches(IDS, 8, T, 0).to(meta)
     step = update.Update(model, made.optimizer.build(model, number), batches, made, meta, number)
     step.ahead = True
     for i in range(2):

@@ -19,11 +19,13 @@ import time
 import torch
 from rich.markup import escape
 
-from lm import config, data, metrics, pipeline
+from lm import config, metrics
 from lm.check import conformance, doctor
 from lm.check.bench import Bench
 from lm.commands import CheckConfig
 from lm.config import Config
+from lm.data import pipeline
+from lm.data.batches import Batches
 from lm.launch import cli, compose
 from lm.models.base import LanguageModel
 from lm.optim import footprint
@@ -125,7 +127,7 @@ def _train(bench: Bench, model: LanguageModel, prepared: pipeline.Prepared, step
     cfg = bench.cfg
     start = time.perf_counter()
     optimizers = build_optimizers(cfg.optimizer, model)
-    batches = data.Batches(prepared.train, cfg.train.batch_size, model.context_len, cfg.seed)
+    batches = Batches(prepared.train, cfg.train.batch_size, model.context_len, cfg.seed)
     model.train()
     for step in range(steps):
         set_rates(optimizers, update_scale(cfg.schedule, step / steps, (step + 1) / steps))

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from lm import data
 from lm.check import agreement, log_rules, model_rules
 from lm.check.evidence import Evidence, Finding
 from lm.config import ModelConfig
+from lm.data import token_files
 from lm.models.base import LanguageModel
 from lm.record.run import Run
 from lm.report import lr_range, records
@@ -57,9 +57,9 @@ def examine(path: Path, which: str = "last", model: LanguageModel | None = None)
         detail = "its tokens are no longer in the cache: the rest was not looked at"
         findings.append(Finding("data", "note", detail))
     else:
-        data.check(record.tokens, run.tokenizer)
-        train = data.load(record.tokens, "train")
-        val = data.load(record.tokens, "val")
+        token_files.check(record.tokens, run.tokenizer)
+        train = token_files.load(record.tokens, "train")
+        val = token_files.load(record.tokens, "val")
         evidence = Evidence(run, record, which, model, train, val)
         findings += [rule(evidence) for rule in RULES]
     known = [finding for finding in findings if finding is not None]

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from lm import data
+from lm.data.batches import windows
 from lm.models.base import LanguageModel
 from lm.record.run import Run
 from lm.report.records import Record
@@ -45,7 +45,7 @@ class Evidence:
     def batch(self) -> tuple[Tensor, Tensor]:
         """Ids and targets, each (B, T), from the start of the training text."""
         n_rows = min(MAX_ROWS, self.run.cfg.train.batch_size)
-        x, y = next(data.windows(self.train, n_rows, self.model.context_len))
+        x, y = next(windows(self.train, n_rows, self.model.context_len))
         return x.to(self.model.device), y.to(self.model.device)
 
     @property

@@ -5,9 +5,9 @@ import statistics
 from collections.abc import Iterator
 from operator import itemgetter
 
-from lm import pipeline
 from lm.check.evidence import Curve, Evidence, Finding
 from lm.corpora import overlap, written
+from lm.data import pipeline
 from lm.optim.advice import steadier
 from lm.record import ownership
 from lm.report import records

@@ -4,8 +4,9 @@
         corpus.parts.wiki.path=wiki.jsonl corpus.parts.plays.name=shakespeare \\
         corpus.weights.wiki=0.7 corpus.weights.plays=0.3
 
-The weights say from which part a row of a training batch comes (lm/sources.py). They change nothing
-here: text, tokenizer and validation split are those of all parts, each as long as it is.
+The weights say from which part a row of a training batch comes (lm/data/mixed_batches.py). They
+change nothing here: text, tokenizer and validation split are those of all parts, each as long as it
+is.
 """
 
 import contextlib

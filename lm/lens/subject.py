@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lm import config, pipeline
+from lm import config
 from lm.config import Config
+from lm.data import pipeline
 from lm.models.base import LanguageModel
 from lm.record import checkpoint, ownership
 from lm.record.run import Run

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lm.config import MixConfig
-from lm.data import Batches
+from lm.data.batches import Batches
 from lm.lens.subject import Subject
 from lm.lens.views import Values, quantized
 from lm.optim.contract import build_optimizers

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 import torch
 
-from lm import pipeline, tokenizers
+from lm import tokenizers
+from lm.data import pipeline
 from lm.record.schemas import CodeRecord, DataRecord
 from lm.system import files, ranks, store
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lm import pipeline
+from lm.data import pipeline
 from lm.record import ownership
 from lm.record.run import Run
 from lm.scoring import token_nats

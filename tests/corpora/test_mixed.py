@@ -6,8 +6,9 @@ import logging
 import numpy as np
 import pytest
 
-from lm import config, pipeline, setup, train
+from lm import config, setup, train
 from lm.corpora.base import MANY
+from lm.data import pipeline
 from lm.launch import compose, resume
 from lm.record.run import Run
 from lm.report import records
@@ -65,7 +66,7 @@ def test_other_weights_build_nothing_again(cfg, parts, caplog):
         caplog.clear()
         with caplog.at_level(logging.INFO):
             prepared = pipeline.prepare(cfg("tokenizer=bpe", "tokenizer.vocab_size=300", *words))
-        lines = [r.message.split() for r in caplog.records if r.name == "lm.pipeline"]
+        lines = [r.message.split() for r in caplog.records if r.name == "lm.data.pipeline"]
         return {line[0]: line[2] for line in lines if line[0] in BUILT}, prepared.folder
 
     built, folder = stages(*MIX, *WEIGHTS)

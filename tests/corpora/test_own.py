@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import pytest
 
-from lm import config, pipeline
+from lm import config
 from lm.corpora.base import Corpus
+from lm.data import pipeline
 
 
 @dataclass

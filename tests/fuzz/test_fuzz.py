@@ -22,7 +22,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from lm import config, pipeline, tokenizers, train
+from lm import config, tokenizers, train
+from lm.data import pipeline
 from lm.huggingface import config_json, weights
 from lm.launch import compose
 from lm.record import checkpoint

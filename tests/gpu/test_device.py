@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm import data, update
+from lm import update
+from lm.data.batches import Batches
 from lm.generate import generate
 from lm.models.base import LanguageModel
 from lm.system import failpoint, memory
@@ -52,7 +53,7 @@ def make(cfg, tiny):
         made = cfg(*tiny, *TINY_TRANSFORMER, *words)
         torch.manual_seed(0)
         model = made.model.build(V).to(device)
-        batches = data.Batches(IDS, 8, T, 0).to(device)
+        batches = Batches(IDS, 8, T, 0).to(device)
         optimizers = made.optimizer.build(model)
         return update.Update(model, optimizers, batches, made, device, dtype)
 
@@ -135,7 +136,7 @@ def test_micro_batch_auto_halves_where_the_memory_of_the_gpu_ends(make):
     """All memory but 300 MB is taken: 65,536 windows at a time do not fit, a part of them does."""
     step = make(DEVICE, torch.float32, "train.micro_batch=auto", "train.batch_size=8")
     rows = 1 << 16
-    step.batches = data.Batches(IDS, rows, T, 0).to(DEVICE)
+    step.batches = Batches(IDS, rows, T, 0).to(DEVICE)
     step.cfg.train.batch_size = rows
     taken = torch.empty(memory.room(DEVICE) - (300 << 20), dtype=torch.uint8, device=DEVICE)
     loss, norm = step.train_on(0, 1).tolist()

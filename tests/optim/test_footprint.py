@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lm import config
-from lm.data import Batches
+from lm.data.batches import Batches
 from lm.optim import footprint
 from lm.system import memory
 from lm.system.errors import OutOfMemoryError

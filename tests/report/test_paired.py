@@ -71,7 +71,8 @@ def test_the_interval_covers_the_truth_as_often_as_it_says_for_few_spans_too(n):
 def test_runs_of_different_tokenizers_compare_and_agree_with_their_own_scores(
     cfg, toy_text, tmp_path
 ):
-    from lm import pipeline, scoring
+    from lm import scoring
+    from lm.data import pipeline
     from lm.record.run import Run
 
     outs = []

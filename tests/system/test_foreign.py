@@ -25,7 +25,7 @@ READS |= {"json.load", "yaml.safe_load", "OmegaConf.load", "torch.load", "gzip.G
 # Every other call, and why the file is not a stranger's, or was looked at before.
 ALLOWED = {
     ("compare.py", "open"): "written, after foreign.check",
-    ("data.py", "open"): "written",
+    ("data/token_files.py", "open"): "written",
     ("launch/compose.py", "OmegaConf.load"): "this checkout's own experiments",
     ("lens/page.py", "read_text"): "a template of this package",
     ("report/page.py", "read_text"): "a template of this package",
@@ -40,7 +40,7 @@ ALLOWED = {
     ("system/streams.py", "os.open"): "the null device",
     ("system/tensors.py", "load_file"): "after foreign.check",
     ("system/tensors.py", "safe_open"): "after foreign.check",
-    ("data.py", "np.memmap"): "after foreign.check",
+    ("data/token_files.py", "np.memmap"): "after foreign.check",
     ("system/packed.py", "gzip.GzipFile"): "of a file opened by foreign",
 }
 

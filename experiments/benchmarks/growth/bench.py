@@ -32,7 +32,8 @@ def train(n_layer: int, n_embd: int, context_len: int) -> dict:
     import numpy as np
     import torch
 
-    from lm import config, data
+    from lm import config
+    from lm.data.batches import Batches
     from lm.system import devices
     from lm.update import Update
 
@@ -50,7 +51,7 @@ def train(n_layer: int, n_embd: int, context_len: int) -> dict:
     model = cfg.model.build(V)
     number = devices.matmul_dtype("auto", where, model.low_precision)
     ids = np.random.default_rng(0).integers(0, V, 1 << 20).astype(np.uint16)
-    batches = data.Batches(ids, cfg.train.batch_size, context_len, 0)
+    batches = Batches(ids, cfg.train.batch_size, context_len, 0)
     update = Update(model, cfg.optimizer.build(model), batches, cfg, where, number)
     update(0)
     seconds: list[float] = []

@@ -52,7 +52,8 @@ def ours(case: Case, options: dict, compiled: str, device: str, exact: bool = Fa
     import numpy as np
     import torch
 
-    from lm import config, data, update
+    from lm import config, update
+    from lm.data.batches import Batches
     from lm.system import devices
 
     n_layer, n_embd, B, T, V = case
@@ -70,7 +71,7 @@ def ours(case: Case, options: dict, compiled: str, device: str, exact: bool = Fa
     model = cfg.model.build(V).to(where)
     number = torch.float32 if exact else devices.matmul_dtype("auto", where, model.low_precision)
     ids = np.random.default_rng(0).integers(0, V, 1 << 18).astype(np.uint16)
-    batches = data.Batches(ids, B, T, seed=0).to(where)
+    batches = Batches(ids, B, T, seed=0).to(where)
     optimizers = cfg.optimizer.build(model, number)
     step = update.Update(model, optimizers, batches, cfg, where, number)
     if compiled != "off":

@@ -32,7 +32,8 @@ def measure() -> float:
     import numpy as np
     import torch
 
-    from lm import data, update
+    from lm import update
+    from lm.data.batches import Batches
     from lm.launch import compose
     from lm.system import devices
 
@@ -42,7 +43,7 @@ def measure() -> float:
     model = cfg.model.build(1024)
     dtype = devices.matmul_dtype("auto", device, model.low_precision)
     ids = np.random.default_rng(0).integers(0, 1024, 1 << 18).astype(np.uint16)
-    batches = data.Batches(ids, cfg.train.batch_size, cfg.model.context_len, seed=0)
+    batches = Batches(ids, cfg.train.batch_size, cfg.model.context_len, seed=0)
     step = update.Update(model, cfg.optimizer.build(model, dtype), batches, cfg, device, dtype)
     for number in range(3):
         step(number)

@@ -7,9 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from lm import sources
-from lm.data import Batches
-from lm.sources import MixedBatches
+from lm.data import mixed_batches
+from lm.data.batches import Batches
+from lm.data.mixed_batches import MixedBatches
 
 NAMES = "abcdefgh"
 
@@ -90,12 +90,12 @@ def test_weights_hold_within_a_thousandth_after_1000_steps(weights, size):
 @given(data=st.data(), weights=weights_of, size=st.integers(1, 7), context=st.integers(2, 12))
 def test_each_source_gives_its_own_batches_row_by_row(data, weights, size, context):
     """So each target is drawn over the epochs as often as every other of its source, to within
-    one: tests/test_data.py shows it of `Batches`."""
+    one: tests/data/test_batches.py shows it of `Batches`."""
     lengths = [data.draw(st.integers(context + 1, 9 * context)) for _ in weights]
     seed = data.draw(st.integers(0, 3))
-    block = data.draw(st.sampled_from([8, 64, sources.BLOCK]))
+    block = data.draw(st.sampled_from([8, 64, mixed_batches.BLOCK]))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sources, "BLOCK", block)
+        patched.setattr(mixed_batches, "BLOCK", block)
         batches = mixed(lengths, weights, size, context, seed)
         n_steps = 30
         rows = [row for step in range(n_steps) for row in zip(*batches[step], strict=True)]

@@ -23,11 +23,12 @@ import numpy as np
 import regex
 from rich.progress import Progress
 
-from lm import data, tokenizers
+from lm import tokenizers
 from lm.config import BPEConfig, Config, CorpusConfig, HFTokenizerConfig, TokenizerConfig
 from lm.corpora import base, overlap
 from lm.corpora.mixed import naming
 from lm.corpora.written import SPLITS, as_one, documents_file, read, source_of, write
+from lm.data import token_files
 from lm.system import failpoint, files, store
 from lm.system.schemas import (
     Copied,
@@ -229,17 +230,17 @@ def pack(corpus: Path, tokenizer: Tokenizer) -> Prepared:
         parts = _pack_parts(tmp, corpus, about, tokenizer)
         sums = {split: _sum_of_tokens(parts, split) for split in SPLITS}
         parts.pop("", None)
-        data.write_record(tmp, tokenizer, files.fingerprint(text), Splits(**sums), parts)
+        token_files.write_record(tmp, tokenizer, files.fingerprint(text), Splits(**sums), parts)
 
-    seconds = store.build_once(folder, make, lambda f: data.check(f, tokenizer))
-    tokens = files.read_record(folder / data.RECORD, TokensRecord)
+    seconds = store.build_once(folder, make, lambda f: token_files.check(f, tokenizer))
+    tokens = files.read_record(folder / token_files.RECORD, TokensRecord)
     train = tokens.splits.train
     val = tokens.splits.val
     per_token = (train.n_bytes + val.n_bytes) / max(1, train.n_tokens + val.n_tokens)
     sizes = f"{train.n_tokens:,} to train on, {val.n_tokens:,} to validate"
     _log_stage("tokens", tokens.dtype, seconds, f"{sizes}, {per_token:.2f} bytes each")
-    train_ids = data.load(folder, "train")
-    val_ids = data.load(folder, "val")
+    train_ids = token_files.load(folder, "train")
+    val_ids = token_files.load(folder, "val")
     for name, part in (tokens.parts or {"": tokens.splits}).items():
         if part.val.n_tokens < 2:
             with naming(name):
@@ -268,7 +269,7 @@ def _pack_parts(
             own = documents
             if name:
                 own = itertools.islice(documents, getattr(part.splits, split).n_documents)
-            packed = data.pack(folder, split, own, tokenizer, ends, bool(name))
+            packed = token_files.pack(folder, split, own, tokenizer, ends, bool(name))
             counts.setdefault(name, {})[split] = packed
     return {name: Splits(**of_part) for name, of_part in counts.items()}
 

@@ -12,7 +12,8 @@ import subprocess
 import filelock
 import pytest
 
-from lm import data, pipeline, tokenizers
+from lm import tokenizers
+from lm.data import pipeline, token_files
 from lm.launch import compose
 from lm.system import files, store
 from tests.helpers import no_locks
@@ -26,7 +27,7 @@ def stages(caplog):
         caplog.clear()
         with caplog.at_level(logging.INFO):
             pipeline.prepare(cfg)
-        rows = [r.message.split() for r in caplog.records if r.name == "lm.pipeline"]
+        rows = [r.message.split() for r in caplog.records if r.name == "lm.data.pipeline"]
         return {row[0]: row[2] for row in rows if row[0] in BUILT}
 
     return run
@@ -146,7 +147,7 @@ def prepare_at_once(n, cfg, log):
         with open(log, "a") as file:
             handler = logging.StreamHandler(file)
             logging.getLogger().addHandler(handler)
-            logging.getLogger("lm.pipeline").setLevel(logging.INFO)
+            logging.getLogger("lm.data.pipeline").setLevel(logging.INFO)
             pipeline.prepare(cfg)
 
     jobs = [multiprocessing.get_context("fork").Process(target=job) for _ in range(n)]
@@ -215,7 +216,7 @@ def test_make_tells_the_size_of_the_cache_and_empties_it(cfg, tiny):
 
 
 def test_a_job_killed_while_it_builds_costs_the_others_nothing(cfg, tiny, tmp_path, monkeypatch):
-    made, pack, first = cfg(*tiny), data.pack, tmp_path / "first"
+    made, pack, first = cfg(*tiny), token_files.pack, tmp_path / "first"
 
     def dies_once(*arguments):
         counts = pack(*arguments)
@@ -224,7 +225,7 @@ def test_a_job_killed_while_it_builds_costs_the_others_nothing(cfg, tiny, tmp_pa
             os.kill(os.getpid(), signal.SIGKILL)
         return counts
 
-    monkeypatch.setattr(data, "pack", dies_once)
+    monkeypatch.setattr(token_files, "pack", dies_once)
     assert sorted(prepare_at_once(4, made, tmp_path / "log")) == [-signal.SIGKILL, 0, 0, 0]
     assert (tmp_path / "log").read_text().count("built in") == 3
     assert not list(files.cache_dir().glob(".*.tmp"))

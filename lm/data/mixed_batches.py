@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from lm.data import Batches
+from lm.data.batches import Batches
 
 BLOCK = 1 << 12  # rows that are laid out at a time
 BITS = 40  # of the fraction of a share; its product with BLOCK fits 64 bits
