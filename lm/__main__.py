@@ -27,8 +27,8 @@ def main() -> None:
 
 def check(verb: str) -> None:
     """Exit with code 2 and one line unless there is such a command."""
-    from lm import commands
     from lm.launch import cli
+    from lm.settings import commands
     from lm.system.errors import ConfigError
 
     if verb in commands.VERBS:

@@ -22,9 +22,9 @@ import time
 from pathlib import Path
 
 from lm import config
-from lm.commands import CompareConfig
 from lm.launch import cli, compose, jobs, logs
 from lm.report import sequential
+from lm.settings.commands import CompareConfig
 from lm.system import files, foreign, signals, terminal
 from lm.system.errors import ConfigError
 from lm.system.streams import print_line

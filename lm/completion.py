@@ -15,9 +15,10 @@ import glob
 import os
 from collections.abc import Iterable
 
-from lm import commands, config
-from lm.commands import CompletionConfig
+from lm import config
 from lm.launch import cli, keys, presets
+from lm.settings import commands
+from lm.settings.commands import CompletionConfig
 from lm.system import files, streams
 from lm.system.errors import ConfigError
 

@@ -14,17 +14,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lm import settings
 from lm.settings import (
     MISSING,
     Affects,
     Part,
     Settings,
     at_least,
-    flat_values,
     one_of,
+    reading,
     setting,
     within,
+    yaml_files,
     zero_or,
 )
 from lm.system import files
@@ -158,7 +158,7 @@ class MixConfig(CorpusConfig):
                 f"corpus.parts.{name}.near_duplicates=together: in a mix choose drop or keep"
             )
         try:
-            part = settings.load_group(CorpusConfig, values, f"corpus.parts.{name}")
+            part = reading.load_group(CorpusConfig, values, f"corpus.parts.{name}")
         except ConfigError as error:
             raise ConfigError(of_part(name, error)) from None
         assert isinstance(part, CorpusConfig)
@@ -583,14 +583,14 @@ def load(source: Mapping | str | Path) -> Config:
     """
     if isinstance(source, (str, Path)):
         source = saved_values(Path(source))
-    return settings.load(Config, source)
+    return reading.load(Config, source)
 
 
 def saved_values(path: Path) -> dict[str, Any]:
     """The settings in a run's file, not checked; one that is older than a setting has what the
     code did before that.
     """
-    values = settings.read_yaml(path)
+    values = yaml_files.read_yaml(path)
     corpus = values.get("corpus")
     if isinstance(corpus, dict):
         corpus.setdefault("near_duplicates", "keep")
@@ -599,12 +599,12 @@ def saved_values(path: Path) -> dict[str, Any]:
 
 def save(cfg: Config, path: Path) -> None:
     """Write every setting as YAML that `load` reads back to an equal Config."""
-    settings.save(cfg, path)
+    yaml_files.save(cfg, path)
 
 
 def flat(cfg: Config) -> dict[str, Any]:
     """Every setting by its dotted key: {"model.n_layer": 4, ...}."""
-    return flat_values(asdict(cfg))
+    return reading.flat_values(asdict(cfg))
 
 
 def public(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -627,15 +627,15 @@ def is_path(key: str) -> bool:
     group, _, name = key.rpartition(".")
     if group.startswith("corpus.parts."):
         key = f"corpus.{name}"
-    return settings.is_path(Config, key)
+    return reading.is_path(Config, key)
 
 
-def affects(key: str) -> settings.Affects:
+def affects(key: str) -> Affects:
     """What a change of a setting, such as train.keep_last, or of a group changes.
 
     Runs that differ only in what affects nothing are one arm of a report.
     """
-    return settings.effect(Config, key)
+    return reading.effect(Config, key)
 
 
 def keeps_result(key: str) -> bool:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lm.commands import EvaluateConfig
 from lm.config import FilesConfig
 from lm.corpora import overlap
 from lm.corpora.named import named
@@ -24,6 +23,7 @@ from lm.record import ownership
 from lm.record.run import Run
 from lm.record.schemas import DataRecord, read_part
 from lm.scoring import evaluate
+from lm.settings.commands import EvaluateConfig
 from lm.system import devices, files
 from lm.system.streams import print_line
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from lm import metrics
-from lm.commands import MixConfig
 from lm.data import pipeline
 from lm.launch import cli
 from lm.record import ownership
 from lm.record.find import is_name
 from lm.record.run import Run
 from lm.scoring import token_nats
+from lm.settings.commands import MixConfig
 from lm.system.streams import print_line
 
 TEMPERATURES = [t / 20 for t in range(14, 41)]  # 0.7 to 2

@@ -14,13 +14,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lm.commands import LensConfig
 from lm.launch import compose, directory, jobs, logs, resume
 from lm.lens import page as lens_page
 from lm.lens.subject import Subject
 from lm.record.run import Run
 from lm.report import board
 from lm.report import page as report_page
+from lm.settings.commands import LensConfig
 from lm.system import files, signals
 from lm.system.errors import ConfigError
 from lm.train import run_job

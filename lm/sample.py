@@ -9,11 +9,11 @@ if __name__ == "__main__":
 
     entry.begin("sample")
 
-from lm.commands import SampleConfig
 from lm.generate import generate_text, readable
 from lm.launch import cli
 from lm.models.base import LanguageModel
 from lm.record.run import Run
+from lm.settings.commands import SampleConfig
 from lm.system import devices
 from lm.system.errors import ConfigError
 from lm.system.streams import print_line, print_text

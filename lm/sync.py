@@ -19,10 +19,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm.commands import SyncConfig
 from lm.launch import cli
 from lm.record import wandb_answer
 from lm.record.wandb_client import CUT_OFF
+from lm.settings.commands import SyncConfig
 from lm.system import streams
 from lm.system.errors import ConfigError
 

@@ -22,8 +22,14 @@ from rich.table import Table
 from rich.text import Text
 
 from lm import config, tokenizers
-from lm.commands import CompareTokenizers, DecodeIds, EncodeText, ShowTokens, TrainTokenizer
 from lm.launch import cli
+from lm.settings.commands import (
+    CompareTokenizers,
+    DecodeIds,
+    EncodeText,
+    ShowTokens,
+    TrainTokenizer,
+)
 from lm.system import files, streams
 from lm.system.console import Console
 from lm.system.errors import ConfigError

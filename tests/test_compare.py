@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lm import compare
-from lm.commands import CompareConfig
+from lm.settings.commands import CompareConfig
 from lm.system.errors import ConfigError, DamagedError
 
 SMALL = ["model=bigram", "train.steps=20", "train.eval_every=0", "train.sample_every=0"]

@@ -12,8 +12,9 @@ import time
 
 import pytest
 
-from lm import commands, completion, config
+from lm import completion, config
 from lm.launch import keys, presets
+from lm.settings import commands
 from tests.helpers import ROOT, timed
 
 ANSWERS = {

@@ -11,7 +11,7 @@ import pytest
 
 import lm
 from lm import config
-from lm.settings import read_yaml
+from lm.settings.yaml_files import read_yaml
 from lm.system import files
 from tests.helpers import ROOT, TINY, TINY_TRANSFORMER
 

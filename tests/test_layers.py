@@ -29,7 +29,8 @@ HEAVY = {  # a package, and the files of lm that may import it
         "launch.hydra_internals",
         "launch.main",
         "launch.preflight",
-        "settings",
+        "settings.reading",
+        "settings.yaml_files",
         "sweep.tuner",
     },
     "wandb": {

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from lm import commands, config
+from lm import config
 from lm.data.batches import Batches
 from lm.generate import generate
-from lm.settings import MOST, Settings
+from lm.settings import MOST, Settings, commands
 from lm.system import devices, ranks
 from lm.system.errors import ConfigError
 from lm.update import Update

@@ -7,9 +7,9 @@ import tomllib
 
 import pytest
 
-from lm import commands
 from lm.__main__ import main
 from lm.launch import cli
+from lm.settings import commands
 from tests.helpers import ROOT
 
 

@@ -22,7 +22,6 @@ from rich.markup import escape
 from lm import config, metrics
 from lm.check import conformance, doctor
 from lm.check.bench import Bench
-from lm.commands import CheckConfig
 from lm.config import Config
 from lm.data import pipeline
 from lm.data.batches import Batches
@@ -33,6 +32,7 @@ from lm.optim.contract import build_optimizers
 from lm.optim.schedule import set_rates, update_scale
 from lm.record.find import find_run
 from lm.scoring import evaluate
+from lm.settings.commands import CheckConfig
 from lm.system import devices, memory
 from lm.system.console import Console
 from lm.system.errors import ConfigError

@@ -15,10 +15,10 @@ if __name__ == "__main__":
 import os
 from pathlib import Path
 
-from lm.commands import ExportConfig
 from lm.export import card, files
 from lm.launch import cli
 from lm.record.run import Run
+from lm.settings.commands import ExportConfig
 from lm.system import store, streams
 from lm.system.streams import print_line
 

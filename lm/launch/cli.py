@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from lm.launch.logs import PlainFormatter
-from lm.settings import Settings, typed, unknown
+from lm.settings import Settings
+from lm.settings.reading import typed, unknown
 from lm.system import environment, files, streams
 from lm.system.environment import launch_rank
 from lm.system.errors import STORAGE, ConfigError

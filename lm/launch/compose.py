@@ -19,13 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lm import config
-from lm.commands import TunerConfig
 from lm.config import Config
 from lm.huggingface import config_json
 from lm.launch import hydra_internals, values
 from lm.launch.presets import folder
 from lm.launch.words import as_typed
-from lm.settings import flat_values
+from lm.settings.commands import TunerConfig
+from lm.settings.reading import flat_values
 from lm.system.errors import ConfigError
 from lm.system.text import shell_word
 

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lm import commands, config
+from lm import config
 from lm.launch import presets
-from lm.settings import MISSING, MOST, Settings
+from lm.settings import MISSING, MOST, Settings, commands
 
 SWEEPER = "hydra/sweeper"
 

@@ -17,7 +17,7 @@ from lm.config import Config
 from lm.launch import compose, directory, hydra_internals, values
 from lm.launch.jobs import same_arm
 from lm.launch.words import read
-from lm.settings import flat_values
+from lm.settings.reading import flat_values
 from lm.sweep import labels, space, study
 from lm.sweep.progress import Plan
 from lm.system.errors import FULL, ConfigError, DamagedError, StorageError

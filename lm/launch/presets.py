@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lm import config
-from lm.settings import MAX_BYTES, Settings, fields_of, plain_yaml
+from lm.settings import Settings
+from lm.settings.reading import fields_of
+from lm.settings.yaml_files import MAX_BYTES, plain_yaml
 from lm.system import files, foreign
 from lm.system.errors import ConfigError
 

@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm import commands
 from lm.launch import cli, keys
+from lm.settings import commands
 from lm.system import foreign, streams
 
 WIDTH = 80

@@ -12,10 +12,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 
-from lm import config, settings
-from lm.commands import TunerConfig
+from lm import config
 from lm.config import Config
 from lm.launch import hydra_internals
+from lm.settings import MOST
+from lm.settings.commands import TunerConfig
+from lm.settings.reading import fields_of
 from lm.system.errors import ConfigError
 
 PARAMS = f"{TunerConfig.group}.params."  # for files alone
@@ -61,14 +63,14 @@ def allowed(key: str) -> str:
     if key in (*config.GROUPS, "experiment", "arm"):
         return "one of those that --help lists"
     group, _, name = key.rpartition(".")
-    found = settings.fields_of(Config, key)
+    found = fields_of(Config, key)
     if group == TunerConfig.group:
         found = [f for f in dataclasses.fields(TunerConfig) if f.name == name]
     for f in found:
         if "choices" in f.metadata:
             return " or ".join(f.metadata["choices"])
         if f.type in (int, float) and "allowed" in f.metadata:
-            limits = f.metadata["allowed"].removesuffix(f" and at most {settings.MOST}")
+            limits = f.metadata["allowed"].removesuffix(f" and at most {MOST}")
             return f"{NOUNS[f.type]}, {limits}"
         if f.type in NOUNS:
             return NOUNS[f.type]

@@ -11,11 +11,11 @@ import os
 import re
 from collections.abc import Sequence
 
-from lm import settings
-from lm.commands import TunerConfig
 from lm.config import Config
 from lm.launch import hydra_internals
 from lm.launch.hydra_internals import UNREADABLE
+from lm.settings.commands import TunerConfig
+from lm.settings.reading import fields_of
 from lm.system import files
 from lm.system.errors import ConfigError
 from lm.system.text import literal, shell_word
@@ -71,7 +71,7 @@ def kind_of(key: str) -> Kind | None:
     if group == TunerConfig.group:
         found = [f for f in dataclasses.fields(TunerConfig) if f.name == name]
     else:
-        found = settings.fields_of(Config, key)
+        found = fields_of(Config, key)
     for f in found:
         may_be_none = f.type == (str | None)
         if "path" in f.metadata and f.type is not str:

@@ -14,10 +14,10 @@ if __name__ == "__main__":
 
 from pathlib import Path
 
-from lm.commands import LensConfig
 from lm.launch import cli, compose
 from lm.lens import page, terminal
 from lm.lens.subject import Subject
+from lm.settings.commands import LensConfig
 from lm.system.errors import ConfigError
 from lm.system.streams import check_output, print_line
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lm.commands import LensConfig
 from lm.lens import axes, training_step, values, views
 from lm.lens.bigram_view import bigram
 from lm.lens.embedding_map import embeddings
 from lm.lens.subject import Subject, embedding_tables
 from lm.lens.tracing import Trace
 from lm.lens.views import Values, View
+from lm.settings.commands import LensConfig
 from lm.system import files
 from lm.system.errors import ConfigError
 from lm.tokenizers import Tokenizer

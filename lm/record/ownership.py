@@ -21,9 +21,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from lm import config, settings
+from lm import config
 from lm.config import RESOLVED, Config
 from lm.record.schemas import DataRecord, read_part
+from lm.settings.yaml_files import MAX_BYTES, to_yaml
 from lm.system import files, foreign
 from lm.system.errors import ConfigError, DamagedError
 
@@ -41,7 +42,7 @@ KEY_BYTES = 32
 
 def save(cfg: Config, out: Path) -> None:
     """Write the settings into the run's directory, signed if this user can have a key."""
-    text = settings.to_yaml(cfg)
+    text = to_yaml(cfg)
     signature = _sign(cfg, _key(make=True))
     if signature:
         text += f"# made by the holder of this key: {signature}\n"
@@ -58,7 +59,7 @@ def is_signed(out: Path, cfg: Config) -> bool:
 def _signatures(out: Path) -> list[str]:
     """The signatures in the directory's settings; the last one counts."""
     try:
-        return SIGNATURE.findall(foreign.read_text(out / RESOLVED, settings.MAX_BYTES))
+        return SIGNATURE.findall(foreign.read_text(out / RESOLVED, MAX_BYTES))
     except DamagedError:
         return []
 

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from lm import config, scoring, tokenizers
-from lm.commands import SampleConfig
 from lm.generate import generate_text, readable
 from lm.models.base import LanguageModel
 from lm.record import checkpoint, wandb_artifact
 from lm.record.find import REMOTE, find_run
 from lm.record.schemas import Summary, read_part
+from lm.settings.commands import SampleConfig
 from lm.system import devices, files, memory, store
 from lm.system.errors import DamagedError, OutOfMemoryError
 from lm.system.text import printable_line, shell_word

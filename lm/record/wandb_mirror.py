@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lm import config, settings
+from lm import config
 from lm.models.base import LanguageModel
 from lm.record import (
     wandb_alerts,
@@ -43,6 +43,7 @@ from lm.record.wandb_alerts import Alert
 from lm.record.wandb_histograms import Histograms, for_wandb
 from lm.record.wandb_mode import requested_mode, wandb_mode
 from lm.record.wandb_sender import Sender
+from lm.settings.yaml_files import to_yaml
 from lm.system import failpoint, files, foreign
 from lm.system.errors import Pruned
 
@@ -186,7 +187,7 @@ class Mirror:
         for name in FILES:
             copy = Path(run.dir) / name
             if name == config.RESOLVED:
-                copy.write_text(settings.to_yaml(values), encoding="utf-8")
+                copy.write_text(to_yaml(values), encoding="utf-8")
             elif not (self.out / name).exists():
                 continue
             elif name == DataRecord.file:

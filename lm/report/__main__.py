@@ -17,11 +17,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm.commands import ReportConfig
 from lm.launch import cli, compose
 from lm.record.find import find_run, is_name
 from lm.report import experiment, page, paired
 from lm.report.records import Record
+from lm.settings.commands import ReportConfig
 from lm.system.streams import check_output, print_text
 
 log = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lm.commands import ReportConfig
 from lm.report import board, experiment, figures, folding, lr_range, records
 from lm.report.folding import Ranking
 from lm.report.records import Record
+from lm.settings.commands import ReportConfig
 from lm.sweep import ranking as terminal
 from lm.system import files
 from lm.system.errors import ConfigError

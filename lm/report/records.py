@@ -23,7 +23,8 @@ from msgspec import field
 from lm import baselines, config, tokenizers
 from lm.record.find import run_directories
 from lm.record.schemas import CodeRecord, DataRecord, Row, Summary, read_part
-from lm.settings import MAX_BYTES, flat_values, plain_yaml
+from lm.settings.reading import flat_values
+from lm.settings.yaml_files import MAX_BYTES, plain_yaml
 from lm.sweep import ranking
 from lm.sweep.arms import RESULT, ArmResult, read_result
 from lm.system import files, foreign

@@ -14,8 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from lm import config
-from lm.commands import TunerConfig
-from lm.settings import typed
+from lm.settings.commands import TunerConfig
+from lm.settings.reading import typed
 from lm.system.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from lm.commands import TunerConfig
+from lm.settings.commands import TunerConfig
 from lm.sweep import arms, space
 from lm.sweep.space import Space, load_optuna
 from lm.system import files, foreign, locks, store

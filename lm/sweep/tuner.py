@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from lm.commands import TunerConfig
+from lm.settings.commands import TunerConfig
 from lm.sweep import arms, space, study
 from lm.sweep.arms import RESULT, ArmResult
 from lm.sweep.space import Space, load_optuna

@@ -29,7 +29,7 @@ from lm.launch import compose
 from lm.record import checkpoint
 from lm.record.run import Run
 from lm.report import board, folding, records
-from lm.settings import read_yaml
+from lm.settings.yaml_files import read_yaml
 from lm.system import store
 from lm.tokenizers import formats
 from tests.helpers import TINY

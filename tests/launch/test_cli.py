@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm import commands
-from lm.commands import ReportConfig, SampleConfig
 from lm.launch import cli, compose
+from lm.settings import commands
+from lm.settings.commands import ReportConfig, SampleConfig
 from lm.system import files
 from lm.system.errors import ConfigError
 from tests.helpers import ROOT, TINY_TRANSFORMER

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from lm.launch import compose, jobs, main
-from lm.settings import read_yaml
+from lm.settings.yaml_files import read_yaml
 from lm.sweep import ranking
 from lm.system import files
 from lm.system.errors import LockedError

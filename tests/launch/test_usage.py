@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from lm import commands, config
+from lm import config
 from lm.launch import keys, presets, usage
-from lm.settings import MISSING
+from lm.settings import MISSING, commands
 from lm.system.errors import ConfigError
 from lm.tokenizer import ACTIONS
 from tests.helpers import ROOT, timed

@@ -11,11 +11,11 @@ import torch
 from rich.console import Console
 
 from lm import config
-from lm.commands import LensConfig
 from lm.generate import generate, sample
 from lm.lens import bigram_view, embedding_map, page, terminal, training_step, views
 from lm.lens.__main__ import command as lens_command
 from lm.lens.subject import Subject
+from lm.settings.commands import LensConfig
 from lm.system.errors import ConfigError
 from tests.browser import needs_browser
 from tests.helpers import TINY_TRANSFORMER

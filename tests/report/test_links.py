@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lm.commands import ReportConfig
 from lm.report import links, page, records
+from lm.settings.commands import ReportConfig
 from tests.browser import needs_browser
 
 FINDINGS = [

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from lm.commands import ReportConfig
 from lm.report import lr_range, page, records
+from lm.settings.commands import ReportConfig
 from tests.browser import needs_browser
 from tests.helpers import TINY_TRANSFORMER
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from lm import config
-from lm.commands import ReportConfig
 from lm.launch import cli
 from lm.report import board, folding, records
 from lm.report import page as report_page
+from lm.settings.commands import ReportConfig
 from lm.system import streams
 from lm.system.errors import ConfigError
 from tests.browser import needs_browser

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lm import config
-from lm.settings import read_yaml
+from lm.settings.yaml_files import read_yaml
 from lm.sweep import arms, callback, ranking
 from lm.sweep.study import STUDY
 from lm.system import files

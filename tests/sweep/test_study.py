@@ -10,7 +10,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from lm.commands import TunerConfig
+from lm.settings.commands import TunerConfig
 from lm.sweep import study, tuner
 from lm.sweep.space import load_optuna
 from lm.system.errors import ConfigError, DamagedError, Pruned

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from lm.commands import TunerConfig
 from lm.launch import compose
-from lm.settings import read_yaml
+from lm.settings.commands import TunerConfig
+from lm.settings.yaml_files import read_yaml
 from lm.sweep import study, tuner
 from lm.system import files, store
 from lm.system.errors import ConfigError

@@ -1,0 +1,176 @@
+"""Settings out of plain values: read, checked, and what a key of them stands for.
+
+cfg = reading.load(Config, {"model": {"name": "gru"}, ...})
+reading.effect(Config, "train.keep_last")      # "nothing": no weight and no score depends on it
+"""
+
+import difflib
+import functools
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lm.settings.declare import MISSING, Affects, Part, Settings
+from lm.settings.yaml_files import read_yaml
+from lm.system.errors import ConfigError
+from lm.system.text import literal, unfit
+
+# How OmegaConf begins an error about a text with `${`, whatever is wrong with it.
+ABOUT_REFERENCE = re.compile(r"While dereferencing interpolation '.*?': ")
+FROM_MOST: tuple[Affects, ...] = ("result", "rounding", "nothing")
+S = TypeVar("S", bound=Settings)
+
+
+def load(cls: type[S], source: Mapping | str | Path) -> S:
+    """A checked `cls` from nested values or a saved YAML file; ConfigError names all that is wrong.
+
+    A field of `cls` whose type is a Settings class is a group: a mapping of its own.
+    """
+    if isinstance(source, (str, Path)):
+        source = read_yaml(Path(source))
+    problems = unknown(cls, source, "", lambda key: _groups_with(cls, key))
+    problems += unfit(source, "", lambda key: is_path(cls, key))
+    groups: dict[str, Any] = {}
+    for group, base in _groups(cls).items():
+        try:
+            groups[group] = load_group(base, source.get(group), base.group)
+        except ConfigError as error:
+            problems.append(str(error))
+    if not problems:
+        plain = {key: value for key, value in source.items() if key not in groups}
+        try:
+            checked = typed(cls, plain, "", without=groups)
+            return cls(**groups, **{key: checked[key] for key in plain})
+        except ConfigError as error:
+            problems.append(str(error))
+    # A value is repeated in what is wrong with it, and a stranger's may have any length.
+    raise ConfigError("; ".join(p if len(p) < 500 else f"{p[:400]}..." for p in problems))
+
+
+def effect(cls: type[Settings], key: str) -> Affects:
+    """What a change of a setting of `cls`, or of all settings of a group of it, affects at most.
+
+    An unknown key, such as one of another version of lm, counts as one that affects the result.
+    """
+    groups = _groups(cls)
+    group, _, name = key.rpartition(".")
+    effects: list[Affects] = []
+    if key in groups:
+        for variant in groups[key].variants():
+            effects.extend(variant.effect(f.name) for f in fields(variant))
+    elif group in groups:
+        effects.extend(variant.effect(name) for variant in groups[group].variants())
+    else:
+        effects.append(cls.effect(key))
+    return min(effects, key=FROM_MOST.index)
+
+
+def fields_of(cls: type[Settings], key: str) -> list[Field]:
+    """The fields that `key`, such as model.n_layer, can mean: one of each variant of its group."""
+    group, _, name = key.rpartition(".")
+    variants = [cls]
+    if group:
+        variants = _groups(cls)[group].variants() if group in _groups(cls) else []
+    return [f for variant in variants for f in fields(variant) if f.name == name]
+
+
+def is_path(cls: type[Settings], key: str) -> bool:
+    return any("path" in f.metadata for f in fields_of(cls, key))
+
+
+@functools.cache
+def _groups(cls: type[Settings]) -> dict[str, type[Settings]]:
+    """The fields of `cls` that are settings themselves, with their class."""
+    kinds = {f.name: f.type for f in fields(cls)}
+    return {
+        n: kind
+        for n, kind in kinds.items()
+        if isinstance(kind, type) and issubclass(kind, Settings)
+    }
+
+
+def load_group(base: type[Settings], values: object, group: str) -> Settings:
+    """The checked settings of one group, whose keys begin with `group` on the command line."""
+    if values is None or values == MISSING:
+        raise ConfigError(f"{group} is missing: give {group}=NAME")
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{group}={values} is not a group of settings")
+    cls = base.named(values.get("name")) if issubclass(base, Part) else base
+    problems = unknown(cls, values, f"{group}.")
+    if problems:
+        raise ConfigError("; ".join(problems))
+    return cls(**typed(cls, values, f"{group}."))
+
+
+def _groups_with(cls: type[Settings], key: str) -> list[str]:
+    """GROUP.KEY for each group that has such a setting: what `lr=0.1` may have meant."""
+    found = []
+    for group, base in _groups(cls).items():
+        names = {f.name for variant in base.variants() for f in fields(variant)}
+        if key in names - {"name"}:
+            found.append(f"{group}.{key}")
+    return found
+
+
+def flat_values(node: Mapping, prefix: str = "") -> dict[str, Any]:
+    """Nested values by their dotted keys: {"model": {"n_layer": 4}} as {"model.n_layer": 4}."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            flat |= flat_values(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def typed(cls: type, values: Mapping, prefix: str, without: Collection[str] = ()) -> dict[str, Any]:
+    """`values` converted to the types of the dataclass `cls`, its defaults filled in.
+
+    Raises ConfigError for a wrong type, and for a missing value unless `without` names its key.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        node = OmegaConf.structured(cls)
+        node.merge_with(literal(dict(values)))
+        missing = OmegaConf.missing_keys(node)
+        # A merge leaves the default in place of a ??? that was given.
+        given = {key for key, value in values.items() if value == MISSING}
+        required = sorted((missing | given) - set(without))
+        if required:
+            key = f"{prefix}{required[0]}"
+            if key.endswith("]"):  # one of a list, which no word sets by itself
+                raise ConfigError(f"{key} is ???, which stands for no value: give another text")
+            raise ConfigError(f"{key} has no value: give {key}=VALUE")
+        plain: Any = OmegaConf.to_container(node, resolve=True)
+        return {f.name: plain[f.name] for f in fields(cls) if f.name not in missing}
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or getattr(error, "key", None) or ""
+        reason = ABOUT_REFERENCE.sub("", str(error).splitlines()[0])
+        raise ConfigError(f"{prefix}{key}: {reason}") from None
+
+
+def unknown(
+    cls: type, values: Mapping, prefix: str, elsewhere: Callable[[str], list[str]] | None = None
+) -> list[str]:
+    """One sentence for each key that `cls` does not have, with the nearest one it has.
+
+    `elsewhere` names the full keys of other groups that the person may have meant.
+    """
+    known = [f.name for f in fields(cls)]
+    problems = []
+    for key in values:
+        if key in known:
+            continue
+        near = elsewhere(key) if elsewhere else []
+        if not near:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
+        if near:
+            hint = f"did you mean {' or '.join(prefix + name for name in near)}?"
+        else:
+            hint = f"known: {', '.join(known)}"
+        problems.append(f"unknown setting {prefix}{key} ({hint})")
+    return problems
