@@ -15,14 +15,12 @@ from tests.helpers import ROOT
 pytestmark = pytest.mark.faults  # a build and an environment: half a minute
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """The wheel, built without a network by the backend that pyproject.toml names."""
+def build(project: Path, folder: Path) -> Path:
+    """The wheel of a project, built without a network by the backend that it names."""
     pytest.importorskip("hatchling")
-    folder = tmp_path_factory.mktemp("wheel")
     words = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     done = subprocess.run(
-        [sys.executable, *words, "--wheel-dir", str(folder), str(ROOT)],
+        [sys.executable, *words, "--wheel-dir", str(folder), str(project)],
         capture_output=True,
         text=True,
     )
@@ -31,14 +29,25 @@ def wheel(tmp_path_factory) -> Path:
     return built
 
 
-@pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory) -> Path:
-    """The programs of a new environment: the wheel, and what it needs from this one."""
-    home = tmp_path_factory.mktemp("environment")
+def environment(wheel: Path, home: Path) -> Path:
+    """The folder of packages of a new environment with this wheel alone."""
     venv.create(home, with_pip=False)
     site = next(home.glob("lib/python*/site-packages"))
     words = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
     subprocess.run([sys.executable, *words, str(wheel)], check=True, capture_output=True)
+    return site
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    return build(ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """The programs of a new environment: the wheel, and what it needs from this one."""
+    home = tmp_path_factory.mktemp("environment")
+    site = environment(wheel, home)
     # After its own packages, so that lm is that of the wheel.
     (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return home / "bin"
@@ -81,3 +90,31 @@ def test_an_installed_lm_answers_in_an_empty_folder_without_a_network(
         [installed / "python", "-P", "-c", where], cwd=tmp_path, env=env, capture_output=True
     )
     assert found.stdout.decode().startswith(str(installed.parent))
+
+
+def test_the_tokenizer_is_installed_alone_with_numpy_and_regex(tmp_path):
+    wheel = build(ROOT / "packaging/tokenizer", tmp_path / "wheel")
+    home = tmp_path / "environment"
+    site = environment(wheel, home)
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if path.name.startswith(("numpy", "regex")):
+            (site / path.name).symlink_to(path)
+    (tmp_path / "text").write_text("one two three two one two " * 40)
+    code = "from lm.tokenizers.__main__ import main; main()"
+    for words in (
+        "train path=text vocab_size=300 out=t.json",
+        "encode tokenizer=t.json path=text out=ids",
+        "decode tokenizer=t.json path=ids out=again",
+    ):
+        done = subprocess.run(
+            [home / "bin/python", "-P", "-c", code, *words.split()],
+            cwd=tmp_path,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "again").read_text() == (tmp_path / "text").read_text()
+    names = {Path(name).parts[:2] for name in zipfile.ZipFile(wheel).namelist()}
+    mine = {name for name in names if name[0] == "lm"}
+    assert mine == {("lm", "tokenizers"), ("lm", "system"), ("lm", "py.typed")}
