@@ -10,9 +10,9 @@ configuration error is reported before anything slow starts.
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from lm.settings import (
     MISSING,
@@ -232,8 +232,51 @@ class HFTokenizerConfig(TokenizerConfig):
 @dataclass
 class ModelConfig(Part):
     group: ClassVar[str] = "model"
+    width_keys: ClassVar[tuple[str, ...]] = ("n_embd", "n_hidden", "n_mlp")  # they grow together
+    depth_key: ClassVar[str] = "n_layer"
     context_len: int = within(128, 2, 1 << 20)  # tokens a training window holds
     lr_scale: float = at_least(1.0, 0.0, 1e4)  # factor on the optimizer's rates for this model
+    # n_embd of the model for which rates, decay and initial sizes are meant. 0: this one
+    base_width: int = within(0, 0, 1 << 16)
+    base_depth: int = within(0, 0, 1024)  # n_layer of that model; 0: this one's
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.base_sizes()
+
+    def base(self) -> Self:
+        """The model from which the settings are carried over: see lm/models/parametrization.py.
+
+        Raises ConfigError where there is none, as its widths would be no whole numbers.
+        """
+        return replace(self, **self.base_sizes())
+
+    def base_sizes(self) -> dict[str, int]:
+        """The settings in which the base differs; ConfigError where it can be none."""
+        own = {f.name for f in fields(self)}
+        sizes = {"base_width": 0, "base_depth": 0}
+        for key, name in (("base_width", self.width_keys[0]), ("base_depth", self.depth_key)):
+            value = getattr(self, key)
+            if value and name not in own:
+                raise ConfigError(
+                    f"model.{key}={value}: model={self.name} has no {name}, so nothing is to be "
+                    f"carried over; give model.{key}=0"
+                )
+        if self.base_depth:
+            sizes[self.depth_key] = self.base_depth
+        if self.base_width:
+            width = getattr(self, self.width_keys[0])
+            ratio, rest = divmod(width, self.base_width)
+            for name in self.width_keys:
+                value = getattr(self, name, 0)
+                if rest or value % ratio:
+                    raise ConfigError(
+                        f"model.base_width={self.base_width} does not divide model.{name}={value}: "
+                        "every width is a whole multiple of the base's"
+                    )
+                if name in own:
+                    sizes[name] = value // ratio
+        return sizes
 
 
 @dataclass
@@ -296,6 +339,25 @@ class TransformerConfig(ModelConfig):
     tie: bool = True  # the head is the embedding, transposed
     softcap: float = zero_or(0.0, 0.1, 1e6)  # logits to softcap * tanh(logits / softcap); 0: off
     dropout: float = within(0.0, 0.0, 0.99)  # share of numbers set to 0 in training
+    base_n_head: int = within(0, 0, 1024)  # n_head of the model of base_width; 0: this one's
+
+    def base_sizes(self) -> dict[str, int]:
+        sizes = super().base_sizes()
+        sizes["base_n_head"] = 0
+        if self.base_n_head and not self.base_width:
+            raise ConfigError(
+                f"model.base_n_head={self.base_n_head} belongs to model.base_width, which is 0"
+            )
+        if self.base_n_head:
+            n_shared, rest = divmod(self.n_kv_head * self.base_n_head, self.n_head)
+            if rest:
+                raise ConfigError(
+                    f"model.base_n_head={self.base_n_head} would have {self.n_kv_head} of "
+                    f"{self.n_head} heads of keys: model.n_kv_head times it is no multiple of "
+                    "model.n_head"
+                )
+            sizes |= {"n_head": self.base_n_head, "n_kv_head": n_shared}
+        return sizes
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -312,6 +374,18 @@ class TransformerConfig(ModelConfig):
                 f"model.positions=rope turns pairs of numbers, but a head has "
                 f"n_embd/n_head={self.n_embd // self.n_head}, which is odd"
             )
+        if self.base_width:
+            self._check_base()
+
+    def _check_base(self) -> None:
+        """ConfigError where the base's heads could not be: what is wrong, and with what."""
+        try:
+            self.base()
+        except ConfigError as error:
+            raise ConfigError(
+                f"model.base_width={self.base_width}: of the base, {error}; model.base_n_head is "
+                "its number of heads"
+            ) from None
 
 
 # --------------------------------------------------------------------- optimizer and schedule

@@ -21,6 +21,7 @@ from lm.data import pipeline
 from lm.data.batches import Batches
 from lm.data.mixed_batches import MixedBatches
 from lm.generate import readable
+from lm.models import parametrization
 from lm.models.base import LanguageModel
 from lm.optim import contract, footprint
 from lm.record import checkpoint, origin
@@ -127,6 +128,8 @@ def set_up(
             initial_weights(model)
     run.update.use_micro_batch(run.state.micro_batch)
     log.info(_describe(run, device, dtype))
+    if parametrization.is_on(cfg.model):
+        log.info(parametrization.describe(model))
     for line in _describe_sources(run):
         log.info(line)
     _compile_if_worth_it(run, device)

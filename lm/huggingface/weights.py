@@ -17,6 +17,7 @@ from torch import Tensor
 from lm.config import ModelConfig, TransformerConfig
 from lm.huggingface import config_json
 from lm.models.base import LanguageModel
+from lm.models.parametrization import score_factor
 from lm.models.transformer import Transformer
 from lm.system import distributed, files
 from lm.system.tensors import load_shapes, load_tensors, shapes_alone
@@ -41,7 +42,20 @@ def to_hf(model: LanguageModel) -> Tensors:
     family = config_json.family(model.cfg)
     assert isinstance(model, Transformer)
     ours = {name: p.detach() for name, p in model.named_parameters()}
+    factor = score_factor(model.cfg)
+    if factor != 1:  # theirs divide scores by the root of the head's width alone
+        ours |= _with_queries_scaled(model, ours, factor)
     return _to_gpt2(model, ours) if family == "gpt2" else _to_llama(model, ours)
+
+
+def _with_queries_scaled(model: Transformer, ours: Tensors, factor: float) -> Tensors:
+    """The weights and biases that give queries, keys and values, those of queries scaled."""
+    scaled = {}
+    for name, tensor in ours.items():
+        if ".attn.qkv." in name:
+            scaled[name] = tensor.clone()
+            scaled[name][: model.cfg.n_embd] *= factor
+    return scaled
 
 
 def load(folder: Path, model: LanguageModel) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lm.config import TransformerConfig
 from lm.models.kv_cache import KVCache
+from lm.models.parametrization import score_factor
 from lm.models.slots import Slots
 
 Rope = tuple[Tensor, Tensor] | Tensor  # cos and sin of the positions at hand, or cos + i sin
@@ -34,6 +35,7 @@ class Attention(nn.Module):
         self.n_kv_head = cfg.n_kv_head or cfg.n_head
         self.head_dim = cfg.n_embd // cfg.n_head
         self.qk_norm = cfg.qk_norm
+        self.score_factor = score_factor(cfg)
         self.p_drop = cfg.dropout
         kv_rows = self.n_kv_head * self.head_dim
         self.qkv_rows = (cfg.n_embd, kv_rows, kv_rows)  # three matrices in one product
@@ -53,6 +55,8 @@ class Attention(nn.Module):
             qk = rotate(qk, rope)
         qk = qk.type_as(v).transpose(1, 2)  # (B, H + G, T, D)
         q, k = qk.split_with_sizes((H, G), dim=1)  # (B, H, T, D), (B, G, T, D)
+        if self.score_factor != 1:
+            q = q * self.score_factor
         v = v.transpose(1, 2)  # (B, G, T, D)
         mask = None
         causal = True

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lm import metrics
 from lm.config import ModelConfig
+from lm.models import parametrization
 from lm.models.kv_cache import State
 
 
@@ -26,6 +27,10 @@ class LanguageModel(nn.Module):
     low_precision = False  # its time goes into matrix products, so `auto` trains it in bfloat16
     scores_alone = False  # `nats` does without the logits of all tokens: no V in its time
     hidden: tuple[str, ...] = ()  # submodules whose matrices lie between embedding and head
+    # For model.base_width and model.base_depth, see parametrization.py:
+    branches: tuple[str, ...] = ()  # how the names of those in it end whose result is added to x
+    readout: str = ""  # the submodule whose weights set the size of the logits
+    starts_by_fan_in = True  # as PyTorch's layers: hidden matrices are smaller in a wider model
 
     def __init__(self, cfg: ModelConfig, vocab_size: int):
         super().__init__()
@@ -33,6 +38,7 @@ class LanguageModel(nn.Module):
         self.vocab_size = vocab_size
         self.context_len = cfg.context_len
         self.memory = cfg.context_len  # earlier tokens that a prediction can depend on
+        self.has_scaled_init = False
 
     def forward(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, V)
         raise NotImplementedError
@@ -84,6 +90,11 @@ class LanguageModel(nn.Module):
         optimizer that looks at whole matrices then sees them one by one.
         """
         return {}
+
+    def scale_init(self) -> None:
+        """What __init__ calls last: initial sizes as the base of model.base_width has them."""
+        parametrization.scale_init(self)
+        self.has_scaled_init = True
 
     def n_params(self) -> int:
         """Numbers that were learned; for counts, the numbers stored."""

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lm.models.kv_cache import KVCache
+from lm.models.parametrization import score_factor
 from lm.system import onednn
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Decoder:
         self.n_head = cfg.n_head
         self.n_kv_head = cfg.n_kv_head or cfg.n_head
         self.head_dim = cfg.n_embd // cfg.n_head
+        self.score_scale = self.head_dim**-0.5 * score_factor(cfg)
         self.softcap = cfg.softcap
         self.qk_norm = rms_norm(self.head_dim, None, torch.ones(1)) if cfg.qk_norm else None
         self.wte = model.wte.weight
@@ -113,7 +115,7 @@ class Decoder:
             cache.write(i, k, v)
             # The heads of q that share keys are the rows of one product: no key is read twice.
             q = q.reshape(B * G, H // G, D)
-            scores = torch.baddbmm(cache.bias, q, keys, alpha=D**-0.5)  # (B G, H / G, S)
+            scores = torch.baddbmm(cache.bias, q, keys, alpha=self.score_scale)  # (B G, H / G, S)
             y = torch.bmm(scores.softmax(dim=-1), values).view(B, H * D)
             x = x + layer.proj(y)
             x = x + layer.mlp(layer.norm_mlp(x))

@@ -19,6 +19,7 @@ class GRU(LanguageModel):
     cfg: GRUConfig
     limited = False
     hidden = ("layers",)
+    readout = "head"
 
     def __init__(self, cfg: GRUConfig, vocab_size: int):
         super().__init__(cfg, vocab_size)
@@ -32,6 +33,7 @@ class GRU(LanguageModel):
         self.head = nn.Linear(cfg.n_hidden, vocab_size)
         nn.init.normal_(self.head.weight, std=0.02)  # small: the first loss is near ln V
         nn.init.zeros_(self.head.bias)
+        self.scale_init()
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.dropout(self.wte(ids))  # (B, T, C)

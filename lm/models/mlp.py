@@ -18,6 +18,7 @@ class MLP(LanguageModel):
     cfg: MLPConfig
     limited = False
     hidden = ("layer",)
+    readout = "head"
 
     def __init__(self, cfg: MLPConfig, vocab_size: int):
         super().__init__(cfg, vocab_size)
@@ -28,6 +29,7 @@ class MLP(LanguageModel):
         self.head = nn.Linear(cfg.n_hidden, vocab_size)
         nn.init.normal_(self.head.weight, std=0.02)  # small: the first loss is near ln V
         nn.init.zeros_(self.head.bias)
+        self.scale_init()
 
     def forward(self, ids: Tensor) -> Tensor:
         ids = F.pad(ids, (self.memory, 0), value=self.vocab_size)  # (B, W-1+T)

@@ -27,6 +27,8 @@ class Transformer(LanguageModel):
 
     cfg: TransformerConfig
     hidden = ("blocks",)
+    branches = ("attn.proj", "mlp.down")
+    starts_by_fan_in = False
     low_precision = True
     cos: Tensor  # (context_len, 1, D/2), where positions are rotary
     sin: Tensor
@@ -46,7 +48,9 @@ class Transformer(LanguageModel):
         self.norm = make_norm(cfg)
         # A tied head is the embedding's own matrix, used by `unembed`: stored and counted once.
         self.head = None if cfg.tie else nn.Linear(cfg.n_embd, vocab_size, bias=False)
+        self.readout = "norm" if cfg.tie else "head"
         self.init_weights()
+        self.scale_init()
 
     def init_weights(self) -> None:
         """Small matrices, so that the first loss is near ln V; and the angles of RoPE."""
@@ -66,7 +70,7 @@ class Transformer(LanguageModel):
             if isinstance(module, MLP):
                 outputs.append(module.down)
         # 2 n_layer outputs add up in the residual stream: their sum starts with the size of one.
-        std = 0.02 / math.sqrt(2 * cfg.n_layer)
+        std = 0.02 / math.sqrt(2 * (cfg.base_depth or cfg.n_layer))
         for layer in outputs:
             nn.init.normal_(layer.weight, std=std)
 

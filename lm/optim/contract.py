@@ -21,6 +21,7 @@ import torch
 from torch.optim import Optimizer
 
 from lm.config import OptimizerConfig, ScheduleConfig
+from lm.models import parametrization
 from lm.models.base import LanguageModel
 from lm.optim.groups import avoid_compiler_import, check_partition
 from lm.settings import Part
@@ -39,6 +40,11 @@ def build_optimizers(
     broken; a model without parameters has no optimizer.
     """
     avoid_compiler_import()
+    if parametrization.is_on(model.cfg) and not cfg.builds.startswith("lm."):
+        raise ConfigError(
+            f"model.base_width={model.cfg.base_width}: no rule is known for the rates of "
+            f"optimizer={cfg.name}, and those of adamw and muon are; give model.base_width=0"
+        )
     make = cfg.target()
     arguments = (model, dtype) if _takes(make, cfg, model, dtype) else (model,)
     if not _takes(make, cfg, *arguments):

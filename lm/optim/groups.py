@@ -5,16 +5,18 @@ optimizers = cfg.optimizer.build(model)      # a list; the loop sets group["lr"]
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from lm.config import AdamWConfig, MuonConfig
+from lm.models import parametrization
 from lm.models.base import LanguageModel
 from lm.optim.muon import Muon
 from lm.system import devices
+from lm.system.errors import ConfigError
 
 ADAMW_SHARE = 0.2  # of Muon's rate, for what is no hidden matrix: experiments/010_default_run
 Groups = list[dict[str, Any]]  # as torch.optim takes them
@@ -56,11 +58,11 @@ def adamw(
             decayed.append(p)
         else:
             others.append(p)
-    groups = [
+    groups: Groups = [
         {"params": decayed, "weight_decay": cfg.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return _checked(model, [_fused_adamw(groups, cfg.lr, cfg)])
+    return _checked(model, [_fused_adamw(groups, cfg.lr, cfg, model)])
 
 
 def muon_and_adamw(
@@ -74,12 +76,15 @@ def muon_and_adamw(
     avoid_compiler_import()
     optimizers: list[torch.optim.Optimizer] = []
     groups = _hidden_matrices(model)
+    if parametrization.is_on(model.cfg):
+        usual = {"lr": cfg.lr, "weight_decay": cfg.weight_decay}
+        groups = carried_over(groups, model, parametrization.muon_factors(model), usual)
     if groups:
         optimizers.append(Muon(groups, cfg.lr, cfg.momentum, cfg.weight_decay, dtype))
     taken = {id(p) for group in groups for p in group["params"]}
     rest = [p for p in model.parameters() if id(p) not in taken]
     rate = cfg.adamw_lr or ADAMW_SHARE * cfg.lr
-    optimizers.append(_fused_adamw([{"params": rest, "weight_decay": 0.0}], rate, cfg))
+    optimizers.append(_fused_adamw([{"params": rest, "weight_decay": 0.0}], rate, cfg, model))
     return _checked(model, optimizers)
 
 
@@ -131,8 +136,48 @@ def _hidden_matrices(model: LanguageModel) -> Groups:
     return [{"params": params, "parts": parts} for parts, params in by_parts.items()]
 
 
-def _fused_adamw(groups: Groups, lr: float, cfg: AdamWConfig | MuonConfig) -> AdamW:
+def carried_over(
+    groups: Groups,
+    model: LanguageModel,
+    factors: Mapping[str, parametrization.Factors],
+    usual: dict[str, float],
+) -> Groups:
+    """The groups, each divided into those whose parameters have the same factors, with the rate,
+    weight decay and eps that follow; `usual` are those of the base.
+
+    ConfigError for a model of one's own that starts with other sizes than the base's.
+    """
+    if not model.has_scaled_init:
+        raise ConfigError(
+            f"model.base_width={model.cfg.base_width}: {type(model).__name__} must call "
+            "self.scale_init() at the end of its __init__"
+        )
+    names = {id(p): name for name, p in model.named_parameters()}
+    divided = []
+    for group in groups:
+        alike: dict[parametrization.Factors, dict[str, Any]] = {}
+        settings = {**usual, **group}
+        for p in group["params"]:
+            own = factors[names[id(p)]]
+            key = own._replace(init=1.0)  # a group is what moves alike
+            if key not in alike:
+                changed = {**group, "params": [], "lr": settings["lr"] * own.lr}
+                changed["weight_decay"] = settings["weight_decay"] * own.decay
+                if "eps" in settings:
+                    changed["eps"] = settings["eps"] * own.eps
+                alike[key] = changed
+            alike[key]["params"].append(p)
+        divided += alike.values()
+    return divided
+
+
+def _fused_adamw(
+    groups: Groups, lr: float, cfg: AdamWConfig | MuonConfig, model: LanguageModel
+) -> AdamW:
     groups = [group for group in groups if group["params"]]
+    if parametrization.is_on(model.cfg):
+        factors = parametrization.adamw_factors(model)
+        groups = carried_over(groups, model, factors, {"lr": lr, "eps": cfg.eps})
     betas = (cfg.beta1, cfg.beta2)
     # fused: one kernel for all parameters, on a CPU too.
     return AdamW(groups or [{"params": []}], lr, betas, cfg.eps, fused=True)

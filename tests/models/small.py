@@ -30,6 +30,7 @@ def settings() -> dict[str, config.ModelConfig]:
         found[path.stem] = kinds[schema](**values)
     found["llama-gqa"] = dataclasses.replace(found["llama"], n_kv_head=2)
     found["capped"] = dataclasses.replace(found["transformer"], softcap=15.0, norm="layernorm")
+    found["widened"] = dataclasses.replace(found["transformer"], base_width=16, base_depth=1)
     small = {}
     for name, cfg in found.items():
         known = {f.name for f in dataclasses.fields(cfg)}
