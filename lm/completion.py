@@ -80,7 +80,9 @@ def completed(words: list[str]) -> list[str]:
     """The whole words that the last one can become; `words` are those after `lm`."""
     word = words[-1] if words else ""
     before = [other for other in words[:-1] if other]
-    verb = " ".join(before[:2] if before[:1] == ["tokenizer"] else before[:1])
+    verb = " ".join(before[:2])
+    if before[:1] != ["tokenizer"] and verb not in commands.COMMANDS:
+        verb = " ".join(before[:1])
     if verb not in commands.COMMANDS:
         start = f"{verb} " if verb else ""
         names = [n.removeprefix(start) for n in commands.COMMANDS if n.startswith(start)]
@@ -109,7 +111,7 @@ def _keys(verb: str, words: list[str]) -> dict[str, keys.Key]:
     """What can be set, by its name as it is typed: KEY=."""
     sections = keys.sections(verb, words)
     found = [key for section in sections for key in section.keys]
-    if verb in ("train", "check", "lens"):  # they take the settings of a run
+    if verb in ("train", "check", "check transfer", "lens"):  # they take the settings of a run
         for section in keys.sections("train", words):
             found += section.keys if section.group else []
         names = {group: presets.names(group, words) for group in GROUPS}

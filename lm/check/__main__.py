@@ -3,8 +3,10 @@
     python -m lm.check model=transformer model.n_layer=2
     python -m lm.check import=mine --config-dir conf model=mine          # your own
     python -m lm.check run=latest                                             # what training did
+    python -m lm.check transfer model=transformer                         # from narrow to wide
 
-The checks of a model are in conformance.py, the rules about a run in doctor.py.
+The checks of a model are in conformance.py, the rules about a run in doctor.py, those of transfer
+in transfer.py.
 """
 
 if __name__ == "__main__":
@@ -20,7 +22,7 @@ import torch
 from rich.markup import escape
 
 from lm import config, metrics
-from lm.check import conformance, doctor
+from lm.check import conformance, doctor, transfer
 from lm.check.bench import Bench
 from lm.config import Config
 from lm.data import pipeline
@@ -32,7 +34,7 @@ from lm.optim.contract import build_optimizers
 from lm.optim.schedule import set_rates, update_scale
 from lm.record.find import find_run
 from lm.scoring import evaluate
-from lm.settings.commands import CheckConfig
+from lm.settings.commands import CheckConfig, TransferConfig
 from lm.system import devices, memory
 from lm.system.console import Console
 from lm.system.errors import ConfigError
@@ -142,5 +144,14 @@ def _train(bench: Bench, model: LanguageModel, prepared: pipeline.Prepared, step
     return time.perf_counter() - start
 
 
+def main() -> None:
+    """Check a model or a run, or with the word `transfer` what carries over between widths."""
+    if sys.argv[1:2] == ["transfer"]:
+        del sys.argv[1]  # cli.main reads the settings from the rest
+        cli.main(TransferConfig, transfer.command)
+    else:
+        cli.main(CheckConfig, command)
+
+
 if __name__ == "__main__":
-    cli.main(CheckConfig, command)
+    main()

@@ -4,7 +4,8 @@ figures.curves(panels, Path("curves.svg"))
 """
 
 import io
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,6 +157,37 @@ def chart(series: Sequence[Series], path: Path, x: str, y: str, log: str = "x") 
         by_label = dict(zip(labels, handles, strict=True))
         legend = {"loc": "outside right upper", "frameon": False}
         figure.legend(by_label.values(), by_label.keys(), **legend)
+        _save(figure, path)
+
+
+def charts(panels: Mapping[str, Sequence[Series]], path: Path, x: Sequence[str], y: str) -> None:
+    """Write charts two in a row, by their titles, with logarithmic axes; `x` names that of each.
+
+    The two of a row share their heights.
+    """
+    n_rows = math.ceil(len(panels) / 2)
+    styles = _styles(s.label for series in panels.values() for s in series)
+    with matplotlib.rc_context(STYLE):
+        size = (WIDTHS[2], 3.9 * n_rows)
+        figure = Figure(figsize=size, layout="constrained", facecolor="white")
+        axes = figure.subplots(n_rows, 2, squeeze=False, sharey="row").flatten()
+        for axis, title, name in zip(axes, panels, x, strict=False):
+            axis.set_title(literal(title), loc="left", fontsize=11, fontweight="bold", pad=10)
+            for s in panels[title]:
+                _draw_series(axis, s, styles[s.label])
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+            xs = sorted({int(value) for s in panels[title] for value in s.x})
+            axis.set_xticks(xs, [str(value) for value in xs])
+            axis.minorticks_off()
+            axis.set_xlabel(name)
+            axis.tick_params(length=0, which="both", labelleft=True)
+            _clear_frame(axis)
+        for axis in axes[::2]:
+            axis.set_ylabel(y)
+        handles, labels = axes[0].get_legend_handles_labels()
+        by_label = dict(zip(labels, handles, strict=True))
+        figure.legend(by_label.values(), by_label.keys(), loc="outside right upper", frameon=False)
         _save(figure, path)
 
 

@@ -91,6 +91,22 @@ class CheckConfig(Settings):
 
 
 @dataclass
+class TransferConfig(Settings):
+    """python -m lm.check transfer: do settings carry over from a small model to a large one?
+
+    Other words are settings of lm.train. Exit code 1 if they do not.
+    """
+
+    widths: str = "64,128,256,512,1024"  # n_embd of the models; the first is the base
+    depths: str = "2,4,8,16"  # n_layer of the models; likewise
+    heads: str = one_of("grow", "fixed")  # in a wider model: more of them, or wider ones
+    steps: int = within(10, 1, 1000)  # on one batch
+    seeds: int = within(3, 1, 64)  # initialisations whose sizes are averaged
+    out: str = setting("transfer.svg", path=True)  # the picture: .svg or .png
+    overrides: list[str] = field(default_factory=list)  # the settings of the model
+
+
+@dataclass
 class ReportConfig(Settings):
     """python -m lm.report [RUN_OR_SWEEP ...]: look at runs, side by side."""
 
@@ -228,6 +244,7 @@ COMMANDS: dict[str, type[Settings]] = {
     "evaluate": EvaluateConfig,
     "lens": LensConfig,
     "check": CheckConfig,
+    "check transfer": TransferConfig,
     "report": ReportConfig,
     "compare": CompareConfig,
     "mix": MixConfig,
