@@ -22,6 +22,7 @@ from lm import config
 from lm.config import Config
 from lm.huggingface import config_json
 from lm.launch import hydra_internals, values
+from lm.launch.hydra_internals import REPLACE
 from lm.launch.presets import folder
 from lm.launch.words import as_typed
 from lm.settings.commands import TunerConfig
@@ -36,18 +37,18 @@ SECRET = re.compile(r"oc\.env:\s*([^,}]*(?:KEY|TOKEN|SECRET|PASSW)[^,}]*)", re.I
 def register() -> None:
     """Register with Hydra the dataclasses, experiments, sweeper and ranking of lm."""
     cs = ConfigStore.instance()
-    cs.store(group="schema", name="config", node=Config)
+    cs.store(group="schema", name="config", node=Config, **REPLACE)
     for group in config.PARTS:
         for name, cls in config.options(group).items():
-            cs.store(group=f"schema/{group}", name=name, node=_schema(cls))
+            cs.store(group=f"schema/{group}", name=name, node=_schema(cls), **REPLACE)
     for path in sorted(folder("experiments").glob("*/run.yaml")):
         settings = OmegaConf.load(path)
         assert isinstance(settings, DictConfig), f"{path} holds no settings"
         _store_experiment(cs, path.parent.name, settings)
     callback = {"_target_": "lm.launch.callback.Directories"}
-    cs.store(group="hydra/callbacks", name="lm", node={"lm": callback})
+    cs.store(group="hydra/callbacks", name="lm", node={"lm": callback}, **REPLACE)
     sweeper = {"_target_": TUNER, **dataclasses.asdict(TunerConfig())}
-    cs.store(group="hydra/sweeper", name="lm", node=sweeper, provider="lm")
+    cs.store(group="hydra/sweeper", name="lm", node=sweeper, provider="lm", **REPLACE)
 
 
 def _schema(cls: type[config.Part]) -> DictConfig:
@@ -66,13 +67,13 @@ def _store_experiment(cs: ConfigStore, name: str, settings: DictConfig) -> None:
     sweep goes over them."""
     arms = settings.pop("arms", {})
     for arm, node in arms.items():
-        cs.store(group=f"arm/{name}", name=arm, node=node, package="_global_")
+        cs.store(group=f"arm/{name}", name=arm, node=node, package="_global_", **REPLACE)
     node: dict[str, object] = {"name": name}
     if arms:
         params = {"arm": ",".join(f"{name}/{arm}" for arm in arms)}
         node["hydra"] = {"sweeper": {"params": params}}
     whole = OmegaConf.merge(node, settings)
-    cs.store(group="experiment", name=name, node=whole, package="_global_")
+    cs.store(group="experiment", name=name, node=whole, package="_global_", **REPLACE)
 
 
 # ------------------------------------------------------------------------- before Hydra starts

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal import utils
@@ -21,7 +21,10 @@ from lm.system.errors import ConfigError
 
 MAX_ARMS = 10_000  # of a grid; each is composed and checked before the first one starts
 # On 1.4 any version_base warns; on 1.3 leaving it out warns and changes the working directory.
-VERSION: dict[str, str] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+_IS_1_3 = hydra.__version__.startswith("1.3")
+VERSION: dict[str, str] = {"version_base": "1.3"} if _IS_1_3 else {}
+# Since 1.4 what takes the place of an option that is stored already must say so.
+REPLACE: dict[str, Any] = {} if _IS_1_3 else {"replace": True}
 UNREADABLE = object()  # stands for the value of a text that is none in Hydra's grammar
 
 
