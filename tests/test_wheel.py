@@ -100,7 +100,7 @@ def test_the_tokenizer_is_installed_alone_with_numpy_and_regex(tmp_path):
         if path.name.startswith(("numpy", "regex")):
             (site / path.name).symlink_to(path)
     (tmp_path / "text").write_text("one two three two one two " * 40)
-    code = "from lm.tokenizers.__main__ import main; main()"
+    code = "from lm.tokenizers.command import main; main()"
     for words in (
         "train path=text vocab_size=300 out=t.json",
         "encode tokenizer=t.json path=text out=ids",

@@ -8,7 +8,7 @@ import pytest
 
 from lm import tokenizers
 from lm.settings import commands
-from lm.tokenizers import __main__ as command
+from lm.tokenizers import command
 
 
 @pytest.mark.parametrize("action", command.ACTIONS)

@@ -160,7 +160,3 @@ def main() -> None:
     except (ValueError, OSError) as error:
         streams.print_line(f"error: {error}", to_stderr=True)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()
