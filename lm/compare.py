@@ -25,7 +25,7 @@ from lm import config
 from lm.launch import cli, compose, jobs, logs
 from lm.report import sequential
 from lm.settings.commands import CompareConfig
-from lm.system import files, foreign, signals, terminal
+from lm.system import files, signals, terminal
 from lm.system.errors import ConfigError
 from lm.system.streams import print_line
 from lm.system.text import shell_word
@@ -62,11 +62,8 @@ def command(cfg: CompareConfig) -> None:
     text = json.dumps(found)
     files.atomic_write(out / RESULT, text + "\n")
     print_line(text)  # before the log: that it cannot be written hides no result
-    LOG.parent.mkdir(exist_ok=True)
-    if LOG.exists():
-        foreign.check(LOG)  # a pipe would be waited for
-    with LOG.open("a", encoding="utf-8") as file:
-        file.write(text + "\n")
+    files.make_folder(LOG.parent)
+    files.append_line(LOG, text)
 
 
 def _words(text: str, side: str) -> list[str]:

@@ -50,7 +50,7 @@ class Page:
         """Write the page to a file; ConfigError where another file of that name is."""
         out = Path(files.expanded(str(path)))
         files.check_own(out, f"<title>{self.title}</title>")
-        out.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(out.parent)
         files.atomic_write(out, self.html)
         return out
 

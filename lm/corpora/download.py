@@ -96,7 +96,7 @@ def find(file: Pinned, folder: Path | None = None) -> Path:
     path = folder / file.name
     # Nothing is trusted because it exists: a damaged file is fetched again.
     if not path.is_file() or files.sha256(path) != file.sha256:
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(folder)
         files.atomic_write(path, fetch(file))
     return path
 

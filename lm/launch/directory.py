@@ -198,8 +198,12 @@ class Before:
             path = self.out / name
             if content is None:
                 path.unlink(missing_ok=True)
-            elif _content(path) != content:
-                path.write_bytes(content)  # in place, as it may be the lock that we hold
+            elif _content(path) == content:
+                continue
+            elif name == store.HOLDER:
+                path.write_bytes(content)  # in place, as it is the lock that we hold
+            else:
+                files.atomic_write(path, content)
         folders = [] if self.had_hydra else [self.out / ".hydra"]
         if not self.existed:
             folders.append(self.out)

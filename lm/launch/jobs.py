@@ -78,8 +78,8 @@ def claim(job: Job) -> None:
             ownership.save(job.cfg, job.out)
     for name, text in job.hydra.items():
         file = job.out / name
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+        files.make_folder(file.parent)
+        files.atomic_write(file, text)
 
 
 def _stays_longer(job: Job) -> bool:

@@ -33,7 +33,7 @@ N_EXAMPLE = 16  # tokens of the training text that serve as a prompt where nothi
 def write(view: View, out: Path) -> None:
     """Write the page; ConfigError where another file of that name is."""
     files.check_own(out, MARK)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(out.parent)
     files.atomic_write(out, html(view))
 
 

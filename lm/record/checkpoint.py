@@ -10,7 +10,6 @@ manifest.json. Nothing is pickled. No random state is stored, as every draw is a
 
 import contextlib
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -123,8 +122,7 @@ def _replace(out: Path) -> None:
             continue
         if final.exists():
             store.remove(final)
-        os.rename(path, final)
-        files.sync_folder(final.parent)
+        files.rename(path, final)
 
 
 def _is_same(old: Path, new: Path) -> bool:

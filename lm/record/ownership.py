@@ -171,29 +171,9 @@ def _key(make: bool) -> bytes | None:
         home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
         path = Path(home, "lm", "key")
         if make and not path.exists():
-            _make_key(path)
+            files.make_folder(path.parent, mode=0o700)
+            files.create(path, secrets.token_bytes(KEY_BYTES), mode=0o600)
         key = foreign.read_bytes(path, 1 << 10, links=True)
     except (OSError, RuntimeError, DamagedError):  # no home, or one that cannot be written
         return None
     return key if len(key) >= KEY_BYTES else None
-
-
-def _make_key(path: Path) -> None:
-    """Write a new key, unless another process does at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = files.temporary(path)
-    try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            pass
-        except OSError:  # no links here: of two at the same time one key is lost
-            if not os.path.lexists(path):
-                os.rename(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -6,7 +6,6 @@
 The latter is what `run=wandb:ENTITY/PROJECT/ARTIFACT:ALIAS` opens.
 """
 
-import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -160,8 +159,9 @@ def _download(path: str) -> Path:
         target = checkpoint.folder(tmp, checkpoint.read_record(weights).state.step)
         target.parent.mkdir()
         weights.rename(target)
+        files.sync_tree(tmp)
         try:
-            os.rename(tmp, home)
+            files.rename(tmp, home)
         except OSError:
             if not home.is_dir():  # which another process may have made by now
                 raise

@@ -151,7 +151,7 @@ class Mirror:
         self.mode = wandb_mode(self.cfg.track.mode)
         # One folder for all runs, as `wandb sync` and `wandb leet` read a single one.
         home = Path("outputs").absolute()
-        home.mkdir(exist_ok=True)
+        files.make_folder(home)
         arguments |= {"id": self.record.id, "resume": "allow", "dir": str(home)}
         if SWEEP_ID in os.environ:  # an agent of W&B names the run itself
             arguments |= {"id": None, "group": None, "resume": None}

@@ -56,7 +56,7 @@ def write(folder: Path, runs: Sequence[Record]) -> list[Path]:
     results = folder / "results.csv"
     table = result_rows(arms)
     refuse_fewer(table, results)
-    folder.mkdir(exist_ok=True)
+    files.make_folder(folder)
     files.atomic_write(results, to_csv(table))
     plot = folder / "curves.svg"
     draw(done, plot)

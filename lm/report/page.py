@@ -34,7 +34,7 @@ def write(cfg: ReportConfig, roots: Sequence[Path], quiet: bool = False) -> list
     runs, rankings = ranked(cfg.by, roots)
     view = board.view(rankings, beside=out.parent)
     text = html(view, roots, cfg.watch)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(out.parent)
     files.atomic_write(out, text)
     if quiet:
         return runs

@@ -7,6 +7,7 @@ report = reporter(sweep, number)   # in the process of a trial: report(step, sco
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from optuna.storages.journal._file import BaseJournalFileLock
     from optuna.trial import FrozenTrial, Trial
 
+log = logging.getLogger(__name__)
 STUDY = "study.json"  # in the sweep's directory: which journal, which pruner
 LINE = b'{"op_code":'  # starts each line of Optuna's journals
 TORN_BYTES = 1 << 12  # of a new journal that a power cut may leave as zeros
@@ -93,7 +95,7 @@ def check_storage(storage: str, root: Path | None) -> None:
     path = (root or Path()) / path
     if not path.parent.is_dir():
         raise ConfigError(f"hydra.sweeper.storage={storage}: there is no folder {path.parent}")
-    whole_size(path)
+    check_journal(path)
 
 
 def beside(journal: Path, what: str) -> Path:
@@ -110,13 +112,14 @@ def open_study(root: Path) -> "Study":
     from optuna.storages.journal import JournalFileBackend
 
     path = journal_of(root)
+    record = read_description(root)
     lock = _writers_lock(path)
     lock.acquire()
     try:
-        _repair(path)
+        if not _repair(path):
+            _begin(path, record.study)
     finally:
         lock.release()
-    record = read_description(root)
     try:
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
         about = {"study_name": record.study, "storage": storage, "pruner": _pruner(record)}
@@ -150,36 +153,80 @@ def _writers_lock(path: Path) -> "BaseJournalFileLock":
     return cast("BaseJournalFileLock", lock)  # it has acquire() and release()
 
 
-def _repair(path: Path) -> None:
-    """Cut off a last line without its end: a kill while it was written would spoil the journal."""
-    size = whole_size(path)
-    if size is not None and size < path.stat().st_size:
-        os.truncate(path, size)
+class _NoLock:
+    """The lock of a journal that no other process can know yet."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
 
 
-def whole_size(path: Path) -> int | None:
-    """The bytes of the journal's whole lines; None if there is no file.
-
-    Raises DamagedError for a file that is no journal, which stays as it is.
+def _begin(path: Path, name: str) -> None:
+    """Make a journal with a study in it, whole or not at all: a first line that a power cut had
+    torn could be anybody's file.
     """
-    if not os.path.lexists(path):
-        return None
-    data = foreign.read_bytes(path)
+    optuna = load_optuna()
+    from optuna.storages.journal import JournalFileBackend
+
+    new = files.temporary(path)
+    lock = cast("BaseJournalFileLock", _NoLock())
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(new), lock_obj=lock))
+    optuna.create_study(study_name=name, storage=storage)
+    files.rename(new, path)
+
+
+def _repair(path: Path) -> int:
+    """Cut off what is not whole at the end of a journal; return the bytes that stay.
+
+    A kill or a power cut while lines were written would spoil it. Nobody counts on them: what a
+    search has been told is synced. Lines that a search did not write are set aside.
+    """
+    data = _content(path)
+    size = _n_whole(path, data)
+    rest = data[size:]
+    if not rest:
+        return size
+    if size and b"\n" in rest:
+        aside = path.with_name(f"{store.DAMAGED}{path.name}")
+        files.atomic_write(aside, rest)
+        log.warning(f"{path} goes on without its damaged last lines, which are in {aside}")
+    if size:
+        os.truncate(path, size)
+    return size
+
+
+def check_journal(path: Path) -> None:
+    """Raise DamagedError if a file is there and is no journal; nothing is written."""
+    _n_whole(path, _content(path))
+
+
+def _content(path: Path) -> bytes:
+    return foreign.read_bytes(path) if os.path.lexists(path) else b""
+
+
+def _n_whole(path: Path, data: bytes) -> int:
+    """The bytes of a journal up to its last line that is whole.
+
+    Raises DamagedError for a file that is no journal.
+    """
     whole = data[: data.rfind(b"\n") + 1]
     torn = data[len(whole) :].rstrip(b"\0")  # zeros are what a power cut may leave
     is_only_zeros = not whole and not torn and len(data) > TORN_BYTES
-    is_journal = whole.startswith(LINE[: len(whole)]) and torn.startswith(LINE[: len(torn)])
+    is_journal = data.startswith(LINE) or LINE.startswith(whole + torn)
     if is_only_zeros or not is_journal:
         raise DamagedError(f"{path} is not the journal of a search: it starts otherwise")
-    _, _, last = whole[:-1].rpartition(b"\n")
-    try:
-        json.loads(last or b"{}")
-    except (ValueError, RecursionError):
-        raise DamagedError(
-            f"{path} is damaged: its last line is nothing that a search writes; without that line "
-            "the search goes on"
-        ) from None
+    while whole and not _is_json(whole[whole[:-1].rfind(b"\n") + 1 :]):
+        whole = whole[: whole[:-1].rfind(b"\n") + 1]
     return len(whole)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _check(there: "Study") -> None:

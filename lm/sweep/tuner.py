@@ -10,7 +10,6 @@ hydra.sweep.dir=DIR goes on, also from several processes or machines that share 
 import contextlib
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from lm.settings.commands import TunerConfig
 from lm.sweep import arms, space, study
 from lm.sweep.arms import RESULT, ArmResult
 from lm.sweep.space import Space, load_optuna
-from lm.system import files, foreign, store
+from lm.system import files, store
 from lm.system.errors import DamagedError
 
 if TYPE_CHECKING:
@@ -151,11 +150,7 @@ def record_trial(there: "Study", trial: "Trial", root: Path) -> None:
         "value": result.value,
         "error": result.error,
     }
-    path = root / "trials.jsonl"
-    if os.path.lexists(path):
-        foreign.check(path)  # a pipe would be waited for
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    files.append_line(root / "trials.jsonl", json.dumps(row))
 
 
 def result_of(out: Path) -> ArmResult:

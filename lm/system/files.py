@@ -5,8 +5,6 @@ files.atomic_write(path, files.to_json(record))
 """
 
 import contextlib
-import errno
-import functools
 import hashlib
 import json
 import logging
@@ -22,6 +20,9 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from lm.system import foreign, locks
+from lm.system.durable import make_folder as make_folder
+from lm.system.durable import rename, sync_folder
+from lm.system.durable import sync_tree as sync_tree
 from lm.system.errors import ConfigError, DamagedError
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,6 @@ T = TypeVar("T")
 HOST = platform.node().replace(".", "-")
 TEMPORARY = re.compile(rf"\..+\.{re.escape(HOST)}\.\d+\.[0-9a-f]{{8}}\.(tmp|lock)")
 MAX_JSON = 1 << 25  # bytes of a JSON file: ten times as much memory while it is read
-NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 NOT_FINITE = ("nan", "inf", "-inf")
 FLOATS = (float, float | None)
 
@@ -81,12 +81,49 @@ def atomic_write(path: Path, data: str | bytes) -> None:
                 file.write(data.encode() if isinstance(data, str) else data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(tmp, path)
+            rename(tmp, path)
     except OSError as error:
         raise named(error, path) from None
     finally:
         tmp.unlink(missing_ok=True)
+
+
+def create(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Make a file, whole and durable, unless one is there; of several processes one makes it."""
+    tmp = temporary(path)
+    try:
+        handle = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(tmp, path)
+        except FileExistsError:
+            pass
+        except OSError:  # no links here: of two at the same time the later stays
+            if not os.path.lexists(path):
+                os.rename(tmp, path)
+    finally:
+        tmp.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, durably; what a crash has left of a line before it gets its end."""
+    is_new = not os.path.lexists(path)
+    if not is_new:
+        foreign.check(path)  # a pipe would be waited for
+    with open(path, "ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = f"\n{line}"
+        file.write(f"{line}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
+    if is_new:
+        sync_folder(path.parent)
 
 
 def named(error: OSError, path: Path) -> OSError:
@@ -164,40 +201,6 @@ def no_links(folder: Path) -> None:
                 raise DamagedError(
                     f"{path} is not a plain file: move it away, or put a copy in its place"
                 )
-
-
-def make_folder(folder: Path, mode: int = 0o777) -> None:
-    """Make a folder and its parents where they are not there, each name durable in its folder."""
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True, mode=mode)
-    for path in reversed(new):
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable (a rename is not, until its folder is synced).
-
-    Some network and FUSE file systems cannot: that is said once.
-    """
-    if os.name != "posix":
-        return
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in NO_SYNC:
-            raise
-        _say_unsynced(error.strerror)
-    finally:
-        os.close(fd)
-
-
-@functools.cache
-def _say_unsynced(reason: str) -> None:
-    log.warning(
-        f"note: this file system does not sync folders ({reason}): if the machine loses its power, "
-        "the newest files may be gone"
-    )
 
 
 def temporary(final: Path) -> Path:

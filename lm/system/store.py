@@ -143,7 +143,7 @@ def _check_writable(cache: Path) -> None:
 def remove(folder: Path) -> None:
     """Delete a folder so that a crash half-way leaves nothing that looks whole."""
     trash = files.temporary(folder)
-    os.rename(folder, trash)
+    files.rename(folder, trash)
     shutil.rmtree(trash, ignore_errors=True)
 
 
@@ -154,7 +154,7 @@ def set_aside(path: Path) -> None:
     while os.path.lexists(target):
         target = path.with_name(f"{DAMAGED}{path.name}.{number}")
         number += 1
-    os.rename(path, target)
+    files.rename(path, target)
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -192,6 +192,9 @@ def locked(folder: Path) -> Iterator[locks.HeldLock]:
     path = folder / HOLDER
     descriptors: list[int | None] = [None]
     lock = filelock.FileLock(path, fallback_to_soft=False, on_acquired=descriptors.append)
+    with contextlib.suppress(OSError):  # a folder that nobody may write to is told below
+        if not path.exists():
+            files.create(path, holder().encode())
     try:
         lock.acquire(timeout=0.2)  # is_locked may hold it for a moment
     except filelock.Timeout:
@@ -203,7 +206,7 @@ def locked(folder: Path) -> Iterator[locks.HeldLock]:
         log.warning(f"{folder} cannot be locked ({error}): start no second run in it")
     try:
         with contextlib.suppress(OSError):  # on Windows nobody else may write to a locked file
-            path.write_text(holder(), encoding="utf-8")
+            _name_holder(path)
         clear_leftovers(folder)
         yield locks.HeldLock(descriptors[-1])
     finally:
@@ -211,8 +214,17 @@ def locked(folder: Path) -> Iterator[locks.HeldLock]:
 
 
 def holder() -> str:
-    """This process, as HOLDER names it."""
-    return f"{os.getpid()} on {files.HOST}{MARK}"
+    """This process, as HOLDER names it; always of the same length, see _name_holder."""
+    return f"{os.getpid()} on {files.HOST}"[:80].ljust(80) + MARK
+
+
+def _name_holder(path: Path) -> None:
+    """Write in place who holds a directory: the mark, without which after a power cut it would be
+    nobody's, stays on the disk.
+    """
+    with open(path, "r+b") as file:
+        file.write(holder().encode())
+        file.truncate()
 
 
 def is_locked(folder: Path) -> bool:
@@ -222,7 +234,7 @@ def is_locked(folder: Path) -> bool:
 
 def _read_holder(path: Path) -> str:
     try:
-        return foreign.read_text(path, 1 << 10, errors="replace").partition("\n")[0][:80]
+        return foreign.read_text(path, 1 << 10, errors="replace").partition("\n")[0][:80].rstrip()
     except DamagedError:
         return "?"
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from lm.system import foreign, packed
+from lm.system import durable, foreign, packed
 from lm.system.errors import ConfigError
 from lm.system.text import printable, printable_line
 
@@ -113,12 +113,14 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
             yield file
     else:
         path = os.path.realpath(path)  # a link stays one, such as /dev/stdout
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(Path(path).parent)
         partial = f"{path}.{secrets.token_hex(4)}.part"
         try:
             with _named(path, partial), open(partial, "wb") as file:
                 yield file
-            os.replace(partial, path)
+                file.flush()
+                os.fsync(file.fileno())
+            durable.rename(Path(partial), Path(path))
         finally:
             Path(partial).unlink(missing_ok=True)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lm.system import durable
+
 BLOCK_LEN = 1 << 17  # characters encoded at a time: the arrays of a block stay in the cache
 MAX_STRETCH = 1 << 26  # characters without a place to cut: encoding one takes 60 bytes of memory
 
@@ -38,7 +40,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Replace the file by one that is complete and on disk, through a unique temporary name beside
     it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(path.parent)
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
@@ -49,12 +51,12 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        durable.rename(Path(temporary), path)
     except OSError as error:
-        os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)
         raise
 
 

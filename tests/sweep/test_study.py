@@ -129,15 +129,20 @@ def test_a_damaged_journal_is_one_line(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["no JSON", "deep", "bytes", "zeros"])
-def test_a_damaged_last_line_of_a_journal_is_one_line_that_names_it(kind, tmp_path):
+def test_damaged_last_lines_of_a_journal_are_set_aside_and_the_search_goes_on(
+    kind, tmp_path, caplog
+):
+    """A power cut may leave zeros and the end of a line: the search could not go on."""
     new_study(tmp_path).ask()
     path = tmp_path / "optuna.journal"
+    good = path.read_bytes()
     (line,) = DAMAGED[kind]
-    bad = path.read_bytes() + (line if isinstance(line, bytes) else line.encode()) + b"\n"
-    path.write_bytes(bad)
-    with pytest.raises(DamagedError, match=f"{path} is damaged: its last line is nothing that"):
-        study.open_study(tmp_path)
-    assert path.read_bytes() == bad
+    bad = 2 * ((line if isinstance(line, bytes) else line.encode()) + b"\n")
+    path.write_bytes(good + bad)
+    assert states(tmp_path) == ["RUNNING"]
+    assert path.read_bytes() == good
+    assert (tmp_path / "damaged_optuna.journal").read_bytes() == bad
+    assert f"{path} goes on without its damaged last lines, which are in" in caplog.text
 
 
 @pytest.mark.parametrize(

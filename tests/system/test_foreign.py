@@ -24,18 +24,18 @@ READS |= {"load_file", "safe_open", "np.memmap", "np.load", "np.fromfile", "np.l
 READS |= {"json.load", "yaml.safe_load", "OmegaConf.load", "torch.load", "gzip.GzipFile"}
 # Every other call, and why the file is not a stranger's, or was looked at before.
 ALLOWED = {
-    ("compare.py", "open"): "written, after foreign.check",
     ("data/token_files.py", "open"): "written",
     ("launch/compose.py", "OmegaConf.load"): "this checkout's own experiments",
     ("lens/page.py", "read_text"): "a template of this package",
     ("report/page.py", "read_text"): "a template of this package",
     ("record/tracker.py", "open"): "written, in a run that was searched for links and pipes",
     ("sweep/study.py", "open"): "the journal, looked at by the sweep",
-    ("sweep/tuner.py", "open"): "written",
-    ("system/files.py", "os.open"): "a folder, to sync it",
+    ("system/files.py", "open"): "written, after foreign.check",
+    ("system/durable.py", "open"): "just written, to sync it",
+    ("system/durable.py", "os.open"): "a folder, to sync it",
     ("system/memory.py", "read_text"): "/proc and /sys",
     ("system/store.py", "read_text"): "/proc",
-    ("system/store.py", "open"): "just written, to sync it",
+    ("system/store.py", "open"): "just written, to sync it; our own mark, written",
     ("system/streams.py", "open"): "named on the command line: a pipe is waited for there",
     ("system/streams.py", "os.open"): "the null device",
     ("system/tensors.py", "load_file"): "after foreign.check",
