@@ -7,7 +7,6 @@ YAML files in conf/ only override what stands here. Loads neither torch nor wand
 configuration error is reported before anything slow starts.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -20,18 +19,18 @@ from lm.settings import (
     Part,
     Settings,
     at_least,
+    mix_parts,
     one_of,
     reading,
+    rules,
     setting,
     within,
     yaml_files,
     zero_or,
 )
-from lm.system import files
 from lm.system.errors import ConfigError
 
 RESOLVED = "config.resolved.yaml"  # a run's own copy of its settings
-MOST_TOKENS = 1 << 27  # in a batch, which is in memory at once as 64-bit ids
 
 
 # ------------------------------------------------------------------------------------- corpus
@@ -127,7 +126,7 @@ class MixConfig(CorpusConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.part_configs()
-        self._check_weights()
+        mix_parts.check_weights(self.weights, self.parts)
 
     def part_configs(self) -> dict[str, CorpusConfig]:
         """The checked corpus of each part; what it does not say itself it has from the mix."""
@@ -136,60 +135,13 @@ class MixConfig(CorpusConfig):
                 "corpus.parts is empty: give corpus.parts.NAME.path=FILE corpus.weights.NAME=SHARE "
                 "for each source"
             )
-        return {name: self._part_config(name, values) for name, values in self.parts.items()}
-
-    def _part_config(self, name: str, values: object) -> CorpusConfig:
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", str(name)):
-            raise ConfigError(
-                f"corpus.parts.{str(name)[:60]!a}: a part's name has 1 to 40 of A-Z, a-z, 0-9, _, -"
-            )
-        if not isinstance(values, Mapping) or not {"name", "path"} & set(values):
-            raise ConfigError(
-                f"corpus.parts.{name}={values or ''}: give corpus.parts.{name}.path=FILE, or the "
-                f"name of a corpus, as corpus.parts.{name}.name=shakespeare"
-            )
-        values = {"name": "files", "val_fraction": self.val_fraction, **values}
+        defaults: dict[str, object] = {"val_fraction": self.val_fraction}
         if self.near_duplicates == "keep":
-            values.setdefault("near_duplicates", "keep")
-        if values["name"] == self.name:
-            raise ConfigError(f"corpus.parts.{name}.name=mix: a part is one corpus, no mix")
-        if values.get("near_duplicates") == "together":
-            raise ConfigError(
-                f"corpus.parts.{name}.near_duplicates=together: in a mix choose drop or keep"
-            )
-        try:
-            part = reading.load_group(CorpusConfig, values, f"corpus.parts.{name}")
-        except ConfigError as error:
-            raise ConfigError(of_part(name, error)) from None
-        assert isinstance(part, CorpusConfig)
-        return part
-
-    def _check_weights(self) -> None:
-        for name in self.parts.keys() - self.weights.keys():
-            raise ConfigError(
-                f"corpus.parts.{name} has no weight: give corpus.weights.{name}=SHARE"
-            )
-        for name, weight in self.weights.items():
-            if name not in self.parts:
-                raise ConfigError(
-                    f"corpus.weights.{name}={weight} has no part: the parts are "
-                    f"{', '.join(self.parts)}"
-                )
-            if not 0 <= weight <= 1:
-                raise ConfigError(f"corpus.weights.{name}={weight}: must be from 0 to 1")
-        total = math.fsum(self.weights.values())
-        if abs(total - 1) > 1e-6:
-            given = ", ".join(f"{name}={weight:g}" for name, weight in self.weights.items())
-            raise ConfigError(f"corpus.weights {given} sum to {total:.9g}: they must sum to 1")
-
-
-def of_part(name: str, error: Exception) -> str:
-    """What is wrong with the corpus that is this part of a mix, with the keys that it has there."""
-    key = f"corpus.parts.{name}"
-    names = "path|dataset|config|split|revision|field|errors|val_fraction|near_duplicates"
-    names += "|n_documents|seed"
-    text = re.sub(rf"(?<![\w./-])corpus\.(?=({names})\b)", f"{key}.", str(error))
-    return text if key in text else f"{key}: {text}"
+            defaults["near_duplicates"] = "keep"
+        return {
+            name: mix_parts.load(CorpusConfig, name, values, defaults)
+            for name, values in self.parts.items()
+        }
 
 
 # ---------------------------------------------------------------------------------- tokenizer
@@ -361,19 +313,7 @@ class TransformerConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.n_embd % self.n_head:
-            raise ConfigError(
-                f"model.n_embd={self.n_embd} is not a multiple of model.n_head={self.n_head}"
-            )
-        if self.n_kv_head and self.n_head % self.n_kv_head:
-            raise ConfigError(
-                f"model.n_head={self.n_head} is not a multiple of model.n_kv_head={self.n_kv_head}"
-            )
-        if self.positions == "rope" and self.n_embd // self.n_head % 2:
-            raise ConfigError(
-                f"model.positions=rope turns pairs of numbers, but a head has "
-                f"n_embd/n_head={self.n_embd // self.n_head}, which is odd"
-            )
+        rules.check_heads(self.n_embd, self.n_head, self.n_kv_head, self.positions)
         if self.base_width:
             self._check_base()
 
@@ -478,14 +418,12 @@ class TrainConfig(Settings):
     flops: float = at_least(0.0, 0.0, 1e30)  # of training, if above 0, the budget instead of steps
     seconds: float = at_least(0.0, 0.0, 1e9)  # of training, if above 0, the budget instead of steps
     batch_size: int = at_least(8, 1, 1 << 20)  # windows of context_len tokens per step
-    micro_batch: Any = setting(
-        0, affects="rounding"
-    )  # windows per pass; 0: all; auto: as many as fit
+    # windows per pass; 0: all; auto: as many as fit
+    micro_batch: Any = setting(0, affects="rounding")
     n_proc: int = at_least(1, 1, 4096, "rounding")  # processes that share a batch, one per GPU
     dist_timeout: float = at_least(600.0, 1.0, 1e7, "nothing")  # seconds to wait for one of them
-    shard: bool = setting(
-        False, affects="rounding"
-    )  # each keeps 1/n_proc of weights and states (FSDP2)
+    # each process keeps 1/n_proc of weights and states (FSDP2)
+    shard: bool = setting(False, affects="rounding")
     clip: float = zero_or(1.0, 1e-6, 1e9)  # largest gradient norm; 0: off
     skip: int = at_least(3, 0)  # steps in a row without a finite loss and gradient that are skipped
     rollbacks: int = at_least(1, 0)  # returns to a checkpoint after more of them; then it stops
@@ -496,15 +434,12 @@ class TrainConfig(Settings):
     sample_every: int = at_least(1000, 0, affects="nothing")  # likewise
     save_every: int = at_least(400, 0, affects="nothing")  # likewise; where a rollback returns to
     keep_last: int = at_least(2, 1, affects="nothing")  # checkpoints; the best one is kept besides
-    also: list[str] = setting(
-        [], affects="nothing", path=True
-    )  # other texts to score: a corpus's name, or files
-    tasks: list[str] = setting(
-        [], affects="nothing"
-    )  # what the grammar tells right from wrong; or all
-    prompts: list[str] = setting(
-        [], affects="nothing"
-    )  # one sample each; none: what suits the text
+    # other texts to score: a corpus's name, or files
+    also: list[str] = setting([], affects="nothing", path=True)
+    # what the grammar tells right from wrong; or all
+    tasks: list[str] = setting([], affects="nothing")
+    # one sample each; none: what suits the text
+    prompts: list[str] = setting([], affects="nothing")
     sample_len: int = at_least(128, 1, 1 << 20, "nothing")  # tokens
     temperature: float = at_least(0.8, 0.0, 1e30, "nothing")  # of samples; 0: the likeliest token
     # auto: a GPU if there is one. Dropout draws differ from device to device.
@@ -513,9 +448,8 @@ class TrainConfig(Settings):
     # auto: where a run is long enough; graphs: a GPU's steps replayed, for very small models.
     compile: str = one_of("auto", "on", "off", "graphs", affects="rounding")
     threads: int = at_least(0, 0, 1024, "rounding")  # of the CPU; 0: PyTorch's choice
-    deterministic: bool = setting(
-        True, affects="rounding"
-    )  # same bits from the same command and machine
+    # same bits from the same command and machine
+    deterministic: bool = setting(True, affects="rounding")
 
     def budgets(self) -> list[str]:
         """What is set to end a run in place of `steps`, as train.KEY=VALUE."""
@@ -528,39 +462,10 @@ class TrainConfig(Settings):
             raise ConfigError(f"{' and '.join(self.budgets())} are set together: choose one budget")
         if isinstance(self.micro_batch, str) and self.micro_batch.isdecimal():
             self.micro_batch = int(self.micro_batch)
-        self._check_micro_batch()
-        self._check_sharding()
-        size = 1 if self.micro_batch in (0, "auto") else int(self.micro_batch)
-        if self.batch_size % (size * self.n_proc):
-            factors = {"train.micro_batch": size, "train.n_proc": self.n_proc}
-            product = " x ".join(f"{key}={n}" for key, n in factors.items() if n > 1)
-            raise ConfigError(f"train.batch_size={self.batch_size} is not a multiple of {product}")
-
-    def _check_micro_batch(self) -> None:
-        size = self.micro_batch
-        is_size = type(size) is int and 0 <= size <= self.batch_size
-        if size != "auto" and not is_size:
-            raise ConfigError(
-                f"train.micro_batch={size}: give auto or a number from 0 to "
-                f"train.batch_size={self.batch_size}"
-            )
-        if size and self.compile == "graphs":  # one replay overwrites the gradients of the last
-            raise ConfigError(
-                f"train.compile=graphs is for whole batches, and train.micro_batch={size}"
-            )
-        if size == "auto" and self.n_proc > 1:
-            raise ConfigError(
-                f"train.micro_batch=auto is for one process, and train.n_proc={self.n_proc}: "
-                "give a number"
-            )
-
-    def _check_sharding(self) -> None:
-        if self.shard and self.n_proc == 1:
-            raise ConfigError("train.shard=true divides a model over processes: give train.n_proc")
-        if self.shard and self.compile in ("on", "graphs"):
-            raise ConfigError(
-                f"train.compile={self.compile}: a model under train.shard=true is not compiled"
-            )
+        rules.check_micro_batch(self.micro_batch, self.batch_size, self.n_proc, self.compile)
+        if self.shard:
+            rules.check_sharding(self.n_proc, self.compile)
+        rules.check_even_shares(self.batch_size, self.micro_batch, self.n_proc)
 
 
 @dataclass
@@ -600,36 +505,11 @@ class Config(Settings):
         super().__post_init__()
         if len(self.name) > 100 or not (self.name + " ").isprintable():
             raise ConfigError(f"name={self.name[:100]!a}: one line of at most 100 characters")
-        self._check_batch_tokens()
-        self._check_weight_decay()
-        if self.train.shard and self.optimizer.name == "muon":
-            raise ConfigError(
-                "optimizer=muon turns whole matrices, and train.shard=true divides them by rows: "
-                "give optimizer=adamw"
-            )
-        if self.train.shard and self.track.histograms:
-            raise ConfigError(
-                f"track.histograms={self.track.histograms} counts whole matrices, and "
-                "train.shard=true divides them: give 0"
-            )
-
-    def _check_batch_tokens(self) -> None:
-        windows, context_len = self.train.batch_size, self.model.context_len
-        if windows * context_len > MOST_TOKENS:
-            raise ConfigError(
-                f"train.batch_size={windows} windows of model.context_len={context_len} are "
-                f"{windows * context_len:,} tokens a step: at most {MOST_TOKENS:,}, lower one"
-            )
-
-    def _check_weight_decay(self) -> None:
+        rules.check_batch_tokens(self.train.batch_size, self.model.context_len)
         lr = getattr(self.optimizer, "lr", 0.0) * self.model.lr_scale
-        decay = getattr(self.optimizer, "weight_decay", 0.0)
-        if decay > 1 and lr * decay > 1:  # else it is the rate that is out of the ordinary
-            raise ConfigError(
-                f"optimizer.weight_decay={decay} at a rate of {lr:g} (optimizer.lr times "
-                f"model.lr_scale) takes {lr * decay:g} times the weights at each step: at most 1, "
-                "lower one of them"
-            )
+        rules.check_weight_decay(lr, getattr(self.optimizer, "weight_decay", 0.0))
+        if self.train.shard:
+            rules.check_sharded_extras(self.optimizer.name, self.track.histograms)
 
 
 # ------------------------------------------------------------------------------ load and save
@@ -681,19 +561,9 @@ def flat(cfg: Config) -> dict[str, Any]:
     return reading.flat_values(asdict(cfg))
 
 
-def public(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def public(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings, nested or flat, as they may leave this machine: see `files.public` of a path."""
-    found = {}
-    for name, value in values.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            value = public(value, f"{key}.")
-        elif is_path(key) and isinstance(value, list):
-            value = [files.public(str(path)) for path in value]
-        elif is_path(key) and isinstance(value, str):
-            value = files.public(value)
-        found[name] = value
-    return found
+    return reading.public(values, is_path)
 
 
 def is_path(key: str) -> bool:

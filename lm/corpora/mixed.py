@@ -13,9 +13,10 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 
-from lm.config import MixConfig, of_part
+from lm.config import MixConfig
 from lm.corpora import base
 from lm.corpora.base import Corpus
+from lm.settings.mix_parts import of_part
 from lm.system.errors import ConfigError
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from lm.settings.declare import MISSING, Affects, Part, Settings
 from lm.settings.yaml_files import read_yaml
+from lm.system import files
 from lm.system.errors import ConfigError
 from lm.system.text import literal, unfit
 
@@ -78,6 +79,26 @@ def fields_of(cls: type[Settings], key: str) -> list[Field]:
 
 def is_path(cls: type[Settings], key: str) -> bool:
     return any("path" in f.metadata for f in fields_of(cls, key))
+
+
+def public(
+    values: Mapping[str, Any], is_path: Callable[[str], bool], prefix: str = ""
+) -> dict[str, Any]:
+    """Settings, nested or flat, as they may leave this machine: see `files.public` of a path.
+
+    `is_path` says of a key whether its value names a file or folder.
+    """
+    found = {}
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            value = public(value, is_path, f"{key}.")
+        elif is_path(key) and isinstance(value, list):
+            value = [files.public(str(path)) for path in value]
+        elif is_path(key) and isinstance(value, str):
+            value = files.public(value)
+        found[name] = value
+    return found
 
 
 @functools.cache

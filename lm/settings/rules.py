@@ -1,0 +1,94 @@
+"""Rules between several settings of a run: what one of them allows another.
+
+rules.check_heads(n_embd=128, n_head=4, n_kv_head=0, positions="rope")
+
+A rule takes plain values and raises ConfigError with them, the limit and the way out. The range of
+a single setting stands where it is declared.
+"""
+
+from lm.system.errors import ConfigError
+
+MOST_TOKENS = 1 << 27  # in a batch, which is in memory at once as 64-bit ids
+
+
+def check_heads(n_embd: int, n_head: int, n_kv_head: int, positions: str) -> None:
+    """The heads of a transformer share its width, and heads of keys are shared evenly."""
+    if n_embd % n_head:
+        raise ConfigError(f"model.n_embd={n_embd} is not a multiple of model.n_head={n_head}")
+    if n_kv_head and n_head % n_kv_head:
+        raise ConfigError(f"model.n_head={n_head} is not a multiple of model.n_kv_head={n_kv_head}")
+    if positions == "rope" and n_embd // n_head % 2:
+        raise ConfigError(
+            f"model.positions=rope turns pairs of numbers, but a head has "
+            f"n_embd/n_head={n_embd // n_head}, which is odd"
+        )
+
+
+def check_micro_batch(micro_batch: int | str, batch_size: int, n_proc: int, compile: str) -> None:
+    """A micro-batch is a part of the batch; some sizes are for one process, or not compiled."""
+    is_size = type(micro_batch) is int and 0 <= micro_batch <= batch_size
+    if micro_batch != "auto" and not is_size:
+        raise ConfigError(
+            f"train.micro_batch={micro_batch}: give auto or a number from 0 to "
+            f"train.batch_size={batch_size}"
+        )
+    if micro_batch and compile == "graphs":  # one replay overwrites the gradients of the last
+        raise ConfigError(
+            f"train.compile=graphs is for whole batches, and train.micro_batch={micro_batch}"
+        )
+    if micro_batch == "auto" and n_proc > 1:
+        raise ConfigError(
+            f"train.micro_batch=auto is for one process, and train.n_proc={n_proc}: give a number"
+        )
+
+
+def check_sharding(n_proc: int, compile: str) -> None:
+    """Of train.shard=true: several processes share the model, which is not compiled."""
+    if n_proc == 1:
+        raise ConfigError("train.shard=true divides a model over processes: give train.n_proc")
+    if compile in ("on", "graphs"):
+        raise ConfigError(
+            f"train.compile={compile}: a model under train.shard=true is not compiled"
+        )
+
+
+def check_sharded_extras(optimizer: str, histograms: int) -> None:
+    """Of train.shard=true: what needs whole matrices is off."""
+    if optimizer == "muon":
+        raise ConfigError(
+            "optimizer=muon turns whole matrices, and train.shard=true divides them by rows: "
+            "give optimizer=adamw"
+        )
+    if histograms:
+        raise ConfigError(
+            f"track.histograms={histograms} counts whole matrices, and train.shard=true divides "
+            "them: give 0"
+        )
+
+
+def check_even_shares(batch_size: int, micro_batch: int | str, n_proc: int) -> None:
+    """Each process has as many windows of a batch, and each of its passes, too."""
+    size = 1 if micro_batch in (0, "auto") else int(micro_batch)
+    if batch_size % (size * n_proc):
+        factors = {"train.micro_batch": size, "train.n_proc": n_proc}
+        product = " x ".join(f"{key}={n}" for key, n in factors.items() if n > 1)
+        raise ConfigError(f"train.batch_size={batch_size} is not a multiple of {product}")
+
+
+def check_batch_tokens(batch_size: int, context_len: int) -> None:
+    """A batch fits into memory as ids."""
+    if batch_size * context_len > MOST_TOKENS:
+        raise ConfigError(
+            f"train.batch_size={batch_size} windows of model.context_len={context_len} are "
+            f"{batch_size * context_len:,} tokens a step: at most {MOST_TOKENS:,}, lower one"
+        )
+
+
+def check_weight_decay(lr: float, weight_decay: float) -> None:
+    """A step of the rate `lr` leaves something of the weights."""
+    if weight_decay > 1 and lr * weight_decay > 1:  # else the rate is what is out of the ordinary
+        raise ConfigError(
+            f"optimizer.weight_decay={weight_decay} at a rate of {lr:g} (optimizer.lr times "
+            f"model.lr_scale) takes {lr * weight_decay:g} times the weights at each step: at most "
+            "1, lower one of them"
+        )
