@@ -3,25 +3,18 @@
 summary = loop.train(setup.set_up(cfg, out), track)
 """
 
-import contextlib
-import copy
-import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from lm import config
 from lm.generate import generate_text
-from lm.optim.advice import steadier
 from lm.optim.schedule import set_rates, update_scale
-from lm.record import checkpoint, guard
 from lm.record.state import TrainState
 from lm.record.tracker import Tracker
+from lm.recovery import judge_losses, recovering, save
 from lm.scoring import evaluate, pair_accuracy
 from lm.setup import TrainingRun
-from lm.system import devices, ranks, signals
-from lm.system.errors import NonFiniteError, OutOfMemoryError, StorageError
+from lm.system import ranks, signals
 
-log = logging.getLogger(__name__)
 Report = Callable[[int, float], None]  # is told the step and val/bpb of an evaluation
 Numbers = dict[str, float]
 
@@ -68,25 +61,6 @@ def train_until_done(run: TrainingRun, track: Tracker, report: Report | None) ->
         if last:
             return finish(run, track, val)
         update_and_log(run, track)
-
-
-@contextlib.contextmanager
-def recovering(run: TrainingRun, track: Tracker) -> Iterator[None]:
-    """Roll back after non-finite numbers; save the exact step when a signal stops the run."""
-    try:
-        yield
-    except NonFiniteError as reason:
-        roll_back(run, track, reason)
-    except (RuntimeError, MemoryError) as error:
-        if not devices.is_out_of_memory(error):
-            raise
-        raise OutOfMemoryError(run.update.too_large(run.state.step)) from error
-    except signals.Stopped as stop:
-        log.warning(f"{stop.name} at step {run.state.step}")
-        saved = save(run, track, scheduled=False)
-        if not saved and run.save_error:
-            raise run.save_error from None
-        raise
 
 
 # ------------------------------------------------------------------------ evaluate and sample
@@ -175,25 +149,6 @@ def must_read_losses(run: TrainingRun) -> bool:
     return any(every and (step + 1) % every == 0 for every in intervals)
 
 
-def judge_losses(run: TrainingRun, track: Tracker) -> Numbers:
-    """Count every loss that was not read yet; return what is to be logged of the newest step.
-
-    Raises NonFiniteError after too many skipped steps in a row.
-    """
-    state = run.state
-    row: Numbers = {}
-    for own_step, loss, norm in run.unread.read():
-        run.grad_norm = norm
-        row = guard.judge(state, own_step, loss, norm, run.cfg.train)
-        if row and own_step < state.step:  # logged under the step to which it belongs
-            then = copy.copy(state)
-            then.step = own_step
-            then.tokens -= (state.step - own_step) * run.batches.tokens
-            track.log(then, row)
-            row = {}
-    return row
-
-
 def training_point(run: TrainingRun, rates: Numbers) -> Numbers:
     """Mean loss since the last point, epochs so far, rates, gradient norm and speed."""
     state = run.state
@@ -209,75 +164,6 @@ def training_point(run: TrainingRun, rates: Numbers) -> Numbers:
         possible = run.peak_flops * ranks.n_proc()
         point["speed/mfu"] = speed * run.model.flops_per_token() / possible
     return point
-
-
-# ------------------------------------------------------------------------- save and go back
-
-
-def save(run: TrainingRun, track: Tracker, scheduled: bool = True) -> bool:
-    """Write a checkpoint; return whether it was written.
-
-    A disk that refuses costs a warning, and the run goes on. Only a scheduled checkpoint is one to
-    which a rollback returns, since a run that was stopped must end like one that was not. Amid
-    skipped steps nothing is saved.
-    """
-    state = run.state
-    if state.bad_in_a_row and run.progress() < 1:
-        return False
-    judge_losses(run, track)  # a signal may have come while some were unread
-    previous_good_step = state.good_step
-    if scheduled:
-        state.good_step = state.step
-    try:
-        ranks.on_rank_0(track.sync)
-        checkpoint.save(run.out, run.model, run.optimizers, state, run.cfg.train.keep_last)
-    except NonFiniteError:  # the rollback goes to the checkpoint before
-        state.good_step = previous_good_step
-        raise
-    except StorageError as error:
-        state.good_step = previous_good_step
-        run.save_error = error
-        kept = checkpoint.steps(run.out)
-        last = f"step {kept[-1]} is the last checkpoint" if kept else "there is no checkpoint"
-        text = f"{error}; {last}; training goes on"
-        log.warning(text)
-        track.alert("the disk refuses a checkpoint", text)
-        return False
-    run.save_error = None
-    return True
-
-
-def roll_back(run: TrainingRun, track: Tracker, reason: NonFiniteError) -> None:
-    """Return to the last good checkpoint, and go on from there with the batches that follow.
-
-    Raises NonFiniteError where that was done often enough, or there is no such checkpoint.
-    """
-    state, cfg = run.state, run.cfg.train
-    if state.rollbacks >= cfg.rollbacks or state.good_step not in checkpoint.steps(run.out):
-        way_out = steadier(config.flat(run.cfg))
-        outcome = f"{state.rollbacks} rollbacks did not help" if state.rollbacks else "it stops"
-        kept = (
-            "the last checkpoint is good" if checkpoint.steps(run.out) else "there is no checkpoint"
-        )
-        raise NonFiniteError(
-            f"{reason}; {outcome}, and {kept}. {way_out[0].upper()}{way_out[1:]}"
-        ) from None
-    log.warning(
-        f"{reason}: back to the checkpoint of step {state.good_step}, and on with "
-        "the batches that follow"
-    )
-    ranks.on_rank_0(checkpoint.remove_after, run.out, state.good_step)
-    good = checkpoint.resume(run.out, run.model, run.optimizers)
-    assert good is not None, "a good step has a checkpoint"
-    good.skipped_batches = state.skipped_batches + state.step + 1 - good.step
-    good.rollbacks = state.rollbacks + 1
-    good.skipped = state.skipped
-    good.micro_batch = state.micro_batch
-    vars(state).update(vars(good))
-    run.step_seconds.clear()
-    run.unread.clear()
-    track.cut_back(state)
-    track.log(state, {"train/rollbacks": state.rollbacks, "train/skipped": state.skipped})
 
 
 def finish(run: TrainingRun, track: Tracker, val: Numbers) -> Numbers:
