@@ -35,7 +35,16 @@ HEAVY = {  # a package, and the files of lm that may import it
     },
     "wandb": {
         f"record.wandb_{name}"
-        for name in ("answer", "artifact", "client", "histograms", "mirror", "mode", "sender")
+        for name in (
+            "answer",
+            "artifact",
+            "client",
+            "files",
+            "histograms",
+            "mirror",
+            "mode",
+            "sender",
+        )
     },
     "matplotlib": {"report.figures"},
     "pyarrow": {"corpora.parquet"},

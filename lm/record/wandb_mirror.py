@@ -10,7 +10,6 @@ No call but `close` waits for W&B, and that for track.finish_timeout seconds at 
 """
 
 import contextlib
-import dataclasses
 import functools
 import gc
 import json
@@ -19,7 +18,6 @@ import math
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,16 +32,16 @@ from lm.record import (
     wandb_artifact,
     wandb_client,
     wandb_copy,
+    wandb_files,
+    wandb_init,
     wandb_names,
-    wandb_variables,
 )
-from lm.record.schemas import DataRecord, WandbRecord
+from lm.record.schemas import WandbRecord
 from lm.record.state import TrainState
 from lm.record.wandb_alerts import Alert
 from lm.record.wandb_histograms import Histograms, for_wandb
 from lm.record.wandb_mode import requested_mode, wandb_mode
 from lm.record.wandb_sender import Sender
-from lm.settings.yaml_files import to_yaml
 from lm.system import failpoint, files, foreign
 from lm.system.errors import Pruned
 
@@ -57,7 +55,6 @@ RATE = 2
 BURST = 30
 MOST_WAITING = 1000  # points for a client that does not take them
 SWEEP_ID = "WANDB_SWEEP_ID"  # in the environment of a run that an agent of W&B started
-FILES = (config.RESOLVED, "code.json", "code.diff", "data.json")  # kept with the W&B run
 RESENT_SECONDS = 10  # of training: the client of a killed run may have lost its last points
 NOTE = "From lm, at the end of the run:"  # a line of the notes that people may write above
 Point = Mapping[str, object]
@@ -99,7 +96,7 @@ class Mirror:
             text = wandb_client.in_one_line(error)
             log.warning(f"W&B stopped: {text}; the run's own files go on")
             return
-        arguments, line = wandb_variables.init_arguments(cfg, group, name)
+        arguments, line = wandb_init.init_arguments(cfg, group, name)
         if line:
             log.info(f"W&B: {line}")
         if saved is None:
@@ -112,7 +109,7 @@ class Mirror:
         gc.collect()
         gc.freeze()
         self.sender = Sender(lambda: self._open(arguments, n_before), self._stop_asking)
-        self.sender.send(self._save_files)
+        self.sender.send(lambda run: wandb_files.copy_all(run, out, cfg))
         for row in lost:
             self.sender.send(functools.partial(self._send, row))
 
@@ -180,23 +177,6 @@ class Mirror:
         """Have a run opened offline while a server does not answer."""
         if self.mode == "online":
             wandb_client.kill()
-
-    def _save_files(self, run: "wandb.Run") -> None:
-        """Copies of the run's files, without the paths of this machine."""
-        values = config.public(dataclasses.asdict(self.cfg))
-        for name in FILES:
-            copy = Path(run.dir) / name
-            if name == config.RESOLVED:
-                copy.write_text(to_yaml(values), encoding="utf-8")
-            elif not (self.out / name).exists():
-                continue
-            elif name == DataRecord.file:
-                data = files.read_record(self.out / name, DataRecord)
-                data.folder = Path(data.folder).name
-                copy.write_text(files.to_json(data) + "\n", encoding="utf-8")
-            else:
-                shutil.copy(self.out / name, copy)
-            run.save(str(copy), base_path=run.dir, policy="now")
 
     # ------------------------------------------------------------------------------- logging
 
@@ -327,7 +307,7 @@ class Mirror:
         self._send_pending(self.sender)
         metrics = self.out / "metrics.jsonl"
         totals = {key: summary[key] for key in summary if key not in wandb_client.LOWEST}
-        least = {self._name(key): value for key, value in lowest(metrics).items()}
+        least = {self._name(key): value for key, value in wandb_files.lowest(metrics).items()}
         self.sender.send(lambda run: run.summary.update(totals | least))
         kept = self.cfg.track.artifacts
         if kept != "none":
@@ -365,20 +345,3 @@ class Mirror:
             log.warning(f"W&B did not take all in track.finish_timeout={timeout} seconds: {rest}")
         self.sender = None
         gc.unfreeze()
-
-
-def lowest(metrics: Path) -> dict[str, dict[str, float]]:
-    """What W&B keeps of some curves, out of a run's metrics.jsonl: {"val/bpb": {"min": 2.1}, ...}.
-
-    The last values in their place would be what W&B sorts runs by, and a sweep what it goes by.
-    W&B's own client knows of a resumed run only what came since.
-    """
-    found: dict[str, float] = {}
-    for line in foreign.read_text(metrics).split("\n"):
-        if '"val/bpb"' not in line:  # a point of training, of which there may be a million
-            continue
-        row = json.loads(line)
-        for key in wandb_client.LOWEST:
-            if isinstance(row.get(key), (int, float)):
-                found[key] = min(row[key], found.get(key, math.inf))
-    return {key: {"min": value} for key, value in found.items()}

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from lm.record import wandb_mode, wandb_variables
+from lm.record import wandb_init, wandb_mode
 
 VARIABLES = {
     "WANDB_PROJECT": "theirs",
@@ -34,7 +34,7 @@ def test_variables_of_w_and_b_count_where_the_setting_is_the_default(
     for name, text in VARIABLES.items():
         monkeypatch.setenv(name, text)
     wandb_mode.tidy_environment()
-    found, line = wandb_variables.init_arguments(cfg(*words), group, "gru lr=0.1")
+    found, line = wandb_init.init_arguments(cfg(*words), group, "gru lr=0.1")
     expected = {
         "project": "theirs",
         "entity": "team",
@@ -57,7 +57,7 @@ def test_a_run_without_variables_is_described_by_its_settings_alone(cfg, monkeyp
     monkeypatch.setenv("WANDB_PROJECT", " ")
     monkeypatch.setenv("WANDB_TAGS", ",")
     wandb_mode.tidy_environment()
-    found, line = wandb_variables.init_arguments(cfg(), None)
+    found, line = wandb_init.init_arguments(cfg(), None)
     assert (found["project"], found["name"], found["tags"]) == ("lm", "transformer", [])
     assert line == "" and "WANDB_TAGS" not in os.environ
 
@@ -72,10 +72,10 @@ def test_a_run_without_variables_is_described_by_its_settings_alone(cfg, monkeyp
     ],
 )
 def test_a_run_is_called_by_its_settings_unless_it_is_given_a_name(cfg, words, group, name):
-    found, _ = wandb_variables.init_arguments(cfg(*words), group, "gru lr=0.1")
+    found, _ = wandb_init.init_arguments(cfg(*words), group, "gru lr=0.1")
     assert found["name"] == name
 
 
 def test_a_name_of_many_settings_is_cut(cfg):
-    found, _ = wandb_variables.init_arguments(cfg(), None, "gru " + "lr=0.1\n" * 99)
+    found, _ = wandb_init.init_arguments(cfg(), None, "gru " + "lr=0.1\n" * 99)
     assert len(found["name"]) == 100 and found["name"].endswith("...")

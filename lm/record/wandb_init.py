@@ -1,6 +1,6 @@
 """What W&B is told about a run: the settings track.*, and the WANDB_* variables of its user.
 
-arguments, line = wandb_variables.init_arguments(cfg, group, name)
+arguments, line = wandb_init.init_arguments(cfg, group, name)
 
 The variables are those that wandb_mode.tidy_environment has left.
 """
