@@ -53,13 +53,14 @@ def test_every_experiment_and_every_arm_of_it_composes(cfg):
         assert all(a != b for a, b in itertools.combinations(found, 2))
 
 
-def test_an_experiment_without_a_name_has_that_of_its_folder(monkeypatch, tmp_path):
+def test_an_experiment_without_a_name_has_that_of_its_folder(cfg, monkeypatch, tmp_path):
     """Its arms trained to their ends, and then no report found them."""
     for folder, text in {"my_idea": "train: {steps: 3}", "other": "name: mine"}.items():
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "run.yaml").write_text(f"{text}\narms: {{a: {{seed: 1}}}}\n")
     places = {"experiments": tmp_path, "conf": compose.folder("conf")}
     monkeypatch.setattr(compose, "folder", places.__getitem__)
+    cfg()  # Hydra's own options are registered by the first composition, and go to no copy
     store = ConfigStore.instance()
     monkeypatch.setattr(store, "repo", copy.deepcopy(store.repo))
     found = compose.compose_run(["experiment=my_idea", "arm=my_idea/a"])
