@@ -561,7 +561,7 @@ def flat(cfg: Config) -> dict[str, Any]:
     return reading.flat_values(asdict(cfg))
 
 
-def public(values: Mapping[str, Any]) -> dict[str, Any]:
+def public(values: Mapping[str, object]) -> dict[str, Any]:
     """Settings, nested or flat, as they may leave this machine: see `files.public` of a path."""
     return reading.public(values, is_path)
 

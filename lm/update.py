@@ -1,7 +1,7 @@
 """One update of the weights: forward, backward, clip, optimizer.
 
 update = Update(model, optimizers, batches, cfg, device, dtype)
-loss, norm = update(number).tolist()     # of a batch
+loss, norm = update.train_on(number, step).tolist()     # of a batch
 """
 
 import logging
@@ -53,9 +53,10 @@ class Loss(nn.Module):
 
 
 class Update:
-    """`update(number)` trains on the batch of that number.
+    """Trains a model on one batch at a time: the loop calls `train_on(number, step)`.
 
-    It returns the batch's loss in nats a token and the gradient's norm before clipping, (2,); if
+    That is `update(number)`, tried again with smaller micro-batches where memory does not suffice.
+    Both return the batch's loss in nats a token and the gradient's norm before clipping, (2,); if
     either is non-finite, nothing has changed.
 
     With `ahead`, on a GPU, the call returns before the GPU has computed them: the CPU runs

@@ -13,7 +13,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -211,7 +211,7 @@ def layout(names: Iterable[str], card: object = None) -> Layout:
     return found
 
 
-def _of_card(shards: list[str], config: Mapping[str, Any]) -> dict[str, list[str]]:
+def _of_card(shards: list[str], config: Mapping[str, object]) -> dict[str, list[str]]:
     """The files of each split by the `data_files` of one entry of a card's `configs`."""
     entries = config.get("data_files")
     if isinstance(entries, str) or (

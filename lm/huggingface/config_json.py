@@ -8,6 +8,7 @@ Does not need torch, so that the launcher can read settings before torch is load
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -206,7 +207,7 @@ class Llama(msgspec.Struct):
 T = TypeVar("T", Gpt2, Llama)
 
 
-def _typed(values: dict[str, Any], kind: type[T], folder: Path) -> T:
+def _typed(values: Mapping[str, object], kind: type[T], folder: Path) -> T:
     """The values as `kind`; ValueError names the file, the key, its value and what is allowed."""
     known = {}
     for field in msgspec.structs.fields(kind):

@@ -78,7 +78,7 @@ def _of_group(group: str, words: Sequence[str]) -> list[Section]:
     return found
 
 
-def of_class(cls: type[Settings], values: Mapping[str, Any] | None = None) -> list[Key]:
+def of_class(cls: type[Settings], values: Mapping[str, object] | None = None) -> list[Key]:
     """The keys of a class of settings; `values` are the defaults of a preset."""
     found = []
     for f in dataclasses.fields(cls):

@@ -60,4 +60,4 @@ class Slots:
     @staticmethod
     def keep_address(kv: Tensor) -> None:
         """Promise that kv stays where it is: a CUDA graph writes where it wrote before."""
-        torch._dynamo.mark_static_address(kv)
+        torch._dynamo.mark_static_address(kv)  # torch.compiler has no name for it

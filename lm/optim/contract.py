@@ -14,8 +14,7 @@ import inspect
 import math
 import os
 import traceback
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
 from torch.optim import Optimizer
@@ -117,7 +116,7 @@ def broken(cfg: Part, how: str) -> ConfigError:
     return ConfigError(f"{cfg.group}={cfg.name}: {cfg.builds} {how}")
 
 
-def _takes(make: Any, *arguments: Any) -> bool:
+def _takes(make: Callable, *arguments: object) -> bool:
     try:
         inspect.signature(make).bind(*arguments)
     except TypeError:
@@ -127,5 +126,5 @@ def _takes(make: Any, *arguments: Any) -> bool:
     return True
 
 
-def _signature(make: Any) -> str:
+def _signature(make: Callable) -> str:
     return "(" + ", ".join(inspect.signature(make).parameters) + ")"

@@ -12,7 +12,7 @@ embeddings, heads, gains or biases.
 
 import math
 from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        groups: list[dict[str, Any]],
+        groups: list[dict[str, object]],
         lr: float,
         momentum: float,
         weight_decay: float,

@@ -82,7 +82,7 @@ def is_path(cls: type[Settings], key: str) -> bool:
 
 
 def public(
-    values: Mapping[str, Any], is_path: Callable[[str], bool], prefix: str = ""
+    values: Mapping[str, object], is_path: Callable[[str], bool], prefix: str = ""
 ) -> dict[str, Any]:
     """Settings, nested or flat, as they may leave this machine: see `files.public` of a path.
 

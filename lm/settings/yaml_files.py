@@ -25,7 +25,7 @@ def save(settings: Settings, path: Path) -> None:
     files.atomic_write(path, to_yaml(settings))
 
 
-def to_yaml(settings: Settings | Mapping[str, Any]) -> str:
+def to_yaml(settings: Settings | Mapping[str, object]) -> str:
     """The settings, or their nested values, as YAML."""
     from omegaconf import OmegaConf  # as long as all else takes together, and not for --help
 

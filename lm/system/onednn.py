@@ -4,7 +4,8 @@
         logits = model(ids)
 
 PyTorch gives them to MKL, which does without AVX-512 on AMD's processors: half the speed. Forward
-and backward are sums of float32 as before; a test holds them together.
+and backward are sums of float32 as before; a test holds them together. The two operators have no
+public name: PyTorch's compiler calls them so.
 """
 
 import contextlib

@@ -11,7 +11,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Protocol
 
 from lm.system import foreign
 from lm.system.errors import ConfigError
@@ -29,13 +29,23 @@ def _unpack_zstd(file: IO[bytes]) -> io.BufferedIOBase:
     return _Zstd(file, zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError)
 
 
+class Frame(Protocol):
+    """What one frame of zstandard is unpacked by."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes) -> bytes: ...
+
+
 class _Zstd(io.BufferedIOBase):
     """Frames of zstandard one after another; EOFError where the file is damaged or cut short.
 
     The library's own stream takes a file that ends in the middle for a whole one.
     """
 
-    def __init__(self, file: IO[bytes], new_frame: Callable[[], Any], error: type[Exception]):
+    def __init__(self, file: IO[bytes], new_frame: Callable[[], Frame], error: type[Exception]):
         self.file = file
         self.new_frame = new_frame
         self.error = error
