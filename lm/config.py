@@ -485,7 +485,7 @@ class TrackConfig(Settings):
     lens: bool = False  # write lens.html at the end of the run and show it in W&B
 
 
-@dataclass
+@dataclass(repr=False)
 class Config(Settings):
     """One training run."""
 
@@ -500,6 +500,11 @@ class Config(Settings):
     name: str = setting("", affects="nothing")
     init_from: str = setting("", path=True)  # a Hugging Face folder: its model, weights, tokenizer
     seed: int = within(0, 0, 2**32 - 1)  # of weights, batches, dropout and samples
+
+    def __repr__(self) -> str:
+        return (
+            f"<Config of a {self.model.name} on {self.corpus.name}, {self.tokenizer.name} tokens>"
+        )
 
     def __post_init__(self) -> None:
         super().__post_init__()

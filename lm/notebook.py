@@ -5,6 +5,7 @@ from lm import Run, notebook
 run = notebook.train("model=gru", "train.steps=200")   # or Run.open("latest")
 notebook.lens(run, "The import statement")             # a page: shown in a notebook,
 notebook.report().save("report.html")                  # or saved to be opened in a browser
+cfg = notebook.settings("model=gru")                   # for functions, as pipeline.prepare(cfg)
 """
 
 import html
@@ -14,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from lm.config import Config
 from lm.launch import compose, directory, jobs, logs, resume
 from lm.lens import page as lens_page
 from lm.lens.subject import Subject
@@ -82,6 +84,15 @@ def train(*words: str, out: str | Path = "") -> Run:
                 raise
             raise KeyboardInterrupt from None
     return Run.open(str(job.out))
+
+
+def settings(*words: str) -> Config:
+    """The settings of `python -m lm.train WORDS`: what the functions of lm take as `cfg`.
+
+    `pipeline.prepare(cfg)` gives tokenizer and ids, `cfg.model.build(vocab_size)` a new model.
+    Raises ConfigError for a mistake in the words.
+    """
+    return compose.compose_run(list(words))
 
 
 def _job(words: list[str], out: str | Path) -> jobs.Job:

@@ -17,6 +17,7 @@ import torch
 
 import lm
 from lm import Run, notebook
+from lm.data import pipeline
 from lm.system import files
 from lm.system.errors import ConfigError
 from tests.browser import needs_browser
@@ -88,6 +89,24 @@ def test_what_a_prompt_shows_of_each_object_is_one_short_line(trained, capsys):
         run
     )
     assert re.fullmatch(r"<Page lens, 0\.\d\d MB>", repr(notebook.lens(run, "1 plus")))
+
+
+def test_the_settings_of_words_are_those_of_the_command_and_prepare_what_it_reads(tiny):
+    cfg = notebook.settings(*tiny, "model=gru")
+    assert cfg.model.name == "gru" and cfg.train.batch_size == 4
+    assert repr(cfg) == "<Config of a gru on files, byte tokens>"
+    prepared = pipeline.prepare(cfg)
+    sizes = f"{len(prepared.train):,} ids to train on, {len(prepared.val):,} to validate"
+    assert repr(prepared) == f"<Prepared {sizes}, 257 in the vocabulary>"
+    with pytest.raises(ConfigError, match=r"did you mean model\.n_layer"):
+        notebook.settings("model.n_layr=2")
+
+
+def test_the_metrics_of_a_run_are_its_points_from_the_first_to_the_last(trained_once):
+    run = Run.open(str(trained_once("model=bigram")))
+    points = run.metrics()
+    assert [points[0]["step"], points[-1]["step"]] == [0, 20]
+    assert points[-1]["val/bpb"] < points[0]["val/bpb"]
 
 
 def test_a_page_in_a_notebook_is_a_frame_that_holds_it_and_cannot_reach_out(trained_once):

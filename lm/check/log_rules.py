@@ -9,8 +9,7 @@ from lm.check.evidence import Curve, Evidence, Finding
 from lm.corpora import overlap, written
 from lm.data import pipeline
 from lm.optim.advice import steadier
-from lm.record import ownership
-from lm.report import records
+from lm.record import ownership, schemas
 from lm.report.records import Record
 
 MAX_TEXT = 5_000_000  # characters of training text that are searched for copies
@@ -211,7 +210,7 @@ def epochs(evidence: Evidence) -> Finding | None:
 def copies(evidence: Evidence) -> Finding | None:
     """The longest piece of the last samples that occurs in the training text."""
     run = evidence.run
-    rows = records.lines(run.path / "samples.jsonl")
+    rows = schemas.read_rows(run.path / "samples.jsonl")
     rows = [row for row in rows if "step" in row and "text" in row]
     if not rows:
         return None

@@ -46,7 +46,7 @@ MANY_TOKENS = 100_000_000  # whose comparison takes more than a moment
 MIN_MERGED = 4096  # merges are learned up to this vocabulary at least, so that a sweep trains once
 
 
-@dataclass
+@dataclass(repr=False)
 class Prepared:
     """What a model is trained on: the tokenizer and both splits as ids, with their records."""
 
@@ -57,6 +57,10 @@ class Prepared:
     tokens: TokensRecord
     folder: Path  # of the token files
     copied: Copied | None  # how much of val stands in train; None: val is too short to say
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self.train):,} ids to train on, {len(self.val):,} to validate"
+        return f"<Prepared {sizes}, {self.tokenizer.vocab_size:,} in the vocabulary>"
 
     def parts(self, split: str) -> dict[str, np.ndarray]:
         """The ids of each part of a mix in a split; empty for one corpus."""

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from lm import config
 from lm.record.run import Run
 from lm.record.schemas import CodeRecord, DataRecord, Summary, read_part
-from lm.report import records
 from lm.system.text import printable
 
 USES = {
@@ -78,7 +77,7 @@ perplexity do not.
 def _results(run: Run, step: int) -> str:
     """The metrics of a step as rows of a table."""
     found: dict[str, object] = {}
-    for row in records.lines(run.path / "metrics.jsonl"):
+    for row in run.metrics():
         if row.get("step") == step:
             found |= row
     found["step"] = step

@@ -4,11 +4,13 @@ run = Run.open("latest")
 model = run.model("best")                 # ids (B, T) in, logits (B, T, V) out
 run.loss("Import a module.")              # nats a token
 run.sample("The import", max_tokens=40)   # the prompt and what follows it
+run.metrics()                             # the points of its curves
 """
 
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from lm.generate import generate_text, readable
 from lm.models.base import LanguageModel
 from lm.record import checkpoint, wandb_artifact
 from lm.record.find import REMOTE, find_run
-from lm.record.schemas import Summary, read_part
+from lm.record.schemas import Summary, read_part, read_rows
 from lm.settings.commands import SampleConfig
 from lm.system import devices, files, memory, store
 from lm.system.errors import DamagedError, OutOfMemoryError
@@ -153,6 +155,13 @@ class Run:
             temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=stop,
         )  # fmt: skip
         return prompt + "".join(pieces)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The points of the run's curves, oldest first: step, train/loss, val/bpb and others.
+
+        A row has the columns that were measured at its step.
+        """
+        return read_rows(self.path / "metrics.jsonl")
 
     def _model_in_use(self, which: str | int) -> LanguageModel:
         """The model at a checkpoint, on a GPU if there is one; the next call finds it loaded."""

@@ -10,13 +10,13 @@ DamagedError, which names the path of the value.
 import json
 import os
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from msgspec import field
 
 from lm.record.state import TrainState
-from lm.system import files
+from lm.system import files, foreign
 from lm.system.schemas import Copied, CorpusRecord, Int, Number, TokensRecord
 
 
@@ -124,6 +124,7 @@ class Row(msgspec.Struct):
     text: str = ""
 
 
+VALUES = dict[str, Int | float | str | bool | list[Any] | None]  # of a row
 Part = TypeVar("Part", Summary, DataRecord, CodeRecord)
 
 
@@ -131,3 +132,19 @@ def read_part(run: Path, kind: type[Part]) -> Part | None:
     """The record of that kind in a run directory, None if it is not there; DamagedError."""
     path = run / kind.file
     return files.read_record(path, kind) if os.path.lexists(path) else None
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a .jsonl file but for those that are torn, strange or still being written."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in foreign.read_text(path, foreign.MAX_LINES, errors="replace").split("\n"):
+        try:
+            row = json.loads(line)
+            msgspec.convert(row, Row)
+            msgspec.convert(row, VALUES)
+        except (ValueError, RecursionError):
+            continue
+        rows.append(row)
+    return rows

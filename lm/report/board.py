@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 from lm import config
-from lm.report import folding, labels, links, lr_range, records
+from lm.record import schemas
+from lm.report import folding, labels, links, lr_range
 from lm.report.folding import Arm, Ranking
 from lm.report.records import Record, is_number
 from lm.sweep.ranking import mean_and_spread
@@ -138,7 +139,7 @@ def thinned(items: Sequence[T], n: int) -> list[T]:
 
 def samples(run: Record) -> list[list[Any]]:
     """[step, prompt, text] of the first and last steps and some between."""
-    rows = records.lines(run.path / "samples.jsonl")
+    rows = schemas.read_rows(run.path / "samples.jsonl")
     steps = thinned(sorted({row["step"] for row in rows}), SAMPLES)
     found = []
     for row in rows:

@@ -7,7 +7,6 @@ Nothing is trusted to be complete: a run may be training, or may have been kille
 
 import dataclasses
 import itertools
-import json
 import logging
 import math
 import time
@@ -22,7 +21,7 @@ from msgspec import field
 
 from lm import baselines, config, tokenizers
 from lm.record.find import run_directories
-from lm.record.schemas import CodeRecord, DataRecord, Row, Summary, read_part
+from lm.record.schemas import CodeRecord, DataRecord, Summary, read_part, read_rows
 from lm.settings.reading import flat_values
 from lm.settings.yaml_files import MAX_BYTES, plain_yaml
 from lm.sweep import ranking
@@ -33,7 +32,6 @@ from lm.system.schemas import Int
 
 log = logging.getLogger(__name__)
 ALIVE = 300.0  # seconds without a new point after which a run is no longer called running
-VALUES = dict[str, Int | float | str | bool | list[Any] | None]  # of a row
 
 
 class Known(msgspec.Struct):
@@ -243,7 +241,7 @@ def read(path: Path) -> Record:
         path=path,
         settings=settings,
         overrides=_overrides(path, result),
-        rows=lines(path / "metrics.jsonl"),
+        rows=read_rows(path / "metrics.jsonl"),
         summary=read_part(path, Summary),
         result=result,
         data=read_part(path, DataRecord),
@@ -257,22 +255,6 @@ def _overrides(path: Path, result: ArmResult | None) -> list[str]:
         return result.overrides
     file = path / ".hydra" / "overrides.yaml"
     return [str(word) for word in _yaml(file, list)] if file.exists() else []
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file but for those that are torn, strange or still being written."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in foreign.read_text(path, foreign.MAX_LINES, errors="replace").split("\n"):
-        try:
-            row = json.loads(line)
-            msgspec.convert(row, Row)
-            msgspec.convert(row, VALUES)
-        except (ValueError, RecursionError):
-            continue
-        rows.append(row)
-    return rows
 
 
 def _yaml(path: Path, kind: type) -> Any:

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from lm import config
+from lm.record import schemas
 from lm.report import records
 from lm.system import foreign
 from lm.system.errors import DamagedError
@@ -33,8 +34,8 @@ def test_settings_read_by_the_fast_loader_equal_those_of_the_checked_one(fake_ru
 def test_a_log_of_more_than_256_mb_is_refused_before_memory_is_taken(fake_run, monkeypatch):
     path = fake_run("outputs/runs/d/a") / "metrics.jsonl"
     monkeypatch.setattr(foreign, "MAX_LINES", path.stat().st_size)
-    assert len(records.lines(path)) == 3
+    assert len(schemas.read_rows(path)) == 3
     monkeypatch.undo()
     os.truncate(path, (256 << 20) + 1)
     with pytest.raises(DamagedError, match="268,435,457 bytes, and 268,435,456 are allowed"):
-        records.lines(path)
+        schemas.read_rows(path)
