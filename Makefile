@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 CACHE := $(or $(LM_CACHE_DIR),outputs/cache)
-EXTRAS := dev,sweep,launchers,interop,data
+EXTRAS := dev,sweep,launchers,interop,data,tour
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-faults lint sweep sample evaluate report experiment review sync cache clean clean-cache
+.PHONY: help setup train tour test test-faults lint sweep sample evaluate report experiment review sync cache clean clean-cache
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,8 +23,15 @@ $(VENV)/ready-test: $(VENV)/ready-run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
+$(VENV)/ready-tour: $(VENV)/ready-run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tour]'
+	@touch $@
+
 train: setup  ## train the default model: corpus, tokenizer, transformer
 	$(BIN)/python -m lm.train $(ARGS)
+
+tour: $(VENV)/ready-tour  ## six lessons, from bytes to a sweep; N=1 opens the first in the browser
+	$(BIN)/python experiments/tour $(N)
 
 test: $(VENV)/ready-test  ## every test but those of test-faults
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
