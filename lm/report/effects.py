@@ -7,14 +7,16 @@ import statistics
 from collections.abc import Sequence
 
 from lm.report import markdown
+from lm.report.best import half_width
 from lm.report.folding import Arm
 from lm.sweep import labels
 
 ABOUT = (
     "Each row averages over the runs whose other settings and seed are there with every value of "
     "the setting, or over all of its value if there are none; behind: the mean difference to the "
-    "best value, where the other settings and the seed are the same, and its range over the other "
-    "settings."
+    "best value, where the other settings and the seed are the same, with an interval over the "
+    "seeds that leaves zero out in 5 of 100 settings without an effect, and its range over the "
+    "other settings."
 )
 HEAD = "| setting | value | val/bpb | runs | behind | from | to |\n|---|---|--:|--:|--:|--:|--:|"
 Others = tuple[tuple[str, str], ...]  # the other settings of an arm: its place in the grid
@@ -52,6 +54,8 @@ def rows(key: str, arms: Sequence[Arm]) -> list[str]:
         gaps = differences(scores[value], scores[ranked[0]])
         if value != ranked[0] and gaps:
             behind = [f"{gap:+.4f}" for gap in (statistics.fmean(gaps), min(gaps), max(gaps))]
+            half = half_width(gaps_by_seed(scores[value], scores[ranked[0]]), len(ranked))
+            behind[0] += "" if half is None else f" +- {half:.4f}"
         name = labels.short(key if key == "arm" else "", value)
         n_runs = str(len(compared[value]))
         lines.append(markdown.row((key, name, f"{means[value]:.4f}", n_runs, *behind)))
@@ -83,6 +87,19 @@ def comparable(scores: dict[str, Scores]) -> dict[str, list[float]]:
                 if not shared or (others, seed) in shared:
                     found[value].append(score)
     return found
+
+
+def gaps_by_seed(scores: Scores, best: Scores) -> list[float]:
+    """The mean over the places of the grid that both have, for each seed that is at all of them.
+
+    Seeds are drawn anew each time, places are not: a difference may be another one at each.
+    """
+    places = [(runs, best[others]) for others, runs in scores.items() if others in best]
+    shared = set.intersection(*({*runs} & {*rival} for runs, rival in places)) if places else set()
+    return [
+        statistics.fmean(runs[seed] - rival[seed] for runs, rival in places)
+        for seed in sorted(shared)
+    ]
 
 
 def differences(scores: Scores, best: Scores) -> list[float]:

@@ -3,12 +3,12 @@
 readme.write(Path("experiments/001_model_ladder/README.md"), readme.block(arms))
 """
 
-import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm.report import effects, folding, lr_range, markdown, paired, scaling
+from lm.report import effects, folding, lr_range, markdown, scaling
+from lm.report.best import half_width
 from lm.report.folding import Arm, Ranking
 from lm.report.records import Record
 from lm.sweep.ranking import mean_and_spread
@@ -39,7 +39,8 @@ python -m lm.train -m experiment={name}
 ABOUT = (
     "val/bpb: bits per byte of the validation text at the best checkpoint, the mean over seeds; "
     "+-: the sample's standard deviation over seeds; behind: the mean difference to the best arm, "
-    "seed by seed, with its 95 % interval (Student's t); at the end: after the last step."
+    "seed by seed, with an interval that leaves zero out in 5 of 100 rankings without a "
+    "difference; at the end: after the last step."
 )
 HEAD = (
     "| arm | val/bpb | +- | seeds | behind | at the end | best step | params | seconds |\n"
@@ -113,7 +114,7 @@ def corpus_table(ranking: Ranking) -> str:
             f"{arm.mean:.4f}",
             "" if arm.spread is None else f"{arm.spread:.4f}",
             str(arm.n),
-            "" if arm is best else behind(arm, best),
+            "" if arm is best else behind(arm, best, len(ranking.arms)),
             f"{mean_end:.4f}",
             span([end.best_step for end in ends]),
             f"{ends[0].n_params:,}",
@@ -130,17 +131,17 @@ def span(steps: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def behind(arm: Arm, best: Arm) -> str:
-    """The mean difference to the best arm over the seeds both have, with a 95 % interval."""
+def behind(arm: Arm, best: Arm, n_arms: int) -> str:
+    """The mean difference to the best of `n_arms` arms over the seeds both have, with a 95 %
+    interval that takes into account how the best was found.
+    """
     rival = best.scores
     gaps = [score - rival[seed] for seed, score in arm.scores.items() if seed in rival]
-    mean, spread = mean_and_spread(gaps)
-    if mean is None:
+    if not gaps:
         return ""
-    if spread is None:
-        return f"{mean:+.4f}"
-    half = paired.t95(len(gaps) - 1) * spread / math.sqrt(len(gaps))
-    return f"{mean:+.4f} +- {half:.4f}"
+    half = half_width(gaps, n_arms)
+    between = "" if half is None else f" +- {half:.4f}"
+    return f"{statistics.fmean(gaps):+.4f}{between}"
 
 
 def footer(runs: Sequence[Record]) -> str:

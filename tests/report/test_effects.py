@@ -17,9 +17,10 @@ def test_a_grid_s_settings_are_compared_where_all_else_is_equal(fake_run):
     table = effects.table(folding.fold_seeds(runs)).splitlines()
     assert table[2:4] == [
         "| model.norm | layernorm | 1.9050 | 2 |  |  |  |",
-        "| model.norm | rmsnorm | 2.0050 | 2 | +0.1000 | +0.1000 | +0.1000 |",
+        "| model.norm | rmsnorm | 2.0050 | 2 | +0.1000 +- 0.0000 | +0.1000 | +0.1000 |",
     ]
-    assert table[5] == "| model.activation | gelu | 2.0050 | 2 | +1.0000 | +1.0000 | +1.0000 |"
+    gelu = "| model.activation | gelu | 2.0050 | 2 | +1.0000 +- 0.0000 | +1.0000 | +1.0000 |"
+    assert table[5] == gelu
     assert (
         effects.table(folding.fold_seeds(runs[:4])) == ""
     )  # one setting alone has its table already

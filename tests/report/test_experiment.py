@@ -178,7 +178,7 @@ def test_the_paired_interval_is_student_s(fake_run):
         words = ("model=gru", f"seed={seed}")
         fake_run(f"outputs/runs/d/b{seed}", *words, scores=(9.0, 2.0 + seed))
     best, other = sorted(folding.fold_seeds(records.find([Path("outputs")])), key=lambda a: a.mean)
-    assert readme.behind(other, best) == f"+2.0000 +- {4.303 / 3**0.5:.4f}"
+    assert readme.behind(other, best, 2) == f"+2.0000 +- {4.303 / 3**0.5:.4f}"
 
 
 def test_an_arm_without_a_complete_run_is_named_under_the_results(three_arms, fake_run, tmp_path):
