@@ -1,10 +1,9 @@
 """W&B's client: open a run, online or else offline, and end the client's own process if it hangs.
 
-run = wandb_client.open_run("online", arguments, init_timeout=20, finish_timeout=60)
+run, fault = wandb_client.open_run("online", arguments, init_timeout=20, finish_timeout=60)
 """
 
 import contextlib
-import logging
 import os
 import signal
 import subprocess
@@ -18,15 +17,18 @@ from lm.system import failpoint
 if TYPE_CHECKING:
     import wandb
 
-log = logging.getLogger(__name__)
 LOWEST = ("val/bpb", "val/loss", "val/ppl")  # the curves of which W&B keeps the lowest value
+STOPPED = ("HandleAbandonedError", "MailboxClosedError")  # what `kill` makes of a question
 CUT_OFF = "cut-off"  # an empty file in the folder of an online run that was not all uploaded
 
 
 def open_run(
     mode: str, arguments: dict[str, Any], init_timeout: float, finish_timeout: float
-) -> "wandb.Run | None":
-    """A new run of W&B: in `mode`, or else offline; None, after a warning each, if both fail."""
+) -> "tuple[wandb.Run, str]":
+    """A new run of W&B, in `mode` or else offline; and why it is not in `mode`, "" if it is.
+
+    Raises ConnectionError with both reasons if neither can be opened.
+    """
     import wandb
 
     _silence_threads()
@@ -44,6 +46,7 @@ def open_run(
     )
     arguments["settings"] = settings
     arguments["reinit"] = "finish_previous"  # or the jobs of a sweep would be logged into one run
+    faults: list[str] = []
     for attempt in dict.fromkeys([mode, "offline"]):
         arguments["mode"] = attempt
         try:
@@ -55,12 +58,11 @@ def open_run(
             for key in LOWEST:  # by both names: older runs and sweeps of a server go on
                 for known in (key, wandb_names.name(key)):
                     run.define_metric(known, step_metric="tokens", summary="min")
-            return run
+            return run, "".join(faults)
         except Exception as error:  # training goes on whatever W&B raises
-            then = "" if attempt == "offline" else "; offline then, and make sync uploads it"
-            log.warning(f"W&B {attempt} failed: {in_one_line(error)}{then}")
+            faults.append(f"{attempt} failed: {in_one_line(error)}")
             forget()  # or the same id would be refused as in use
-    return None
+    raise ConnectionError("; ".join(faults))
 
 
 def _silence_threads() -> None:
@@ -113,7 +115,10 @@ def _process() -> subprocess.Popen[bytes] | None:
 
 def in_one_line(error: BaseException) -> str:
     """What an error says, in at most 300 letters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    name = type(error).__name__
+    if name in STOPPED:
+        return "the server did not answer until the client was stopped"
+    text = " ".join(str(error).split()) or name
     text = text.partition(" [type=")[0]  # where pydantic begins to speak to programmers
     text = text.partition(" Consider increasing the init_timeout")[0]
     return text if len(text) <= 300 else f"{text[:297]}..."

@@ -56,6 +56,7 @@ BURST = 30
 MOST_WAITING = 1000  # points for a client that does not take them
 SWEEP_ID = "WANDB_SWEEP_ID"  # in the environment of a run that an agent of W&B started
 RESENT_SECONDS = 10  # of training: the client of a killed run may have lost its last points
+OFFLINE_THEN = "; offline then, and make sync uploads it"
 NOTE = "From lm, at the end of the run:"  # a line of the notes that people may write above
 Point = Mapping[str, object]
 
@@ -71,6 +72,8 @@ class Mirror:
         self.cfg = cfg
         self.sender: Sender | None = None  # None: W&B is not used
         self.mode = "off"  # which the run was opened in, or is being opened
+        self.is_over = False  # the run has ended, and what goes wrong is told at the end
+        self.fault = ""  # why it is not online though it should be
         self.table: wandb.Table | None = None  # of samples
         self.histograms = Histograms()
         self.told: dict[str, float] = {}  # when there was an alert of this title
@@ -143,7 +146,7 @@ class Mirror:
         window = RESENT_SECONDS + self.cfg.track.init_timeout  # before that nothing is sent
         return [row for row in rows if row["seconds"] > rows[-1]["seconds"] - window]
 
-    def _open(self, arguments: dict[str, object], n_before: int | None) -> "wandb.Run | None":
+    def _open(self, arguments: dict[str, object], n_before: int | None) -> "wandb.Run":
         """The open run. `n_before` is the number of points of earlier starts; None: a new run."""
         self.mode = wandb_mode(self.cfg.track.mode)
         # One folder for all runs, as `wandb sync` and `wandb leet` read a single one.
@@ -155,9 +158,12 @@ class Mirror:
         if self.mode == "offline" and arguments["name"] is None:
             arguments["name"] = self.record.name or None
         track = self.cfg.track
-        run = wandb_client.open_run(self.mode, arguments, track.init_timeout, track.finish_timeout)
-        if run is None:
-            return None
+        run, self.fault = wandb_client.open_run(
+            self.mode, arguments, track.init_timeout, track.finish_timeout
+        )
+        if self.fault and not self.is_over:
+            log.warning(f"W&B {self.fault}{OFFLINE_THEN}")
+            self.fault = ""
         first = 0
         if n_before is not None:
             # W&B drops points whose counter was there before: go on above all that was sent,
@@ -175,6 +181,7 @@ class Mirror:
 
     def _stop_asking(self) -> None:
         """Have a run opened offline while a server does not answer."""
+        self.is_over = True
         if self.mode == "online":
             wandb_client.kill()
 
@@ -336,6 +343,8 @@ class Mirror:
             self.record.closed = True
             with contextlib.suppress(OSError):  # a full disk: the next start sends its end again
                 files.atomic_write(self.out / WandbRecord.file, files.to_json(self.record))
+            if self.fault:
+                log.warning(f"W&B {self.fault}{OFFLINE_THEN}")
         elif not sender.has_failed:
             rest = "the run's own files have all"
             if self.record.mode == "online":

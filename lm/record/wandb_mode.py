@@ -1,5 +1,6 @@
 """Whether W&B is used online, offline or not at all."""
 
+import contextlib
 import logging
 import os
 
@@ -72,9 +73,20 @@ def key_fault() -> str:
     import wandb
     from wandb.errors import AuthenticationError
 
+    _without_telemetry()
     wandb.setup(settings=wandb.Settings(silent=True, mode="online"))  # or it asks who we are
     try:
         has_key = wandb.login(prompt=False, verify=False)
     except AuthenticationError as error:
         return f"the API key is malformed ({' '.join(str(error).split()).rstrip('.')})"
     return "" if has_key else "no API key here"
+
+
+def _without_telemetry() -> None:
+    """Keep W&B's client from reports on itself: at its end a process waits 10 s for each of them
+    where the server hangs, and they hold tracebacks with the paths of this machine.
+    """
+    with contextlib.suppress(ImportError, AttributeError):  # it has no public name
+        from wandb.analytics.opentelemetry import opentelemetry_proxy
+
+        opentelemetry_proxy.disable()

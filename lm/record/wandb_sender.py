@@ -31,7 +31,7 @@ class Sender:
     """Opens a W&B run in a thread of its own, and gives it what is to be sent, in order."""
 
     def __init__(
-        self, open_run: Callable[[], "wandb.Run | None"], stop_asking: Callable[[], object]
+        self, open_run: Callable[[], "wandb.Run"], stop_asking: Callable[[], object]
     ) -> None:
         """`stop_asking` makes open_run give up a server that does not answer."""
         self.run: wandb.Run | None = None  # None: not open yet, or never
@@ -39,8 +39,9 @@ class Sender:
         self._has_ended = False
         self._stop_asking = stop_asking
         self._is_open = threading.Event()  # or will never be
-        self._slow_failed = False
-        self._is_ending = False  # what is slow has no more time
+        self._slow_fault = ""  # the first one, as it is told
+        self._is_ending = False  # what fails now is told in one line at the end
+        self._is_late = False  # what is slow has no more time
         self._lane = _Lane("W&B: points")
         self._slow_lane = _Lane("W&B: tables and artifacts")
         self._lane.add(lambda: self._open(open_run))
@@ -50,11 +51,9 @@ class Sender:
         """Whether nothing more is sent."""
         return self.has_failed or self._has_ended
 
-    def _open(self, open_run: Callable[[], "wandb.Run | None"]) -> None:
+    def _open(self, open_run: Callable[[], "wandb.Run"]) -> None:
         try:
             self.run = open_run()
-            if self.run is None:
-                self.has_failed = True
         except Exception as error:  # a broken installation, a full disk: training goes on
             self.give_up(error)
         finally:
@@ -86,16 +85,17 @@ class Sender:
 
     def _attempt_slowly(self, what: str, action: Action) -> None:
         self._is_open.wait()
-        if self.run is None or self.is_off or self._is_ending:
+        if self.run is None or self.is_off or self._is_late:
             return
         try:
             action(self.run)
         except Exception as error:
-            if self._slow_failed or self._is_ending:
+            if self._slow_fault or self._is_late:
                 return
-            self._slow_failed = True
             text = wandb_client.in_one_line(error)
-            log.warning(f"W&B did not take {what}: {text}; the run's own files have all")
+            self._slow_fault = f"W&B did not take {what}: {text}; the run's own files have all"
+            if not self._is_ending:
+                log.warning(self._slow_fault)
 
     def give_up(self, error: Exception) -> None:
         """Log what went wrong, once, and send nothing more."""
@@ -112,6 +112,8 @@ class Sender:
         If not, the client is stopped; what it has in its file can be uploaded later.
         """
         start = time.monotonic()
+        fault_before = self._slow_fault
+        self._is_ending = True
 
         def left(share: float) -> float:
             return start + 0.9 * share * timeout - time.monotonic()  # the last tenth is to stop it
@@ -119,7 +121,7 @@ class Sender:
         if not self._is_open.wait(left(0.5)):
             self._stop_asking()
         slow_ones_ended = self._slow_lane.wait(left(0.7))
-        self._is_ending = True
+        self._is_late = True
         self._lane.add(lambda: self._finish(exit_code))
         ended = self._lane.wait(left(1.0))
         complete = slow_ones_ended and ended and not self.has_failed
@@ -129,6 +131,8 @@ class Sender:
         if not complete:
             wandb_client.kill()
             wandb_client.forget()
+        elif self._slow_fault != fault_before:
+            log.warning(self._slow_fault)
         return complete
 
     def _finish(self, exit_code: int) -> None:

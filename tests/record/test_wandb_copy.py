@@ -17,7 +17,11 @@ from lm.system import files
 @pytest.fixture
 def opened(cfg, monkeypatch):
     """opened(out): the id of the W&B run that a start in `out` would open."""
-    monkeypatch.setattr(wandb_client, "open_run", lambda *_: None)  # W&B: see test_tracker.py
+
+    def refuse(*_: object) -> None:  # W&B itself: see test_tracker.py
+        raise ConnectionError("not here")
+
+    monkeypatch.setattr(wandb_client, "open_run", refuse)
     made = cfg("track=offline")
 
     def open_one(out: Path) -> str:
