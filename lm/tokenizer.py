@@ -93,8 +93,9 @@ def train(cfg: TrainTokenizer) -> None:
 
 
 def encode(cfg: EncodeText) -> None:
-    """Write the ids of a text."""
+    """Write the ids of a text; a file that is there is replaced only with `overwrite`."""
     streams.check_output(cfg.out, cfg.path, cfg.tokenizer, as_stream=True)
+    streams.check_new(cfg.out, cfg.overwrite)
     tokenizer = open_tokenizer(cfg.tokenizer)
     allowed = tuple(tokenizer.specials) if cfg.allow_special else ()
     with streams.open_text(cfg.path) as source, streams.open_output(cfg.out) as sink:
@@ -108,8 +109,12 @@ def encode(cfg: EncodeText) -> None:
 
 
 def decode(cfg: DecodeIds) -> None:
-    """Write the text of ids; on a terminal without control characters."""
+    """Write the text of ids; on a terminal without control characters.
+
+    A file that is there is replaced only with `overwrite`.
+    """
     streams.check_output(cfg.out, cfg.path, cfg.tokenizer, as_stream=True)
+    streams.check_new(cfg.out, cfg.overwrite)
     tokenizer = open_tokenizer(cfg.tokenizer)
     with streams.open_bytes(cfg.path) as source, streams.open_output(cfg.out) as sink:
         ids = _raw_ids(source, tokenizer) if cfg.format == "raw" else _text_ids(source)

@@ -41,8 +41,14 @@ log = logging.getLogger(__name__)
 
 
 def run_job(job: jobs.Job) -> float:
-    """Do one job in its directory and return its best val/bpb, which sweeps minimise."""
+    """Do one job in its directory and return its best val/bpb, which sweeps minimise.
+
+    The directory of one that is complete stays as it is, to the last byte.
+    """
     try:
+        score = known_score(job)
+        if score is not None:
+            return join_torchrun(job, score, train_here) if started_by_torchrun() else score
         with own_directory(job) as lock:
             return find_or_train(job, lock)
     except signals.Stopped as stop:
@@ -56,6 +62,15 @@ def run_job(job: jobs.Job) -> float:
         raise
 
 
+def known_score(job: jobs.Job) -> float | None:
+    """The score of a job that is complete with these very settings; of torchrun's processes rank 0
+    knows it. Raises OtherRunError where the directory is not this job's."""
+    if launch_rank() > 0:
+        return None
+    jobs.check(job)
+    return jobs.finished(job) if jobs.is_settled(job) else None
+
+
 @contextlib.contextmanager
 def own_directory(job: jobs.Job) -> Iterator[locks.HeldLock]:
     """The directory is this job's alone. Of torchrun's processes rank 0 sees to it.
@@ -65,7 +80,6 @@ def own_directory(job: jobs.Job) -> Iterator[locks.HeldLock]:
     if launch_rank() > 0:
         yield locks.HeldLock(None)
         return
-    jobs.check(job)
     before = Before(job.out)
     keep = contextlib.nullcontext() if job.sweep else before.kept_on_failure()
     with store.locked(job.out) as lock, keep, logs.to_file(job.out) as file, logs.error_in(file):

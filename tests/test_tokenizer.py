@@ -191,3 +191,21 @@ def test_training_replaces_no_file_that_is_no_tokenizer_of_ours(tmp_path):
     for name in ("byte", "char"):
         train(cls(path=str(text), name=name))
     assert tokenizers.load("tokenizer.json").name == "char"
+
+
+@pytest.mark.parametrize("action", ["encode", "decode"])
+def test_a_file_that_is_there_is_replaced_only_if_a_word_says_so(action, tmp_path):
+    """Ids and text have no mark of lm's: a user's thesis.txt was overwritten without a word."""
+    settings, command = ACTIONS[action]
+    mine = tmp_path / "thesis.txt"
+    mine.write_text("years of work")
+    (tmp_path / "in.txt").write_text("65 66")
+    words = ["tokenizer=byte", f"path={tmp_path / 'in.txt'}", f"out={mine}"]
+    with pytest.raises(ConfigError, match=r"thesis\.txt is there, and may be somebody's own"):
+        command(cli.parse(settings, words))
+    assert mine.read_text() == "years of work" and len(list(tmp_path.iterdir())) == 2
+    command(cli.parse(settings, [*words, "overwrite=true"]))
+    assert mine.read_text() == {"encode": "54 53 32 54 54\n", "decode": "AB"}[action]
+    mine.write_text("")  # as mktemp leaves it
+    command(cli.parse(settings, words))
+    assert mine.read_text()

@@ -68,18 +68,25 @@ def claim(job: Job) -> None:
     """
     _check_settings(job)
     path = job.out / config.RESOLVED
-    if not path.exists():
-        ownership.save(job.cfg, job.out)
-    elif not _stays_longer(job):
-        changed = _changes(path, job.cfg)
-        if changed.keys() & set(config.BUDGETS):
+    if not is_settled(job):
+        if path.exists() and _changes(path, job.cfg).keys() & set(config.BUDGETS):
             _extend(job)
-        if changed or not ownership.is_signed(job.out, job.cfg):
-            ownership.save(job.cfg, job.out)
+        ownership.save(job.cfg, job.out)
     for name, text in job.hydra.items():
         file = job.out / name
         files.make_folder(file.parent)
         files.atomic_write(file, text)
+
+
+def is_settled(job: Job) -> bool:
+    """Whether the directory has these very settings, by this user: nothing of them is to be
+    written."""
+    path = job.out / config.RESOLVED
+    if not path.exists():
+        return False
+    return _stays_longer(job) or (
+        not _changes(path, job.cfg) and ownership.is_signed(job.out, job.cfg)
+    )
 
 
 def _stays_longer(job: Job) -> bool:

@@ -180,7 +180,8 @@ class EncodeText(Settings):
 
     tokenizer: str = setting("tokenizer.json", path=True)  # a file, or byte
     path: str = setting("-", path=True)  # the text; - for standard input
-    out: str = setting("-", path=True)  # the ids; - for standard output
+    out: str = setting("-", path=True)  # the ids: a new file; - for standard output
+    overwrite: bool = False  # replace a file that is there
     format: str = one_of("text", "raw")  # ids in decimal, or uint16 (uint32 above 65,536 ids)
     allow_special: bool = False  # whether <|endoftext|> in the text becomes its id
 
@@ -191,7 +192,8 @@ class DecodeIds(Settings):
 
     tokenizer: str = setting("tokenizer.json", path=True)  # a file, or byte
     path: str = setting("-", path=True)  # the ids; - for standard input
-    out: str = setting("-", path=True)  # the text; - for standard output
+    out: str = setting("-", path=True)  # the text: a new file; - for standard output
+    overwrite: bool = False  # replace a file that is there
     format: str = one_of("text", "raw")  # ids in decimal, or uint16 (uint32 above 65,536 ids)
     errors: str = one_of("replace", "strict", "ignore")  # for ids that form no whole characters
 

@@ -91,12 +91,29 @@ def check_output(path: str, *inputs: str, as_stream: bool = False) -> None:
     exists = os.path.lexists(path)
     if exists and not as_stream and not os.path.isfile(path) and not os.path.islink(path):
         raise ConfigError(f"out={path} is no plain file: choose another out=")
+    check_place(path)
+
+
+def check_place(path: str) -> None:
+    """ConfigError for an out=PATH, of a file or folder, where none can be made or written to."""
     folder = next(folder for folder in Path(path).absolute().parents if os.path.lexists(folder))
     if not folder.is_dir():
-        raise ConfigError(f"out={path}: {folder} is no folder")
-    if not os.access(path if exists else folder, os.W_OK):
-        what = path if exists else folder
+        raise ConfigError(f"out={path}: {folder} is no folder: choose another out=")
+    what = path if os.path.lexists(path) else folder
+    if not os.access(what, os.W_OK):
         raise ConfigError(f"out={path}: {what} cannot be written to: choose another out=")
+
+
+def check_new(path: str, overwrite: bool) -> None:
+    """ConfigError for an out=PATH that would replace a file, unless `overwrite` allows it.
+
+    For output of which nothing tells whether lm wrote it. An empty file has nothing to lose.
+    """
+    if path != "-" and not overwrite and os.path.isfile(path) and os.path.getsize(path):
+        raise ConfigError(
+            f"out={path} is there, and may be somebody's own: choose another out=, or give "
+            "overwrite=true"
+        )
 
 
 @contextmanager

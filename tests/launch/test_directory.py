@@ -236,3 +236,22 @@ def test_a_sweep_waits_for_no_pipe_and_follows_no_link(tmp_path):
         with pytest.raises(DamagedError, match=f"{name} is not a plain file"):
             directory.check_sweep(tmp_path)
         (tmp_path / name).unlink()
+
+
+def test_a_complete_run_stays_as_it_is_with_a_file_of_the_user_s_beside_it(cfg, tiny, tmp_path):
+    """Its log, its lock and .hydra were written at every start."""
+    made = cfg(*tiny, "model=bigram_counts")
+    job = jobs.Job(made, Path("run"), [], hydra={".hydra/config.yaml": "x: 1"})
+    score = train.run_job(job)
+    write(Path("run"), "thoughts.txt")
+    before = {path: path.stat() for path in [Path("run"), *Path("run").rglob("*")]}
+    bytes_before = every_byte(Path("run"))
+    assert train.run_job(job) == score
+    assert every_byte(Path("run")) == bytes_before
+    assert {path: path.stat().st_mtime_ns for path in before} == {
+        path: status.st_mtime_ns for path, status in before.items()
+    }
+    job.cfg = cfg(*tiny, "model=bigram_counts", "train.log_every=3")  # what may change is saved
+    train.run_job(job)
+    assert config.load(Path("run") / config.RESOLVED).train.log_every == 3
+    assert Path("run/thoughts.txt").read_text() == MINE
