@@ -26,8 +26,8 @@ from lm.launch import cli, compose, jobs, logs
 from lm.report import sequential
 from lm.settings.commands import CompareConfig
 from lm.system import files, signals, terminal
-from lm.system.errors import ConfigError
-from lm.system.streams import print_line
+from lm.system.errors import ConfigError, DamagedError
+from lm.system.streams import check_place, print_line
 from lm.system.text import shell_word
 from lm.train import run_job
 
@@ -107,6 +107,12 @@ def _check(words: dict[str, list[str]], common: list[str]) -> None:
                 f"A and B have different budgets: {key} is {there} and {here}; give it outside of "
                 "a= and b="
             )
+    per_step = [cfg.train.batch_size * cfg.model.context_len for cfg in (a, b)]
+    if per_step[0] != per_step[1] and not a.train.budgets():
+        raise ConfigError(
+            f"A and B have different budgets: {a.train.steps} steps of {per_step[0]:,} and of "
+            f"{per_step[1]:,} tokens; give train.tokens=N outside of a= and b="
+        )
 
 
 def _new_folder() -> Path:
@@ -116,15 +122,27 @@ def _new_folder() -> Path:
 
 def _check_folder(out: Path) -> None:
     """ConfigError for a folder that holds anything but a comparison."""
+    check_place(str(out))
     if not out.exists():
         return
     if not out.is_dir():
         raise ConfigError(f"out={out} is a file: give a new folder")
+    if (out / RESULT).exists() and not _is_result(out / RESULT):
+        raise ConfigError(f"out={out} holds a {RESULT} that lm did not write: give a new folder")
     for path in out.iterdir():
         if path.name != RESULT and not re.fullmatch(r"[ab]_seed\d+", path.name):
             raise ConfigError(
                 f"out={out} holds {path.name}, no part of a comparison: give a new one"
             )
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a file is what a comparison wrote."""
+    try:
+        found = files.read_json(path)
+    except DamagedError:
+        return False
+    return isinstance(found, dict) and {"difference", "verdict", "pairs"} <= found.keys()
 
 
 def _score(side: str, seed: int, words: list[str], out: Path) -> float:

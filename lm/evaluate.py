@@ -16,6 +16,7 @@ import numpy as np
 
 from lm.config import FilesConfig
 from lm.corpora import overlap
+from lm.corpora.base import TooShortError
 from lm.corpora.named import named
 from lm.data import pipeline, token_files
 from lm.launch import cli
@@ -56,7 +57,12 @@ def command(cfg: EvaluateConfig) -> None:
         ownership.check_reads(run.path, run.cfg, cfg.trust, [ownership.CORPUS])
     model = run.model(cfg.checkpoint).to(devices.choose(cfg.device))
     text = named(cfg.corpus, run.cfg.corpus)
-    prepared = pipeline.pack(pipeline.prepare_corpus(text), run.tokenizer)
+    try:
+        prepared = pipeline.pack(pipeline.prepare_corpus(text), run.tokenizer)
+    except TooShortError:
+        if not cfg.corpus:
+            raise
+        raise ValueError(f"corpus={cfg.corpus} is too short to score: give more text") from None
     split = cfg.split
     if split == "auto":
         is_file = cfg.corpus and isinstance(text, FilesConfig)

@@ -73,16 +73,29 @@ def test_a_budget_that_ends_leaves_it_open(tiny):
         ({"b": "tokenizer='"}, "b=tokenizer=': No closing quotation"),
         ({"b": "corpus.val_fraction=0.2"}, "A and B have different texts"),
         ({"b": "train.steps=30"}, "different budgets: train.steps is 20 and 30"),
+        ({"b": "train.batch_size=8"}, "different budgets: 20 steps of 64 and of 128 tokens; give"),
+        ({"b": "model.context_len=8"}, "different budgets: 20 steps of 64 and of 32 tokens; give"),
         ({"b": "model.n_layr=3"}, "n_layr"),
+        ({"b": "model=gru", "out": "theirs"}, "out=theirs holds a compare.json that lm did not"),
+        ({"b": "model=gru", "out": "file/x"}, "out=file/x: .*/file is no folder: choose another"),
         ({"b": "model=gru", "out": "mine"}, r"out=mine holds thesis.txt, no part of a comparison"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line_and_nothing_is_made(settings, says, tiny):
     Path("mine").mkdir()
     Path("mine/thesis.txt").touch()
+    Path("theirs").mkdir()
+    Path("theirs/compare.json").write_text('{"verdict": "mine"}')
+    Path("file").write_text("a file")
     with pytest.raises(ConfigError, match=says):
         run(tiny, **settings)
     assert not Path("outputs").exists() and len(list(Path("mine").iterdir())) == 1
+    assert Path("theirs/compare.json").read_text() == '{"verdict": "mine"}'
+
+
+def test_tokens_a_step_may_differ_where_the_budget_is_in_tokens(tiny):
+    words = [*tiny, *SMALL[:1], *SMALL[2:], "train.tokens=1280"]
+    compare._check({"a": [], "b": ["train.batch_size=8"]}, words)
 
 
 def test_a_log_that_cannot_be_written_hides_no_result(tiny, capsys):

@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 
 from lm import evaluate, scoring
 from lm.corpora.named import named
@@ -67,3 +68,14 @@ def test_of_several_files_the_end_of_each_validates(cfg, tiny, tmp_path):
         kept[split] = bytes(i for i in ids.tolist() if i < 256).decode()
         assert (ids == 256).sum() >= 2  # the texts are kept apart, as documents are
     assert kept == {"train": "a" * 90 + "b" * 90 + "c" * 90, "val": "a" * 10 + "b" * 10 + "c" * 10}
+
+
+@pytest.mark.parametrize("text", ["", "a", "ab"])
+def test_a_text_that_is_too_short_to_score_is_told_so(text, trained_once, tmp_path):
+    """corpus.val_fraction was advised, which is no setting of this command."""
+    run = trained_once("model=bigram_counts")
+    path = tmp_path / "short.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"short|no text") as caught:
+        evaluate.command(evaluate.EvaluateConfig(run=str(run), corpus=str(path)))
+    assert "val_fraction" not in str(caught.value)

@@ -14,6 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from lm.config import CorpusConfig
 from lm.system.errors import ConfigError
 
+
+class TooShortError(ValueError):
+    """A text has too little for one of its splits."""
+
+
 MANY = 100  # from so many documents on, whole documents are dealt out; below, the text is cut
 
 
@@ -124,7 +129,7 @@ def _by_document(
     total = sum(counts.values())
     for split, count in counts.items():
         if count == 0:
-            raise ValueError(
+            raise TooShortError(
                 f"corpus.val_fraction={val_fraction} leaves no document for {split} out of the "
                 f"{total:,} in corpus {name}: change it, or give more different documents"
             )
@@ -134,7 +139,7 @@ def _by_position(texts: list[str], val_fraction: float, name: str) -> Iterator[t
     n = sum(map(len, texts))
     cut = int(round(n * (1 - val_fraction), 6))  # rounded, so that 10 * (1 - 0.9) is 1
     if not 0 < cut < n:
-        raise ValueError(
+        raise TooShortError(
             f"corpus {name} has {n} characters, too few to keep {val_fraction} of them for val: "
             "give more text, or change corpus.val_fraction"
         )
@@ -147,7 +152,7 @@ def _by_tails(texts: list[str], val_fraction: float, name: str) -> Iterator[tupl
         cut = math.ceil(round(len(text) * (1 - val_fraction), 6))
         found += [(split, part) for split, part in _cut([text], cut)]
     if {split for split, _ in found} != {"train", "val"}:
-        raise ValueError(
+        raise TooShortError(
             f"each of the {len(texts)} documents in corpus {name} is too short to keep "
             f"{val_fraction} of it for val: give more text, or change corpus.val_fraction"
         )

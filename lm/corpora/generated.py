@@ -17,6 +17,7 @@ from lm.system.errors import DamagedError
 
 OURS = "lm's own"
 OUTPUTS = f"{OURS} outputs"
+CACHE_TAG = "CACHEDIR.TAG"  # what programs call the file that marks a folder as a cache
 # A file or folder in it that says what a folder is.
 MARKS = {
     RESOLVED: f"{OURS} run",
@@ -30,7 +31,7 @@ MARKS = {
     "multirun.yaml": "a sweep of Hydra",
     "pyvenv.cfg": "an environment",
     "conda-meta": "an environment",
-    "CACHEDIR.TAG": "a cache",
+    CACHE_TAG: "a cache",
 }
 # A mark of an ordinary name counts only beside this file.
 BESIDE = {

@@ -248,7 +248,7 @@ def pack(corpus: Path, tokenizer: Tokenizer) -> Prepared:
     for name, part in (tokens.parts or {"": tokens.splits}).items():
         if part.val.n_tokens < 2:
             with naming(name):
-                raise ValueError(
+                raise base.TooShortError(
                     f"the validation split is too short ({part.val.n_tokens} tokens): give more "
                     f"text, or raise corpus.val_fraction={_val_fraction(about, name)}"
                 )

@@ -216,8 +216,7 @@ def _writable(path: Path, way_out: str) -> None:
 
     Raises StorageError on a full disk, else ConfigError.
     """
-    path = path.absolute()
-    existing = next(p for p in (path, *path.parents) if os.path.lexists(p))
+    existing = _existing(path)
     try:
         probe = existing / f".probe-{secrets.token_hex(4)}"
         probe.touch()
@@ -227,6 +226,12 @@ def _writable(path: Path, way_out: str) -> None:
         raise kind(f"cannot write to {existing} ({error.strerror}): {way_out}") from None
 
 
+def _existing(path: Path) -> Path:
+    """The path, or the nearest above it that is there."""
+    path = path.absolute()
+    return next(p for p in (path, *path.parents) if os.path.lexists(p))
+
+
 def _check_arms(jobs: list[list[str]], configs: list[Config], extra: list[str]) -> None:
     """ConfigError where two arms would write into one directory, or one into somebody else's.
 
@@ -234,6 +239,7 @@ def _check_arms(jobs: list[list[str]], configs: list[Config], extra: list[str]) 
     """
     composed = [_composed_arm(number, job, extra) for number, job in enumerate(jobs)]
     taken: dict[Path, tuple[int, Config]] = {}
+    checked: set[Path] = set()  # folders that are there, for the directories of the arms
     for number, (whole, cfg) in enumerate(zip(composed, configs, strict=True)):
         OmegaConf.copy_cache(composed[0], whole)  # as Hydra does: ${now:...} is one moment
         with hydra_internals.current(whole):  # what ${hydra:...} looks at
@@ -244,6 +250,10 @@ def _check_arms(jobs: list[list[str]], configs: list[Config], extra: list[str]) 
             raise ConfigError(f"{subdir}: the sweep itself is there; give each arm a directory")
         if out.is_relative_to(root) and directory.is_of_sweep(out.relative_to(root).parts[0]):
             raise ConfigError(f"{subdir}: the sweep's own files are called so; choose another name")
+        existing = _existing(out)
+        if existing not in checked:
+            _writable(existing, f"{subdir} is not possible, choose another")
+            checked.add(existing)
         other, its_cfg = taken.setdefault(out, (number, cfg))
         if its_cfg != cfg:
             raise ConfigError(

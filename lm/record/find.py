@@ -29,9 +29,13 @@ def run_directories(roots: Iterable[Path]) -> Iterator[Path]:
 
 def walk(root: str | Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     """os.walk without what has copies of a run's files and is none: stages of our cache, models
-    downloaded into it, and what W&B's client keeps of a run."""
+    downloaded into it, and what W&B's client keeps of a run; and without any other cache, as that
+    of PyTorch's compiler has thousands of folders."""
     for folder, below, names in os.walk(root):
         path = Path(folder)
+        if generated.CACHE_TAG in names:
+            below.clear()
+            continue
         below[:] = [name for name in below if not _is_copy(path / name)]
         yield path, below, names
 

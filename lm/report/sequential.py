@@ -21,7 +21,9 @@ from lm.system import seeds
 
 ERROR = 0.05  # the share of comparisons without a difference in which one is found
 FIRST = 3  # pairs before the first look: two tell too little of how much runs differ
-N_DRAWN = 100_000  # comparisons without a difference, from which the bounds are read
+# Comparisons without a difference, from which the bounds are read: 100,000 in all.
+N_BLOCKS = 20
+N_BLOCK = 5_000
 
 
 @dataclass
@@ -43,19 +45,29 @@ def bounds(n_pairs: int) -> list[float]:
         raise ValueError(f"{n_pairs} pairs: at least 2 are needed to see how much runs differ")
     first = min(FIRST, n_pairs)
     rng = np.random.default_rng(seeds.seed(0, "compare", n_pairs))
-    drawn = rng.standard_normal((N_DRAWN, n_pairs))
-    n = np.arange(1, n_pairs + 1)
+    # In blocks: the numbers between the draws and t take several times the memory of t.
+    blocks = [_t_of(rng.standard_normal((N_BLOCK, n_pairs)), first) for _ in range(N_BLOCKS)]
+    t = np.concatenate(blocks, axis=1)  # (looks, N_BLOCKS * N_BLOCK)
+    # How rare each t is among those of its look; a comparison errs where its rarest is too rare.
+    rarest = np.zeros(t.shape[1], np.int64)
+    for row in t:
+        in_order = np.argsort(row)
+        rank = np.empty_like(in_order)  # 0: the smallest
+        rank[in_order] = np.arange(len(row))
+        np.maximum(rarest, rank, out=rarest)
+    level = int(np.quantile(rarest, 1 - ERROR, method="higher"))
+    return [math.inf] * (first - 1) + [float(np.sort(row)[level]) for row in t]
+
+
+def _t_of(drawn: np.ndarray, first: int) -> np.ndarray:
+    """Student's t of each comparison (B, n_pairs) after `first` pairs, and after each one more:
+    (looks, B), without sign."""
+    n = np.arange(1, drawn.shape[1] + 1)
     mean = drawn.cumsum(axis=1) / n
     squares = (drawn**2).cumsum(axis=1)
     looks = slice(first - 1, None)
     variance = (squares - n * mean**2)[:, looks] / (n - 1)[looks]
-    t = np.abs(mean[:, looks]) / np.sqrt(variance / n[looks])  # (N_DRAWN, looks)
-    in_order = np.sort(t, axis=0)
-    # How rare each t is among those of its look; a comparison errs where its rarest is too rare.
-    rank = np.argsort(np.argsort(t, axis=0), axis=0)  # 0: the smallest
-    rarest = rank.max(axis=1)
-    level = int(np.quantile(rarest, 1 - ERROR, method="higher"))
-    return [math.inf] * (first - 1) + in_order[level].tolist()
+    return (np.abs(mean[:, looks]) / np.sqrt(variance / n[looks])).T
 
 
 def judge(differences: Sequence[float], bounds: Sequence[float]) -> Judged:

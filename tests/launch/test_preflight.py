@@ -1,5 +1,7 @@
 """Every mistake of a command is one line, before anything is made."""
 
+from pathlib import Path
+
 import pytest
 
 from lm import config
@@ -258,6 +260,15 @@ def test_no_two_arms_have_one_directory(subdir, monkeypatch):
     with pytest.raises(ConfigError) as caught:
         preflight.check(words)
     assert SUBDIRS[subdir] in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_arm_that_can_have_no_directory_is_told_before_the_sweep_begins(tmp_path):
+    """It ended with the bare error of the system, after the sweep's directory was made."""
+    Path("a.txt").touch()
+    words = ["-m", "seed=0,1", "hydra.sweep.dir=s", "hydra.sweep.subdir=../a.txt/${seed}"]
+    with pytest.raises(ConfigError, match=r"a\.txt \(Not a directory\): hydra\.sweep\.subdir="):
+        preflight.check(words)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_an_arm_of_another_sweep_is_found_wherever_it_is(cfg, tmp_path):

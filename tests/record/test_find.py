@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lm import config
+from lm.corpora import generated
 from lm.record.find import find_run, run_directories
 
 
@@ -60,3 +61,12 @@ def test_a_run_is_found_below_a_folder_of_any_name_and_a_copy_of_its_files_is_no
     made("outputs/cache/wandb-0123456789abcdef")
     made("outputs/wandb/offline-run-20261129_101010-12da3015/files")
     assert sorted(run_directories([Path("outputs")])) == sorted(mine)
+
+
+def test_a_cache_is_not_searched_for_runs(tmp_path):
+    """That of PyTorch's compiler has thousands of folders."""
+    for place in ("cache/compiled/a", "run"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / config.RESOLVED).touch()
+    (tmp_path / "cache/compiled" / generated.CACHE_TAG).touch()
+    assert list(run_directories([tmp_path])) == [tmp_path / "run"]
