@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from lm.settings import MOST, Settings, commands
 from lm.system import devices, ranks
 from lm.system.errors import ConfigError
 from lm.update import Update
-from tests.helpers import TINY_TRANSFORMER, rows
+from tests.helpers import ROOT, TINY_TRANSFORMER, rows
 
 VERBS = [*commands.COMMANDS.values(), commands.TunerConfig]
 GROUPS = [config.Config, config.TrainConfig, config.TrackConfig]
@@ -218,3 +219,11 @@ def test_a_sample_is_made_at_every_limit(name):
     for value in limits(f):
         steps = generate(model, [[1]], **({"max_tokens": 3} | {name: f.type(value)}))
         assert len(list(itertools.islice(steps, 3))) in (1, 3)
+
+
+def test_the_limits_that_security_md_names_are_those_of_the_settings():
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    (line,) = [line for line in text.splitlines() if line.startswith("| S21 ")]
+    for name in re.findall(r"`train\.(\w+)`", line):
+        (f,) = [f for f in dataclasses.fields(config.TrainConfig) if f.name == name]
+        assert f"{f.metadata['high']:,} " in line, name

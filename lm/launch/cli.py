@@ -8,12 +8,14 @@ import dataclasses
 import importlib
 import logging
 import os
+import shutil
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import gettempdir
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -165,7 +167,9 @@ def _check_other(cls: type[Settings], word: str, paths: str) -> None:
     if is_path or "overrides" in {f.name for f in dataclasses.fields(cls)}:
         return
     if not equals:
-        raise ConfigError(f"{word} is not key=value (known: {', '.join(known)})")
+        raise ConfigError(
+            f"{word} is not key=value (known: {', '.join(known)}); quote a word that holds a blank"
+        )
     raise ConfigError(unknown(cls, {key: word}, "")[0])
 
 
@@ -272,10 +276,25 @@ def _text_and_code(error: BaseException) -> tuple[str, int]:
 def _of_system(error: OSError) -> tuple[str, int]:
     if error.errno not in STORAGE:
         return str(error), 2
-    path = str(error.filename or "")
-    is_in_cache = not path or Path(path).absolute().is_relative_to(files.cache_dir().absolute())
-    other = ", or set LM_CACHE_DIR to a folder on another disk" if is_in_cache else ""
-    return f"{error}: make room{other}", 4
+    cache = files.cache_dir().absolute()
+    if error.filename:
+        text = str(error)
+        is_of_cache = Path(str(error.filename)).absolute().is_relative_to(cache)
+    else:
+        full = [folder for folder in (cache, Path.cwd(), Path(gettempdir())) if _is_full(folder)]
+        text = ": ".join([str(error), *(f"no room in {folder}" for folder in full[:1])])
+        is_of_cache = full[:1] == [cache]
+    other = ", or set LM_CACHE_DIR to a folder on another disk" if is_of_cache else ""
+    return f"{text}: make room{other}", 4
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether the file system on which a folder lies, or would, has no megabyte left."""
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    try:
+        return shutil.disk_usage(existing).free < 1 << 20
+    except OSError:  # one that does not tell
+        return False
 
 
 def _kind_and_place(error: Exception) -> str:

@@ -97,7 +97,7 @@ def read_arguments(words: list[str]) -> argparse.Namespace:
     for word in args.overrides:
         if "=" in word or word.startswith("~"):
             continue
-        hint = ""
+        hint = "; quote a word that holds a blank (README.md, under Settings)"
         if Path(word).exists():
             hint = f"; for a text of your own corpus=files {shell_word(f'corpus.path={word}')}"
         raise ConfigError(f"{word} is not key=value{hint}")

@@ -79,6 +79,6 @@ def _files(group: str, words: Sequence[str]) -> dict[str, Path]:
     folders = [folder("conf") / group]
     for word, after in zip_longest(words, words[1:], fillvalue=""):
         option, _, value = word.partition("=")
-        if option == CONFIG_DIR:
+        if option in (CONFIG_DIR, "-cd"):
             folders.append(Path(files.expanded(value or after)) / group)
     return {path.stem: path for place in folders for path in place.glob("*.yaml")}

@@ -23,7 +23,8 @@ from lm.system.text import literal, shell_word
 KEY = re.compile(r"\+{0,2}([a-z][\w.]*)=", re.ASCII)
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")  # Hydra's own paths
 CHOICE = re.compile(r"choice\((.*)\)", re.DOTALL)
-CONFIG_DIR = "--config-dir="
+# Hydra's options that take a folder, in any of their spellings; argparse takes a shortened one too.
+FOLDER_OPTION = re.compile(r"(--config-[dp][a-z]*|-cd|-cp)(=(.*))?", re.DOTALL)
 QUOTE = '"'
 BRACKET_OR_QUOTE = re.compile(r"""[\[\](){}'"]""")
 # What stands in quotes or brackets, in which a comma separates no parts, or any other character.
@@ -50,10 +51,17 @@ def as_typed(words: Sequence[str]) -> list[str]:
     """
     is_sweep = "-m" in words or "--multirun" in words
     found = []
+    is_folder = False  # of the option before it
     for word in words:
-        if word.startswith(CONFIG_DIR):  # --config-dir=~/conf, which no shell expands
-            found.append(CONFIG_DIR + files.expanded(word.removeprefix(CONFIG_DIR)))
+        if is_folder:
+            found.append(files.expanded(word))
+            is_folder = False
             continue
+        option = FOLDER_OPTION.fullmatch(word)
+        if option and option[2]:  # --config-dir=~/conf, which no shell expands
+            found.append(f"{option[1]}={files.expanded(option[3])}")
+            continue
+        is_folder = option is not None
         match = KEY.match(word)
         kind = kind_of(match[1]) if match else None
         if match and kind:
@@ -195,7 +203,8 @@ class _Word:
         if inner is text and "," in text:
             how = "" if self.is_sweep else " with -m (--multirun)"
             ways.append(f"a sweep is {shell_word(self.start + parts)}{how}")
-        return ConfigError(f"{self.start}{text} is not clear: {'; '.join(ways)}")
+        known = "; ".join(ways)
+        return ConfigError(f"{self.start}{text} is not clear, see README.md, Settings: {known}")
 
 
 def _is_bracketed(text: str) -> bool:

@@ -168,8 +168,8 @@ def _sign(cfg: Config, key: bytes | None) -> str:
 def _key(make: bool) -> bytes | None:
     """The user's key; None if there is none, and none can be made."""
     try:
-        home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-        path = Path(home, "lm", "key")
+        home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+        path = home / "lm" / "key"
         if make and not path.exists():
             files.make_folder(path.parent, mode=0o700)
             files.create(path, secrets.token_bytes(KEY_BYTES), mode=0o600)

@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 def conclude(root: Path) -> None:
     """Print the ranking, the best settings first, and write summary.json into the directory.
 
-    Exits with 1 if an arm failed or has no result; a search only if none of its arms has a score.
+    Exits with 1 if an arm failed, or has no result or a damaged one; a search, which goes around
+    what fails, only for a damaged one, or if none of its arms has a score.
     """
     places = arms.places(root)
     results = ranking.read(root)
@@ -43,13 +44,17 @@ def conclude(root: Path) -> None:
     for arm in failed:
         log.info(f"{places[arm]} failed: {results[arm].error} (error.log there)")
     missing = sorted(places.keys() - results.keys(), key=ranking.natural)
-    waiting = [arm for arm in missing if not (places[arm] / RESULT).exists()]
+    damaged = [arm for arm in missing if os.path.lexists(places[arm] / RESULT)]
+    waiting = [arm for arm in missing if arm not in damaged]
     if waiting:
         who = "another process trains it, or left it"
         log.info(f"no result yet in {', '.join(str(places[arm]) for arm in waiting)}: {who}")
+    if damaged:
+        found = ", ".join(str(places[arm] / RESULT) for arm in damaged)
+        log.info(f"left out of the ranking, as it cannot be read: {found}")
     _write_summary(root, rows, results)
     if (root / STUDY).exists():  # a search goes around what fails
-        if (failed or missing) and not any(row.n for row in rows):
+        if damaged or ((failed or missing) and not any(row.n for row in rows)):
             raise SystemExit(1)
         return
     if failed:

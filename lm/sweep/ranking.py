@@ -6,6 +6,7 @@ print(ranking.table(rows))
 
 import logging
 import math
+import os
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ def read(root: Path) -> dict[str, ArmResult]:
     found = {}
     for name, folder in arms.places(root).items():
         path = folder / RESULT
-        if not path.exists():
+        if not os.path.lexists(path):
             continue
         try:
             found[name] = read_result(path)

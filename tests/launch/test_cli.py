@@ -13,6 +13,7 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -183,6 +184,37 @@ def test_a_full_disk_is_told_by_the_file_and_the_way_out(path, way_out, monkeypa
     assert ended.value.code == 4
     assert said.startswith(f"error: [Errno 28] No space left on device: '{path}': {way_out}")
     assert said.count("LM_CACHE_DIR") == way_out.count("LM_CACHE_DIR")
+
+
+@pytest.mark.parametrize(
+    ("full", "said"),
+    [
+        ("elsewhere", "No space left on device: make room"),
+        ("cache", "no room in CACHE: make room, or set LM_CACHE_DIR to a folder on another disk"),
+        ("here", "no room in HERE: make room"),
+    ],
+)
+def test_a_full_disk_of_an_error_without_a_file_is_told_by_its_folder(
+    full, said, monkeypatch, capsys, tmp_path
+):
+    """LM_CACHE_DIR was advised wherever the cache was."""
+    folders = {"cache": tmp_path / "cache", "here": tmp_path / "here", "elsewhere": tmp_path / "x"}
+    for folder in folders.values():
+        folder.mkdir()
+    monkeypatch.setenv("LM_CACHE_DIR", "../cache")
+    monkeypatch.chdir(folders["here"])
+
+    def usage(folder):
+        is_full = Path(folder).resolve() == folders[full]
+        return SimpleNamespace(free=0 if is_full else 1 << 30)
+
+    monkeypatch.setattr(cli.shutil, "disk_usage", usage)
+    with pytest.raises(SystemExit) as ended, cli.errors_in_one_line():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    said = said.replace("CACHE:", f"{folders['here']}/../cache:").replace("HERE", os.getcwd())
+    text = capsys.readouterr().err.rstrip()
+    assert ended.value.code == 4 and text.endswith(said) and text.count("make room") == 1
+    assert ("LM_CACHE_DIR" in text) == (full == "cache")
 
 
 def test_a_mistake_of_ours_keeps_its_traceback():

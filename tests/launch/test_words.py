@@ -122,7 +122,7 @@ UNCLEAR = {
 
 @pytest.mark.parametrize("word", UNCLEAR)
 def test_the_word_that_a_message_prints_works_when_it_is_pasted_into_a_shell(word):
-    with pytest.raises(ConfigError, match="is not clear: ") as caught:
+    with pytest.raises(ConfigError, match=r"is not clear, see README\.md, Settings: ") as caught:
         as_typed([word])
     ways = dict(way.split(" is ", 1) for way in str(caught.value).split(": ", 1)[1].split("; "))
     pasted = ways["a list" if isinstance(UNCLEAR[word], list) else "one text"]
@@ -164,7 +164,10 @@ def test_a_tilde_is_the_home_directory_wherever_a_path_is_taken(place, monkeypat
     assert config.HFTokenizerConfig(path=place).path == there
     words = [f"{key}={place}" for key in ("init_from", "hydra.run.dir", "hydra.sweep.dir")]
     assert [read(word) for word in as_typed(words)] == [there] * 3
-    assert as_typed([f"--config-dir={place}"]) == [f"--config-dir={there}"]
+    for option in ("--config-dir", "-cd", "--config-path", "-cp"):
+        assert as_typed([f"{option}={place}"]) == [f"{option}={there}"]
+        assert as_typed([option, place, "seed=1"]) == [option, there, "seed=1"]
+    assert as_typed(["-cp"]) == ["-cp"]
     Path("~").mkdir()  # a file of that very name comes first
     Path("~/texts").mkdir()
     Path("~/texts/a b.txt").touch()

@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 
 from lm import config, evaluate, mix
+from lm.check import doctor
+from lm.data import pipeline
 from lm.launch import jobs, resume
 from lm.lens.subject import Subject
 from lm.record import ownership
-from lm.report import paired
+from lm.report import page, paired
+from lm.settings.commands import ReportConfig
+from lm.system import files, foreign
 from lm.system.errors import ConfigError
 
 OLD = Path(__file__).parent.parent / "data" / "before_redesign"
@@ -36,6 +40,31 @@ def old(tmp_path, monkeypatch) -> Path:
     shutil.copytree(OLD, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("LM_CACHE_DIR", "cache")
     return Path("run")
+
+
+def test_a_report_and_the_doctor_read_nothing_outside_a_strangers_run(
+    trained, monkeypatch, tmp_path
+):
+    """They need no word: the text that its settings name is neither read nor looked for."""
+    run = trained("model=bigram")
+    forget_signature(run)
+    before = config.load(run / config.RESOLVED).corpus.path
+    rewrite(run, f"path: {before} -> path: {tmp_path}/private.txt")
+    (tmp_path / "private.txt").write_text("private")
+    opened = []
+    real = foreign.open_plain
+    monkeypatch.setattr(
+        foreign,
+        "open_plain",
+        lambda path, *a, **k: opened.append(Path(path)) or real(path, *a, **k),
+    )
+    monkeypatch.setattr(pipeline, "prepare_corpus", lambda *_: pytest.fail("a text is read"))
+    doctor.examine(run)
+    page.write(ReportConfig(out="page.html"), [run], quiet=True)
+    key = Path(os.environ["XDG_CONFIG_HOME"])  # which tells whose run it is
+    allowed = (run, files.cache_dir().absolute(), key, Path(page.__file__).parent.parent)
+    for path in map(Path.absolute, opened):
+        assert any(path.is_relative_to(folder) for folder in allowed), path
 
 
 def rewrite(run: Path, *changes: str) -> None:

@@ -146,13 +146,13 @@ ENDS = {  # the results of a sweep's arms -> exit codes of a grid and of a searc
     (FAILED, FAILED): (1, 1, "s/t_0 failed: why"),
     (OK, None): (1, 0, "no result yet in s/t_1"),
     (None, FAILED): (1, 1, "no result yet in s/t_0"),
-    (OK, "{"): (1, 0, "s/t_1/result.json cannot be read"),
-    (OK, '{"value": "low"}'): (1, 0, "s/t_1/result.json is not what was written"),
-    (OK, '{"value": 1e999}'): (1, 0, "s/t_1/result.json is not what"),
-    (OK, '{"value": ' + "9" * 400 + "}"): (1, 0, "s/t_1/result.json"),
-    (OK, "pipe"): (1, 0, "s/t_1/result.json is not a plain file"),
-    (OK, '{"status": "ok"}'): (1, 0, "s/t_1/result.json is not what"),
-    (OK, '{"status": "strange", "value": 3}'): (1, 0, "s/t_1/result.json is not what"),
+    (OK, "{"): (1, 1, "s/t_1/result.json cannot be read"),
+    (OK, '{"value": "low"}'): (1, 1, "s/t_1/result.json is not what was written"),
+    (OK, '{"value": 1e999}'): (1, 1, "s/t_1/result.json is not what"),
+    (OK, '{"value": ' + "9" * 400 + "}"): (1, 1, "s/t_1/result.json"),
+    (OK, "pipe"): (1, 1, "s/t_1/result.json is not a plain file"),
+    (OK, '{"status": "ok"}'): (1, 1, "s/t_1/result.json is not what"),
+    (OK, '{"status": "strange", "value": 3}'): (1, 1, "s/t_1/result.json is not what"),
     (OK, STRANGE): (1, 0, "s/t_1 failed"),
 }
 
@@ -160,6 +160,7 @@ ENDS = {  # the results of a sweep's arms -> exit codes of a grid and of a searc
 @pytest.mark.parametrize("texts", ENDS)
 @pytest.mark.parametrize("kind", ["grid", "search"])
 def test_success_is_told_only_where_there_was_some(texts, kind, caplog, tmp_path):
+    """A search ended with 0 though the result of an arm could not be read."""
     caplog.set_level("INFO")
     root = Path("s")
     for number, text in enumerate(texts):
