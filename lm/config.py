@@ -7,9 +7,8 @@ YAML files in conf/ only override what stands here. Loads neither torch nor wand
 configuration error is reported before anything slow starts.
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,6 +18,7 @@ from lm.settings import (
     Part,
     Settings,
     at_least,
+    base_model,
     mix_parts,
     one_of,
     reading,
@@ -78,9 +78,7 @@ class FilesConfig(CorpusConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        paths = self.path if isinstance(self.path, list) else [self.path]
-        if not paths or not all(isinstance(p, str) and p for p in paths):
-            raise ConfigError(f"corpus.path={self.path}: give a file, folder or glob, or a list")
+        rules.check_paths(self.path)
 
 
 @dataclass
@@ -95,11 +93,7 @@ class HubConfig(CorpusConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        word = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|[.](?![.])){0,94}"
-        if not re.fullmatch(f"{word}/{word}", self.dataset):
-            raise ConfigError(
-                f"corpus.dataset={self.dataset[:100]!a}: give OWNER/SET, a data set of the hub"
-            )
+        rules.check_dataset(self.dataset)
 
 
 @dataclass
@@ -205,30 +199,7 @@ class ModelConfig(Part):
 
     def base_sizes(self) -> dict[str, int]:
         """The settings in which the base differs; ConfigError where it can be none."""
-        own = {f.name for f in fields(self)}
-        sizes = {"base_width": 0, "base_depth": 0}
-        for key, name in (("base_width", self.width_keys[0]), ("base_depth", self.depth_key)):
-            value = getattr(self, key)
-            if value and name not in own:
-                raise ConfigError(
-                    f"model.{key}={value}: model={self.name} has no {name}, so nothing is to be "
-                    f"carried over; give model.{key}=0"
-                )
-        if self.base_depth:
-            sizes[self.depth_key] = self.base_depth
-        if self.base_width:
-            width = getattr(self, self.width_keys[0])
-            ratio, rest = divmod(width, self.base_width)
-            for name in self.width_keys:
-                value = getattr(self, name, 0)
-                if rest or value % ratio:
-                    raise ConfigError(
-                        f"model.base_width={self.base_width} does not divide model.{name}={value}: "
-                        "every width is a whole multiple of the base's"
-                    )
-                if name in own:
-                    sizes[name] = value // ratio
-        return sizes
+        return base_model.sizes(self, self.width_keys, self.depth_key)
 
 
 @dataclass
@@ -294,38 +265,17 @@ class TransformerConfig(ModelConfig):
     base_n_head: int = within(0, 0, 1024)  # n_head of the model of base_width; 0: this one's
 
     def base_sizes(self) -> dict[str, int]:
-        sizes = super().base_sizes()
-        sizes["base_n_head"] = 0
-        if self.base_n_head and not self.base_width:
-            raise ConfigError(
-                f"model.base_n_head={self.base_n_head} belongs to model.base_width, which is 0"
-            )
-        if self.base_n_head:
-            n_shared, rest = divmod(self.n_kv_head * self.base_n_head, self.n_head)
-            if rest:
-                raise ConfigError(
-                    f"model.base_n_head={self.base_n_head} would have {self.n_kv_head} of "
-                    f"{self.n_head} heads of keys: model.n_kv_head times it is no multiple of "
-                    "model.n_head"
-                )
-            sizes |= {"n_head": self.base_n_head, "n_kv_head": n_shared}
-        return sizes
+        sizes = super().base_sizes() | {"base_n_head": 0}
+        return sizes | base_model.heads(
+            self.n_head, self.n_kv_head, self.base_n_head, self.base_width
+        )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         rules.check_heads(self.n_embd, self.n_head, self.n_kv_head, self.positions)
         if self.base_width:
-            self._check_base()
-
-    def _check_base(self) -> None:
-        """ConfigError where the base's heads could not be: what is wrong, and with what."""
-        try:
-            self.base()
-        except ConfigError as error:
-            raise ConfigError(
-                f"model.base_width={self.base_width}: of the base, {error}; model.base_n_head is "
-                "its number of heads"
-            ) from None
+            with base_model.naming(self.base_width):
+                self.base()
 
 
 # --------------------------------------------------------------------- optimizer and schedule
@@ -389,11 +339,7 @@ class WSDConfig(ScheduleConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.warmup + self.decay > 1:
-            raise ConfigError(
-                f"schedule.warmup={self.warmup} and schedule.decay={self.decay} are more than "
-                "the whole run: their sum must be at most 1"
-            )
+        rules.check_phases(self.warmup, self.decay)
 
 
 @dataclass

@@ -6,6 +6,8 @@ A rule takes plain values and raises ConfigError with them, the limit and the wa
 a single setting stands where it is declared.
 """
 
+import re
+
 from lm.system.errors import ConfigError
 
 MOST_TOKENS = 1 << 27  # in a batch, which is in memory at once as 64-bit ids
@@ -91,4 +93,29 @@ def check_weight_decay(lr: float, weight_decay: float) -> None:
             f"optimizer.weight_decay={weight_decay} at a rate of {lr:g} (optimizer.lr times "
             f"model.lr_scale) takes {lr * weight_decay:g} times the weights at each step: at most "
             "1, lower one of them"
+        )
+
+
+def check_paths(paths: object) -> None:
+    """corpus.path is a text, or a list of some."""
+    found = paths if isinstance(paths, list) else [paths]
+    if not found or not all(isinstance(path, str) and path for path in found):
+        raise ConfigError(f"corpus.path={paths}: give a file, folder or glob, or a list")
+
+
+def check_dataset(dataset: str) -> None:
+    """corpus.dataset is the name of a set on the Hugging Face hub, and no path."""
+    word = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|[.](?![.])){0,94}"
+    if not re.fullmatch(f"{word}/{word}", dataset):
+        raise ConfigError(
+            f"corpus.dataset={dataset[:100]!a}: give OWNER/SET, a data set of the hub"
+        )
+
+
+def check_phases(warmup: float, decay: float) -> None:
+    """The rate has risen before it falls."""
+    if warmup + decay > 1:
+        raise ConfigError(
+            f"schedule.warmup={warmup} and schedule.decay={decay} are more than the whole run: "
+            "their sum must be at most 1"
         )
