@@ -95,9 +95,8 @@ def set_up(
     model, dtype = _build_model(cfg, tokenizer.vocab_size, device)
     ranks.on_rank_0(origin.record_code, out, device, dtype, cfg.train.shard)
 
-    optimizers = []
-    if model.trainable:
-        optimizers = contract.build_optimizers(cfg.optimizer, model, dtype)
+    trainable = model.trainable
+    optimizers = contract.build_optimizers(cfg.optimizer, model, dtype) if trainable else []
     batches = _batches(cfg, prepared, model.context_len).to(device)
     run = TrainingRun(
         cfg=cfg,

@@ -93,7 +93,7 @@ IDS = np.random.default_rng(0).integers(0, V, 300).astype(np.uint16)
 SMALL = {
     "n_layer": 1, "n_head": 2, "n_embd": 8, "n_hidden": 8, "window": 2, "n_mlp": 8, "order": 3,
 }  # fmt: skip
-SIZES = {*SMALL, "n_kv_head", "context_len"}
+SIZES = {*SMALL, "n_kv_head", "context_len", "base_width", "base_depth", "base_n_head"}
 LEARNING = [(cls, f) for cls, f in ALL if cls in config.options("model").values()]
 LEARNING += [(cls, f) for cls, f in ALL if issubclass(cls, config.OptimizerConfig)]
 LEARNING += [(cls, f) for cls, f in ALL if issubclass(cls, config.ScheduleConfig)]
