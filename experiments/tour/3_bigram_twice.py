@@ -83,7 +83,13 @@ def _(V, prepared):
 def _(counts, names):
     often = counts.sum(1).topk(min(27, len(names))).indices.sort().values
     labels = [names[i] for i in often]
-    draw.grid(counts[often][:, often].sqrt(), labels, labels, "the darker, the more often", -1)
+    draw.grid(
+        counts[often][:, often].sqrt(),
+        labels,
+        labels,
+        "the stronger the colour, the more often",
+        -1,
+    )
     return (often,)
 
 
