@@ -20,6 +20,7 @@ from lm.settings import (
     at_least,
     base_model,
     mix_parts,
+    number_or,
     one_of,
     reading,
     rules,
@@ -294,7 +295,8 @@ class AdamWConfig(OptimizerConfig):
     beta1: float = within(0.9, 0.0, 1.0, below=True)  # decay of the gradient average
     beta2: float = within(0.95, 0.0, 1.0, below=True)  # decay of the squares' average
     eps: float = at_least(1e-8, 1e-20, 1.0)  # float32 squares below it are 0
-    weight_decay: float = at_least(0.1, 0.0, 1e6)  # of matrices, not of embeddings
+    # of matrices, not of embeddings; auto: as tokens and size ask for
+    weight_decay: Any = number_or("auto", at_least(0.1, 0.0, 1e6), whole=False)
 
 
 @dataclass
@@ -303,7 +305,8 @@ class MuonConfig(OptimizerConfig):
     name: str = "muon"
     lr: float = at_least(0.03, 0.0, 1e38)  # spectral norm of one hidden matrix's update
     momentum: float = within(0.95, 0.0, 0.9999)  # of the gradient average, Nesterov
-    weight_decay: float = at_least(0.0, 0.0, 1e6)  # of matrices, not of embeddings
+    # of matrices, not of embeddings; auto: as tokens and size ask for
+    weight_decay: Any = number_or("auto", at_least(0.0, 0.0, 1e6), whole=False)
     # of all that is no hidden matrix: embeddings, head, gains. 0: a fifth of lr.
     adamw_lr: float = at_least(0.0, 0.0, 1e38)
     beta1: float = within(0.9, 0.0, 1.0, below=True)  # of AdamW: decay of the gradient average
@@ -360,10 +363,12 @@ class TrainConfig(Settings):
     # affects: result (unless said), rounding (the last bits), nothing (neither weights nor scores)
     group: ClassVar[str] = "train"
     steps: int = at_least(2000, 1)  # optimizer updates
-    tokens: int = at_least(0, 0)  # if above 0, the budget instead of steps
+    # if above 0, the budget instead of steps; 20x: for each parameter between embedding and head
+    tokens: Any = number_or("20x", at_least(0, 0), whole=True)
     flops: float = at_least(0.0, 0.0, 1e30)  # of training, if above 0, the budget instead of steps
     seconds: float = at_least(0.0, 0.0, 1e9)  # of training, if above 0, the budget instead of steps
-    batch_size: int = at_least(8, 1, 1 << 20)  # windows of context_len tokens per step
+    # windows of context_len tokens per step; auto: as many as train.tokens ask for
+    batch_size: Any = number_or("auto", at_least(8, 1, 1 << 20), whole=True)
     # windows per pass; 0: all; auto: as many as fit
     micro_batch: Any = setting(0, affects="rounding")
     n_proc: int = at_least(1, 1, 4096, "rounding")  # processes that share a batch, one per GPU
@@ -411,7 +416,8 @@ class TrainConfig(Settings):
         rules.check_micro_batch(self.micro_batch, self.batch_size, self.n_proc, self.compile)
         if self.shard:
             rules.check_sharding(self.n_proc, self.compile)
-        rules.check_even_shares(self.batch_size, self.micro_batch, self.n_proc)
+        if self.batch_size != "auto":
+            rules.check_even_shares(self.batch_size, self.micro_batch, self.n_proc)
 
 
 @dataclass
@@ -456,11 +462,24 @@ class Config(Settings):
         super().__post_init__()
         if len(self.name) > 100 or not (self.name + " ").isprintable():
             raise ConfigError(f"name={self.name[:100]!a}: one line of at most 100 characters")
-        rules.check_batch_tokens(self.train.batch_size, self.model.context_len)
-        lr = getattr(self.optimizer, "lr", 0.0) * self.model.lr_scale
-        rules.check_weight_decay(lr, getattr(self.optimizer, "weight_decay", 0.0))
+        rules.check_words(self.unresolved(), self.train.tokens, self.train.budgets())
+        if self.train.batch_size != "auto":
+            rules.check_batch_tokens(self.train.batch_size, self.model.context_len)
+        decay = getattr(self.optimizer, "weight_decay", 0.0)
+        if decay != "auto":
+            lr = getattr(self.optimizer, "lr", 0.0) * self.model.lr_scale
+            rules.check_weight_decay(lr, decay)
         if self.train.shard:
             rules.check_sharded_extras(self.optimizer.name, self.track.histograms)
+
+    def unresolved(self) -> list[str]:
+        """The settings that follow from others and have no number yet: `auto` or `20x`."""
+        values = {
+            "train.tokens": self.train.tokens,
+            "train.batch_size": self.train.batch_size,
+            "optimizer.weight_decay": getattr(self.optimizer, "weight_decay", 0.0),
+        }
+        return [key for key, value in values.items() if isinstance(value, str)]
 
 
 # ------------------------------------------------------------------------------ load and save

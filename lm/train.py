@@ -45,11 +45,19 @@ def run_job(job: jobs.Job) -> float:
 
     The directory of one that is complete stays as it is, to the last byte.
     """
+    asked = job.cfg
+    if asked.unresolved():
+        from lm.optim import horizon  # with torch, once all else is known to be good
+
+        job.cfg = horizon.resolved(asked)
     try:
         score = known_score(job)
         if score is not None:
             return join_torchrun(job, score, train_here) if started_by_torchrun() else score
         with own_directory(job) as lock:
+            if asked.unresolved() and launch_rank() == 0:
+                for line in horizon.describe(asked, job.cfg):
+                    log.info(line)
             return find_or_train(job, lock)
     except signals.Stopped as stop:
         if launch_rank() == 0:

@@ -29,7 +29,7 @@ from lm.data import pipeline
 from lm.data.batches import Batches
 from lm.launch import cli, compose
 from lm.models.base import LanguageModel
-from lm.optim import footprint
+from lm.optim import footprint, horizon
 from lm.optim.contract import build_optimizers
 from lm.optim.schedule import set_rates, update_scale
 from lm.record.find import find_run
@@ -77,6 +77,7 @@ def check_run(cfg: CheckConfig, console: Console) -> bool:
 
 def check_model(cfg: Config, settings: CheckConfig, console: Console) -> bool:
     """Print the checks of a model; True if one failed."""
+    cfg = horizon.resolved(cfg)
     device = devices.choose(settings.device)
     logging.getLogger().setLevel(logging.WARNING)
     corpus = pipeline.prepare_corpus(config.GrammarConfig())

@@ -24,6 +24,7 @@ from lm import metrics
 from lm.config import Config, ModelConfig, TransformerConfig
 from lm.launch import compose
 from lm.models.base import LanguageModel
+from lm.optim import horizon
 from lm.optim.contract import build_optimizers
 from lm.optim.schedule import set_rates
 from lm.report import figures
@@ -84,7 +85,7 @@ def command(cfg: TransferConfig) -> None:
     check_output(cfg.out)
     if Path(cfg.out).suffix not in (".svg", ".png"):
         raise ConfigError(f"out={cfg.out}: give a name that ends in .svg or .png")
-    run = compose.compose_run(cfg.overrides or ["model=transformer"])
+    run = horizon.resolved(compose.compose_run(cfg.overrides or ["model=transformer"]))
     logging.getLogger().setLevel(logging.WARNING)
     devices.configure(run.train.threads, run.train.deterministic)
     console = Console(highlight=False, soft_wrap=True)

@@ -129,6 +129,8 @@ def changes(saved: Config, cfg: Config) -> dict[str, str]:
     here = config.flat(cfg)
     found = {}
     for key in here | there:
+        if key in cfg.unresolved() and key in there:
+            continue  # the number there is what `auto` came to
         if key not in there or key not in here or here[key] != there[key]:
             found[key] = f"{key} is {there.get(key)} there and {here.get(key)} here"
     return found
@@ -138,7 +140,9 @@ def _check_end(job: Job) -> None:
     """ConfigError for a new budget that ends before the step at which the run stands."""
     step = _newest_step(job.out)
     train = job.cfg.train
-    if train.tokens:
+    if job.cfg.unresolved():
+        end = math.inf  # it is known once the model is
+    elif train.tokens:
         end = math.ceil(train.tokens / (train.batch_size * job.cfg.model.context_len))
     else:
         end = math.inf if train.budgets() else train.steps

@@ -17,6 +17,7 @@ from pathlib import Path
 from lm.launch import cli, compose
 from lm.lens import page, terminal
 from lm.lens.subject import Subject
+from lm.optim import horizon
 from lm.settings.commands import LensConfig
 from lm.system.errors import ConfigError
 from lm.system.streams import check_output, print_line
@@ -31,7 +32,7 @@ def command(cfg: LensConfig) -> None:
     if cfg.out:
         check_output(cfg.out)
     if cfg.overrides:
-        subject = Subject.untrained(compose.compose_run(cfg.overrides))
+        subject = Subject.untrained(horizon.resolved(compose.compose_run(cfg.overrides)))
     else:
         subject = Subject.of_run(cfg.run or "latest", cfg.checkpoint, cfg.trust)
     view = page.look(subject, cfg)

@@ -9,6 +9,7 @@ class TrainConfig(Settings):
 
 import importlib
 import math
+import re
 from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, Literal
@@ -59,6 +60,16 @@ def zero_or(default: float, low: float, high: float, affects: Affects | None = N
     return setting(default, affects, low=low, high=high, allowed=allowed, zero=True)
 
 
+def number_or(word: str, number: Any, whole: bool) -> Any:
+    """A number as `number`, a field, declares it, or a word: of a form such as `auto` or `20x`.
+
+    `word` is that form, in which 20 stands for any number above 0; such a setting has the type Any.
+    """
+    rules = {**number.metadata, "word": word, "whole": whole}
+    rules["allowed"] = f"{word}, or {rules['allowed']}"
+    return field(default=number.default, metadata=rules)
+
+
 def one_of(default: str, *others: str, affects: Affects | None = None) -> Any:
     """A word out of a short list, the default first."""
     return setting(default, affects, choices=(default, *others))
@@ -94,6 +105,8 @@ class Settings:
         for f in fields(self):
             if "path" in f.metadata:
                 setattr(self, f.name, _expanded(getattr(self, f.name)))
+            if "word" in f.metadata:
+                setattr(self, f.name, _as_number(f, getattr(self, f.name)))
             problem = _broken_rule(f, getattr(self, f.name))
             if problem:
                 problems.append(f"{self.key(f.name)}={problem}")
@@ -152,13 +165,38 @@ def _broken_rule(f: Field, value: Any) -> str:
     choices = f.metadata.get("choices")
     if choices and value not in choices:
         return f"{value}: choose {' or '.join(choices)}"
-    if "low" not in f.metadata:
+    if "low" not in f.metadata or _is_word(f, value):
         return ""
+    if "word" in f.metadata and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        return f"{str(value)[:40]}: must be {f.metadata['allowed']}"
+    if f.metadata.get("whole") and not isinstance(value, int):
+        return f"{value}: must be {f.metadata['allowed']}"
     if _is_finite(value) and f.metadata["low"] <= value <= f.metadata["high"]:
         return ""
     if value == 0 and f.metadata.get("zero"):
         return ""
     return f"{str(value)[:40]}: must be {f.metadata['allowed']}"
+
+
+def _as_number(f: Field, value: Any) -> Any:
+    """A text that is a number as one, a whole number as a float where fractions are allowed."""
+    if isinstance(value, str) and not _is_word(f, value):
+        try:
+            value = int(value) if f.metadata["whole"] else float(value)
+        except ValueError:
+            return value
+    if type(value) is int and not f.metadata["whole"]:
+        return float(value)
+    return value
+
+
+def _is_word(f: Field, value: object) -> bool:
+    """Whether the value is a word of the form that the field allows beside numbers."""
+    form = f.metadata.get("word")
+    if not form or not isinstance(value, str):
+        return False
+    pattern = re.escape(form).replace("20", r"(?!0+(\.0*)?x)\d{1,6}(\.\d{1,6})?")
+    return re.fullmatch(pattern, value) is not None
 
 
 def _expanded(value: object) -> object:

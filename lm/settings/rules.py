@@ -26,9 +26,13 @@ def check_heads(n_embd: int, n_head: int, n_kv_head: int, positions: str) -> Non
         )
 
 
-def check_micro_batch(micro_batch: int | str, batch_size: int, n_proc: int, compile: str) -> None:
+def check_micro_batch(
+    micro_batch: int | str, batch_size: int | str, n_proc: int, compile: str
+) -> None:
     """A micro-batch is a part of the batch; some sizes are for one process, or not compiled."""
-    is_size = type(micro_batch) is int and 0 <= micro_batch <= batch_size
+    is_size = isinstance(micro_batch, int) and not isinstance(micro_batch, bool)
+    if isinstance(micro_batch, int):
+        is_size &= 0 <= micro_batch <= (batch_size if isinstance(batch_size, int) else MOST_TOKENS)
     if micro_batch != "auto" and not is_size:
         raise ConfigError(
             f"train.micro_batch={micro_batch}: give auto or a number from 0 to "
@@ -75,6 +79,26 @@ def check_even_shares(batch_size: int, micro_batch: int | str, n_proc: int) -> N
         factors = {"train.micro_batch": size, "train.n_proc": n_proc}
         product = " x ".join(f"{key}={n}" for key, n in factors.items() if n > 1)
         raise ConfigError(f"train.batch_size={batch_size} is not a multiple of {product}")
+
+
+def check_words(unresolved: list[str], tokens: int | str, budgets: list[str]) -> None:
+    """What is `auto` follows from the tokens of a run, which another budget may not tell.
+
+    `unresolved` are the settings without a number, `budgets` what ends the run, train.KEY=VALUE.
+    """
+    for key in unresolved:
+        if key == "train.tokens":
+            continue
+        if budgets and not tokens:
+            raise ConfigError(
+                f"{key}=auto follows from the tokens of a run, which {budgets[0]} does not tell: "
+                "give train.tokens, such as train.tokens=20x"
+            )
+        if key == "train.batch_size" and not tokens:
+            raise ConfigError(
+                "train.batch_size=auto follows from the tokens of a run: give train.tokens, such "
+                "as train.tokens=20x"
+            )
 
 
 def check_batch_tokens(batch_size: int, context_len: int) -> None:
