@@ -22,6 +22,7 @@ from lm.sweep.arms import RESULT, ArmResult
 from lm.sweep.space import Space, load_optuna
 from lm.system import files, store
 from lm.system.errors import DamagedError
+from lm.system.text import shell_word
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -180,6 +181,8 @@ def conclude(there: "Study", root: Path) -> None:
         shares = importance(there)
         for key, share in shares.items():
             log.info(f"  importance {share:5.0%}  {key}")
+        journal = shell_word(str(study.journal_of(root)))
+        log.info(f"optuna-dashboard {journal} shows the trials (pip install optuna-dashboard)")
         summary["best_trial"] = best.number
         summary["best_value"] = best.value
         summary["best"] = best.params

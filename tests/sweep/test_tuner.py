@@ -152,6 +152,7 @@ def test_a_search_finds_a_good_setting_and_says_what_mattered(command, tiny, tmp
     rows = [json.loads(r) for r in (root / "trials.jsonl").read_text().splitlines()]
     assert [r["trial"] for r in rows] == list(range(10))
     assert "best of 10 trials" in done.stdout and (root / "multirun.yaml").exists()
+    assert "optuna-dashboard outputs/tune/optuna.journal shows the trials" in done.stdout
 
 
 @pytest.mark.slow
