@@ -28,6 +28,12 @@ class Run:
     rows: list[dict[str, Any]] = field(default_factory=list)
     exit_code: int | None = None
     upserts: int = 0
+    summary: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)  # by name
+
+    @property
+    def state(self) -> str:
+        return {None: "running", 0: "finished"}.get(self.exit_code, "failed")
 
 
 class WandbServer(LocalServer):
@@ -47,6 +53,9 @@ class WandbServer(LocalServer):
         self.operations: list[str] = []
         self.unknown: set[str] = set()
         self.stop_requested = False
+        self.refused: dict[str, str] = {}  # what is said in place of an answer, by the operation
+        self.views: dict[str, dict[str, Any]] = {}  # saved views and reports, by their ids
+        self.linked: list[str] = []  # REGISTRY/COLLECTION <- MODEL
 
     # ---------------------------------------------------------------------------- the answers
 
@@ -56,6 +65,8 @@ class WandbServer(LocalServer):
         for name, file in body.get("files", {}).items():
             if name == "wandb-history.jsonl":
                 there.rows += [json.loads(line) for line in file["content"]]
+            if name == "wandb-summary.json":
+                there.summary = json.loads(file["content"][-1])
         if body.get("exitcode") is not None:
             there.exit_code = body["exitcode"]
         return {"exitcode": None, "limits": {}, "stopped": self.stop_requested}
@@ -72,9 +83,12 @@ class WandbServer(LocalServer):
         return method(variables)
 
     def stored(self, path: str) -> bytes | None:
-        """A manifest by its artifact, or a file of an artifact by the MD5 of its content."""
+        """A manifest by its artifact, a run's file by name, or one of an artifact by its MD5."""
         if path.startswith("/get/"):
             return self.files.get(path.removeprefix("/get/"))
+        if path.startswith("/run/"):
+            _, _, uid, name = path.split("/")
+            return self.runs[uid].files.get(name)
         return next((self.blobs[w] for w in path.split("/") if w in self.blobs), None)
 
     def on_Viewer(self, _: dict) -> dict:
@@ -99,8 +113,10 @@ class WandbServer(LocalServer):
         if run is not None:
             tail = json.dumps([json.dumps(row) for row in run.rows[-1:]])
             bucket = {
-                "id": variables["name"], "name": variables["name"], "config": "{}",
-                "summaryMetrics": "{}", "displayName": None, "tags": [], "wandbConfig": "{}",
+                "id": variables["name"], "name": variables["name"],
+                "config": run.variables.get("config", "{}"),
+                "summaryMetrics": json.dumps(run.summary),
+                "displayName": None, "tags": [], "wandbConfig": '{"t": {}}',
                 "historyLineCount": len(run.rows), "eventsLineCount": 0, "logLineCount": 0,
                 "historyTail": tail, "eventsTail": "[]",
             }  # fmt: skip
@@ -120,8 +136,72 @@ class WandbServer(LocalServer):
         return {"upsertBucket": {"bucket": bucket, "inserted": new}}
 
     def on_CreateRunFiles(self, variables: dict) -> dict:
-        files = [{"name": n, "uploadUrl": f"{self.url}/put/{n}"} for n in variables["files"]]
+        run = variables["run"]
+        files = [
+            {"name": n, "uploadUrl": f"{self.url}/put/{n}?run={run}"} for n in variables["files"]
+        ]
         return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
+
+    def on_Runs(self, variables: dict) -> dict:
+        """The runs of the project `lm`, the only one that is there."""
+        if variables["project"] != "lm":
+            return {"project": None}
+        wanted = json.loads(variables["filters"]).get("group")
+        edges = []
+        for uid, run in self.runs.items():
+            about = run.variables
+            if wanted in (None, about.get("groupName")):
+                node = {
+                    "id": uid, "name": uid, "displayName": about.get("displayName"),
+                    "state": run.state, "config": about.get("config", "{}"), "tags": [],
+                    "group": about.get("groupName"), "jobType": about.get("jobType"),
+                    "summaryMetrics": json.dumps(run.summary), "user": {"name": "me"},
+                    "createdAt": "2026-01-01T00:00:00", "systemMetrics": "{}",
+                }  # fmt: skip
+                edges.append({"node": node, "cursor": uid})
+        n_before = [edge["cursor"] for edge in edges].index(variables["cursor"]) + 1 if (
+            variables.get("cursor")) else 0  # fmt: skip
+        page = edges[n_before : n_before + variables["perPage"]]
+        more = n_before + len(page) < len(edges)
+        there = {"edges": page, "pageInfo": {"endCursor": None, "hasNextPage": more}}
+        return {"project": {"internalId": "p", "runCount": len(edges), "runs": there}}
+
+    def on_RunSampledHistory(self, variables: dict) -> dict:
+        """Of a run's rows those that have all keys, with these and no others."""
+        found = []
+        for spec in map(json.loads, variables["specs"]):
+            rows = [r for r in self.runs[variables["name"]].rows if r.keys() >= set(spec["keys"])]
+            found.append([{key: row[key] for key in spec["keys"]} for row in rows])
+        return {"project": {"run": {"sampledHistory": found}}}
+
+    def on_RunFiles(self, variables: dict) -> dict:
+        uid = variables["name"]
+        edges = [
+            {"node": {"id": name, "name": name, "sizeBytes": len(data), "md5": "", "cursor": "c",
+                      "url": f"{self.url}/run/{uid}/{name}", "directUrl": ""}, "cursor": name}
+            for name, data in self.runs[uid].files.items() if name in variables["fileNames"]
+        ]  # fmt: skip
+        files = {"edges": edges, "pageInfo": {"endCursor": None, "hasNextPage": False}}
+        return {"project": {"internalId": "p", "run": {"fileCount": len(edges), "files": files}}}
+
+    def on_View(self, variables: dict) -> dict:
+        known = [
+            {"node": {"id": uid, "displayName": view["displayName"], "spec": view["spec"]}}
+            for uid, view in self.views.items() if view["name"] == variables["viewName"]
+        ]  # fmt: skip
+        return {"project": {"allViews": {"edges": known}}}
+
+    def on_upsertView(self, variables: dict) -> dict:
+        uid = variables.get("id") or f"view{len(self.views)}"
+        self.views[uid] = variables
+        about = {"entityName": variables["entityName"], "name": variables["projectName"]}
+        view = {"id": uid, "name": variables["name"], "displayName": variables["displayName"],
+                "type": variables["type"], "description": variables["description"],
+                "project": {"id": "p"} | about, "spec": json.loads(variables["spec"]),
+                "updatedAt": "2026-01-01T00:00:00"}  # fmt: skip
+        return {"upsertView": {"view": view, "inserted": not variables.get("id")}}
+
+    on_UpsertView2 = on_upsertView
 
     def on_NotifyScriptableRunAlert(self, variables: dict) -> dict:
         self.alerts.append(variables["title"])
@@ -132,13 +212,17 @@ class WandbServer(LocalServer):
 
     def on_ArtifactMembershipByName(self, variables: dict) -> dict:
         name, alias = variables["name"].split(":")
-        project = {"id": "p", "internalId": "p", "name": variables["project"],
-                   "entity": {"name": variables["entity"]}}  # fmt: skip
         known = [uid for uid, a in self.artifacts.items() if a["artifactCollectionName"] == name]
         if not known or alias not in ("latest", "best", f"v{len(known) - 1}"):
             return {"project": {"artifactCollectionMembership": None}}
+        found = self.membership(known, name, variables["project"], variables["entity"])
+        return {"project": {"artifactCollectionMembership": found}}
+
+    def membership(self, known: list[str], name: str, project: str, entity: str) -> dict:
+        """What is said of the newest of the artifacts `known`, in the collection `name`."""
+        about = {"id": "p", "internalId": "p", "name": project, "entity": {"name": entity}}
         given = self.artifacts[known[-1]]
-        sequence = {"__typename": "ArtifactSequence", "name": name, "project": project}
+        sequence = {"__typename": "ArtifactSequence", "name": name, "project": about}
         artifact = {
             "__typename": "Artifact", "id": known[-1], "artifactSequence": sequence,
             "versionIndex": len(known) - 1, "artifactType": {"name": given["artifactTypeName"]},
@@ -147,12 +231,37 @@ class WandbServer(LocalServer):
             "size": 1, "digest": given["digest"], "commitHash": "c", "fileCount": 1,
             "createdAt": "2026-01-01T00:00:00", "updatedAt": None,
         }  # fmt: skip
-        membership = {
+        return {
             "__typename": "ArtifactCollectionMembership", "id": "m", "createdAt": "2026-01-01",
             "versionIndex": len(known) - 1, "aliases": [], "artifactCollection": sequence,
             "artifact": artifact,
         }  # fmt: skip
-        return {"project": {"artifactCollectionMembership": membership}}
+
+    def on_ArtifactByID(self, variables: dict) -> dict:
+        uid = variables["id"]
+        name = self.artifacts[uid]["artifactCollectionName"]
+        return {"artifact": self.membership([uid], name, "lm", "me")["artifact"]}
+
+    def on_FetchOrgInfoFromEntity(self, _: dict) -> dict:
+        """One registry, called models, in the organization of `me`."""
+        about = {"name": "org", "orgEntity": {"name": "org-entity"}}
+        return {"entity": {"organization": about, "user": {"organizations": [about]}}}
+
+    def on_LinkArtifact(self, variables: dict) -> dict:
+        given = variables["input"]
+        project, name = given["projectName"], given["artifactPortfolioName"]
+        if project != "wandb-registry-models":
+            return {"result": None}
+        artifact = self.artifacts[given["artifactID"]]
+        self.linked.append(f"{project}/{name} <- {artifact['artifactCollectionName']}")
+        found = self.membership([given["artifactID"]], name, project, "org-entity")
+        return {"result": {"versionIndex": 0, "artifactMembership": found}}
+
+    def on_GetProjects(self, variables: dict) -> dict:
+        node = {"id": "p", "name": "lm", "entityName": variables["entity"], "isBenchmark": False,
+                "createdAt": "2026-01-01", "user": None}  # fmt: skip
+        more = {"endCursor": None, "hasNextPage": False}
+        return {"models": {"edges": [{"node": node, "cursor": "c"}], "pageInfo": more}}
 
     def on_FetchArtifactManifest(self, variables: dict) -> dict:
         file = {"directUrl": f"{self.url}/get/manifest/{variables['id']}"}
@@ -234,14 +343,20 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, data: bytes) -> dict[str, Any]:
         server = self.to
         if self.command == "PUT":
-            server.files[self.path.removeprefix("/put/")] = data
+            name, _, run = self.path.removeprefix("/put/").partition("?run=")
+            server.files[name] = data
+            if run:
+                server.runs[run].files[name] = data
             server.blobs[hashlib.md5(data).hexdigest()] = data
         elif self.path.endswith("/file_stream"):
             return server.stream(self.path.split("/")[-2], json.loads(data))
         elif self.path.endswith("/graphql"):
             request = json.loads(data)
             name = re.search(r"\b(?:query|mutation)\s+(\w+)", request["query"])
-            known = server.answer(name.group(1) if name else "?", request.get("variables") or {})
+            operation = name.group(1) if name else "?"
+            known = server.answer(operation, request.get("variables") or {})
+            if operation in server.refused:
+                return {"data": None, "errors": [{"message": server.refused[operation]}]}
             return {"data": known}
         return {}
 

@@ -5,6 +5,7 @@ python -m lm.report SWEEP by=model,optimizer.lr out=page.html
 python -m lm.report watch=true                            # again and again while runs train
 python -m lm.report experiment=001_model_ladder           # its results and curves
 python -m lm.report compare=RUN_A,RUN_B                   # paired, in bits per byte
+python -m lm.report wandb:ENTITY/PROJECT                  # a team's runs, out of W&B
 """
 
 if __name__ == "__main__":
@@ -18,7 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lm.launch import cli, compose
-from lm.record.find import find_run, is_name
+from lm.record import wandb_project
+from lm.record.find import REMOTE, find_run, is_name
 from lm.report import experiment, page, paired
 from lm.report.records import Record
 from lm.settings.commands import ReportConfig
@@ -30,8 +32,9 @@ EVERY = 5.0  # seconds between two pages while runs are watched
 
 def command(cfg: ReportConfig) -> None:
     """Write an experiment's results, compare two runs, or write the page of all of them."""
-    roots = [find_run(name) if name == "latest" else Path(name) for name in cfg.runs]
-    roots = roots or [Path("outputs")]
+    if cfg.watch and any(name.startswith(REMOTE) for name in cfg.runs):
+        raise ValueError(f"watch=true looks at runs of this machine: leave out {REMOTE}...")
+    roots = [folder_of(name) for name in cfg.runs] or [Path("outputs")]
     if cfg.experiment:
         folder = compose.folder("experiments") / cfg.experiment
         for path in experiment.write(folder, experiment.runs_of(cfg.experiment, roots)):
@@ -48,6 +51,13 @@ def command(cfg: ReportConfig) -> None:
         runs = page.write(cfg, roots)
         if cfg.watch:
             watch(cfg, roots, runs)
+
+
+def folder_of(name: str) -> Path:
+    """The directory that a word means: its own, or that of a project's runs out of W&B."""
+    if name.startswith(REMOTE):
+        return wandb_project.fetch(name)
+    return find_run(name) if name == "latest" else Path(name)
 
 
 def watch(cfg: ReportConfig, roots: Sequence[Path], runs: Sequence[Record]) -> None:

@@ -184,11 +184,13 @@ class Record:
     def baselines(self) -> dict[str, float]:
         """val/bpb of counted n-grams on the run's own tokens, by name.
 
-        Empty if the tokens are gone or too many.
+        What the run itself has logged where the tokens are gone, as of a run of another machine;
+        empty if they are too many.
         """
         path = self.path / "tokenizer.json"
         if self.tokens is None or not path.exists():
-            return {}
+            logged = {name: self.curve(key) for name, key in baselines.METRICS.items()}
+            return {name: points[-1][1] for name, points in logged.items() if points}
         return baselines.counted(self.tokens, lambda: tokenizers.load(path))
 
 
