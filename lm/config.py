@@ -431,10 +431,15 @@ class TrackConfig(Settings):
     name: str = ""  # of the run in W&B; empty: its model and what sets it apart
     notes: str = ""  # of the run in W&B
     artifacts: str = one_of("model", "all", "none")  # model: with its tokenizer; all: the data too
+    registry: str = ""  # of W&B, for the best model, of a sweep's the best: NAME or NAME/COLLECTION
     histograms: int = at_least(0, 0)  # steps between those of weights and gradients; 0: none
     init_timeout: int = at_least(20, 1, 3600)  # seconds until a silent server is given up
     finish_timeout: int = at_least(60, 1, 86_400)  # seconds that a run's end may take
     lens: bool = False  # write lens.html at the end of the run and show it in W&B
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rules.check_registry(self.registry)
 
 
 @dataclass(repr=False)

@@ -43,7 +43,9 @@ HEAVY = {  # a package, and the files of lm that may import it
             "histograms",
             "mirror",
             "mode",
+            "project",
             "sender",
+            "sweep",
         )
     },
     "matplotlib": {"report.figures"},

@@ -16,6 +16,7 @@ from lm.config import Config
 from lm.launch import directory
 from lm.record import ownership
 from lm.record.schemas import CodeRecord, Summary, read_part
+from lm.sweep import arms
 from lm.system import files, store
 from lm.system.errors import ConfigError, DamagedError, OtherRunError
 
@@ -37,7 +38,7 @@ class Job:
     @property
     def group(self) -> str | None:
         """The W&B group: the name of the sweep."""
-        return "-".join(Path(files.public(str(self.sweep))).parts[-2:]) if self.sweep else None
+        return arms.group(self.sweep) if self.sweep else None
 
 
 def check(job: Job) -> None:

@@ -6,35 +6,33 @@
 The latter is what `run=wandb:ENTITY/PROJECT/ARTIFACT:ALIAS` opens.
 """
 
+import logging
 import re
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent import futures
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm.config import RESOLVED
-from lm.record import checkpoint, wandb_answer
+from lm.record import checkpoint, wandb_answer, wandb_registry
 from lm.record.schemas import CodeRecord, DataRecord, Summary, read_part
-from lm.record.wandb_client import in_one_line
-from lm.record.wandb_mode import key_fault, tidy_environment
 from lm.system import files, store
-from lm.system.errors import SilentServerError
 
 if TYPE_CHECKING:
     import wandb
 
+log = logging.getLogger(__name__)
 NAME = re.compile(r"wandb:([\w.-]+/[\w.-]+/[\w.-]+:[\w.-]+)")
 RUN_FILES = (RESOLVED, "tokenizer.json")
 CHECKPOINT_FILES = ("model.safetensors", "optimizer.safetensors", "state.json", store.MANIFEST)
-TIMEOUT = 20  # seconds until a server that does not answer is given up
 
 
-def upload(run: "wandb.Run", out: Path, best_step: int, everything: bool) -> None:
+def upload(
+    run: "wandb.Run", out: Path, best_step: int, everything: bool, registry: str = ""
+) -> None:
     """Log the tokenizer and the best model, each with the names of what it was made from.
 
-    With `everything` the corpus and the token files are logged too.
+    With `everything` the corpus and the token files are logged too. With `registry`, as
+    track.registry has it, the model is linked there.
     """
     data = files.read_record(out / DataRecord.file, DataRecord)
     token_files = Path(data.folder)
@@ -52,7 +50,13 @@ def upload(run: "wandb.Run", out: Path, best_step: int, everything: bool) -> Non
     if everything:
         _log(run, tokens, "tokens", sorted(token_files.glob("*")), [corpus, tokenizer])
     model_files = [*checkpoint_files, *run_files]
-    _log(run, f"model-{run.id}", "model", model_files, [tokenizer, tokens], about)
+    model = _log(run, f"model-{run.id}", "model", model_files, [tokenizer, tokens], about)
+    if registry and run.offline:
+        log.warning(f"track.registry={registry}: the run is offline, so its model is not linked")
+    elif registry:
+        target = wandb_registry.target(registry, run.project)
+        run.link_artifact(model, target)
+        log.info(f"W&B: the model is linked to {target}")
 
 
 def _about_model(out: Path, data: DataRecord, best_step: int) -> dict[str, object]:
@@ -79,7 +83,7 @@ def _log(
     paths: Sequence[Path],
     made_from: list[str],
     about: Mapping[str, object] | None = None,
-) -> None:
+) -> "wandb.Artifact":
     import wandb
 
     artifact = wandb.Artifact(name, type=kind, metadata={"made_from": made_from, **(about or {})})
@@ -92,6 +96,7 @@ def _log(
         # An input of the run, for W&B's graph. use_artifact does the same, but it refuses
         # offline runs, and waits without a limit for a server that hangs.
         run._log_artifact(artifact, aliases=["latest"], is_user_created=True, use_after_commit=True)
+    return artifact
 
 
 def fetch(name: str) -> Path:
@@ -104,42 +109,14 @@ def fetch(name: str) -> Path:
     match = NAME.fullmatch(name)
     if match is None:
         raise ValueError(f"run={name}: write wandb:ENTITY/PROJECT/ARTIFACT:ALIAS")
-    tidy_environment()
-    try:
-        fault = key_fault()
-    except Exception as error:  # the client raises a dozen unrelated classes
-        fault = in_one_line(error)
-    if fault:
-        raise ValueError(f"run={name} is asked of W&B ({fault}): wandb login, or set WANDB_API_KEY")
-    try:
-        return _while_it_answers(lambda: _download(match.group(1)))
-    except SilentServerError as error:
-        raise SilentServerError(f"run={name}: {error}; try again later") from None
-    except Exception as error:  # the client raises a dozen unrelated classes
-        raise ValueError(f"run={name}: {in_one_line(error)}") from None
-
-
-def _while_it_answers(work: Callable[[], Path]) -> Path:
-    """The result of `work`, given up where it waits for a server that answers nothing any more."""
-    wandb_answer.check()
-    result: Future[Path] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(work())
-        except BaseException as error:
-            result.set_exception(error)
-
-    # No pool, whose threads the interpreter waits for at its end.
-    threading.Thread(target=run, name="W&B: download", daemon=True).start()
-    wandb_answer.wait(lambda seconds: bool(futures.wait([result], seconds).done))
-    return result.result()
+    path = match.group(1)
+    return wandb_answer.ask(f"run={name}", lambda: _download(path))
 
 
 def _download(path: str) -> Path:
     import wandb
 
-    artifact = wandb.Api(timeout=TIMEOUT).artifact(path, type="model")
+    artifact = wandb.Api(timeout=wandb_answer.TIMEOUT).artifact(path, type="model")
     entries = artifact.manifest.entries
     for name in (*RUN_FILES, *CHECKPOINT_FILES):
         if name not in entries or entries[name].ref:

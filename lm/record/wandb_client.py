@@ -23,11 +23,16 @@ CUT_OFF = "cut-off"  # an empty file in the folder of an online run that was not
 
 
 def open_run(
-    mode: str, arguments: dict[str, Any], init_timeout: float, finish_timeout: float
+    mode: str,
+    arguments: dict[str, Any],
+    init_timeout: float,
+    finish_timeout: float,
+    fall_back: bool = True,
 ) -> "tuple[wandb.Run, str]":
-    """A new run of W&B, in `mode` or else offline; and why it is not in `mode`, "" if it is.
+    """A run of W&B, in `mode` or else offline; and why it is not in `mode`, "" if it is.
 
-    Raises ConnectionError with both reasons if neither can be opened.
+    Raises ConnectionError with both reasons if neither can be opened; without `fall_back` it is
+    not tried offline.
     """
     import wandb
 
@@ -47,7 +52,7 @@ def open_run(
     arguments["settings"] = settings
     arguments["reinit"] = "finish_previous"  # or the jobs of a sweep would be logged into one run
     faults: list[str] = []
-    for attempt in dict.fromkeys([mode, "offline"]):
+    for attempt in dict.fromkeys([mode, "offline"] if fall_back else [mode]):
         arguments["mode"] = attempt
         try:
             failpoint.hit("wandb.init")

@@ -35,6 +35,7 @@ from lm.record import (
     wandb_files,
     wandb_init,
     wandb_names,
+    wandb_registry,
 )
 from lm.record.schemas import WandbRecord
 from lm.record.state import TrainState
@@ -70,6 +71,7 @@ class Mirror:
         """`n_points` is the number of points that the run's own files held at the start."""
         self.out = out
         self.cfg = cfg
+        self.group = group
         self.sender: Sender | None = None  # None: W&B is not used
         self.mode = "off"  # which the run was opened in, or is being opened
         self.is_over = False  # the run has ended, and what goes wrong is told at the end
@@ -319,9 +321,12 @@ class Mirror:
         kept = self.cfg.track.artifacts
         if kept != "none":
             everything = kept == "all"
+            # Of a sweep the best model alone is linked: see wandb_sweep.
+            is_arm = self.group is not None or SWEEP_ID in os.environ
+            registry = "" if is_arm else self.cfg.track.registry
             self.sender.send_slowly(
                 "the artifacts",
-                lambda run: wandb_artifact.upload(run, self.out, best_step, everything),
+                lambda run: wandb_artifact.upload(run, self.out, best_step, everything, registry),
             )
 
     def close(self, error: BaseException | None) -> None:
@@ -341,6 +346,8 @@ class Mirror:
         timeout = self.cfg.track.finish_timeout
         if sender.end(code, timeout):
             self.record.closed = True
+            if error is None and self.group is None and self.record.url:
+                log.info(f"W&B: {self.record.url}; {wandb_registry.view_command(self.record.url)}")
             with contextlib.suppress(OSError):  # a full disk: the next start sends its end again
                 files.atomic_write(self.out / WandbRecord.file, files.to_json(self.record))
             if self.fault:

@@ -136,6 +136,14 @@ def check_dataset(dataset: str) -> None:
         )
 
 
+def check_registry(registry: str) -> None:
+    """track.registry is a registry of W&B, and may name a collection in it."""
+    if registry and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", registry):
+        raise ConfigError(
+            f"track.registry={registry[:100]!a}: give a registry of W&B, as NAME or NAME/COLLECTION"
+        )
+
+
 def check_phases(warmup: float, decay: float) -> None:
     """The rate has risen before it falls."""
     if warmup + decay > 1:

@@ -60,6 +60,11 @@ def register(root: Path, number: int, out: Path) -> None:
     files.atomic_write(path, files.to_json(Place(called)) + "\n")
 
 
+def group(root: Path) -> str:
+    """The name of a sweep in W&B, where its arms are a group."""
+    return "-".join(Path(files.public(str(root))).parts[-2:])
+
+
 def name(root: Path, out: Path) -> str:
     """What an arm is called: its directory as seen from the sweep's, or the absolute one."""
     path = Path(os.path.abspath(out))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from lm.sweep import arms, ranking
+from lm.sweep import arms, progress, ranking
 from lm.sweep.arms import RESULT, ArmResult
 from lm.sweep.ranking import Row
 from lm.sweep.study import STUDY
@@ -21,6 +21,8 @@ from lm.system.environment import import_words
 from lm.system.text import shell_word
 
 log = logging.getLogger(__name__)
+WANDB = "wandb.json"  # in the directory of an arm that W&B was told of
+TOLD = 10  # rows of the ranking in an alert
 
 
 def conclude(root: Path) -> None:
@@ -53,6 +55,7 @@ def conclude(root: Path) -> None:
         found = ", ".join(str(places[arm] / RESULT) for arm in damaged)
         log.info(f"left out of the ranking, as it cannot be read: {found}")
     _write_summary(root, rows, results)
+    _tell_wandb(root, rows, results, places)
     if (root / STUDY).exists():  # a search goes around what fails
         if damaged or ((failed or missing) and not any(row.n for row in rows)):
             raise SystemExit(1)
@@ -64,6 +67,22 @@ def conclude(root: Path) -> None:
         )
     if failed or missing:
         raise SystemExit(1)
+
+
+def _tell_wandb(
+    root: Path, rows: list[Row], results: dict[str, ArmResult], places: dict[str, Path]
+) -> None:
+    """Have W&B tell whoever wants to be told that the sweep has ended, if it has arms there."""
+    best = [arm for arm in results if rows and arm in rows[0].arms]
+    order = [places[arm] for arm in (*best, *(arm for arm in results if arm not in best))]
+    if not any(os.path.lexists(folder / WANDB) for folder in order) or not progress.has_run(order):
+        return
+    from lm.record import wandb_sweep
+
+    score = f", best val/bpb {rows[0].mean:.4f}" if rows[0].mean is not None else ""
+    title = f"a sweep of {len(results)} arms has ended{score}"
+    if command := wandb_sweep.conclude(order, title, ranking.table(rows[:TOLD]), str(root)):
+        log.info(f"W&B: {command}")
 
 
 def _folder_of_all(root: Path, folders: Iterable[Path]) -> Path:

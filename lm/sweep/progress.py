@@ -103,6 +103,12 @@ def _line(
     return line if len(line) <= width else "  ".join(shortest)
 
 
+def has_run(folders: Sequence[Path]) -> bool:
+    """Whether this command has tried one of these arms, and not found all of them complete."""
+    plan = _plan()
+    return not all(_was_complete(plan, folder) for folder in folders)
+
+
 # --------------------------------------------------------------------------- what is known of it
 
 
