@@ -36,12 +36,12 @@ def named_sweep(words: list[str]) -> list[str]:
     found = []
     for word in words:
         is_latest = word.startswith(SWEEP_WORD) and read(word) == "latest"
-        found.append(f"{SWEEP_WORD}{_latest_sweep()}" if is_latest else word)
+        found.append(f"{SWEEP_WORD}{latest_sweep()}" if is_latest else word)
     return found
 
 
-def _latest_sweep() -> Path:
-    """The directory under outputs/ in which a sweep was started last."""
+def latest_sweep(word: str = SWEEP_WORD) -> Path:
+    """The directory under outputs/ in which a sweep was started last; `word` asked for it."""
     found = []
     for folder, below, names in walk("outputs"):
         if SWEEP_FILE in names:
@@ -51,7 +51,7 @@ def _latest_sweep() -> Path:
             below.clear()
     if not found:
         raise ConfigError(
-            f"{SWEEP_WORD}latest: there is no sweep under outputs/; leave it out to start one"
+            f"{word}latest: there is no sweep under outputs/; leave it out to start one"
         )
     return max(found, key=lambda path: path.stat().st_mtime).parent
 

@@ -110,13 +110,25 @@ class TransferConfig(Settings):
 class ReportConfig(Settings):
     """python -m lm.report [RUN_OR_SWEEP ...]: look at runs, side by side."""
 
-    runs: list[str] = setting([], path=True)  # directories, or latest; none: all of outputs/
+    # directories, latest, or wandb:ENTITY/PROJECT for a project's runs; none: all of outputs/
+    runs: list[str] = setting([], path=True)
     by: str = ""  # settings that make an arm, such as model,optimizer.lr; empty: all but the seed
     out: str = setting("outputs/report.html", path=True)  # plots are written beside it
     experiment: str = ""  # fill this folder of experiments/ from the runs of that name
     compare: str = ""  # two run directories A,B: the paired difference in bits per byte
     trust: bool = False  # to compare: read what the settings of a run from elsewhere name
     watch: bool = False  # write the page again and again while runs train
+
+
+@dataclass
+class DashboardConfig(Settings):
+    """python -m lm.dashboard: a view of the runs in W&B, with the panels that matter."""
+
+    project: str = ""  # of W&B: PROJECT or ENTITY/PROJECT; empty: the sweep's, or lm
+    sweep: str = setting("", path=True)  # its directory, latest, or its group in W&B; empty: all
+    baseline: str = ""  # the run to compare with, by id or name; empty: the first complete one
+    report: bool = False  # write a report in W&B, too
+    experiment: str = ""  # the folder of experiments/ that the report is about
 
 
 @dataclass
@@ -248,6 +260,7 @@ COMMANDS: dict[str, type[Settings]] = {
     "check": CheckConfig,
     "check transfer": TransferConfig,
     "report": ReportConfig,
+    "dashboard": DashboardConfig,
     "compare": CompareConfig,
     "mix": MixConfig,
     "export": ExportConfig,

@@ -143,7 +143,7 @@ def test_a_server_that_hangs_half_way_is_given_up(server, monkeypatch):
     with pytest.raises(SilentServerError, match=r"wandb:me/lm: .* does not answer in 0.5 seconds"):
         wandb_project.fetch(NAME)
     assert time.monotonic() - begun < 15
-    assert not list(files.cache_dir().glob("wandb-*/me/lm/*"))
+    assert not list(files.cache_dir().glob("wandb-*/me/lm/aa"))
 
 
 def test_watching_and_a_project_do_not_go_together():
