@@ -34,14 +34,16 @@ TUNER = "hydra_plugins.lm_sweeper.Tuner"  # hydra/sweeper=lm; Hydra finds plugin
 SECRET = re.compile(r"oc\.env:\s*([^,}]*(?:KEY|TOKEN|SECRET|PASSW)[^,}]*)", re.IGNORECASE)
 
 
-def register() -> None:
-    """Register with Hydra the dataclasses, experiments, sweeper and ranking of lm."""
+def register(words: Collection[str] = ("experiment",)) -> None:
+    """Register with Hydra the dataclasses, sweeper and ranking of lm, and the experiments where
+    the words can ask for one: to read them all, and to copy them at each composition, took as
+    long as everything else here."""
     cs = ConfigStore.instance()
     cs.store(group="schema", name="config", node=Config, **REPLACE)
     for group in config.PARTS:
         for name, cls in config.options(group).items():
             cs.store(group=f"schema/{group}", name=name, node=_schema(cls), **REPLACE)
-    for path in sorted(folder("experiments").glob("*/run.yaml")):
+    for path in _experiments() if any(map(_may_name_experiment, words)) else ():
         settings = OmegaConf.load(path)
         assert isinstance(settings, DictConfig), f"{path} holds no settings"
         _store_experiment(cs, path.parent.name, settings)
@@ -49,6 +51,17 @@ def register() -> None:
     cs.store(group="hydra/callbacks", name="lm", node={"lm": callback}, **REPLACE)
     sweeper = {"_target_": TUNER, **dataclasses.asdict(TunerConfig())}
     cs.store(group="hydra/sweeper", name="lm", node=sweeper, provider="lm", **REPLACE)
+
+
+def _experiments() -> list[Path]:
+    return sorted(folder("experiments").glob("*/run.yaml"))
+
+
+def _may_name_experiment(word: str) -> bool:
+    """Whether a word names an experiment or one of its arms, or brings presets that may: an option
+    of Hydra's or its search path."""
+    is_option = word.startswith("-") and word not in ("-m", "--multirun")
+    return is_option or any(key in word for key in ("experiment", "arm", "searchpath"))
 
 
 def _schema(cls: type[config.Part]) -> DictConfig:
@@ -81,7 +94,7 @@ def _store_experiment(cs: ConfigStore, name: str, settings: DictConfig) -> None:
 
 def compose_run(words: list[str]) -> Config:
     """The checked configuration that `python -m lm.train WORDS` would train; raises ConfigError."""
-    register()
+    register(words)
     args = read_arguments(as_typed(words))
     with errors_in_one_line(words), composing():
         return compose_job(args.overrides, search_path_override(args.config_dir))
@@ -109,6 +122,7 @@ def read_arguments(words: list[str]) -> argparse.Namespace:
 def composing(presets: Path | None = None) -> Iterator[None]:
     """Hydra is initialized with conf/, or other presets, inside, so that compose can be called."""
     with initialize_config_dir(str(presets or folder("conf")), **hydra_internals.VERSION):
+        hydra_internals.read_once()
         yield
 
 
@@ -119,10 +133,22 @@ def search_path_override(config_dir: str | None) -> list[str]:
 
 def compose_job(overrides: list[str], extra: list[str]) -> Config:
     """The checked configuration of one job; `extra` are overrides of our own, such as paths."""
+    return checked_job(overrides, compose_whole(overrides, extra))
+
+
+def compose_whole(overrides: list[str], extra: list[str]) -> DictConfig:
+    """What Hydra composes of one job, its own settings under the key `hydra` included."""
     _check_parts(overrides)
+    with contextlib.suppress(Exception):  # whatever it is, the second try says it better
+        return compose("config", overrides=[*overrides, *extra], return_hydra_config=True)
     lenient = [accepting_unknown_keys(word) for word in overrides]
     with errors_of_hydra(overrides):
-        composed = compose("config", overrides=[*lenient, *extra])
+        return compose("config", overrides=[*lenient, *extra], return_hydra_config=True)
+
+
+def checked_job(overrides: list[str], whole: DictConfig) -> Config:
+    """The configuration in what compose_whole made of the overrides; raises ConfigError."""
+    composed = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
     if composed.get("init_from"):
         _check_one_model(overrides)
     cfg = load(composed)

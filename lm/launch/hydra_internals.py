@@ -2,18 +2,27 @@
 
 import argparse
 import contextlib
+import copy
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import hydra
 from hydra._internal import utils
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Quote, QuotedString, Sweep
+from hydra.core.utils import configure_log
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from lm.sweep.space import check_values
@@ -132,6 +141,67 @@ def recorded(composed: DictConfig) -> tuple[dict[str, str], tuple[str, ...]]:
     if "file" in ((settings.job_logging or {}).get("handlers") or {}):
         written.append(f"{settings.job.name}.log")
     return texts, tuple(written)
+
+
+class ReadOnce(ConfigRepository):
+    """The files and registered settings that Hydra composes from, each read once.
+
+    Hydra's own repository reads them again for each job of a sweep, and is copied whole before.
+    """
+
+    known: dict[str, ConfigResult | None]
+
+    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
+        super().initialize_sources(config_search_path)
+        self.known = {}
+
+    def __deepcopy__(self, _: dict[int, object]) -> "ReadOnce":
+        return copy.copy(self)  # whose sources Hydra may replace, and changes in no other way
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        if config_path not in self.known:
+            self.known[config_path] = super().load_config(config_path)
+        return copy.deepcopy(self.known[config_path])  # Hydra changes what it gets
+
+
+def read_once() -> None:
+    """Let the Hydra that is initialized read each file once: see compose.composing."""
+    loader = _hydra().config_loader
+    assert isinstance(loader, ConfigLoaderImpl), "Hydra's only loader"
+    loader.repository = ReadOnce(loader.config_search_path)
+
+
+def _hydra() -> Hydra:
+    found = GlobalHydra.instance().hydra
+    assert found is not None, "Hydra is initialized: see compose.composing"
+    return found
+
+
+def run_composed(composed: DictConfig, task: TaskFunction) -> None:
+    """Run a single job that is composed already, as hydra.main does after composing it twice.
+
+    To be used while Hydra is initialized: see compose.composing.
+    """
+    configure_log(composed.hydra.hydra_logging)
+    hydra: Any = _hydra()
+    hydra.compose_config = lambda **_: composed
+    hydra.run(config_name="config", task_function=task, overrides=[])
+
+
+def run_sweep(overrides: Sequence[str], task: TaskFunction) -> None:
+    """Run the jobs of a sweep that is checked already, as hydra.main does after composing each of
+    them once more to see whether it can be.
+
+    To be used while Hydra is initialized: see compose.composing.
+    """
+    sweepers: Any = Sweeper
+    validate = sweepers.validate_batch_is_legal
+    sweepers.validate_batch_is_legal = lambda *_: None
+    try:
+        words = [*overrides, "hydra.mode=MULTIRUN"]
+        _hydra().multirun(config_name="config", task_function=task, overrides=words)
+    finally:
+        sweepers.validate_batch_is_legal = validate
 
 
 @contextlib.contextmanager

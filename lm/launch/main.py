@@ -52,16 +52,16 @@ def start(run: Run, words: list[str]) -> None:
         words = words_for_rank(cli.import_own_modules(words))
         words = as_typed(resume.named_sweep(words))
         sys.argv[1:] = words  # Hydra parses sys.argv itself
-        compose.register()
+        compose.register(words)
         if resume.is_resumed(words):
             job = resume.job(words)
             if launch_rank() == 0:
                 logs.to_terminal()
             run(job)
             return
-        plan = preflight.check(words)
-        if plan is not None:
-            progress.announce(plan)
+        checked = preflight.check(words)
+        if checked.plan is not None:
+            progress.announce(checked.plan)
 
     @hydra.main(
         config_path=str(compose.folder("conf")), config_name="config", **hydra_internals.VERSION
@@ -78,7 +78,14 @@ def start(run: Run, words: list[str]) -> None:
         compose.errors_in_one_line(words),
         hydra_internals.errors_that_pass(),
     ):
-        task()
+        if checked.composed is not None:
+            with compose.composing():
+                hydra_internals.run_composed(checked.composed, task)
+        elif checked.sweep is not None:
+            with compose.composing():
+                hydra_internals.run_sweep(checked.sweep, task)
+        else:
+            task()  # Hydra reads the words itself
 
 
 def words_for_rank(words: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import os
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
 from hydra import compose as hydra_compose
@@ -24,38 +25,46 @@ from lm.system.errors import FULL, ConfigError, DamagedError, StorageError
 from lm.system.text import shell_word
 
 
-def check(words: list[str]) -> Plan | None:
-    """Raise ConfigError at the first job of the command that cannot be run.
+@dataclass
+class Checked:
+    """What is known of a command before Hydra starts."""
 
-    Returns what is known of the arms of a sweep, None for a single run.
-    """
+    plan: Plan | None = None  # of a sweep: its arms
+    composed: DictConfig | None = None  # a single run, as compose.compose_whole gives it
+    sweep: list[str] | None = None  # the overrides of a sweep
+
+
+def check(words: list[str]) -> Checked:
+    """Raise ConfigError at the first job of the command that cannot be run."""
     args = compose.read_arguments(words)
-    plan = Plan() if args.multirun else None
+    checked = Checked(plan=Plan() if args.multirun else None)
     _check_options(args)
     if args.hydra_help or args.shell_completion:
-        return plan
+        return checked
     extra = compose.search_path_override(args.config_dir)
     folder = Path(args.config_path) if args.config_path else compose.folder("conf")
     with compose.errors_in_one_line(words), compose.composing(folder):
         if args.config_path or args.config_name:  # one's own, which is checked when it is loaded
             fixed = _without_sweeps(args.overrides)
             _check_hydra(_with_hydra([*fixed, *extra], args.config_name or "config"))
-            return plan
+            return checked
         if args.multirun:
-            plan = _check_sweep(args.overrides, extra)
+            checked.plan = _check_sweep(args.overrides, extra)
+            if not args.config_dir:  # which hydra.main knows where to look in
+                checked.sweep = args.overrides
         else:
-            compose.compose_job(args.overrides, extra)
-            lenient = [compose.accepting_unknown_keys(word) for word in args.overrides]
-            composed = _with_hydra([*lenient, *extra])
+            composed = compose.compose_whole(args.overrides, extra)
+            compose.checked_job(args.overrides, composed)
             _check_hydra(composed)
             if args.package and OmegaConf.select(composed, args.package) is None:
                 raise ConfigError(f"--package {args.package}: there is no such part")
-        if args.cfg or args.info:
-            return plan
-        if not args.multirun:
-            _whole_experiment(args.overrides, extra)
-    _check_directories(args.overrides)
-    return plan
+            if not (args.cfg or args.info):
+                _whole_experiment(args.overrides, composed)
+                if not composed.hydra.verbose:  # hydra.main shows all that it does
+                    checked.composed = composed
+    if not (args.cfg or args.info):
+        _check_directories(args.overrides)
+    return checked
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -145,13 +154,13 @@ def _existing_sweep(overrides: list[str]) -> Path | None:
     return Path(name) if Path(name).is_dir() else None
 
 
-def _whole_experiment(overrides: list[str], extra: list[str]) -> None:
+def _whole_experiment(overrides: list[str], composed: DictConfig) -> None:
     """ConfigError for an experiment without -m, unless all that it sweeps is given: one run under
     its name would pass for its result."""
     keys = [word.partition("=")[0].lstrip("+") for word in overrides]
     if "experiment" not in keys:
         return
-    swept = _with_hydra([*overrides, *extra]).hydra.sweeper.params or {}
+    swept = composed.hydra.sweeper.params or {}
     missing = [key for key in swept if key not in keys]
     if missing:
         words = " ".join(map(shell_word, overrides))

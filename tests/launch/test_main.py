@@ -3,14 +3,18 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
+from lm import config
 from lm.launch import compose, jobs, main
 from lm.settings.yaml_files import read_yaml
 from lm.sweep import ranking
 from lm.system import files
+from lm.system.environment import SWEEP
 from lm.system.errors import LockedError
 from tests.helpers import TINY_TRANSFORMER, start
 
@@ -25,6 +29,40 @@ class MineConfig(ModelConfig):
     name: str = "mine"
     add_k: float = 1.0
 """
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["seed=1"], 1),  # Hydra would do it twice more
+        (["-m", "seed=1,2"], 6),  # the sweep and each arm: when they are checked and when they run
+    ],
+)
+def test_what_was_composed_to_be_checked_is_not_composed_to_be_looked_at(
+    words, expected, monkeypatch
+):
+    """Each time takes 0.1 s."""
+    monkeypatch.setenv("LM_UID", "abcd")
+    monkeypatch.setenv(SWEEP, "")  # for what the sweep sets to be taken back
+    monkeypatch.setattr(sys, "argv", ["lm.train"])
+    composed = []
+    load = ConfigLoaderImpl.load_configuration
+
+    def counted(self, config_name, overrides, *args, **options):
+        composed.append(overrides)
+        return load(self, config_name, overrides, *args, **options)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
+    seeds = []
+
+    def run(job):
+        seeds.append(job.cfg.seed)
+        config.save(job.cfg, job.out / config.RESOLVED)
+        return 1.0
+
+    silent = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+    main.start(run, [*words, "track=off", *silent])
+    assert len(composed) == expected and seeds == [1, 2][: len(seeds)] != []
 
 
 @pytest.mark.faults
