@@ -373,7 +373,7 @@ def ours(name):
         line = figures.Line("a", [([0, 10], [4.0, 2.0])])
         figures.curves([figures.Panel("a", [line], {"a": 1.0})], Path(name))
     elif name == "book.txt":
-        tokenizers.train("bpe", ["ab " * 99], vocab_size=260).save(name)
+        tokenizers.train("bpe", ["ab " * 99], vocab_size=259).save(name)
     elif name == "my.journal":
         optuna = pytest.importorskip("optuna")
         backend = optuna.storages.journal.JournalFileBackend(name)

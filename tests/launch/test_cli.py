@@ -58,6 +58,7 @@ def test_what_cannot_be_is_told_in_one_line_with_exit_code_2(
     module, *rest = words.split()
     rest = [w for word in rest for w in (tiny if word == "TINY" else [word])]
     monkeypatch.setattr(sys, "argv", [module, *rest])
+    monkeypatch.delitem(sys.modules, module, raising=False)  # or runpy would warn of it
     with pytest.raises(SystemExit) as caught:
         runpy.run_module(module, run_name="__main__")
     error = capsys.readouterr().err

@@ -89,6 +89,7 @@ def call(monkeypatch, capfd):
                 with cli.errors_in_one_line():
                     train.run_job(resume.job(words))
             else:
+                monkeypatch.delitem(sys.modules, module, raising=False)  # or runpy would warn of it
                 runpy.run_module(module, run_name="__main__")
         except SystemExit as error:
             code = error.code or 0
