@@ -6,6 +6,7 @@ No test needs a network or a GPU. LM_DATA_DIR, if set, holds shakespeare.txt and
 import contextlib
 import copy
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -50,6 +51,16 @@ def _own_world(tmp_path, monkeypatch):
     # A command that a test ran in this process has taken it over: see signals.end_on_ctrl_c.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     failpoint.switch_on("")
+
+
+@pytest.fixture(autouse=True)
+def _own_log():
+    """A command that runs in this process takes over its log, which is that of all tests."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """python -m lm.compare: pairs of runs until one side is better."""
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,6 @@ from lm.settings.commands import CompareConfig
 from lm.system.errors import ConfigError, DamagedError
 
 SMALL = ["model=bigram", "train.steps=20", "train.eval_every=0", "train.sample_every=0"]
-
-
-@pytest.fixture(autouse=True)
-def _log_of_the_process():
-    """The command takes over the log of its process, which is that of all tests here."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def run(tiny, **settings) -> dict:

@@ -116,7 +116,7 @@ def _chosen(cfg: Config, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _reads(cfg: Config, keys: Sequence[str]) -> list[str]:
-    paths = _paths(cfg, keys)
+    paths = list(dict.fromkeys(_paths(cfg, keys)))  # each is told once
     shown = [path if len(path) <= 200 else f"{path[:200]}..." for path in paths[:5]]
     if len(paths) > 5:
         shown.append(f"{len(paths) - 5} more")

@@ -99,6 +99,7 @@ def test_a_run_of_one_s_own_needs_no_word_moved_and_copied_too(run):
     [
         (["path: mine.txt -> path: ~/private.txt"], "would read /.*/private.txt: if you want that"),
         (["path: mine.txt -> path: [a, /**/b]"], r"would read a and /\*\*/b: "),
+        (["also: [] -> also: [mine.txt]"], "would read mine.txt: "),
         (["also: [] -> also: [names, /etc/passwd]"], "would read mine.txt and /etc/passwd: "),
         (["init_from: '' -> init_from: /home/x/model"], "read mine.txt and /home/x/model: "),
         (["n_proc: 1 -> n_proc: 2"], "would read mine.txt, start 2 processes: "),
