@@ -259,6 +259,7 @@ class TransformerConfig(ModelConfig):
     norm_eps: float = at_least(1e-5, 1e-12, 1.0)  # GPT-2's and Llama's
     activation: str = one_of("relu2", "gelu", "swiglu")  # in the MLP
     qk_norm: bool = True  # RMS-normalise queries and keys, per head
+    embed_norm: bool = False  # RMS-normalise what the first block reads, as nanochat does
     bias: bool = False  # in the linear layers and the LayerNorms
     tie: bool = True  # the head is the embedding, transposed
     softcap: float = zero_or(0.0, 0.1, 1e6)  # logits to softcap * tanh(logits / softcap); 0: off

@@ -1,5 +1,7 @@
 """The files of an export: what transformers, tokenizers and tiktoken read."""
 
+import importlib.metadata
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +16,13 @@ from lm.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer,
 def to_transformers(run: Run, checkpoint: str, folder: Path) -> None:
     """Write a folder for AutoModelForCausalLM and AutoTokenizer.
 
-    Raises ValueError if no class of transformers computes the run's model.
+    Raises ValueError if no class of transformers computes the run's model, or none of the
+    transformers that is installed here.
     """
     tokenizer = run.tokenizer
     eot_id = tokenizer.specials.get(tokenizer.eot)
     config = config_json.to_hf(run.cfg.model, tokenizer.vocab_size, eot_id)
+    _check_loadable(config_json.family(run.cfg.model))
     model = run.model(checkpoint)
     tensors = {}
     for name, tensor in weights.to_hf(model).items():
@@ -36,6 +40,21 @@ def to_transformers(run: Run, checkpoint: str, folder: Path) -> None:
         about["eos_token"] = tokenizer.eot
     about["model_max_length"] = model.context_len
     _write(folder / "tokenizer_config.json", about)
+
+
+def _check_loadable(family: str) -> None:
+    """Raise ValueError if an installed transformers has no such family; none need be installed."""
+    found = importlib.util.find_spec("transformers")  # it is not imported: that takes seconds
+    if found is None or not found.submodule_search_locations:
+        return
+    folder = Path(found.submodule_search_locations[0])
+    if not (folder / "models" / family).is_dir():
+        version = importlib.metadata.version("transformers")
+        needed = config_json.SINCE[family]
+        raise ValueError(
+            f"transformers {version}, installed here, has no {config_json.CLASSES[family]}: "
+            f"pip install 'transformers>={needed}'"
+        )
 
 
 def to_tokenizers(tokenizer: Tokenizer, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Our settings of a transformer as a config.json of GPT-2 or Llama, and back.
+"""Our settings of a transformer as a config.json of transformers, and back.
 
     config_json.to_hf(cfg.model, vocab_size, eot_id)  # {"model_type": "gpt2", "n_layer": 4, ...}
     config_json.settings_of(Path("gpt2-folder"))  # {"name": "transformer", "n_layer": 12, ...}
@@ -19,30 +19,38 @@ from lm.config import ModelConfig, TransformerConfig
 from lm.system import files
 from lm.system.errors import ConfigError
 
-# activation in our settings -> GPT-2's activation_function; its gelu is the tanh form
-GPT2_ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2"}
+# activation in our settings -> theirs; our gelu is the tanh form
+ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2"}
 FILE = "config.json"
 # Our name of a setting -> theirs, where they differ
-KEYS = {
-    "gpt2": {"n_mlp": "n_inner", "context_len": "n_positions", "norm_eps": "layer_norm_epsilon"},
-    "llama": {
-        "n_layer": "num_hidden_layers",
-        "n_head": "num_attention_heads",
-        "n_kv_head": "num_key_value_heads",
-        "n_embd": "hidden_size",
-        "n_mlp": "intermediate_size",
-        "context_len": "max_position_embeddings",
-        "rope_base": "rope_theta",
-        "norm_eps": "rms_norm_eps",
-    },
+GPT2_KEYS = {"n_mlp": "n_inner", "context_len": "n_positions", "norm_eps": "layer_norm_epsilon"}
+LLAMA_KEYS = {
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_kv_head": "num_key_value_heads",
+    "n_embd": "hidden_size",
+    "n_mlp": "intermediate_size",
+    "context_len": "max_position_embeddings",
+    "rope_base": "rope_theta",
+    "norm_eps": "rms_norm_eps",
+    "softcap": "final_logit_softcapping",
 }
+CLASSES = {
+    "gpt2": "GPT2LMHeadModel",
+    "llama": "LlamaForCausalLM",
+    "apertus": "ApertusForCausalLM",
+    "nanochat": "NanoChatForCausalLM",
+}
+# The release of transformers from which on each can be loaded; 4.50 is where our tests began
+SINCE = {"gpt2": "4.50", "llama": "4.50", "apertus": "4.56", "nanochat": "5.0"}
 # The settings that each family can express.
 FAMILIES: dict[str, dict[str, tuple]] = {
     "gpt2": {
         "positions": ("learned",),
         "norm": ("layernorm",),
-        "activation": tuple(GPT2_ACTIVATIONS),
+        "activation": tuple(ACTIVATIONS),
         "qk_norm": (False,),
+        "embed_norm": (False,),
         "softcap": (0.0,),
     },
     "llama": {
@@ -50,23 +58,43 @@ FAMILIES: dict[str, dict[str, tuple]] = {
         "norm": ("rmsnorm",),
         "activation": ("swiglu",),
         "qk_norm": (False,),
+        "embed_norm": (False,),
         "softcap": (0.0,),
+    },
+    "apertus": {
+        "positions": ("rope",),
+        "norm": ("rmsnorm",),
+        "activation": tuple(ACTIVATIONS),
+        "qk_norm": (True,),
+        "embed_norm": (False,),
+        "bias": (False,),
+        "softcap": (0.0,),
+    },
+    "nanochat": {
+        "positions": ("rope",),
+        "norm": ("rmsnorm",),
+        "activation": tuple(ACTIVATIONS),
+        "qk_norm": (True,),
+        "embed_norm": (True,),
+        "bias": (False,),
     },
 }
 
 
 def family(cfg: ModelConfig) -> str:
-    """gpt2 or llama: the class of transformers that computes this model.
+    """The model_type of the class of transformers that computes this model, a key of FAMILIES.
 
-    Raises ValueError, with the settings that differ, if neither does.
+    Raises ValueError, with the settings that differ in the nearest, if none does.
     """
     cfg = _as_transformer(cfg)
     differences = {name: _differences(cfg, name) for name in FAMILIES}
     nearest = min(FAMILIES, key=lambda name: len(differences[name]))
     if differences[nearest]:
+        mine = [_override(key, getattr(cfg, key)) for key in differences[nearest]]
+        theirs = [_override(key, value) for key, value in differences[nearest].items()]
         raise ValueError(
             f"no class of transformers computes this model; {nearest}, the nearest, differs in "
-            f"{', '.join(differences[nearest])}; train with model=llama or model=gpt2 "
+            f"{', '.join(mine)}: train with {' '.join(theirs)} "
             "(format=tokenizers exports the tokenizer of any run)"
         )
     return nearest
@@ -81,24 +109,29 @@ def _as_transformer(cfg: ModelConfig) -> TransformerConfig:
     return cfg
 
 
-def _differences(cfg: TransformerConfig, name: str) -> list[str]:
-    """Which settings the family `name` cannot express, and what it has instead."""
-    differences = []
+def _differences(cfg: TransformerConfig, name: str) -> dict[str, object]:
+    """Which settings the family `name` cannot express, each with the first value that it can."""
+    differences: dict[str, object] = {}
     for key, values in FAMILIES[name].items():
-        mine = getattr(cfg, key)
-        if mine not in values:
-            differences.append(f"model.{key}={mine} (it has {' or '.join(map(str, values))})")
+        if getattr(cfg, key) not in values:
+            differences[key] = values[0]
     if name == "gpt2" and cfg.n_kv_head not in (0, cfg.n_head):
-        differences.append(f"model.n_kv_head={cfg.n_kv_head} (it has one for each head)")
+        differences["n_kv_head"] = 0  # as many as n_head
     return differences
 
 
+def _override(key: str, value: object) -> str:
+    """A setting of the model as it is written on the command line."""
+    return f"model.{key}={str(value).lower() if isinstance(value, bool) else value}"
+
+
 def to_hf(cfg: ModelConfig, vocab_size: int, eot_id: int | None) -> dict[str, object]:
-    """The values of the model's config.json; ValueError if neither family can express it."""
+    """The values of the model's config.json; ValueError if no family can express it."""
     cfg = _as_transformer(cfg)
     name = family(cfg)
     shared = {
         "model_type": name,
+        "architectures": [CLASSES[name]],
         "vocab_size": vocab_size,
         "bos_token_id": eot_id,
         "eos_token_id": eot_id,
@@ -111,20 +144,18 @@ def to_hf(cfg: ModelConfig, vocab_size: int, eot_id: int | None) -> dict[str, ob
         n_mlp = 8 * math.ceil(cfg.n_embd / 3) if cfg.activation == "swiglu" else 4 * cfg.n_embd
     if name == "gpt2":
         return shared | {
-            "architectures": ["GPT2LMHeadModel"],
             "n_embd": cfg.n_embd,
             "n_layer": cfg.n_layer,
             "n_head": cfg.n_head,
             "n_inner": n_mlp,
             "n_positions": cfg.context_len,
-            "activation_function": GPT2_ACTIVATIONS[cfg.activation],
+            "activation_function": ACTIVATIONS[cfg.activation],
             "layer_norm_epsilon": cfg.norm_eps,
             "attn_pdrop": cfg.dropout,
             "embd_pdrop": cfg.dropout,
             "resid_pdrop": cfg.dropout,
         }
-    return shared | {
-        "architectures": ["LlamaForCausalLM"],
+    values: dict[str, object] = shared | {
         "hidden_size": cfg.n_embd,
         "intermediate_size": n_mlp,
         "num_hidden_layers": cfg.n_layer,
@@ -135,17 +166,27 @@ def to_hf(cfg: ModelConfig, vocab_size: int, eot_id: int | None) -> dict[str, ob
         "rope_theta": cfg.rope_base,  # where transformers 4 reads it, and 5
         "rope_parameters": {"rope_type": "default", "rope_theta": cfg.rope_base},
         "rms_norm_eps": cfg.norm_eps,
-        "hidden_act": "silu",
         "attention_bias": cfg.bias,
-        "mlp_bias": cfg.bias,
         "attention_dropout": cfg.dropout,
+    }
+    if name == "llama":
+        return values | {"hidden_act": "silu", "mlp_bias": cfg.bias}
+    # Left out, both would have a default that is none of ours: a padding token, scaled angles.
+    values |= {"hidden_act": ACTIVATIONS[cfg.activation], "pad_token_id": None}
+    if name == "apertus":
+        return values | {"rope_scaling": None}
+    # The final norm's gains are in the head, so that it is no longer the embedding.
+    return values | {
+        "tie_word_embeddings": False,
+        "final_logit_softcapping": cfg.softcap or None,
     }
 
 
 def read(folder: Path) -> dict[str, Any]:
     """The values of a folder's config.json; FileNotFoundError or ValueError if it has none.
 
-    A key that is null is left out: as in transformers, it then has its default.
+    A key that is null is left out: as in transformers, it then has its default. The exception is
+    final_logit_softcapping, where null means no cap, here 0.
     """
     path = folder / FILE
     if not path.exists():
@@ -155,6 +196,8 @@ def read(folder: Path) -> dict[str, Any]:
     values = files.read_json(path, links=True)
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds no settings")
+    if values.get("final_logit_softcapping", 0.0) is None:
+        values["final_logit_softcapping"] = 0.0
     return {key: value for key, value in values.items() if value is not None}
 
 
@@ -186,7 +229,9 @@ class Rope(msgspec.Struct):
     rope_theta: Base | None = None
 
 
-class Llama(msgspec.Struct):
+class Rotary(msgspec.Struct, kw_only=True):
+    """What Llama and the families after it have in common."""
+
     num_hidden_layers: Count
     num_attention_heads: Count
     hidden_size: Count
@@ -197,14 +242,29 @@ class Llama(msgspec.Struct):
     rope_parameters: Rope | None = None
     rope_scaling: Rope | None = None
     rope_theta: Base = 10_000.0
-    rms_norm_eps: Epsilon = 1e-6
-    hidden_act: str = "silu"
     tie_word_embeddings: bool = False
     attention_bias: bool = False
+
+
+class Llama(Rotary, kw_only=True):
+    rms_norm_eps: Epsilon = 1e-6
+    hidden_act: str = "silu"
     mlp_bias: bool = False
 
 
-T = TypeVar("T", Gpt2, Llama)
+class Apertus(Rotary, kw_only=True):
+    rope_theta: Base = 12_000_000.0
+    rms_norm_eps: Epsilon = 1e-5
+    hidden_act: str = "xielu"
+
+
+class NanoChat(Rotary, kw_only=True):
+    rms_norm_eps: Epsilon = 1e-6
+    hidden_act: str = "relu2"
+    final_logit_softcapping: float = 15.0
+
+
+T = TypeVar("T", Gpt2, Llama, Apertus, NanoChat)
 
 
 def _typed(values: Mapping[str, object], kind: type[T], folder: Path) -> T:
@@ -238,30 +298,37 @@ def settings_of(folder: Path) -> dict[str, Any]:
         theirs = _gpt2(_typed(values, Gpt2, folder), folder)
     elif model_type == "llama":
         theirs = _llama(_typed(values, Llama, folder), folder)
+    elif model_type == "apertus":
+        theirs = _apertus(_typed(values, Apertus, folder), folder)
+    elif model_type == "nanochat":
+        theirs = _nanochat(_typed(values, NanoChat, folder), folder)
     else:
         raise ValueError(
-            f"init_from={folder}: its model_type is {ascii(model_type)[:60]}, and gpt2 and llama "
-            "can be read"
+            f"init_from={folder}: its model_type is {ascii(model_type)[:60]}, and "
+            f"{', '.join(FAMILIES)} can be read"
         )
     settings = {"name": "transformer", "qk_norm": False, **theirs}
     try:
         TransformerConfig(**settings)
     except ConfigError as error:
-        keys = KEYS[model_type]
+        keys = GPT2_KEYS if model_type == "gpt2" else LLAMA_KEYS
         text = re.sub(r"model\.(\w+)", lambda found: keys.get(found[1], found[1]), str(error))
         raise ValueError(f"{folder / FILE}: {text}") from None
     return settings
 
 
-def _gpt2(values: Gpt2, folder: Path) -> dict[str, Any]:
-    activations = {theirs: ours for ours, theirs in GPT2_ACTIVATIONS.items()}
+def _activation(key: str, value: str, folder: Path) -> str:
+    """Our name of the activation that config.json gives under `key`."""
+    activations = {theirs: ours for ours, theirs in ACTIVATIONS.items()}
     activations["gelu_pytorch_tanh"] = "gelu"
-    activation = values.activation_function
-    if activation not in activations:
+    if value not in activations:
         raise ValueError(
-            f"{folder / FILE}: activation_function={activation[:60]} is not one of ours, "
-            f"{', '.join(activations)}"
+            f"{folder / FILE}: {key}={value[:60]} is not one of ours, {', '.join(activations)}"
         )
+    return activations[value]
+
+
+def _gpt2(values: Gpt2, folder: Path) -> dict[str, Any]:
     supported = {
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
@@ -278,7 +345,7 @@ def _gpt2(values: Gpt2, folder: Path) -> dict[str, Any]:
         "n_embd": values.n_embd,
         "n_mlp": values.n_inner or 4 * values.n_embd,
         "context_len": values.n_positions,
-        "activation": activations[activation],
+        "activation": _activation("activation_function", values.activation_function, folder),
         "norm_eps": values.layer_norm_epsilon,
         "tie": values.tie_word_embeddings,
         "positions": "learned",
@@ -288,13 +355,6 @@ def _gpt2(values: Gpt2, folder: Path) -> dict[str, Any]:
 
 
 def _llama(values: Llama, folder: Path) -> dict[str, Any]:
-    rope = values.rope_parameters or Rope()
-    scaling = values.rope_scaling or rope
-    rope_type = scaling.rope_type or scaling.type or "default"
-    if rope_type != "default":
-        raise ValueError(
-            f"{folder / FILE}: rotary positions scaled by {rope_type[:60]!r} are not supported"
-        )
     if values.hidden_act != "silu":
         raise ValueError(
             f"{folder / FILE}: hidden_act={values.hidden_act[:60]} is not supported, silu is"
@@ -302,6 +362,57 @@ def _llama(values: Llama, folder: Path) -> dict[str, Any]:
     if values.attention_bias != values.mlp_bias:
         raise ValueError(
             f"{folder / FILE}: attention_bias and mlp_bias differ, and ours are one setting"
+        )
+    return {
+        **_rotary(values, folder),
+        "norm_eps": values.rms_norm_eps,
+        "tie": values.tie_word_embeddings,
+        "bias": values.attention_bias,
+        "activation": "swiglu",
+    }
+
+
+def _apertus(values: Apertus, folder: Path) -> dict[str, Any]:
+    _check_unbiased(values, folder)
+    if values.rope_parameters is None:
+        raise ValueError(f"{folder / FILE} has no 'rope_parameters': rotary positions are scaled")
+    return {
+        **_rotary(values, folder),
+        "norm_eps": values.rms_norm_eps,
+        "tie": values.tie_word_embeddings,
+        "activation": _activation("hidden_act", values.hidden_act, folder),
+        "qk_norm": True,
+    }
+
+
+def _nanochat(values: NanoChat, folder: Path) -> dict[str, Any]:
+    _check_unbiased(values, folder)
+    if values.tie_word_embeddings:
+        raise ValueError(f"{folder / FILE}: tie_word_embeddings=True is not supported, False is")
+    return {
+        **_rotary(values, folder),
+        "norm_eps": values.rms_norm_eps,
+        "tie": False,
+        "activation": _activation("hidden_act", values.hidden_act, folder),
+        "softcap": values.final_logit_softcapping,
+        "qk_norm": True,
+        "embed_norm": True,
+    }
+
+
+def _check_unbiased(values: Rotary, folder: Path) -> None:
+    if values.attention_bias:
+        raise ValueError(f"{folder / FILE}: attention_bias=True is not supported, False is")
+
+
+def _rotary(values: Rotary, folder: Path) -> dict[str, Any]:
+    """The settings that all families with rotary positions give under the same names."""
+    rope = values.rope_parameters or Rope()
+    scaling = values.rope_scaling or rope
+    rope_type = scaling.rope_type or scaling.type or "default"
+    if rope_type != "default":
+        raise ValueError(
+            f"{folder / FILE}: rotary positions scaled by {rope_type[:60]!r} are not supported"
         )
     n_head = values.num_attention_heads
     n_embd = values.hidden_size
@@ -318,12 +429,8 @@ def _llama(values: Llama, folder: Path) -> dict[str, Any]:
         "n_mlp": values.intermediate_size,
         "context_len": values.max_position_embeddings,
         "rope_base": rope.rope_theta or values.rope_theta,
-        "norm_eps": values.rms_norm_eps,
-        "tie": values.tie_word_embeddings,
-        "bias": values.attention_bias,
         "positions": "rope",
         "norm": "rmsnorm",
-        "activation": "swiglu",
     }
 
 

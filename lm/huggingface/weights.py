@@ -4,10 +4,15 @@
     weights.load(Path("gpt2-folder"), model)        # fills a model with a folder's weights
 
 Ours has queries, keys and values in one matrix, and gate and up in another. GPT-2 stores its
-matrices transposed. Llama rotates the numbers i and i + D/2 of a head together, ours 2i and 2i + 1.
+matrices transposed. Llama and those after it rotate the numbers i and i + D/2 of a head together,
+ours 2i and 2i + 1; NanoChat's turn the other way. NanoChat's norms have no gains: they move into
+the matrix that reads the norm's result, that of the last norm into the head. Where queries and keys
+are normalised, by x / sqrt(mean(x^2) + eps), eps is another there: the larger x, the less it
+counts, so both get the length that makes up for it.
 """
 
 import logging
+import math
 from pathlib import Path
 
 import msgspec
@@ -42,10 +47,15 @@ def to_hf(model: LanguageModel) -> Tensors:
     family = config_json.family(model.cfg)
     assert isinstance(model, Transformer)
     ours = {name: p.detach() for name, p in model.named_parameters()}
-    factor = score_factor(model.cfg)
-    if factor != 1:  # theirs divide scores by the root of the head's width alone
+    factor = score_factor(model.cfg)  # theirs divide scores by the root of the head's width alone
+    if factor != 1 and family == "nanochat":
+        raise ValueError(
+            "NanoChat cannot scale what attention's normed queries score, as heads of another "
+            "width than the base's do: train with model.embed_norm=false model.softcap=0"
+        )
+    if factor != 1 and family != "apertus":  # whose normed queries have gains for it
         ours |= _with_queries_scaled(model, ours, factor)
-    return _to_gpt2(model, ours) if family == "gpt2" else _to_llama(model, ours)
+    return _to_gpt2(model, ours) if family == "gpt2" else _to_rotary(model, ours, family)
 
 
 def _with_queries_scaled(model: Transformer, ours: Tensors, factor: float) -> Tensors:
@@ -126,7 +136,12 @@ def _as_ours(folder: Path, model: Transformer, theirs: Tensors) -> Tensors:
     family = config_json.read(folder)["model_type"]
     theirs = {name: tensor.float() for name, tensor in theirs.items() if tensor.is_floating_point()}
     try:
-        ours = _from_gpt2(model, theirs) if family == "gpt2" else _from_llama(model, theirs)
+        if family == "gpt2":
+            ours = _from_gpt2(model, theirs)
+        else:
+            ours = _from_rotary(model, theirs, family)
+        if family == "apertus":
+            _check_qk_gains(folder, theirs, model.cfg.n_layer)
     except KeyError as error:
         raise ValueError(
             f"{folder} has no weight called {error}, of floating-point numbers"
@@ -165,16 +180,6 @@ def _paths(folder: Path) -> list[Path]:
     weight_map = files.read_record(index, WeightIndex, links=True).weight_map
     names = {Path(name).name for name in weight_map.values()}  # none outside the folder
     return [folder / name for name in sorted(names)]
-
-
-def _regroup(x: Tensor, n_head: int, groups: tuple[int, int]) -> Tensor:
-    """The rows (H * D, ...) of queries or keys, with each head's D rows in another order.
-
-    The rows of a head are read as a matrix of shape `groups` and transposed. With (-1, 2) that
-    turns our order into Llama's, where partners of a rotation are D/2 apart; (2, -1) undoes it.
-    """
-    heads = x.unflatten(0, (n_head, -1))  # (H, D, ...)
-    return heads.unflatten(1, groups).transpose(1, 2).flatten(0, 2)
 
 
 # -------------------------------------------------------------------------------------- GPT-2
@@ -228,16 +233,84 @@ def _transpose(weight: Tensor) -> Tensor:
     return weight.T if weight.ndim == 2 else weight
 
 
-# -------------------------------------------------------------------------------------- Llama
+# ----------------------------------------------------------------- Llama, Apertus and NanoChat
 
-LLAMA = {  # ours in a block -> theirs, stacked in this order
-    "norm_attn": ("input_layernorm",),
+ATTENTION = {  # ours in a block -> theirs, stacked in this order
     "attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "attn.proj": ("self_attn.o_proj",),
-    "norm_mlp": ("post_attention_layernorm",),
-    "mlp.up": ("mlp.gate_proj", "mlp.up_proj"),
-    "mlp.down": ("mlp.down_proj",),
 }
+ROTARY = {
+    "llama": ATTENTION
+    | {
+        "norm_attn": ("input_layernorm",),
+        "norm_mlp": ("post_attention_layernorm",),
+        "mlp.up": ("mlp.gate_proj", "mlp.up_proj"),
+        "mlp.down": ("mlp.down_proj",),
+    },
+    "apertus": ATTENTION
+    | {
+        "norm_attn": ("attention_layernorm",),
+        "norm_mlp": ("feedforward_layernorm",),
+        "mlp.up": ("mlp.up_proj",),
+        "mlp.down": ("mlp.down_proj",),
+    },
+    "nanochat": ATTENTION | {"mlp.up": ("mlp.fc1",), "mlp.down": ("mlp.fc2",)},
+}
+# Of Apertus alone: gains of the normalised queries and keys, which ours has not
+QK_GAINS = ("self_attn.q_norm.weight", "self_attn.k_norm.weight")
+
+
+def _to_rotary(model: Transformer, ours: Tensors, family: str) -> Tensors:
+    if family == "nanochat":
+        ours = _without_gains(model, ours)
+    theirs = {"model.embed_tokens.weight": ours["wte.weight"]}
+    if "norm.weight" in ours:
+        theirs["model.norm.weight"] = ours["norm.weight"]
+    if "head.weight" in ours:
+        theirs["lm_head.weight"] = ours["head.weight"]
+    rows = model.stacked_rows()
+    n_head = _rotated_heads(model)
+    for i in range(model.cfg.n_layer):
+        for mine, names in ROTARY[family].items():
+            for kind in ("weight", "bias"):
+                stacked = ours.get(f"blocks.{i}.{mine}.{kind}")
+                if stacked is None:
+                    continue
+                sizes = rows.get(f"blocks.{i}.{mine}", (len(stacked),))
+                for name, part in zip(names, stacked.split(sizes), strict=True):
+                    if name in n_head:
+                        part = _heads_to(part, n_head[name], family) * _qk_scale(model)
+                    theirs[f"model.layers.{i}.{name}.{kind}"] = part
+        if family == "apertus":
+            ones = ours["wte.weight"].new_ones(model.cfg.n_embd // model.cfg.n_head)
+            for name, gain in zip(QK_GAINS, (score_factor(model.cfg), 1.0), strict=True):
+                theirs[f"model.layers.{i}.{name}"] = ones * gain
+    return theirs
+
+
+def _from_rotary(model: Transformer, theirs: Tensors, family: str) -> Tensors:
+    theirs = {name.removeprefix("model."): tensor for name, tensor in theirs.items()}
+    n_head = _rotated_heads(model)
+    ours = {"wte.weight": theirs["embed_tokens.weight"]}
+    if family == "nanochat":
+        gains = [name for name in model.state_dict() if "norm" in name]
+        ours |= {name: torch.ones(model.cfg.n_embd) for name in gains}
+    else:
+        ours["norm.weight"] = theirs["norm.weight"]
+    if model.head is not None:
+        ours["head.weight"] = theirs["lm_head.weight"]
+    for i in range(model.cfg.n_layer):
+        for mine, names in ROTARY[family].items():
+            has_bias = model.cfg.bias and not mine.startswith("norm")  # RMSNorm has none
+            for kind in ("weight", "bias") if has_bias else ("weight",):
+                parts = []
+                for name in names:
+                    part = theirs[f"layers.{i}.{name}.{kind}"]
+                    if name in n_head:
+                        part = _heads_from(part, n_head[name], family) / _qk_scale(model)
+                    parts.append(part)
+                ours[f"blocks.{i}.{mine}.{kind}"] = torch.cat(parts)
+    return ours
 
 
 def _rotated_heads(model: Transformer) -> dict[str, int]:
@@ -246,44 +319,53 @@ def _rotated_heads(model: Transformer) -> dict[str, int]:
     return {"self_attn.q_proj": n_head, "self_attn.k_proj": model.cfg.n_kv_head or n_head}
 
 
-def _to_llama(model: Transformer, ours: Tensors) -> Tensors:
-    theirs = {
-        "model.embed_tokens.weight": ours["wte.weight"],
-        "model.norm.weight": ours["norm.weight"],
-    }
-    rows = model.stacked_rows()
-    n_head = _rotated_heads(model)
+def _heads_to(x: Tensor, n_head: int, family: str) -> Tensor:
+    """The rows (H * D, ...) of our queries or keys in the order of the family.
+
+    In ours the pairs of numbers that rotate together are neighbours: a, b, a, b. In the others each
+    head has all a before all b, and in NanoChat all b before all a, as it turns a towards -b.
+    """
+    pairs = x.unflatten(0, (n_head, -1, 2))  # (H, D/2, 2, ...)
+    if family == "nanochat":
+        pairs = pairs.flip(2)
+    return pairs.transpose(1, 2).flatten(0, 2)
+
+
+def _heads_from(x: Tensor, n_head: int, family: str) -> Tensor:
+    """The family's rows (H * D, ...) of queries or keys in our order: undoes `_heads_to`."""
+    pairs = x.unflatten(0, (n_head, 2, -1)).transpose(1, 2)  # (H, D/2, 2, ...)
+    if family == "nanochat":
+        pairs = pairs.flip(2)
+    return pairs.flatten(0, 2)
+
+
+def _qk_scale(model: Transformer) -> float:
+    """How many times as long queries and keys are in the other families as in ours.
+
+    Where they are normalised, ours adds float32's smallest step to the mean of squares, the others
+    the eps of all their norms.
+    """
+    if not model.cfg.qk_norm:
+        return 1.0
+    return math.sqrt(model.cfg.norm_eps / torch.finfo(torch.float32).eps)
+
+
+def _without_gains(model: Transformer, ours: Tensors) -> Tensors:
+    """The same function without gains in the norms: each is in the matrix that is applied next."""
+    folded = {name: tensor for name, tensor in ours.items() if "norm" not in name}
     for i in range(model.cfg.n_layer):
-        for mine, names in LLAMA.items():
-            for kind in ("weight", "bias"):
-                stacked = ours.get(f"blocks.{i}.{mine}.{kind}")
-                if stacked is None:
-                    continue
-                sizes = rows.get(f"blocks.{i}.{mine}", (len(stacked),))
-                for name, part in zip(names, stacked.split(sizes), strict=True):
-                    if name in n_head:
-                        part = _regroup(part, n_head[name], (-1, 2))
-                    theirs[f"model.layers.{i}.{name}.{kind}"] = part
-    if model.head is not None:
-        theirs["lm_head.weight"] = ours["head.weight"]
-    return theirs
+        for norm, matrix in (("norm_attn", "attn.qkv"), ("norm_mlp", "mlp.up")):
+            name = f"blocks.{i}.{matrix}.weight"
+            folded[name] = ours[name] * ours[f"blocks.{i}.{norm}.weight"]
+    head = ours["wte.weight"] if model.head is None else ours["head.weight"]
+    folded["head.weight"] = head * ours["norm.weight"]
+    return folded
 
 
-def _from_llama(model: Transformer, theirs: Tensors) -> Tensors:
+def _check_qk_gains(folder: Path, theirs: Tensors, n_layer: int) -> None:
     theirs = {name.removeprefix("model."): tensor for name, tensor in theirs.items()}
-    n_head = _rotated_heads(model)
-    ours = {"wte.weight": theirs["embed_tokens.weight"], "norm.weight": theirs["norm.weight"]}
-    for i in range(model.cfg.n_layer):
-        for mine, names in LLAMA.items():
-            has_bias = model.cfg.bias and not mine.startswith("norm")  # RMSNorm has none
-            for kind in ("weight", "bias") if has_bias else ("weight",):
-                parts = []
-                for name in names:
-                    part = theirs[f"layers.{i}.{name}.{kind}"]
-                    if name in n_head:
-                        part = _regroup(part, n_head[name], (2, -1))
-                    parts.append(part)
-                ours[f"blocks.{i}.{mine}.{kind}"] = torch.cat(parts)
-    if model.head is not None:
-        ours["head.weight"] = theirs["lm_head.weight"]
-    return ours
+    for i in range(n_layer):
+        for gain in QK_GAINS:
+            name = f"layers.{i}.{gain}"
+            if not torch.equal(theirs[name], torch.ones_like(theirs[name])):
+                raise ValueError(f"{folder}: {name} has gains other than 1, and ours has none")

@@ -80,6 +80,9 @@ class Decoder:
         self.score_scale = self.head_dim**-0.5 * score_factor(cfg)
         self.softcap = cfg.softcap
         self.qk_norm = rms_norm(self.head_dim, None, torch.ones(1)) if cfg.qk_norm else None
+        self.embed_norm: Function | None = None
+        if cfg.embed_norm:
+            self.embed_norm = rms_norm(cfg.n_embd, cfg.norm_eps, torch.ones(1))
         self.wte = model.wte.weight
         self.wpe: Tensor | None = None  # either learned positions ...
         self.turns: Tensor | None = None  # ... or the rotations of RoPE, complex
@@ -100,6 +103,8 @@ class Decoder:
         turns = None
         if self.wpe is not None:
             x = x + self.wpe[positions.flatten()]
+        if self.embed_norm is not None:
+            x = self.embed_norm(x)
         if self.turns is not None:
             turns = self.turns[positions.flatten()]  # (1 or B, 1, D/2)
         for i, (keys, values) in enumerate(cache.layers()):

@@ -91,14 +91,20 @@ class Transformer(LanguageModel):
 
         `positions` is (T,) or (B, T).
         """
+        cfg = self.cfg
         x = self.wte(ids)  # (B, T, C)
-        if self.cfg.positions == "learned":
-            return self.dropout(x + self.wpe(positions)), None
+        if cfg.positions == "learned":
+            x = x + self.wpe(positions)
+        if cfg.embed_norm:
+            x = F.rms_norm(x, (cfg.n_embd,), eps=cfg.norm_eps)
+        x = self.dropout(x)
+        if cfg.positions == "learned":
+            return x, None
         cos = self.cos[positions].float()  # (T, 1, D/2), or with a B
         sin = self.sin[positions].float()
         if x.device.type == "cpu" and not torch.compiler.is_compiling():
-            return self.dropout(x), torch.complex(cos, sin)  # one pass over memory instead of six
-        return self.dropout(x), (cos, sin)
+            return x, torch.complex(cos, sin)  # one pass over memory instead of six
+        return x, (cos, sin)
 
     def unembed(self, x: Tensor) -> Tensor:
         """Logits (..., V), float32, that the head reads from the residual stream (..., C).

@@ -1,5 +1,7 @@
 """Exports are loaded in the real libraries, and compute and encode the same there."""
 
+import importlib.util
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -9,7 +11,7 @@ from lm import tokenizers
 from lm.export import files
 from lm.generate import generate
 from lm.record.run import Run
-from tests.helpers import BPE, GPT2, LLAMA, export, tiktoken_of_card
+from tests.helpers import BPE, GPT2, LLAMA, TINY_TRANSFORMER, export, tiktoken_of_card
 
 transformers = pytest.importorskip("transformers", reason="the extra `interop` is not installed")
 transformers.logging.set_verbosity_error()
@@ -27,8 +29,10 @@ SLOWLY = settings(
         (*GPT2, "model.bias=false", "model.tie=false", "model.activation=relu2", "model.n_mlp=24"),
         LLAMA,
         (*LLAMA, "model.n_kv_head=2", "model.tie=true", "model.bias=true", "model.rope_base=500"),
+        TINY_TRANSFORMER,
+        ("model=nanochat", *TINY_TRANSFORMER, "model.n_kv_head=1"),
     ],
-    ids=["gpt2", "gpt2-options", "llama", "llama-options"],
+    ids=["gpt2", "gpt2-options", "llama", "llama-options", "default", "nanochat"],
 )
 def test_transformers_computes_the_same_logits_and_text(trained, tmp_path, overrides):
     path = trained(*BPE, *overrides)
@@ -40,7 +44,8 @@ def test_transformers_computes_the_same_logits_and_text(trained, tmp_path, overr
     ids = torch.randint(0, ours.vocab_size, (3, 16), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(theirs(ids).logits, ours(ids), atol=1e-5, rtol=0)
-    assert sum(p.numel() for p in theirs.parameters()) >= ours.n_params()
+    matrices = sum(p.numel() for p in ours.parameters() if p.ndim > 1)  # NanoChat has no gains
+    assert sum(p.numel() for p in theirs.parameters()) >= matrices
     prompt = "the cat"
     found = tokenizer(prompt, return_tensors="pt").input_ids
     assert found[0].tolist() == run.tokenizer.encode_ordinary(prompt)
@@ -94,3 +99,25 @@ def test_other_models_are_refused_and_nothing_is_written(trained, tmp_path):
     with pytest.raises(ValueError, match="model gru has no class in transformers"):
         export(path, tmp_path / "out-hf")
     assert not list(tmp_path.glob("*out-hf*"))
+
+
+def test_a_class_that_the_installed_transformers_lacks_is_refused(trained_once, tmp_path):
+    """None of it is written; without transformers at all, the model card says which it needs."""
+    path = trained_once(*TINY_TRANSFORMER)
+    old = tmp_path / "old"
+    (old / "transformers" / "models" / "gpt2").mkdir(parents=True)
+    (old / "transformers" / "__init__.py").touch()
+    found = importlib.util.spec_from_file_location(
+        "transformers",
+        old / "transformers" / "__init__.py",
+        submodule_search_locations=[str(old / "transformers")],
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(importlib.util, "find_spec", lambda name: found)
+        message = r"has no ApertusForCausalLM: pip install 'transformers>=4\.56'"
+        with pytest.raises(ValueError, match=message):
+            export(path, tmp_path / "out-hf")
+        assert not list(tmp_path.glob("*out-hf*"))
+        patched.setattr(importlib.util, "find_spec", lambda name: None)
+        out = export(path, tmp_path / "out-hf")
+    assert 'pip install "transformers>=4.56"' in (out / "README.md").read_text()

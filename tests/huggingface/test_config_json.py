@@ -1,21 +1,51 @@
 """Settings that a class of transformers has are found in both directions; others are refused."""
 
 import json
+import re
 
 import pytest
 
 from lm import config
 from lm.huggingface import config_json
+from tests.models.small import SETTINGS
+
+
+def test_every_preset_of_the_transformer_has_a_class():
+    found = {}
+    for name, cfg in SETTINGS.items():
+        try:
+            found[name] = config_json.family(cfg)
+        except ValueError as refused:
+            found[name] = re.sub("model .* has no", "has no", str(refused)).partition(":")[0]
+    others = {"bigram", "bigram_counts", "gru", "mlp", "ngram"}
+    assert found == {
+        "transformer": "apertus",
+        "widened": "apertus",
+        "gpt2": "gpt2",
+        "llama": "llama",
+        "llama-gqa": "llama",
+        "nanochat": "nanochat",
+        "capped": found["capped"],
+        **dict.fromkeys(others, "has no class in transformers"),
+    }
+    assert "differs in model.norm=layernorm" in found["capped"]
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"qk_norm": True}, "llama, the nearest, differs in model.qk_norm=True"),
+        (
+            {"qk_norm": True},
+            "llama, the nearest, differs in model.qk_norm=true: train with model.qk_norm=false",
+        ),
         ({"softcap": 15.0}, "model.softcap=15.0"),
-        ({"activation": "gelu"}, "model.activation=gelu (it has swiglu)"),
-        ({"positions": "learned"}, "model.positions=learned (it has rope)"),
-        ({"positions": "learned"}, "train with model=llama or model=gpt2"),
+        ({"activation": "gelu"}, "model.activation=gelu: train with model.activation=swiglu"),
+        ({"norm": "layernorm"}, "model.norm=layernorm: train with model.norm=rmsnorm"),
+        (
+            {"positions": "learned", "softcap": 15.0},
+            "model.positions=learned, model.softcap=15.0: train with model.positions=rope "
+            "model.softcap=0.0",
+        ),
     ],
 )
 def test_what_no_class_can_express_is_refused_with_the_reason(change, reason):
@@ -28,7 +58,7 @@ def test_what_no_class_can_express_is_refused_with_the_reason(change, reason):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "bert"}, "model_type is 'bert', and gpt2 and llama can be read"),
+        ({"model_type": "bert"}, "'bert', and gpt2, llama, apertus, nanochat can be read"),
         ({"activation_function": "elu"}, "activation_function=elu"),
         ({"n_layer": None}, "has no 'n_layer'"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
@@ -63,6 +93,10 @@ LLAMA = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}, "tie_word_embeddings": False,
     "rope_scaling": {"type": "default"}, "attention_bias": False, "mlp_bias": False,
 }  # fmt: skip
+APERTUS = LLAMA | {"model_type": "apertus", "hidden_act": "relu2"}
+APERTUS = {k: v for k, v in APERTUS.items() if k not in ("mlp_bias", "rope_scaling", "rope_theta")}
+NANOCHAT = APERTUS | {"model_type": "nanochat", "final_logit_softcapping": 15.0}
+KINDS = {"gpt2": GPT2, "llama": LLAMA, "apertus": APERTUS, "nanochat": NANOCHAT}
 ODD = ["", "x", "12", [], [1], {}, {"x": 1}, 0, -1, 1, 3, 0.5, 1e-320, 1e300, 1 << 40, 10**400]
 ODD += [True, False, float("nan"), float("inf"), "\x1b[31m", "x" * 10_000, [[[]]], {"a": {"b": 0}}]
 REQUIRED = {"n_layer", "n_head", "n_embd", "n_positions", "num_hidden_layers", "hidden_size"}
@@ -74,9 +108,10 @@ def saved(folder, values):
     return folder
 
 
-@pytest.mark.parametrize("values", [GPT2, LLAMA], ids=["gpt2", "llama"])
-def test_every_odd_value_of_every_key_is_taken_or_refused_in_one_line(values, tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_odd_value_of_every_key_is_taken_or_refused_in_one_line(kind, tmp_path):
     """With the file, the key and what is allowed."""
+    values = KINDS[kind]
     for key in values:
         for odd in ODD:
             saved(tmp_path, values | {key: odd})
@@ -90,21 +125,36 @@ def test_every_odd_value_of_every_key_is_taken_or_refused_in_one_line(values, tm
                 config.TransformerConfig(**settings).build(9) if odd in (1, 3) else None
 
 
-@pytest.mark.parametrize("values", [GPT2, LLAMA], ids=["gpt2", "llama"])
-def test_null_means_the_default(values, tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_null_means_the_default(kind, tmp_path):
+    values = KINDS[kind]
+    required = REQUIRED
+    if kind == "apertus":  # without them its angles are scaled and its activation is none of ours
+        required = REQUIRED | {"rope_parameters", "hidden_act"}
     for key in values:
+        if key == "final_logit_softcapping":
+            continue
         saved(tmp_path, {k: v for k, v in values.items() if k != key})
-        if key in REQUIRED:
+        if key in required:
             with pytest.raises(ValueError, match=f"{'its ' * (key == 'model_type')}.*{key}"):
                 config_json.settings_of(tmp_path)
         else:
             expected = config_json.settings_of(tmp_path)
         saved(tmp_path, values | {key: None})
-        if key in REQUIRED:
+        if key in required:
             with pytest.raises(ValueError, match=key):
                 config_json.settings_of(tmp_path)
         else:
             assert config_json.settings_of(tmp_path) == expected
+
+
+def test_nanochat_without_a_cap_says_null(tmp_path):
+    for value, cap in ((None, 0.0), (7.0, 7.0)):
+        saved(tmp_path, NANOCHAT | {"final_logit_softcapping": value})
+        settings = config_json.settings_of(tmp_path)
+        assert (settings["softcap"], settings["embed_norm"]) == (cap, True)
+        values = config_json.to_hf(config.TransformerConfig(**settings), 9, 8)
+        assert values["final_logit_softcapping"] == value
 
 
 @pytest.mark.parametrize(
@@ -121,3 +171,18 @@ def test_null_means_the_default(values, tmp_path):
 def test_what_is_allowed_stands_in_the_line(change, says, tmp_path):
     with pytest.raises(ValueError, match=says):
         config_json.settings_of(saved(tmp_path, GPT2 | change))
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "says"),
+    [
+        ("nanochat", {"attention_bias": True}, "attention_bias=True is not supported, False is"),
+        ("nanochat", {"tie_word_embeddings": True}, "tie_word_embeddings=True is not supported"),
+        ("nanochat", {"final_logit_softcapping": -1.0}, "final_logit_softcapping=-1.0"),
+        ("apertus", {"rope_parameters": {"rope_type": "llama3"}}, "scaled by 'llama3'"),
+        ("apertus", {"hidden_act": "xielu"}, "hidden_act=xielu is not one of ours"),
+    ],
+)
+def test_what_ours_is_not_is_refused(kind, change, says, tmp_path):
+    with pytest.raises(ValueError, match=says):
+        config_json.settings_of(saved(tmp_path, KINDS[kind] | change))
