@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 CACHE := $(or $(LM_CACHE_DIR),outputs/cache)
-EXTRAS := dev,sweep,launchers,interop,data,tour,dashboard
+EXTRAS := dev,sweep,launchers,interop,data,tour,dashboard,eval
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train tour test test-faults lint sweep sample evaluate report experiment review sync cache clean clean-cache

@@ -1,7 +1,8 @@
-"""Loss, perplexity and bits per byte of a model over a whole split.
+"""Loss, perplexity and bits per byte of a model over a whole split, or its scores on tasks.
 
 python -m lm.evaluate run=latest split=val
-python -m lm.evaluate run=latest corpus=my.txt   # all of it; or split=val
+python -m lm.evaluate run=latest corpus=my.txt            # all of it; or split=val
+python -m lm.evaluate run=latest tasks=arc_easy,my.yaml   # of lm-evaluation-harness
 """
 
 if __name__ == "__main__":
@@ -26,6 +27,7 @@ from lm.record.schemas import DataRecord, read_part
 from lm.scoring import evaluate
 from lm.settings.commands import EvaluateConfig
 from lm.system import devices, files
+from lm.system.errors import ConfigError
 from lm.system.streams import print_line
 
 
@@ -53,6 +55,11 @@ def copied_from_training(
 
 def command(cfg: EvaluateConfig) -> None:
     run = Run.open(cfg.run)
+    if cfg.tasks:
+        score_tasks(run, cfg)
+        return
+    if cfg.limit:
+        raise ConfigError(f"limit={cfg.limit} is of tasks=, and there are none")
     if not cfg.corpus:
         ownership.check_reads(run.path, run.cfg, cfg.trust, [ownership.CORPUS])
     model = run.model(cfg.checkpoint).to(devices.choose(cfg.device))
@@ -82,6 +89,29 @@ def command(cfg: EvaluateConfig) -> None:
     print_line(f"loss        {result['loss']:.4f} nats a token ({bits:.4f} bits)")
     print_line(f"perplexity  {result['ppl']:.3f} a token")
     print_line(f"bits/byte   {result['bpb']:.4f}")
+
+
+def score_tasks(run: Run, cfg: EvaluateConfig) -> None:
+    """Print the results of tasks of lm-evaluation-harness."""
+    if cfg.corpus or cfg.split != "auto":
+        word = f"corpus={cfg.corpus}" if cfg.corpus else f"split={cfg.split}"
+        raise ConfigError(f"tasks= brings its own texts: leave out {word}")
+    try:
+        from lm import harness
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"tasks= needs {error.name}: pip install 'lm[eval]'") from None
+    model = run.model(cfg.checkpoint).to(devices.choose(cfg.device))
+    tasks = [task for task in cfg.tasks.split(",") if task]
+    results = harness.evaluate(model, run.tokenizer, tasks, cfg.limit)
+    print_line(f"run         {run.path}  ({run.cfg.model.name}, checkpoint {cfg.checkpoint})")
+    print_line(f"harness     lm_eval {harness.VERSION}, contexts of {model.context_len} tokens")
+    width = max(10, *map(len, results))
+    for name, result in results.items():
+        size = f"{result.documents:,} documents" if result.documents else "a group"
+        print_line(f"{name:{width}}  {size}")
+        for metric, (value, error) in result.metrics.items():
+            spread = "" if error is None else f" +- {error:.4f}"
+            print_line(f"{'':{width}}  {metric} {value:.4f}{spread}")
 
 
 if __name__ == "__main__":

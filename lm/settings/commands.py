@@ -47,10 +47,12 @@ class SampleConfig(OfRun):
 
 @dataclass
 class EvaluateConfig(OfRun):
-    """python -m lm.evaluate: loss, perplexity and bits per byte of a trained model."""
+    """python -m lm.evaluate: loss, perplexity and bits per byte of a trained model, or tasks."""
 
     split: str = one_of("auto", "val", "train", "all")  # auto: all of a file, else val
     corpus: str = setting("", path=True)  # another one: its name, file, folder or glob
+    tasks: str = ""  # instead: names of lm-evaluation-harness, or .yaml files, with commas
+    limit: int = at_least(0, 0)  # documents read of each task; 0: all
     device: str = one_of("auto", "cpu", "cuda", "mps")  # auto: a GPU if there is one
     trust: bool = False  # read what the settings of a run from elsewhere name
 
