@@ -3,9 +3,10 @@
 view = board.view(folding.rank(folding.fold_seeds(runs)))
 """
 
+import functools
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -14,6 +15,7 @@ from lm.record import schemas
 from lm.report import folding, labels, links, lr_range
 from lm.report.folding import Arm, Ranking
 from lm.report.records import Record, is_number
+from lm.settings import reading
 from lm.sweep.ranking import mean_and_spread
 from lm.system import files
 
@@ -38,9 +40,10 @@ def view(rankings: Sequence[Ranking], counts: bool = True, beside: Path = Path()
     runs = [run for ranking in rankings for run in ranking.runs]
     index = {id(run): i for i, run in enumerate(runs)}
     status = [run.status for run in runs]
+    is_path = functools.cache(config.is_path)  # most of many runs have the same keys
     return {
         "corpora": [corpus_view(ranking, index, counts) for ranking in rankings],
-        "runs": [run_view(run) | links.of_run(run, beside) for run in runs],
+        "runs": [run_view(run, is_path) | links.of_run(run, beside) for run in runs],
         "ranges": lr_range.view([arm for ranking in rankings for arm in ranking.arms]),
         "shared": shared(runs),
         "counts": {name: status.count(name) for name in sorted(set(status))},
@@ -88,7 +91,7 @@ def arm_view(arm: Arm, index: Mapping[int, int]) -> dict[str, Any]:
     }
 
 
-def run_view(run: Record) -> dict[str, Any]:
+def run_view(run: Record, is_path: Callable[[str], bool] = config.is_path) -> dict[str, Any]:
     """One run: its state, curves, samples and settings."""
     return {
         "name": run.name,
@@ -103,7 +106,7 @@ def run_view(run: Record) -> dict[str, Any]:
         "train": points(run.rows, "train/loss"),
         "also": {key: points(run.rows, key) for key in other_scores(run)},
         "samples": samples(run),
-        "settings": config.public(run.settings),
+        "settings": reading.public(run.settings, is_path),
     }
 
 
@@ -175,7 +178,7 @@ def varied(runs: Sequence[Record]) -> list[Varied]:
     scores = [run.score for run in runs if run.score is not None]
     if len(scores) < 3:
         return []
-    keys = {key for run in runs for key in labels.trained_by(run.settings)} - {labels.MEASURED}
+    keys = set(labels.deciding({key for run in runs for key in run.settings})) - {labels.MEASURED}
     found: list[Varied] = []
     for key in sorted(keys):
         if not all(key in run.settings for run in runs):
@@ -194,8 +197,8 @@ def distinct(rows: Sequence[Varied], runs: Sequence[Record]) -> list[Varied]:
     kept = []
     for row in sorted(rows, key=lambda row: (not row["key"].endswith(".name"), -row["share"])):
         column = [as_text(run.settings.get(row["key"])) for run in runs]
-        order = list(dict.fromkeys(column))
-        pattern = tuple(order.index(value) for value in column)  # which runs have equal values
+        order = {value: place for place, value in enumerate(dict.fromkeys(column))}
+        pattern = tuple(order[value] for value in column)  # which runs have equal values
         if pattern not in patterns:
             patterns.add(pattern)
             kept.append(row)

@@ -7,11 +7,11 @@ A ranking is computed here; `page` draws it for the terminal, `readme` as Markdo
 web/report.js on the page.
 """
 
+import functools
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from lm import config
 from lm.report import labels
@@ -26,17 +26,17 @@ class Arm:
     label: str
     runs: list[Record]  # one a seed, by seed
 
-    @cached_property
+    @functools.cached_property
     def done(self) -> list[Record]:
         """The runs that are complete and have a score."""
         return [run for run in self.runs if run.status == "done" and run.score is not None]
 
-    @cached_property
+    @functools.cached_property
     def scores(self) -> dict[int, float]:
         """The best val/bpb of each seed that is complete."""
         return {run.seed: run.score for run in self.done if run.score is not None}
 
-    @cached_property
+    @functools.cached_property
     def row(self) -> Row:
         """The arm's line of a ranking: the scores of its complete runs."""
         return Row(self.label, [run.score for run in self.done if run.score is not None])
@@ -85,12 +85,14 @@ def fold_seeds(runs: Sequence[Record], by: Sequence[str] = ()) -> list[Arm]:
     """
     keys = [f"{key}.name" if key in config.PARTS else key for key in by]
     groups: dict[str, dict[object, Record]] = {}
+    deciding = functools.cache(labels.deciding)  # most of many runs have the same keys
     for run in runs:
         if keys:
             identity = [run.corpus, *(run.settings.get(key) for key in keys)]
             place = run.path
         else:
-            identity = [run.corpus, run.tokenizer, labels.trained_by(run.settings)]
+            decisive = deciding(tuple(run.settings))
+            identity = [run.corpus, run.tokenizer, {key: run.settings[key] for key in decisive}]
             place = run.seed
         group = groups.setdefault(json.dumps(identity, sort_keys=True, default=str), {})
         rival = group.get(place)

@@ -4,7 +4,7 @@ labels.name_groups(runs)    # ["gru lr=0.01", "gru lr=0.02", "mlp lr=0.01"]
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lm import config
 from lm.report.records import Record
@@ -40,11 +40,12 @@ def experiment_number(run: Record) -> str:
 
 def trained_by(settings: Mapping[str, object]) -> dict[str, object]:
     """The settings that decide the score, without the seed."""
-    return {
-        key: value
-        for key, value in settings.items()
-        if key != "seed" and config.affects(key) != "nothing"
-    }
+    return {key: settings[key] for key in deciding(settings)}
+
+
+def deciding(keys: Iterable[str]) -> list[str]:
+    """Those of the settings that decide the score, without the seed."""
+    return [key for key in keys if key != "seed" and config.affects(key) != "nothing"]
 
 
 def _names(runs: Sequence[Record]) -> Iterator[str]:

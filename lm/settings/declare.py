@@ -7,6 +7,7 @@ class TrainConfig(Settings):
     keep_last: int = at_least(2, 1, affects="nothing")  # no weight and no score depends on it
 """
 
+import functools
 import importlib
 import math
 import re
@@ -75,6 +76,12 @@ def one_of(default: str, *others: str, affects: Affects | None = None) -> Any:
     return setting(default, affects, choices=(default, *others))
 
 
+@functools.cache
+def fields_by_name(cls: type["Settings"]) -> dict[str, Field]:
+    """The fields of a class; a report asks for each key of each of its runs."""
+    return {f.name: f for f in fields(cls)}
+
+
 @dataclass
 class Settings:
     """What every group of settings shares: the check of its ranges and choices."""
@@ -90,10 +97,8 @@ class Settings:
     @classmethod
     def effect(cls, name: str) -> Affects:
         """What a change of this field affects; a field that is not known affects the result."""
-        for f in fields(cls):
-            if f.name == name:
-                return f.metadata.get("affects", cls.affects)
-        return "result"
+        field = fields_by_name(cls).get(name)
+        return "result" if field is None else field.metadata.get("affects", cls.affects)
 
     @classmethod
     def variants(cls) -> list[type["Settings"]]:

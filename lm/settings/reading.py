@@ -13,7 +13,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lm.settings.declare import MISSING, Affects, Part, Settings
+from lm.settings.declare import MISSING, Affects, Part, Settings, fields_by_name
 from lm.settings.yaml_files import read_yaml
 from lm.system import files
 from lm.system.errors import ConfigError
@@ -75,7 +75,8 @@ def fields_of(cls: type[Settings], key: str) -> list[Field]:
     variants = [cls]
     if group:
         variants = _groups(cls)[group].variants() if group in _groups(cls) else []
-    return [f for variant in variants for f in fields(variant) if f.name == name]
+    found = [fields_by_name(variant).get(name) for variant in variants]
+    return [f for f in found if f is not None]
 
 
 def is_path(cls: type[Settings], key: str) -> bool:
@@ -102,6 +103,7 @@ def public(
     return found
 
 
+@functools.cache
 @functools.cache
 def _groups(cls: type[Settings]) -> dict[str, type[Settings]]:
     """The fields of `cls` that are settings themselves, with their class."""

@@ -1,11 +1,15 @@
 """What the page says of settings and tokenizers is so."""
 
 import json
+import time
+import types
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from lm.report import board, folding, records
+from tests.helpers import timed
 
 
 def test_perplexities_of_different_tokenizers_are_not_shown_and_the_reason_is(fake_run):
@@ -45,3 +49,16 @@ def test_settings_that_only_follow_a_model_s_choice_are_not_listed(fake_run):
         fake_run(f"outputs/runs/d/{i}", f"model={model}", f"seed={i}", scores=(8.0, 2.0 + i))
     found = board.varied(records.find([Path("outputs")]))
     assert len(found) == 1
+
+
+@timed
+@pytest.mark.faults
+def test_settings_of_very_many_runs_are_told_apart_in_proportion_to_their_number():
+    """Each value's place was looked for among all of them."""
+    taken = []
+    for n in (5_000, 20_000):
+        runs = [types.SimpleNamespace(settings={"optimizer.lr": i}) for i in range(n)]
+        began = time.process_time()
+        assert len(board.distinct([{"key": "optimizer.lr", "share": 1.0, "n": n}], runs)) == 1
+        taken.append(time.process_time() - began)
+    assert taken[1] < 4 * 2 * taken[0]
