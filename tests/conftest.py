@@ -55,12 +55,11 @@ def _own_world(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _own_log():
-    """A command that runs in this process takes over its log, which is that of all tests."""
+    """A command that runs in this process prints its log, which no later test is to do."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers = root.handlers[:]
     yield
     root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -167,9 +167,10 @@ def test_a_start_that_fails_leaves_every_byte_as_it_was(kind, tiny, tmp_path, mo
     assert every_byte(tmp_path) == before
 
 
-def test_a_start_that_fails_leaves_a_run_as_it_was(cfg, toy_text, tmp_path, monkeypatch):
+def test_a_start_that_fails_leaves_a_run_as_it_was(cfg, toy_text, tmp_path, monkeypatch, caplog):
     """Hydra wrote .hydra and train.log of a run before it was refused, and summary.json was gone
     when the text was."""
+    caplog.set_level("INFO")
     shutil.copy(toy_text, "toy.txt")
     words = ("corpus=files", "corpus.path=toy.txt", *TINY, "model=bigram")
 
