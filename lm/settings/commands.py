@@ -47,11 +47,11 @@ class SampleConfig(OfRun):
 
 @dataclass
 class EvaluateConfig(OfRun):
-    """python -m lm.evaluate: loss, perplexity and bits per byte of a trained model, or tasks."""
+    """python -m lm.evaluate: loss, perplexity and bits per byte of a model, or tasks."""
 
     split: str = one_of("auto", "val", "train", "all")  # auto: all of a file, else val
     corpus: str = setting("", path=True)  # another one: its name, file, folder or glob
-    tasks: str = ""  # instead: names of lm-evaluation-harness, or .yaml files, with commas
+    tasks: str = ""  # instead: of lm-evaluation-harness, names or .yaml files
     limit: int = at_least(0, 0)  # documents read of each task; 0: all
     device: str = one_of("auto", "cpu", "cuda", "mps")  # auto: a GPU if there is one
     trust: bool = False  # read what the settings of a run from elsewhere name
