@@ -1,8 +1,8 @@
 """Loss, perplexity and bits per byte of a model over a whole split, or its scores on tasks.
 
 python -m lm.evaluate run=latest split=val
-python -m lm.evaluate run=latest corpus=my.txt            # all of it; or split=val
-python -m lm.evaluate run=latest tasks=arc_easy,my.yaml   # of lm-evaluation-harness
+python -m lm.evaluate run=latest corpus=my.txt           # all of it; or split=val
+python -m lm.evaluate run=latest tasks=arc_easy,my.yaml  # of lm_eval
 """
 
 if __name__ == "__main__":
