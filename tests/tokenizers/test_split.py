@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import time
 from collections import Counter
 
 import numpy as np
@@ -10,7 +11,7 @@ import regex
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lm.tokenizers import BPETokenizer
+from lm.tokenizers import BPETokenizer, split
 from lm.tokenizers.char_classes import classify
 from lm.tokenizers.count import count_chunks
 from lm.tokenizers.patterns import GPT4, PATTERNS, SplitPattern
@@ -218,6 +219,20 @@ def test_a_pattern_that_skips_text_is_refused_before_text_is_lost():
         Splitter(r"[^q]+").chunks("aqa")
 
 
-def test_a_pattern_that_runs_away_is_stopped_by_the_clock():
+RUN_AWAY = [
+    r"(x|xx|xxx)+y", r"(?:(?:x?){50}){50}y", r"(?:x{0,1000}){0,1000}y", r"((?:x|xx)*?)*y",
+    r"(?:(?=x)x|xx)*z", "(?R)", r"(?=(x+x+)+y)x", r"(x+)+\1y", r"(?:x*+x*)*y", r"(?p)(x+x+)+y",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "pattern", [RUN_AWAY[0], *(pytest.param(p, marks=pytest.mark.faults) for p in RUN_AWAY[1:])]
+)
+def test_a_pattern_that_runs_away_is_stopped_by_the_clock(pattern, monkeypatch):
+    """Some do so on the probes, at load; the others on a text, each of whose chunks is slow."""
+    monkeypatch.setattr(split, "_SECONDS", 0.1)
+    monkeypatch.setattr(split, "_SECONDS_PER_CHAR", 1e-6)
+    began = time.process_time()
     with pytest.raises(ValueError, match="possessive"):
-        Splitter(r"(x|xx|xxx)+y|[\s\S]")
+        Splitter(rf"{pattern}|[\s\S]").chunks("x" * 100_000)
+    assert time.process_time() - began < 5
