@@ -20,8 +20,8 @@ from lm.settings import (
     at_least,
     base_model,
     mix_parts,
-    number_or,
     one_of,
+    or_word,
     reading,
     rules,
     setting,
@@ -297,7 +297,7 @@ class AdamWConfig(OptimizerConfig):
     beta2: float = within(0.95, 0.0, 1.0, below=True)  # decay of the squares' average
     eps: float = at_least(1e-8, 1e-20, 1.0)  # float32 squares below it are 0
     # of matrices, not of embeddings; auto: as tokens and size ask for
-    weight_decay: Any = number_or("auto", at_least(0.1, 0.0, 1e6), whole=False)
+    weight_decay: Any = or_word(at_least(0.1, 0.0, 1e6), "auto", whole=False)
 
 
 @dataclass
@@ -307,7 +307,7 @@ class MuonConfig(OptimizerConfig):
     lr: float = at_least(0.03, 0.0, 1e38)  # spectral norm of one hidden matrix's update
     momentum: float = within(0.95, 0.0, 0.9999)  # of the gradient average, Nesterov
     # of matrices, not of embeddings; auto: as tokens and size ask for
-    weight_decay: Any = number_or("auto", at_least(0.0, 0.0, 1e6), whole=False)
+    weight_decay: Any = or_word(at_least(0.0, 0.0, 1e6), "auto", whole=False)
     # of all that is no hidden matrix: embeddings, head, gains. 0: a fifth of lr.
     adamw_lr: float = at_least(0.0, 0.0, 1e38)
     beta1: float = within(0.9, 0.0, 1.0, below=True)  # of AdamW: decay of the gradient average
@@ -365,11 +365,11 @@ class TrainConfig(Settings):
     group: ClassVar[str] = "train"
     steps: int = at_least(2000, 1)  # optimizer updates
     # if above 0, the budget instead of steps; 20x: for each parameter between embedding and head
-    tokens: Any = number_or("20x", at_least(0, 0), whole=True)
+    tokens: Any = or_word(at_least(0, 0), "20x", whole=True)
     flops: float = at_least(0.0, 0.0, 1e30)  # of training, if above 0, the budget instead of steps
     seconds: float = at_least(0.0, 0.0, 1e9)  # of training, if above 0, the budget instead of steps
     # windows of context_len tokens per step; auto: as many as train.tokens ask for
-    batch_size: Any = number_or("auto", at_least(8, 1, 1 << 20), whole=True)
+    batch_size: Any = or_word(at_least(8, 1, 1 << 20), "auto", whole=True)
     # windows per pass; 0: all; auto: as many as fit
     micro_batch: Any = setting(0, affects="rounding")
     n_proc: int = at_least(1, 1, 4096, "rounding")  # processes that share a batch, one per GPU

@@ -82,7 +82,8 @@ class Batches(torch.utils.data.Dataset):
 
     def at(self, visits: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets (n, T) of windows by their number over all epochs, ascending (n,)."""
-        places, firsts = self.starts(visits).T[..., None]
+        starts = self.starts(visits)
+        places, firsts = starts[:, :1], starts[:, 1:]
         return self._cut(places, firsts, self.n_targets, self.n_drawn)
 
     def _cut(
@@ -93,29 +94,30 @@ class Batches(torch.utils.data.Dataset):
         n_drawn: np.ndarray | int,
         begin: np.ndarray | int = 0,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets (n, T) of windows that begin at `starts`: two columns (n, 1).
+        """Inputs and targets (n, T) of windows; `places` and `firsts` (n, 1) are the columns of
+        `starts`.
 
         The text of a window has `n_targets` targets, begins at `begin` in `ids`, and its epoch
         draws `n_drawn` of them.
         """
-        starts = (firsts + places) % n_targets  # of the windows in the text, (n, 1)
+        in_text = (firsts + places) % n_targets  # (n, 1)
         in_one_piece = places + self.context_len <= n_drawn
-        in_one_piece &= starts + self.context_len <= n_targets
+        in_one_piece &= in_text + self.context_len <= n_targets
         if in_one_piece.all():
-            block = self._ids_at(starts + begin, self.context_len + 1)  # (n, T + 1)
+            block = self._ids_at(in_text + begin, self.context_len + 1)  # (n, T + 1)
             inputs, targets = block[:, :-1], block[:, 1:]
         else:
-            places = (places + np.arange(self.context_len)) % n_drawn  # (n, T)
-            starts = (firsts + places) % n_targets + begin
-            inputs, targets = self._ids_at(starts[..., None], 2).unbind(-1)
+            every_place = (places + np.arange(self.context_len)) % n_drawn  # (n, T)
+            in_text = (firsts + every_place) % n_targets + begin
+            inputs, targets = self._ids_at(in_text[..., None], 2).unbind(-1)
         return inputs.contiguous(), targets.contiguous()  # alike in memory, for the compiler
 
-    def _ids_at(self, starts: np.ndarray, n: int) -> torch.Tensor:
-        """The n ids from each of `starts` (..., 1) on, (..., n) int64."""
+    def _ids_at(self, positions: np.ndarray, n: int) -> torch.Tensor:
+        """The n ids from each of `positions` (..., 1) in the text on, (..., n) int64."""
         if self.resident_ids is not None:
             offsets = torch.arange(n, device=self.device)
-            return self.resident_ids[self._send(starts) + offsets].long()
-        return self._send(self.ids[starts + np.arange(n)].astype(np.int64))
+            return self.resident_ids[self._send(positions) + offsets].long()
+        return self._send(self.ids[positions + np.arange(n)].astype(np.int64))
 
     def _send(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)

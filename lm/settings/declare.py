@@ -61,7 +61,7 @@ def zero_or(default: float, low: float, high: float, affects: Affects | None = N
     return setting(default, affects, low=low, high=high, allowed=allowed, zero=True)
 
 
-def number_or(word: str, number: Any, whole: bool) -> Any:
+def or_word(number: Any, word: str, whole: bool) -> Any:
     """A number as `number`, a field, declares it, or a word: of a form such as `auto` or `20x`.
 
     `word` is that form, in which 20 stands for any number above 0; such a setting has the type Any.
