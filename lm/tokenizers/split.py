@@ -22,6 +22,8 @@ _PIECE = re.compile(r"\s*\S+(?:\n(?=[^\s/])|(?:(?! )\s+\S+)*(?:(?! )\s+\Z)?)|\s+
 # The time limit for patterns nobody has proved, of the processor.
 _SECONDS = 2.0
 _SECONDS_PER_CHAR = 2e-5
+# On (?:|x){1000000} `regex` ends the process, and x{1000000000} takes gigabytes.
+_LONG_REPEAT = re.compile(r"\{\s*(?:\d*\s*,)?\s*\d{4}")
 _PROBES = ("a b\n 12 .'s \u00e9\u4e2d", "x" * 40, " " * 40, "1" * 40, "(" * 40 + "a")
 
 
@@ -36,6 +38,11 @@ class Splitter:
         if not isinstance(pattern, str) or not pattern or len(pattern) > 10_000:
             raise ValueError(
                 "the split pattern must be a regular expression of 1 to 10,000 characters"
+            )
+        if _LONG_REPEAT.search(pattern):
+            raise ValueError(
+                f"the split pattern {_short(pattern)} repeats a part 1,000 times or more, which "
+                "`regex` may not survive: use + or *, or a smaller number"
             )
         self.name = name_of(pattern)
         self.pattern = pattern
