@@ -99,7 +99,7 @@ def score_tasks(run: Run, cfg: EvaluateConfig) -> None:
     try:
         from lm import harness
     except ModuleNotFoundError as error:
-        raise ConfigError(f"tasks= needs {error.name}: pip install 'lm[eval]'") from None
+        raise ConfigError(f"tasks= needs {error.name}: pip install lm_eval") from None
     model = run.model(cfg.checkpoint).to(devices.choose(cfg.device))
     tasks = [task for task in cfg.tasks.split(",") if task]
     results = harness.evaluate(model, run.tokenizer, tasks, cfg.limit)

@@ -77,7 +77,7 @@ class Hub(Corpus):
                 import huggingface_hub
             except ImportError:
                 raise ConfigError(
-                    "corpus=hub needs huggingface_hub: pip install 'lm[data]'"
+                    "corpus=hub needs huggingface_hub: pip install huggingface_hub"
                 ) from None
             logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request
             api = huggingface_hub.HfApi()

@@ -27,7 +27,7 @@ def rows(file: BinaryIO, path: Path, field: str) -> Iterator[dict[str, object]]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise ConfigError(f"{path}: .parquet needs pyarrow: pip install 'lm[data]'") from None
+        raise ConfigError(f"{path}: .parquet needs pyarrow: pip install pyarrow") from None
     try:
         content = parquet.ParquetFile(file)
         known = [content.schema.column(i).path for i in range(len(content.schema))]

@@ -43,7 +43,7 @@ def load_optuna() -> ModuleType:
         import optuna
     except ImportError:
         raise ConfigError(
-            "hydra/sweeper=lm needs Optuna: pip install 'lm[sweep]' (grids need nothing)"
+            "hydra/sweeper=lm needs Optuna: pip install optuna (grids need nothing)"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

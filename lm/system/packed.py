@@ -130,7 +130,7 @@ class _Unpacked(io.RawIOBase):
             file.close()
             suffix = suffix_of(path)
             raise ConfigError(
-                f"{path}: {suffix} needs {error.name}: pip install 'lm[data]'"
+                f"{path}: {suffix} needs {error.name}: pip install {error.name}"
             ) from None
 
     def readable(self) -> bool:

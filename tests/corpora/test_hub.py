@@ -139,7 +139,7 @@ def test_a_shard_that_changed_in_the_cache_is_refused(hub):
 
 def test_without_the_client_the_command_to_install_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ConfigError, match=r"needs huggingface_hub: pip install 'lm\[data\]'"):
+    with pytest.raises(ConfigError, match=r"needs huggingface_hub: pip install huggingface_hub"):
         read()
 
 

@@ -111,5 +111,5 @@ def test_a_missing_extra_is_one_line_with_the_command(module, name, tmp_path, mo
     write("a.parquet", {"text": ["x"]})
     (tmp_path / "a.txt.zst").write_bytes(zstandard.ZstdCompressor().compress(b"x"))
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigError, match=rf"^{name}: .* needs {module}: pip install 'lm\[data\]'"):
+    with pytest.raises(ConfigError, match=rf"^{name}: .* needs {module}: pip install {module}"):
         read(name)
