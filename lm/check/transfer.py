@@ -162,8 +162,13 @@ def resized(model: ModelConfig, cfg: TransferConfig, sweep: Sweep, size: int) ->
 
 
 def mean_walk(run: Config, model: ModelConfig, axis: str, cfg: TransferConfig) -> Walk:
-    """The walk of a model, its sizes as root mean squares over cfg.seeds initialisations."""
-    walks = [walk(run, model, axis, cfg.steps, seed) for seed in range(cfg.seeds)]
+    """The walk of a model, its sizes as root mean squares over cfg.seeds initialisations.
+
+    A wider one is spared some of them: more of its own numbers are averaged, at more cost.
+    """
+    least = _numbers("widths", cfg.widths)[0]
+    n_seeds = max(1, cfg.seeds * least // getattr(model, model.width_keys[0]))
+    walks = [walk(run, model, axis, cfg.steps, seed) for seed in range(n_seeds)]
     mean = Walk(_mean([w.start for w in walks]))
     for step in walks[0].changes:
         mean.changes[step] = _mean([w.changes[step] for w in walks])

@@ -103,7 +103,8 @@ class TransferConfig(Settings):
     depths: str = "2,4,8,16"  # n_layer of the models; likewise
     heads: str = one_of("grow", "fixed")  # in a wider model: more of them, or wider ones
     steps: int = within(10, 1, 1000)  # on one batch
-    seeds: int = within(3, 1, 64)  # initialisations whose sizes are averaged
+    # initialisations whose sizes are averaged, of the narrowest model; of wider ones fewer
+    seeds: int = within(3, 1, 64)
     out: str = setting("transfer.svg", path=True)  # the picture: .svg or .png
     overrides: list[str] = field(default_factory=list)  # the settings of the model
 
