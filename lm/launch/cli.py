@@ -244,6 +244,9 @@ class errors_in_one_line:
             return
         if isinstance(error, KeyboardInterrupt):
             sys.exit(130)
+        if isinstance(error, BrokenPipeError) and streams.reader_is_gone():
+            streams.let_go_of_output()
+            sys.exit(0)
         is_known = isinstance(error, (ValueError, OSError)) or hasattr(error, "exit_code")
         if not (is_known or _is_out_of_memory(error)):
             return

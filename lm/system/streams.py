@@ -6,6 +6,7 @@ with streams.open_text("-") as source, streams.open_output("ids.txt") as sink: .
 import io
 import os
 import secrets
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -116,6 +117,20 @@ def check_new(path: str, overwrite: bool) -> None:
         )
 
 
+def reader_is_gone() -> bool:
+    """Whether whoever read our standard output, such as head, has had enough and closed it."""
+    if not hasattr(select, "poll"):  # of Windows
+        return False
+    output = select.poll()
+    output.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in output.poll(0))
+
+
+def let_go_of_output() -> None:
+    """What is printed from now on goes nowhere, instead of failing when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextmanager
 def open_output(path: str) -> Iterator[IO[bytes]]:
     """The file, which appears whole or not at all, or standard output for "-"."""
@@ -123,8 +138,8 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
         try:
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
-        except BrokenPipeError:  # the reader, such as head, has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:
+            let_go_of_output()
     elif Path(path).exists() and not Path(path).is_file():  # a device or a named pipe
         with _named(path), open(path, "wb") as file:
             yield file

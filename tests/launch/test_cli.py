@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import runpy
+import select
 import shutil
 import signal
 import subprocess
@@ -281,3 +282,19 @@ def test_an_error_of_a_stranger_s_words_drives_no_terminal(capsys):
     with pytest.raises(SystemExit), cli.errors_in_one_line():
         raise ValueError("bad\x1b[2J\u202e name\nerror: another line")
     assert capsys.readouterr().err == "error: bad\ufffd[2J\ufffd name error: another line\n"
+
+
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="needs poll")
+def test_a_reader_that_has_enough_ends_a_command_without_an_error(monkeypatch, capfd):
+    """`lm.sample run=latest | head -c 10` said: Broken pipe."""
+    reads, writes = os.pipe()
+    with open(writes, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        with pytest.raises(SystemExit) as ended, cli.errors_in_one_line():
+            raise BrokenPipeError(errno.EPIPE, "of something else")
+        assert ended.value.code == 2
+        assert capfd.readouterr().err == "error: [Errno 32] of something else\n"
+        os.close(reads)
+        with pytest.raises(SystemExit) as ended, cli.errors_in_one_line():
+            print("x" * 100_000, flush=True)
+        assert (ended.value.code, capfd.readouterr().err) == (0, "")
