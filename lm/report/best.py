@@ -6,9 +6,7 @@ The best arm is chosen by the same scores: of many that are equal, the luckiest 
 the unluckiest far more often than Student's t says (Hsu 1996, Multiple comparisons). These bounds
 are higher, so that in 95 of 100 rankings without a difference no interval leaves zero out.
 
-    python -m lm.report.best
-
-prints how often a difference of one standard deviation over seeds is found.
+How often a difference is found: experiments/benchmarks/ranking.
 """
 
 import functools
@@ -20,7 +18,6 @@ import numpy as np
 from lm.report.paired import t95
 from lm.sweep.ranking import mean_and_spread
 from lm.system import seeds
-from lm.system.streams import print_line
 
 ERROR = 0.05  # the share of rankings without a difference in which some interval leaves zero out
 N_DRAWN = 20_000  # rankings without a difference, from which a bound is read
@@ -72,16 +69,3 @@ def power(n_arms: int, n_seeds: int, shift: float = 1.0, n: int = 20_000) -> flo
     scores = rng.standard_normal((n, n_arms, n_seeds))
     scores[:, 0] -= shift
     return float((largest(scores) > bound(n_arms, n_seeds)).mean())
-
-
-def main() -> None:
-    print_line("one arm better than the others by so many standard deviations over seeds is seen")
-    print_line("arms  seeds  1 deviation  2 deviations")
-    for n_arms in (2, 4, 8):
-        for n_seeds in (3, 5, 10):
-            shares = "".join(f"{power(n_arms, n_seeds, shift):13.0%}" for shift in (1.0, 2.0))
-            print_line(f"{n_arms:4}  {n_seeds:5}{shares}")
-
-
-if __name__ == "__main__":
-    main()
