@@ -34,7 +34,7 @@ def test_lm_alone_lists_every_command_in_one_line_each(words, monkeypatch, capsy
     assert code == 0 and not said.err
     assert all(len(line) <= 80 for line in lines)
     for name, cls in commands.COMMANDS.items():
-        (line,) = (line for line in lines if line.startswith(f"  {name} "))
+        (line,) = (line for line in lines if line.startswith(f"  {name}  "))
         assert line.endswith(commands.summary(cls))
 
 
