@@ -24,6 +24,15 @@ _SECONDS = 2.0
 _SECONDS_PER_CHAR = 2e-5
 # On (?:|x){1000000} `regex` ends the process, and x{1000000000} takes gigabytes.
 _LONG_REPEAT = re.compile(r"\{\s*(?:\d*\s*,)?\s*\d{4}")
+# `regex` writes a counted repeat out, and each + around a group twice: 25 of those around each
+# other, or (?:a{999}){999}, take gigabytes before a text is looked at.
+_MAX_PARTS = 100_000
+_PARTS = re.compile(
+    r"(?P<open>\(\??)|(?P<close>\))"
+    r"|(?P<repeat>[*+?]|\{\s*(?P<low>\d*)\s*(?P<comma>,?)\s*(?P<high>\d*)\s*\})"
+    r"|\\[pP]\{[^}]*\}|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.",
+    re.DOTALL,
+)
 _PROBES = ("a b\n 12 .'s \u00e9\u4e2d", "x" * 40, " " * 40, "1" * 40, "(" * 40 + "a")
 
 
@@ -43,6 +52,11 @@ class Splitter:
             raise ValueError(
                 f"the split pattern {_short(pattern)} repeats a part 1,000 times or more, which "
                 "`regex` may not survive: use + or *, or a smaller number"
+            )
+        if (n_parts := _parts_written_out(pattern)) > _MAX_PARTS:
+            raise ValueError(
+                f"the split pattern {_short(pattern)} has {n_parts:.0e} parts with its repeats "
+                f"written out, and {_MAX_PARTS:,} are allowed: repeat fewer inside of each other"
             )
         self.name = name_of(pattern)
         self.pattern = pattern
@@ -133,6 +147,34 @@ def find_chunks(
         start = leads[start]
         end = leads[end]
     return data, start, end - start, text_of
+
+
+def _parts_written_out(pattern: str) -> float:
+    """How many characters and classes a pattern has with its repeats written out, about."""
+    sizes = [0.0]  # of each group that is open, without its last part
+    last = 0.0
+    was_repeat = False
+    for match in _PARTS.finditer(pattern):
+        if match["repeat"]:
+            if not was_repeat:  # a second sign, as in ++ and +?, only says how to match
+                last *= _times(match)
+        elif match["close"] and len(sizes) > 1:
+            last += sizes.pop()
+        else:
+            sizes[-1] += last
+            last = 1.0
+            if match["open"]:
+                sizes.append(0.0)
+                last = 0.0
+        was_repeat = bool(match["repeat"])
+    return sum(sizes) + last
+
+
+def _times(match: re.Match[str]) -> float:
+    """How many copies of a part `regex` makes for a repeat of it."""
+    if match["low"] or match["high"]:
+        return max(1.0, float(match["low"] or 0) + bool(match["comma"]), float(match["high"] or 0))
+    return 2.0
 
 
 def _short(text: str, limit: int = 60) -> str:

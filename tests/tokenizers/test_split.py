@@ -219,6 +219,37 @@ def test_a_pattern_that_skips_text_is_refused_before_text_is_lost():
         Splitter(r"[^q]+").chunks("aqa")
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("(" * 25 + "a" + f"){repeat}" * 25 for repeat in ("+", "*", "?", "++", "+?", "{2,3}")),
+        "(?:" * 3 + "a" + "){999}" * 3,
+        "(?:(?:a{0,99}){,99}){2,99}",
+        "(?:(?:a{99}){99}){20,}",
+        "a{999}" * 1000,
+        "(?:ab[)]c{999}\\)){99}" * 3,
+    ],
+)
+def test_a_pattern_that_is_huge_with_its_repeats_written_out_is_refused(pattern):
+    """25 groups with a + around each other took over 3 GB to compile."""
+    with pytest.raises(ValueError, match="parts with its repeats written out"):
+        Splitter(pattern + r"|[\s\S]")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(?:" * 8 + "a" + ")+" * 8,
+        "a{1,999}" * 90,
+        r"(?:\(a[()+]+\)+)" * 50,  # side by side, and brackets that are no group
+        r"(?:\p{L}\p{M}*)+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*",
+        "(?:a{99}){99}",
+    ],
+)
+def test_other_repeats_are_taken(pattern):
+    Splitter(pattern + r"|[\s\S]")
+
+
 @pytest.mark.parametrize("part", ["(?:|x){1000000}", "x{1000000000}", "x{0,1000}", "x{,99999}"])
 def test_a_pattern_with_a_long_repeat_is_refused(part):
     """The first ended the process, the second took gigabytes."""
