@@ -77,6 +77,7 @@ def start(run: Run, words: list[str]) -> None:
         cli.errors_in_one_line(),
         compose.errors_in_one_line(words),
         hydra_internals.errors_that_pass(),
+        hydra_internals.trusted_targets(),
     ):
         if checked.composed is not None:
             with compose.composing():

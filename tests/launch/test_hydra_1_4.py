@@ -42,11 +42,13 @@ def test_a_run_a_sweep_and_a_mistake_are_as_with_hydra_1_3(command, tiny, tmp_pa
     small = (*tiny, "model=bigram", "train.steps=4")
     run = command(*train, *small, "hydra.run.dir=run")
     assert run.returncode == 0 and (tmp_path / "run/summary.json").exists(), run.stderr
-    assert "Warning" not in run.stdout + run.stderr
     again = command(*train, "resume=run", "train.steps=6")
     assert again.returncode == 0 and "step      6" in again.stdout, again.stdout + again.stderr
     sweep = command(*train, "-m", *small, "seed=0,1", "hydra.sweep.dir=sweep")
     assert sweep.returncode == 0 and "arm 2 of 2" in sweep.stdout + sweep.stderr, sweep.stderr
+    for done in (run, again, sweep):
+        said = done.stdout + done.stderr
+        assert "Warning" not in said and "note: " not in said and "deprecated" not in said, said
     wrong = command(*train, *tiny, "model.n_layr=2")
     assert wrong.returncode == 2 and "did you mean model.n_layer?" in wrong.stderr
     assert wrong.stderr.count("\n") == 1
