@@ -90,6 +90,10 @@ def to_file(out: Path) -> Iterator[logging.Handler]:
     root.addHandler(file)
     try:
         yield file
+    except BaseException:
+        with contextlib.suppress(OSError):  # of a full disk, which would hide that of the block
+            file.close()
+        raise
     finally:
         root.removeHandler(file)
         file.close()

@@ -1,6 +1,8 @@
 """Where the lines of a run go: to the terminal, and to its train.log."""
 
+import errno
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +69,15 @@ def test_an_arm_inside_another_one_gives_the_terminal_back():
             assert terminal.arm_in_work() == inner
         assert terminal.arm_in_work() == outer and outer.title == "arm 1"
     assert terminal.arm_in_work() is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no full disk here")
+def test_a_log_that_a_full_disk_cuts_short_does_not_hide_the_error_of_the_run(tmp_path):
+    """That of the log names no file, so nobody was told which disk is full."""
+    (tmp_path / "train.log").symlink_to("/dev/full")
+    with (
+        pytest.raises(OSError, match=r"run/config\.yaml"),
+        logs.to_file(tmp_path) as file,
+        logs.error_in(file),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device", "run/config.yaml")
