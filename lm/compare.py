@@ -19,6 +19,7 @@ import re
 import secrets
 import shlex
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from lm import config
@@ -53,7 +54,8 @@ def command(cfg: CompareConfig) -> None:
         seed = len(differences)
         scores = {}
         for side in "ab":
-            scores[side] = _score(side, seed, [*cfg.overrides, *words[side]], out)
+            with _gone_if_empty(out):
+                scores[side] = _score(side, seed, [*cfg.overrides, *words[side]], out)
         differences.append(scores["b"] - scores["a"])
         judged = sequential.judge(differences, bounds)
         verdict = judged.verdict
@@ -161,6 +163,19 @@ def _score(side: str, seed: int, words: list[str], out: Path) -> float:
     if not math.isfinite(score):
         raise ValueError(f"{folder}: the score is not a number, so there is nothing to compare")
     return score
+
+
+@contextlib.contextmanager
+def _gone_if_empty(out: Path) -> Iterator[None]:
+    """Where a run cannot even begin, its new folder does not stay."""
+    was_there = out.exists()
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            with contextlib.suppress(OSError):  # it holds something
+                out.rmdir()
+        raise
 
 
 def _line(seed: int, n_pairs: int, scores: dict[str, float], judged: sequential.Judged) -> str:

@@ -102,3 +102,17 @@ def test_comparisons_of_one_moment_have_folders_of_their_own(tiny, monkeypatch):
     for rate in (0.2, 0.3):
         folders.add(run(tiny, b=f"optimizer.lr={rate}", seconds=0.001)["out"])
     assert len(folders) == 2
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_a_run_that_cannot_begin_leaves_no_new_folder(was_there, tiny, monkeypatch):
+    def full(job):
+        job.out.parent.mkdir(exist_ok=True)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(compare, "run_job", full)
+    if was_there:
+        Path("pairs").mkdir()
+    with pytest.raises(OSError, match="No space left"):
+        run(tiny, b="optimizer.lr=0.1", out="pairs")
+    assert Path("pairs").exists() == was_there
