@@ -24,7 +24,13 @@ PARTS = [part for group in config.PARTS for part in config.options(group).values
 
 
 def numbers(cls: type[Settings]) -> list[dataclasses.Field]:
-    return [f for f in dataclasses.fields(cls) if f.type in (int, float)]
+    numeric = (int, float)
+    return [f for f in dataclasses.fields(cls) if f.type in numeric or "word" in f.metadata]
+
+
+def kind(f: dataclasses.Field) -> type:
+    """int or float, also of one that takes a word such as `auto` besides."""
+    return f.type if f.type in (int, float) else int if f.metadata["whole"] else float
 
 
 def limits(f: dataclasses.Field) -> list[float]:
@@ -72,8 +78,8 @@ def test_a_number_is_allowed_at_its_limits_and_refused_beyond_them(cls, f):
     low, high = f.metadata["low"], f.metadata["high"]
     assert -MOST <= low <= high <= 1e38 and math.isfinite(high)
     for value in limits(f):
-        assert ": must be" not in refusal(cls, f.name, f.type(value))  # but of what goes with it
-    if f.type is int:
+        assert ": must be" not in refusal(cls, f.name, kind(f)(value))  # but of what goes with it
+    if kind(f) is int:
         beyond = [low - 1, high + 1, 10**30, -(10**30)]
     else:
         beyond = [math.nextafter(low, -math.inf), math.nextafter(high, math.inf)]
