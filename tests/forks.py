@@ -89,7 +89,9 @@ def become(request: dict) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
-    sys.path[0] = request["cwd"]
+    # As a new process has them: also what stood first here, and nowhere else.
+    given = request["env"].get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:1] = [request["cwd"], *(path for path in given if path and path not in sys.path[1:])]
     sys.argv = request["words"]
     for name in ("tests", "tests.forks"):
         sys.modules.pop(name, None)

@@ -12,9 +12,12 @@ ROOT = Path(__file__).parent.parent
 # A module is imported in a fork of a process that has loaded the libraries and nothing of lm. What
 # an earlier fork has loaded with its own module needs none.
 WATCH = """
-import importlib, json, logging, os, signal, sys, warnings
+import importlib.util, json, logging, os, signal, sys, warnings
 import hydra, matplotlib, numpy, omegaconf, optuna, rich, safetensors.torch, torch, wandb
 import torch.distributed.fsdp
+for name in ("lm_eval",):  # which sets a variable for its downloads
+    if importlib.util.find_spec(name):
+        importlib.import_module(name)
 
 def state():
     found = {f"handler of {s.name}": signal.getsignal(s) for s in signal.valid_signals()
