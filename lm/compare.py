@@ -102,12 +102,16 @@ def _check(words: dict[str, list[str]], common: list[str]) -> None:
         )
     if a.corpus != b.corpus:
         raise ConfigError("A and B have different texts: give corpus settings outside of a= and b=")
+    if a.unresolved() or b.unresolved():
+        from lm.optim import horizon  # with torch, once all else is known to be good
+
+        a, b = horizon.resolved(a), horizon.resolved(b)
     for key in config.BUDGETS:
         there, here = (config.flat(side)[key] for side in (a, b))
         if there != here:
             raise ConfigError(
-                f"A and B have different budgets: {key} is {there} and {here}; give it outside of "
-                "a= and b="
+                f"A and B have different budgets: {key} is {there} and {here}; give one number "
+                "outside of a= and b="
             )
     per_step = [cfg.train.batch_size * cfg.model.context_len for cfg in (a, b)]
     if per_step[0] != per_step[1] and not a.train.budgets():

@@ -87,6 +87,15 @@ def test_tokens_a_step_may_differ_where_the_budget_is_in_tokens(tiny):
     compare._check({"a": [], "b": ["train.batch_size=8"]}, words)
 
 
+def test_tokens_for_each_parameter_are_no_common_budget_of_two_sizes(tiny):
+    """The larger one was trained for four times as long, and said to be better."""
+    words = [*tiny, *SMALL[2:], "model=gru", "train.tokens=2x"]
+    says = r"different budgets: train\.tokens is \d+ and \d+; give one number outside of a= and b="
+    with pytest.raises(ConfigError, match=says):
+        compare.command(CompareConfig(overrides=words, b="model.n_hidden=9"))
+    assert not Path("outputs").exists()
+
+
 def test_a_log_that_cannot_be_written_hides_no_result(tiny, capsys):
     """The line was printed last, after all runs, and a log that refused lost it."""
     Path("outputs/compare.jsonl").mkdir(parents=True)

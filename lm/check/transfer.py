@@ -83,8 +83,9 @@ class Sweep:
 def command(cfg: TransferConfig) -> None:
     """Print the slopes, write the plot; exit code 1 if a slope is off."""
     check_output(cfg.out)
-    if Path(cfg.out).suffix not in (".svg", ".png"):
-        raise ConfigError(f"out={cfg.out}: give a name that ends in .svg or .png")
+    if Path(cfg.out).suffix not in figures.MARKS:
+        raise ConfigError(f"out={cfg.out}: give a name that ends in {' or '.join(figures.MARKS)}")
+    figures.check_own(Path(cfg.out))
     run = horizon.resolved(compose.compose_run(cfg.overrides or ["model=transformer"]))
     logging.getLogger().setLevel(logging.WARNING)
     devices.configure(run.train.threads, run.train.deterministic)
@@ -319,4 +320,4 @@ def draw(sweeps: Sequence[Sweep], path: Path, n_steps: int) -> None:
             series.append(figures.Series(name, sweep.sizes, ys))
             series.append(figures.Series(name, sweep.sizes, ys, dots=True))
         panels[f"{sweep.axis}: {how}"] = series
-    figures.charts(panels, path, ["width", "width", "depth", "depth"], f"change in {n_steps} steps")
+    figures.charts(panels, path, [sweep.axis for sweep in sweeps], f"change in {n_steps} steps")

@@ -14,12 +14,11 @@ if __name__ == "__main__":
 
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from lm.config import TrackConfig
 from lm.launch import cli, compose
 from lm.launch.resume import latest_sweep
-from lm.record import wandb_answer, wandb_mode, wandb_project
+from lm.record import wandb_answer, wandb_mode, wandb_project, wandb_registry
 from lm.record.schemas import WandbRecord
 from lm.record.wandb_project import ProjectRun
 from lm.settings.commands import DashboardConfig
@@ -92,7 +91,7 @@ def _project_of(root: Path) -> str:
         path = folder / WandbRecord.file
         url = files.read_record(path, WandbRecord).url if path.exists() else None
         if url:
-            return "/".join(urlsplit(url).path.split("/")[-4:-2])  # .../ENTITY/PROJECT/runs/ID
+            return "/".join(wandb_registry.place(url)[:2])
     return ""
 
 

@@ -206,8 +206,9 @@ def varied(runs: Sequence[ProjectRun]) -> list[str]:
     patterns = set()
     for key in sorted(keys, key=lambda key: (key == "seed", not key.endswith(".name"), key)):
         values = [json.dumps(run.settings[key], sort_keys=True) for run in runs]
-        pattern = tuple(map(values.index, values))  # which runs have equal values
-        if len(set(values)) > 1 and pattern not in patterns:
+        order = {value: place for place, value in enumerate(dict.fromkeys(values))}
+        pattern = tuple(order[value] for value in values)  # which runs have equal values
+        if len(order) > 1 and pattern not in patterns:
             patterns.add(pattern)
             found.append(key)
     return found[:MOST_VARIED]

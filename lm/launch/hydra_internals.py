@@ -26,6 +26,7 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from lm.sweep.space import check_values
+from lm.system.environment import imported_modules
 from lm.system.errors import ConfigError
 
 MAX_ARMS = 10_000  # of a grid; each is composed and checked before the first one starts
@@ -180,9 +181,11 @@ def _hydra() -> Hydra:
 
 
 def trusted_targets() -> contextlib.AbstractContextManager[object]:
-    """Inside, Hydra from 1.4 on calls nothing that a configuration names but what is TRUSTED."""
+    """Inside, Hydra from 1.4 on calls nothing that a configuration names but what is TRUSTED or a
+    part of a module that import= has named."""
     whitelist = getattr(hydra.utils, "execution_whitelist", None)
-    return whitelist(list(TRUSTED)) if whitelist else contextlib.nullcontext()
+    own = [f"{name}.*" for name in imported_modules()]
+    return whitelist([*TRUSTED, *own]) if whitelist else contextlib.nullcontext()
 
 
 def run_composed(composed: DictConfig, task: TaskFunction) -> None:
@@ -191,9 +194,9 @@ def run_composed(composed: DictConfig, task: TaskFunction) -> None:
     To be used while Hydra is initialized: see compose.composing.
     """
     configure_log(composed.hydra.hydra_logging)
-    hydra: Any = _hydra()
-    hydra.compose_config = lambda **_: composed
-    hydra.run(config_name="config", task_function=task, overrides=[])
+    running: Any = _hydra()
+    running.compose_config = lambda **_: composed
+    running.run(config_name="config", task_function=task, overrides=[])
 
 
 def run_sweep(overrides: Sequence[str], task: TaskFunction) -> None:

@@ -19,7 +19,6 @@ says so. `rate` is optimizer.lr, of the base where there is one: rate times deca
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
 
 from torch import nn
 
@@ -32,30 +31,14 @@ FITTED_FROM = 1e9  # training tokens of the shortest run that the laws were fitt
 PAPER_WINDOW = 2048  # tokens in one of its sequences
 
 
-class Batch(NamedTuple):
-    """The law of the best batch: factor * D^power sequences of PAPER_WINDOW tokens."""
-
-    factor: float = 0.0306
-    power: float = 0.383
-
-
-class Timescale(NamedTuple):
-    """The law of the best time of forgetting: factor * (tokens per parameter)^power of the run."""
-
-    factor: float = 1.084
-    power: float = -0.527
-
-
 def best_batch_tokens(n_tokens: float) -> float:
     """Tokens in the batch of the least loss after a run of n_tokens."""
-    law = Batch()
-    return PAPER_WINDOW * law.factor * n_tokens**law.power
+    return PAPER_WINDOW * 0.0306 * n_tokens**0.383
 
 
 def best_decay(batch_tokens: float, n_tokens: float, n_params: float, rate: float) -> float:
     """Weight decay at the best timescale of a run of n_tokens, for n_params and a peak rate."""
-    law = Timescale()
-    timescale = law.factor * (n_tokens / n_params) ** law.power
+    timescale = 1.084 * (n_tokens / n_params) ** -0.527  # as a share of the run
     return batch_tokens / (timescale * rate * n_tokens)
 
 

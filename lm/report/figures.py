@@ -27,6 +27,8 @@ WIDTHS = {1: 7.6, 2: 11.0, 3: 14.0}  # inches, by the number of panels side by s
 INK = "#1c1e21"
 SOFT = "#6b7076"
 GRID = "#e4e6e8"
+# What stands near the beginning of each picture that is drawn here, by its kind.
+MARKS = {".svg": "<dc:title>lm</dc:title>", ".png": "Software\0lm"}
 LEVEL_DASH = (0, (5, 3))  # of lines that are no curve
 STYLE: dict[Any, object] = {
     "font.family": "sans-serif",
@@ -199,8 +201,13 @@ def _styles(labels: Iterable[str]) -> dict[str, Style]:
     return styles
 
 
+def check_own(path: Path) -> None:
+    """ConfigError where a file that a chart would replace is none that was drawn here."""
+    files.check_own(path, MARKS[path.suffix])
+
+
 def _save(figure: Figure, path: Path) -> None:
-    metadata = None
+    metadata = {"Software": "lm"}
     if path.suffix == ".svg":  # the same plot is the same bytes, and known to be ours
         metadata = {"Date": None, "Creator": "lm"}
     plot = io.BytesIO()

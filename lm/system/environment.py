@@ -16,10 +16,14 @@ def launch_rank() -> int:
     return int(os.environ["RANK"]) if started_by_torchrun() else 0
 
 
+def imported_modules() -> list[str]:
+    """The modules with parts of the user's own that import= of this command has named."""
+    return os.environ.get(IMPORTS, "").split()
+
+
 def import_words() -> str:
     """The words `import=MODULE ` of this command, which find its parts again; nothing without."""
-    names = os.environ.get(IMPORTS, "").split()
-    return "".join(f"import={name} " for name in names)
+    return "".join(f"import={name} " for name in imported_modules())
 
 
 def let_threads_yield() -> None:

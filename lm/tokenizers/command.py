@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import IO
 
 from lm import tokenizers
-from lm.system import streams
+from lm.system import files, streams
 
 BLOCK_LEN = 1 << 16  # characters read at a time
 IDS_IN_LINE = 4096
+PATHS = {"path", "out", "tokenizer"}
 
 Words = dict[str, str]
 
@@ -42,7 +43,7 @@ def train(words: Words) -> None:
 
 def encode(words: Words) -> None:
     """Write the ids of a text, in decimal."""
-    streams.check_output(words["out"], words["path"], words["tokenizer"], as_stream=True)
+    _check_stream(words)
     tokenizer = tokenizers.load(words["tokenizer"])
     with streams.open_text(words["path"]) as source, streams.open_output(words["out"]) as sink:
         blocks = iter(lambda: source.read(BLOCK_LEN), "")
@@ -52,7 +53,7 @@ def encode(words: Words) -> None:
 
 def decode(words: Words) -> None:
     """Write the text of ids."""
-    streams.check_output(words["out"], words["path"], words["tokenizer"], as_stream=True)
+    _check_stream(words)
     tokenizer = tokenizers.load(words["tokenizer"])
     with streams.open_bytes(words["path"]) as source, streams.open_output(words["out"]) as sink:
         for text in tokenizer.decode_stream(_ids(source)):
@@ -66,6 +67,14 @@ def show(words: Words) -> None:
     streams.print_line("|".join(tokenizer.show(i) for i in ids))
     n_bytes = len(words["text"].encode())
     streams.print_line(f"{n_bytes:,} bytes, {len(ids):,} tokens")
+
+
+def _check_stream(words: Words) -> None:
+    """ConfigError for an `out` that cannot be written to, or may be somebody's own file."""
+    if words["overwrite"] not in ("true", "false"):
+        raise ValueError(f"overwrite={words['overwrite']}: give true or false")
+    streams.check_output(words["out"], words["path"], words["tokenizer"], as_stream=True)
+    streams.check_new(words["out"], words["overwrite"] == "true")
 
 
 def _refuse_file_that_is_none(path: str) -> None:
@@ -115,8 +124,8 @@ ACTIONS: dict[str, tuple[Callable[[Words], None], Words]] = {  # with the words 
             "pattern": "gpt4",
         },
     ),
-    "encode": (encode, {**_FILE, "path": "-", "out": "-"}),
-    "decode": (decode, {**_FILE, "path": "-", "out": "-"}),
+    "encode": (encode, {**_FILE, "path": "-", "out": "-", "overwrite": "false"}),
+    "decode": (decode, {**_FILE, "path": "-", "out": "-", "overwrite": "false"}),
     "show": (show, {**_FILE, "text": "Where do tokens end?"}),
 }
 
@@ -141,7 +150,10 @@ def run(arguments: list[str]) -> None:
         key, equals, _ = word.partition("=")
         if not equals or key not in words:
             raise ValueError(f"{word} is not one of {name}'s words: {'=, '.join(words)}=")
-    action({**words, **dict(word.split("=", 1) for word in given)})
+    asked = {**words, **dict(word.split("=", 1) for word in given)}
+    for key in PATHS & asked.keys():
+        asked[key] = files.expanded(asked[key])  # after key= no shell expands a tilde
+    action(asked)
 
 
 def main() -> None:

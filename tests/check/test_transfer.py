@@ -98,8 +98,23 @@ def test_the_command_prints_slopes_and_draws_them(monkeypatch, tmp_path, capsys)
     told = capsys.readouterr().out
     assert "width 32, 64, 128; carried over from 32" in told and "all is well" in told
     assert (tmp_path / "slopes.svg").read_text().count("<svg") == 1
-    monkeypatch.setattr("sys.argv", ["lm.check", "transfer", "out=slopes.txt"])
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("slopes.txt", "give a name that ends in .svg or .png"),
+        ("mine.svg", "mine.svg is there, and lm did not write it: choose another out="),
+        ("mine.png", "mine.png is there, and lm did not write it: choose another out="),
+    ],
+)
+def test_a_picture_takes_the_place_of_nothing_that_lm_did_not_draw(
+    name, says, monkeypatch, tmp_path, capsys
+):
+    for mine in ("mine.svg", "mine.png"):
+        (tmp_path / mine).write_text("a drawing")
+    monkeypatch.setattr("sys.argv", ["lm.check", "transfer", f"out={name}"])
     with pytest.raises(SystemExit) as stop:
         main()
-    assert stop.value.code == 2
-    assert "ends in .svg or .png" in capsys.readouterr().err
+    assert stop.value.code == 2 and says in capsys.readouterr().err
+    assert {path.read_text() for path in tmp_path.glob("mine.*")} == {"a drawing"}

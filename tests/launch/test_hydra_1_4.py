@@ -10,6 +10,13 @@ import pytest
 from tests.helpers import ROOT
 
 pytestmark = pytest.mark.faults  # it installs packages
+MINE = """
+from hydra.experimental.callback import Callback
+
+class Mine(Callback):
+    def on_job_start(self, config, **_):
+        print("my own callback")
+"""
 NEXT = ("hydra-core>=1.4.0rc3,<1.5", "omegaconf>=2.4.1rc1,<2.5")
 
 
@@ -40,8 +47,11 @@ def test_a_run_a_sweep_and_a_mistake_are_as_with_hydra_1_3(command, tiny, tmp_pa
     assert command("-c", "import hydra; print(hydra.__version__)").stdout.startswith("1.4.")
     train = ("-m", "lm.train")
     small = (*tiny, "model=bigram", "train.steps=4")
+    (tmp_path / "mine.py").write_text(MINE)
+    small = ("import=mine", "+hydra.callbacks.mine._target_=mine.Mine", *small)
     run = command(*train, *small, "hydra.run.dir=run")
     assert run.returncode == 0 and (tmp_path / "run/summary.json").exists(), run.stderr
+    assert "my own callback" in run.stdout
     again = command(*train, "resume=run", "train.steps=6")
     assert again.returncode == 0 and "step      6" in again.stdout, again.stdout + again.stderr
     sweep = command(*train, "-m", *small, "seed=0,1", "hydra.sweep.dir=sweep")

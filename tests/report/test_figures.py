@@ -2,6 +2,8 @@
 
 import itertools
 
+import pytest
+
 from lm.report import figures
 
 
@@ -37,3 +39,10 @@ def test_a_dollar_in_a_label_is_no_formula(tmp_path):
     figures.chart([figures.Series(label, [1, 10], [4.0, 2.0])], tmp_path / "b.svg", "x", "y")
     for name in "ab":  # what is drawn stands in a comment
         assert f"<!-- {label}" in (tmp_path / f"{name}.svg").read_text()
+
+
+@pytest.mark.parametrize("kind", figures.MARKS)
+def test_what_was_drawn_here_may_be_drawn_again(kind, tmp_path):
+    path = tmp_path / f"chart{kind}"
+    figures.charts({"a": [figures.Series("b", [1, 2], [1.0, 2.0])]}, path, ["x"], "y")
+    figures.check_own(path)

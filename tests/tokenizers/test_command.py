@@ -15,19 +15,32 @@ from lm.tokenizers import command
 def test_its_words_and_defaults_are_those_of_lm_tokenizer(action):
     _, words = command.ACTIONS[action]
     settings = dataclasses.asdict(commands.COMMANDS[f"tokenizer {action}"]())
-    assert {key: str(settings[key]) for key in words if key != "text"} == {
-        key: value for key, value in words.items() if key != "text"
+    same = [key for key in words if key != "text"]
+    shown = {True: "true", False: "false"}
+    assert {key: shown.get(settings[key], str(settings[key])) for key in same} == {
+        key: words[key] for key in same
     }
 
 
 def test_what_it_trained_encodes_and_decodes_to_the_same_bytes(toy_text, tmp_path):
     command.run(["train", f"path={toy_text}", "vocab_size=300", "out=t.json"])
     command.run(["encode", "tokenizer=t.json", f"path={toy_text}", "out=ids"])
+    command.run(["encode", "tokenizer=t.json", f"path={toy_text}", "out=ids", "overwrite=true"])
     command.run(["decode", "tokenizer=t.json", "path=ids", "out=again.txt"])
     assert (tmp_path / "again.txt").read_bytes() == toy_text.read_bytes()
     text = toy_text.read_text()
     trained = tokenizers.train("bpe", [text], vocab_size=300)
     assert tokenizers.load("t.json").to_json() == trained.to_json()
+
+
+def test_a_tilde_is_the_home_folder(toy_bpe, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "there").mkdir()
+    toy_bpe.save(tmp_path / "there/t.json")
+    (tmp_path / "there/text").write_text("said the cat")
+    command.run(["encode", "tokenizer=~/there/t.json", "path=~/there/text", "out=~/there/ids"])
+    ids = (tmp_path / "there/ids").read_text().split()
+    assert list(map(int, ids)) == toy_bpe.encode("said the cat")
 
 
 def test_show_puts_a_bar_between_tokens(toy_bpe, capsys):
@@ -52,6 +65,9 @@ def test_show_puts_a_bar_between_tokens(toy_bpe, capsys):
         ("train path=text out=text", "out=text is there, and is no tokenizer"),
         ("train path=text name=wordpiece", "'wordpiece' is not one of char, byte, bpe"),
         ("encode tokenizer=nowhere", "no tokenizer file nowhere"),
+        ("encode tokenizer=t path=large out=text", "out=text is there, and may be somebody's own"),
+        ("decode tokenizer=t path=large out=text", "or give overwrite=true"),
+        ("encode tokenizer=t path=large out=text overwrite=yes", "give true or false"),
         ("decode tokenizer=t path=text", "is not an id: give numbers"),
         ("decode tokenizer=t path=large", "99999"),
         ("show tokenizer=text", "text"),
