@@ -226,12 +226,14 @@ def server(monkeypatch):
         yield there
         with contextlib.suppress(ConnectionError):  # a test may have killed the client's process
             wandb.teardown()
+        wandb.run = None  # which stays where a server has kept a run from its end
 
 
 @pytest.fixture
 def fresh_client():
     import wandb
 
+    wandb.run = None
     wandb.teardown()
     yield
     wandb.teardown()

@@ -75,10 +75,14 @@ def key_fault() -> str:
 
     _without_telemetry()
     wandb.setup(settings=wandb.Settings(silent=True, mode="online"))  # or it asks who we are
+    # With a run here, the user's own or one that a server has kept from its end, it does not look.
+    run, wandb.run = wandb.run, None
     try:
         has_key = wandb.login(prompt=False, verify=False)
     except AuthenticationError as error:
         return f"the API key is malformed ({' '.join(str(error).split()).rstrip('.')})"
+    finally:
+        wandb.run = run
     return "" if has_key else "no API key here"
 
 

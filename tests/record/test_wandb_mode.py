@@ -38,6 +38,20 @@ def test_without_a_key_the_mode_is_known_in_less_than_a_second(fresh_client):
     assert time.perf_counter() - start < 1.0
 
 
+def test_a_key_is_seen_while_a_run_of_the_user_s_own_is_open(monkeypatch, fresh_client):
+    """It said: no API key here, also to all arms of a sweep after one that a server kept open."""
+    import wandb
+
+    run = wandb.init(mode="offline", project="mine", settings=wandb.Settings(silent=True))
+    assert wandb_mode.key_fault() == "no API key here"
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    assert "malformed" in wandb_mode.key_fault()
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    assert wandb_mode.key_fault() == ""
+    assert wandb.run is run
+    run.finish()
+
+
 @pytest.mark.parametrize(
     ("key", "reason"),
     [
