@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 
 from lm.config import TrackConfig
-from lm.launch import cli, compose
+from lm.launch import cli, presets
 from lm.launch.resume import latest_sweep
 from lm.record import wandb_answer, wandb_mode, wandb_project, wandb_registry
 from lm.record.schemas import WandbRecord
@@ -58,7 +58,7 @@ def command(cfg: DashboardConfig) -> None:
 
 def experiment_folder(name: str) -> Path:
     """The folder of an experiment; ConfigError where it has no README to make a report of."""
-    folder = compose.folder("experiments") / name
+    folder = presets.experiment_folder(name)
     if not (folder / "README.md").is_file():
         raise ConfigError(f"experiment={name}: there is no {folder / 'README.md'}")
     return folder

@@ -13,6 +13,7 @@ from wandb_workspaces import expr
 from wandb_workspaces.reports.v2.interface import Layout, Report, Runset
 
 from lm.dashboard import view
+from lm.launch import presets
 from lm.record.wandb_project import ProjectRun
 from lm.system import foreign
 
@@ -28,9 +29,10 @@ def build(path: str, folder: Path, runs: Sequence[ProjectRun]) -> Report:
     entity, project = path.split("/")
     text = foreign.read_text(folder / "README.md", MAX_BYTES)
     about = ABOUT.search(text)
-    ours = [run for run in runs if run.settings.get("name") == folder.name]
+    name = presets.name_of_runs(folder)
+    ours = [run for run in runs if run.settings.get("name") == name]
     # Of the report's own project, as no other is named.
-    runset = Runset(name=folder.name, filters=expr.And(expr.Config("name") == folder.name))
+    runset = Runset(name=name, filters=expr.And(expr.Config("name") == name))
     keys = {key for run in ours for key in run.summary}
     panels = [
         *view.score_panels(ours, keys)[:1],

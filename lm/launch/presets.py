@@ -35,6 +35,22 @@ def names(group: str, words: Sequence[str] = ()) -> list[str]:
     return sorted(_files(group, words))
 
 
+def experiment_folder(name: str) -> Path:
+    """The folder of an experiment, which may not be there yet; ConfigError for a path."""
+    if name != Path(name).name:
+        raise ConfigError(
+            f"experiment={name}: give the name of a folder in {folder('experiments')}"
+        )
+    return folder("experiments") / name
+
+
+def name_of_runs(experiment: Path) -> str:
+    """What the runs of an experiment's folder are called: `name` of its run.yaml, or the folder."""
+    path = experiment / "run.yaml"
+    named = _values(path).get("name") if path.is_file() else None
+    return str(named or experiment.name)
+
+
 def chosen(group: str, words: Sequence[str] = ()) -> list[str]:
     """What the words choose for a group, several in a sweep; else what conf/config.yaml does."""
     for word in reversed(words):

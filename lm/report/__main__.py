@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm.launch import cli, compose
+from lm.launch import cli, presets
 from lm.record import wandb_project
 from lm.record.find import REMOTE, find_run, is_name
 from lm.report import experiment, page, paired
@@ -36,8 +36,8 @@ def command(cfg: ReportConfig) -> None:
         raise ValueError(f"watch=true looks at runs of this machine: leave out {REMOTE}...")
     roots = [folder_of(name) for name in cfg.runs] or [Path("outputs")]
     if cfg.experiment:
-        folder = compose.folder("experiments") / cfg.experiment
-        for path in experiment.write(folder, experiment.runs_of(cfg.experiment, roots)):
+        folder = presets.experiment_folder(cfg.experiment)
+        for path in experiment.write(folder, experiment.runs_of(folder, roots)):
             log.info(f"wrote {path}")
     elif cfg.compare:
         names = cli.pair(cfg.compare, is_name)

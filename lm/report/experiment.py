@@ -11,6 +11,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lm.launch import presets
 from lm.report import figures, folding, index, lr_range, readme, records, scaling
 from lm.report.folding import Arm, Ranking
 from lm.report.records import Record
@@ -35,8 +36,9 @@ COLUMNS = (
 )
 
 
-def runs_of(name: str, roots: Sequence[Path]) -> list[Record]:
-    """The runs of an experiment, those held out from a fit among them."""
+def runs_of(folder: Path, roots: Sequence[Path]) -> list[Record]:
+    """The runs of an experiment's folder, those held out from a fit among them."""
+    name = presets.name_of_runs(folder)
     names = (name, name + scaling.HELD_OUT)
     return [run for run in records.find(roots) if run.settings.get("name") in names]
 
@@ -49,10 +51,8 @@ def write(folder: Path, runs: Sequence[Record]) -> list[Path]:
     arms = folding.fold_seeds(runs)
     done = [arm for arm in arms if arm.n]
     if not done:
-        raise ValueError(
-            f"no complete run is called {folder.name}: run "
-            f"python -m lm.train -m experiment={folder.name}"
-        )
+        name = presets.name_of_runs(folder)
+        raise ValueError(f"no complete run is called {name}{way_to_runs(folder)}")
     results = folder / "results.csv"
     table = result_rows(arms)
     refuse_fewer(table, results)
@@ -66,6 +66,16 @@ def write(folder: Path, runs: Sequence[Record]) -> list[Path]:
     all_experiments = folder.parent / "README.md"
     files.atomic_write(all_experiments, index.text(folder.parent))
     return [results, plot, page, all_experiments]
+
+
+def way_to_runs(folder: Path) -> str:
+    """How an experiment's runs are made; which experiments there are if this is none."""
+    if (folder / "run.yaml").is_file():
+        return f": run python -m lm.train -m experiment={folder.name}"
+    known = sorted(path.parent.name for path in folder.parent.glob("*/run.yaml"))
+    meant = [name for name in known if name.startswith(folder.name)] or known
+    hint = f" (known: {', '.join(meant)})" if meant else ""
+    return f", and {folder.parent} has no experiment {folder.name}{hint}"
 
 
 def refuse_fewer(table: Sequence[Mapping[str, object]], results: Path) -> None:

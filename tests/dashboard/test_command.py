@@ -73,6 +73,7 @@ def test_the_report_of_an_experiment_is_a_new_one_each_time(project, capsys):
         ({"report": True}, "report=true and experiment=NAME go together"),
         ({"experiment": "001_model_ladder"}, "report=true and experiment=NAME go together"),
         ({"report": True, "experiment": "999"}, "experiment=999: there is no .*README.md"),
+        ({"report": True, "experiment": "../lm"}, "experiment=../lm: give the name of a folder"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_and_nothing_is_saved(project, words, says):

@@ -158,8 +158,26 @@ def test_different_texts_are_never_ranked_against_each_other(fake_run, tmp_path)
 
 def test_an_experiment_without_complete_runs_says_how_to_make_them(fake_run, tmp_path):
     fake_run("outputs/runs/d/a", done=False)
-    with pytest.raises(ValueError, match="-m experiment=900_y"):
-        experiment.write(tmp_path / "900_y", records.find([Path("outputs")]))
+    (tmp_path / "900_y").mkdir()
+    (tmp_path / "900_y/run.yaml").write_text("name: mine\n")
+    runs = records.find([Path("outputs")])
+    with pytest.raises(ValueError, match=r"is called mine: run .*-m experiment=900_y$"):
+        experiment.write(tmp_path / "900_y", runs)
+    with pytest.raises(ValueError, match=r"has no experiment 900 \(known: 900_y\)$"):
+        experiment.write(tmp_path / "900", runs)
+
+
+def test_the_runs_of_an_experiment_are_found_by_the_name_that_its_file_gives(fake_run, tmp_path):
+    """All its arms were trained to their ends, and the report knew its folder's name alone."""
+    (tmp_path / "900_z").mkdir()
+    (tmp_path / "900_z/run.yaml").write_text("name: mine\n")
+    for name in ("mine", "mine_held_out", "900_z"):
+        fake_run(f"outputs/runs/d/{name}", f"name={name}")
+    runs = experiment.runs_of(tmp_path / "900_z", [Path("outputs")])
+    assert {run.settings["name"] for run in runs} == {"mine", "mine_held_out"}
+    (tmp_path / "900_z/run.yaml").write_text("seed: 1\n")
+    (run,) = experiment.runs_of(tmp_path / "900_z", [Path("outputs")])
+    assert run.settings["name"] == "900_z"
 
 
 def test_a_readme_without_marks_is_left_alone(three_arms, tmp_path):
