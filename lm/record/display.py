@@ -36,7 +36,7 @@ SHOWN = (
     ("speed/tokens_per_s", "tok/s", ",.0f"),
 )
 BASELINE = "baseline/ngram_bpb"
-NARROW = 40  # columns below which a terminal shows the time left and the share alone
+NARROW = 40  # columns below which the bar is the time left and the share, and a line is set tight
 BESIDE_TEXT = 32  # columns of the time left, the share, a short bar and the gaps between them
 
 
@@ -97,7 +97,8 @@ class Display:
         """
         self.line_time = time.monotonic()
         bpb = self.latest["val/bpb"]
-        first = [f"step {state.step:>6}"]
+        narrow = self.bar is not None and self.console.width < NARROW
+        first = [f"step {state.step}" if narrow else f"step {state.step:>6}"]
         others = dict(self.latest)
         if isinstance(bpb, float):
             change = "" if self.last_bpb is None else f"{bpb - self.last_bpb:+.4f}"
@@ -105,9 +106,10 @@ class Display:
             del others["val/bpb"]
         self.last_bpb = bpb if isinstance(bpb, float) else None
         words = [word for word in [*first, *_words(others)] if word]
+        gap = " " if narrow else "  "
         if self.bar is not None:
-            words = _fitting(words, self.console.width)
-        log.info("  ".join(words))
+            words = _fitting(words, self.console.width, gap)
+        log.info(gap.join(words))
 
     def text(self, line: str) -> None:
         """Show a line as it is."""
@@ -127,9 +129,9 @@ def _compared(bpb: float, baseline: object) -> str:
     return f"{abs(bpb - baseline):.4f} {side} the 5-gram"
 
 
-def _fitting(words: list[str], width: int) -> list[str]:
-    """The first words that fit into so many columns, two apart; at least one."""
-    while len(words) > 1 and len("  ".join(words)) > width:
+def _fitting(words: list[str], width: int, gap: str = "  ") -> list[str]:
+    """The first words that fit into so many columns; at least one."""
+    while len(words) > 1 and len(gap.join(words)) > width:
         words = words[:-1]
     return words
 

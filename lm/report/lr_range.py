@@ -50,7 +50,9 @@ def fit_lines(rates: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.nda
     if len(rates):
         inside = (decades >= decades[0] + half) & (decades <= decades[-1] - half)
     if len(rates) < 2:
-        raise ValueError(f"a range test with {len(rates)} logged losses: raise train.steps")
+        raise ValueError(
+            f"a range test needs two logged losses and has {len(rates)}: raise train.steps"
+        )
     if not inside.any():
         raise ValueError(
             f"a range test from {rates[0]:.1e} to {rates[-1]:.1e} is too short to read: "
@@ -62,8 +64,8 @@ def fit_lines(rates: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.nda
         near = np.abs(decades - centre) <= half
         if near.sum() < MIN_POINTS:
             raise ValueError(
-                f"a range test with {near.sum()} logged losses in half a decade of the rate is too "
-                "coarse to read: raise train.steps or set train.log_every=1"
+                f"a range test needs {MIN_POINTS} logged losses in half a decade of the rate and "
+                f"has {near.sum()}: raise train.steps or set train.log_every=1"
             )
         slope, level = np.polyfit(decades[near] - centre, losses[near], 1)
         levels.append(level)

@@ -148,7 +148,11 @@ class Record:
         if name != "files":
             return name
         names = self.data.corpus.file_names() if self.data else []
-        return names[0] if len(names) == 1 else f"{len(names)} files"
+        if len(names) == 1:
+            return names[0]
+        path = self.settings.get("corpus.path")  # of a folder; a list or a glob has no name
+        folder = Path(path).name if isinstance(path, str) and not set(path) & set("*?[") else ""
+        return f"{folder} ({len(names)} files)" if folder else f"{len(names)} files"
 
     @property
     def val_bytes(self) -> int | None:

@@ -91,7 +91,8 @@ def _line(
 ) -> str:
     """The parts in one line of so many columns, the most telling ones where there are few."""
     whole_best = f"{best} ({best_label})" if best and best_label else best
-    for others in ((whole_best, left), (best, left), (left,), ()):
+    brief = (best.replace("best so far", "best"), left.removeprefix("about "))
+    for others in ((whole_best, left), (best, left), brief, brief[1:], ()):
         line = "  ".join(part for part in (name, label, outcome, *others) if part)
         if width is None or len(line) <= width:
             return line

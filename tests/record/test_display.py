@@ -49,7 +49,7 @@ def test_each_evaluation_stays_as_a_line_and_no_line_is_wider_than_the_terminal(
     assert max(map(len, seen)) <= columns
     lines = [line for line in seen if line.startswith("step")]
     if columns == 20:
-        assert lines == ["step      0", "step    200", "step    400"]
+        assert lines == ["step 0 bpb 8.0056", "step 200 bpb 3.4781", "step 400 bpb 2.2000"]
         return
     start = [
         "step      0  bpb 8.0056  5.7185 above the 5-gram",

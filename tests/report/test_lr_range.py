@@ -43,7 +43,7 @@ def test_one_run_says_which_rate_to_set_though_its_model_scales_the_rates(fake_r
     [
         ({"steepest": 1.0}, "raise optimizer.lr, such as to"),
         ({"n": 9}, "raise train.steps or set train.log_every=1"),
-        ({"n": 2}, "too coarse|too short"),
+        ({"n": 2}, "logged losses|too short"),
     ],
 )
 def test_a_range_test_that_cannot_be_read_says_what_to_change(how, told, fake_run):

@@ -31,6 +31,24 @@ def test_settings_read_by_the_fast_loader_equal_those_of_the_checked_one(fake_ru
     assert records.read(path).settings == config.flat(config.load(path / config.RESOLVED))
 
 
+@pytest.mark.parametrize(
+    ("path", "n_files", "name"),
+    [
+        ("my/notes", 25, "notes (25 files)"),
+        ("my/notes/", 25, "notes (25 files)"),
+        ("my/*.md", 2, "2 files"),
+        ("[a.md,b.md]", 2, "2 files"),
+        ("my/notes", 1, "0.md"),
+    ],
+)
+def test_a_text_of_many_files_is_called_by_its_folder(fake_run, path, n_files, name):
+    """Every folder of notes was called by the number of its files alone."""
+    out = fake_run("outputs/runs/d/a", "corpus=files", f"corpus.path={path}")
+    run = records.read(out)
+    run.data.corpus.source["files"] = [{"name": f"{i}.md"} for i in range(n_files)]
+    assert run.corpus_name == name
+
+
 def test_a_log_of_more_than_256_mb_is_refused_before_memory_is_taken(fake_run, monkeypatch):
     path = fake_run("outputs/runs/d/a") / "metrics.jsonl"
     monkeypatch.setattr(foreign, "MAX_LINES", path.stat().st_size)

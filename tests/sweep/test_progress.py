@@ -133,6 +133,7 @@ LINES = {  # by the columns of the terminal
     30: "arm 3 of 8  bpb 2.9012",
     40: "arm 3 of 8  gru lr=0.01 see…  bpb 2.9012",
     50: "arm 3 of 8  gru lr=0.01 seed=0  bpb 2.9012",
+    70: "arm 3 of 8  gru lr=0.01 seed=0  bpb 2.9012  best 2.9012  2 min left",
     80: "arm 3 of 8  gru lr=0.01 seed=0  bpb 2.9012  best so far 2.9012  about 2 min left",
     120: "arm 3 of 8  gru lr=0.01 seed=0  bpb 2.9012  best so far 2.9012 (gru lr=0.01)  "
     "about 2 min left",
