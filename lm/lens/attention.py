@@ -106,6 +106,7 @@ def inner_steps(
     key = Step(path, "key", [], keys, note=of_key)
     value = Step(path, "value", [], keys, note=of_key)
     score = Step(path, "scores", [queries, keys], scores, flops=half, note=of_scores)
+    score.constants = {"scale": inputs.scale or 1 / math.sqrt(D)}
     softmax = Step(path, "softmax", [scores], scores, note=of_softmax)
     mixed = Step(path, "weighted sum", [scores, keys], tuple(out.shape), flops=flops - half)
     return [

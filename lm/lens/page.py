@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from lm.lens import axes, training_step, values, views
+from lm.lens.axes import Axis
 from lm.lens.bigram_view import bigram
 from lm.lens.embedding_map import embeddings
 from lm.lens.subject import Subject, embedding_tables
 from lm.lens.tracing import Trace
 from lm.lens.views import Values, View
+from lm.models.base import LanguageModel
 from lm.settings.commands import LensConfig
 from lm.system import files
 from lm.system.errors import ConfigError
@@ -26,7 +28,9 @@ log = logging.getLogger(__name__)
 WEB = Path(__file__).parent / "web"
 MARK = "<title>lens</title>"  # in each page
 MAX_COUNTED = 5_000_000  # training tokens whose pairs are counted
-MAX_BYTES = 4_500_000  # of a page, as far as the model's matrices fill it
+MAX_BYTES = 5_000_000  # of a page
+OWN_BYTES = 100_000  # of it, for script and style
+BYTES_A_STEP = 1_000  # of it, for all but the numbers of a step
 N_EXAMPLE = 16  # tokens of the training text that serve as a prompt where nothing else does
 
 
@@ -51,7 +55,7 @@ def html(view: View) -> str:
     return whole
 
 
-def _json(view: View) -> str:
+def _json(view: Values | View) -> str:
     return json.dumps(
         files.finite(view), ensure_ascii=False, separators=(",", ":"), allow_nan=False
     )
@@ -82,18 +86,48 @@ def look(subject: Subject, cfg: LensConfig) -> View:
         "tokens": _tokens(tokenizer, ids.tolist()),
         "bits": views.token_bits(logp, ids),
         "shapes": views.shapes(model, trace, axes_of_steps, subject.cfg.train.batch_size),
-        "values": values.of_trace(model, trace, axes_of_steps, cfg.layer),
         "embeddings": embeddings(tables, ids.unique().tolist(), subject.train_ids),
-        "attention": views.attention(trace),
         "layers": views.logit_lens(model, trace, ids),
         "next": views.next_tokens(logp, ids),
         "sampling": views.sampling(logits, cfg.seed, cfg.temperature, cfg.top_k, cfg.top_p),
         "bigram": _bigram(subject, ids),
         "training": training_step.of(subject),
+        "attention": {},
+        "values": {},
         "matrices": {},
     }
-    view["matrices"] = values.matrices(model, trace, cfg.layer, MAX_BYTES - len(_json(view)))
+    _fill(view, model, trace, axes_of_steps, cfg.layer)
     return view
+
+
+def _fill(
+    view: View, model: LanguageModel, trace: Trace, axes_of_steps: list[list[Axis]], layer: int
+) -> None:
+    """Add what there is room for: attention, then numbers of the steps, then matrices.
+
+    Raises ConfigError if the page is above MAX_BYTES without them, as that of a very long prompt.
+    """
+    room = MAX_BYTES - OWN_BYTES - BYTES_A_STEP * len(trace.steps) - _size(view)
+    # Two thirds of the room; as text a byte takes one and a third.
+    view["attention"] = views.attention(trace, min(views.MAX_MAPS, max(0, room) // 2))
+    room -= _size(view["attention"])
+    if room < 0:
+        T = view["about"]["T"]
+        n_bytes = MAX_BYTES - room
+        raise ConfigError(
+            f"prompt has {T:,} tokens: their page would have {n_bytes / 1e6:.1f} MB, and "
+            f"{MAX_BYTES / 1e6:.0f} MB are the limit; shorten it to "
+            f"{T * MAX_BYTES // n_bytes:,} tokens"
+        )
+    n_numbers = min(values.MAX_NUMBERS, int(room / values.BYTES))
+    view["values"] = values.of_trace(model, trace, axes_of_steps, layer, n_numbers)
+    room -= sum(len(table["numbers"]) for table in view["values"]["tables"] if table)
+    view["matrices"] = values.matrices(model, trace, layer, room)
+
+
+def _size(values: Values | View) -> int:
+    """Bytes of plain values on the page."""
+    return len(_json(values).encode())
 
 
 def _example(subject: Subject) -> str:

@@ -9,7 +9,7 @@ model knows of it.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,7 +31,11 @@ SHOWN = {
 }
 FUSED_ATTENTION = "scaled_dot_product_attention"  # shown as the steps inside it
 PAIRED = {"add", "mul"}  # shown where two tensors that cover all positions meet
+# Shown where a tensor that covers all positions meets one number, such as the cap of logits.
+SCALED = {"mul": "mul", "rmul": "mul", "div": "div", "truediv": "div"}
 ACROSS = {"cat", "cumsum", "unfold"}  # shown where positions or their widths are put together
+# Among the arguments of a norm, where eps stands.
+EPS_PLACES = {"rms_norm": 3, "rmsnorm": 3, "layer_norm": 4, "layernorm": 4}
 SILENT = (nn.Dropout, nn.Identity)  # they do nothing in evaluation mode
 
 
@@ -103,6 +107,19 @@ def _is_same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
 
 
+def _constants(kind: str, args: tuple, given: Mapping[str, object]) -> dict[str, float]:
+    """The constants of a norm or of GELU, from a call's arguments or a module's attributes."""
+    if kind in EPS_PLACES:
+        place = EPS_PLACES[kind]
+        eps = given.get("eps", args[place] if len(args) > place else None)
+        if not isinstance(eps, float):  # what PyTorch takes where none is given
+            eps = 1e-5 if "layer" in kind else torch.finfo(torch.float32).eps
+        return {"eps": eps}
+    if kind == "gelu":
+        return {"by_tanh": float(given.get("approximate") == "tanh")}
+    return {}
+
+
 class _Watch(Interception):
     """Notes in a trace each PyTorch function that runs while the model does."""
 
@@ -154,17 +171,20 @@ class _Watch(Interception):
         flops = self.counter.get_total_flops() - flops_before
         if kind in PAIRED:
             self._note_pair(kind, out, args)
+        if kind in SCALED:
+            self._note_scaled(SCALED[kind], out, args)
         elif name in ACROSS:
             self._note_across(kind, out, args)
         elif name == FUSED_ATTENTION:
             self._note_attention(out, flops, *args, **kwargs)
         elif name in SHOWN:
-            self._note_function(kind, out, flops, [*args, *kwargs.values()])
+            self._note_function(kind, out, flops, args, kwargs)
         return out
 
     def _note_function(
-        self, kind: str, out: Tensor, flops: int, arguments: Sequence[object]
+        self, kind: str, out: Tensor, flops: int, args: tuple, kwargs: dict[str, object]
     ) -> None:
+        arguments = [*args, *kwargs.values()]
         inputs: list[Shape] = []
         params: dict[str, Shape] = {}
         for argument in arguments:
@@ -177,7 +197,8 @@ class _Watch(Interception):
                 inputs.append(shape)
         is_tied = any(params.keys() & step.params.keys() for step in self.trace.steps)
         note = "tied: the matrix that a step above has" if is_tied else ""
-        step = Step(self.path, kind, inputs, tuple(out.shape), params, flops, note)
+        constants = _constants(kind, args, kwargs)
+        step = Step(self.path, kind, inputs, tuple(out.shape), params, flops, note, constants)
         self.note(step, out, arguments)
         T = self.n_positions
         if kind == "softmax" and out.ndim >= 3 and out.shape[-2:] == (T, T):
@@ -196,6 +217,17 @@ class _Watch(Interception):
             is_residual = kind == "add" and self.path in self.layers
             note = "residual: what came in stays, and this is added" if is_residual else ""
             self.note(Step(self.path, kind, inputs, output, note=note), out, args)
+
+    def _note_scaled(self, kind: str, out: Tensor, args: tuple) -> None:
+        """Note a tensor over all positions that is multiplied or divided by one number."""
+        numbers = [arg for arg in args if isinstance(arg, (int, float))]
+        is_wide = out.ndim == 3 and out.shape[1] == self.n_positions and out.is_floating_point()
+        if len(numbers) == 1 and is_wide:
+            verb = "times" if kind == "mul" else "divided by"
+            step = Step(self.path, kind, shapes_of(args), tuple(out.shape))
+            step.note = f"each {verb} {numbers[0]:g}"
+            step.constants = {"factor": float(numbers[0])}
+            self.note(step, out, args)
 
     def _note_across(self, kind: str, out: Tensor, args: tuple) -> None:
         """Note a sum over positions, or neighbours laid side by side, in what has a width."""
@@ -291,7 +323,8 @@ class _ModuleObserver:
         flops = self.watch.counter.get_total_flops() - self.flops_before
         kind = type(module).__name__
         note = self._note(inputs)
-        return Step(self.path, kind, inputs, output, params, flops, note)
+        constants = _constants(kind.lower(), (), vars(module))
+        return Step(self.path, kind, inputs, output, params, flops, note, constants)
 
     def _note(self, inputs: list[Shape]) -> str:
         steps = self.watch.trace.steps

@@ -4,7 +4,9 @@ terminal.show(page.look(subject, cfg))
 """
 
 import math
+from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -30,8 +32,11 @@ def show(view: View, console: Console | None = None) -> None:
     blocks: list[tuple[str, RenderableType]] = [
         ("1 shapes", shapes(view)),
         ("2 tokens, shaded by the bits spent on them", tokens(view)),
-        ("3 embeddings: nearest tokens, by the cosine", embeddings(view)),
-        ("4 attention of the last position: where each layer and head looks most", attention(view)),
+        ("3 embeddings: nearest tokens, by the cosine", embeddings(view, console.width)),
+        (
+            "4 attention of the last position: where each layer and head looks most",
+            attention(view, console.width),
+        ),
         (
             "5 prediction: the likeliest next token after each layer",
             prediction(view, console.width),
@@ -52,6 +57,15 @@ def plain_table(*columns: str) -> Table:
         else:
             table.add_column(column, no_wrap=True)
     return table
+
+
+def fitting(columns: Sequence[Sequence[str]], width: int) -> int:
+    """How many of the columns of cells fit side by side into so many places of a terminal."""
+    for n, column in enumerate(columns):
+        width -= max(cell_len(cell) for cell in column) + 2
+        if width < 0:
+            return n
+    return len(columns)
 
 
 def quoted(token: str) -> str:
@@ -132,7 +146,7 @@ def _n_predicted_bytes(view: View) -> int:
     return sum(token["n"] for token in view["tokens"][1:])
 
 
-def embeddings(view: View) -> Table | Text:
+def embeddings(view: View, width: int) -> Table | Text:
     found = view["embeddings"]
     if found is None:
         return Text(
@@ -141,26 +155,28 @@ def embeddings(view: View) -> Table | Text:
     vocab = view["vocab"]
     table = plain_table("", "")
     in_text = dict.fromkeys(token["id"] for token in view["tokens"])  # each once, in order
-    for i in list(in_text)[-N_EMBEDDINGS:]:
+    shown = list(in_text)[-N_EMBEDDINGS:]
+    room = width - max(cell_len(quoted(vocab[i])) for i in shown)
+    for i in shown:
         row = found["ids"].index(i)
         neighbours = found["near"][row][:N_NEAR]
         cosines = found["cosine"][row][:N_NEAR]
         near = zip(neighbours, cosines, strict=True)
-        text = "   ".join(f"{quoted(vocab[j])} {cosine:.2f}" for j, cosine in near)
-        table.add_row(Text(quoted(vocab[i])), Text(text))
+        cells = [f"{quoted(vocab[j])} {cosine:.2f} " for j, cosine in near]
+        text = "  ".join(cells[: fitting([[cell] for cell in cells], room)])
+        table.add_row(Text(quoted(vocab[i])), Text(text.rstrip()))
     return table
 
 
 # ------------------------------------------------------- 4 attention, 5 prediction, 6 bigram
 
 
-def attention(view: View) -> Table | Text:
+def attention(view: View, width: int) -> Group | Text:
     layers = view["attention"]["layers"]
     if not layers:
         return Text(f"{view['about']['class']} has no attention")
     T = view["about"]["T"]
-    n_heads = min(N_HEADS, layers[0]["H"])
-    table = plain_table("", *[f"head {head}" for head in range(n_heads)])
+    rows: list[list[str]] = [[f"head {head}" for head in range(layers[0]["H"])][:N_HEADS]]
     for layer in layers:
         maps = unpacked(layer["weights"]).reshape(layer["H"], -1)
         cells = []
@@ -168,9 +184,16 @@ def attention(view: View) -> Table | Text:
             best = int(last_row.argmax())
             token = view["tokens"][best]["text"]
             share = last_row[best] / 255
-            cells.append(Text(f"{quoted(token)} {share:.0%}"))
-        table.add_row(f"layer {layer['layer']}", *cells)
-    return table
+            cells.append(f"{quoted(token)} {share:.0%}")
+        rows.append(cells)
+    names = ["", *(f"layer {layer['layer']}" for layer in layers)]
+    n_heads = max(1, fitting(list(zip(*rows, strict=True)), width - max(map(len, names))))
+    table = plain_table("", *rows[0][:n_heads])
+    for name, row in zip(names[1:], rows[1:], strict=True):
+        table.add_row(name, *(Text(cell) for cell in row[:n_heads]))
+    of_all = layers[0]["all_heads"]
+    note = [Text(f"{n_heads} of {of_all} heads", style="dim")] if n_heads < of_all else []
+    return Group(table, *note)
 
 
 def prediction(view: View, width: int) -> Group:
@@ -200,13 +223,9 @@ def _layer_table(view: View, rows: list[Values], width: int) -> Table:
         column.append(quoted(token["text"]))
         columns.append(column)
     names = [*(row["path"] for row in rows), "reads"]
-    room = width - max(len(name) for name in names)
-    shown: list[list[str]] = []
-    for column in columns[-N_SHOWN:][::-1]:
-        room -= max(len(cell) for cell in column) + 2
-        if room < 0:
-            break
-        shown.insert(0, column)
+    last = columns[-N_SHOWN:]
+    n_shown = fitting(last[::-1], width - max(len(name) for name in names))
+    shown = last[len(last) - n_shown :]
     table = plain_table("", *[""] * len(shown))
     for i, name in enumerate(names):
         cells = [Text(column[i]) for column in shown]

@@ -19,6 +19,8 @@ class Step:
     params: dict[str, Shape] = field(default_factory=dict)  # by their names in the model
     flops: int = 0  # products and sums of the matrix products in this forward pass
     note: str = ""
+    # Numbers in its formula that are neither parameters nor read: eps of a norm, scale of scores.
+    constants: dict[str, float] = field(default_factory=dict)
     result: Tensor | None = None  # what came out; pairs for complex numbers
     # What it computes from, without parameters: the number of the step that gave it, or itself.
     reads: list[int | Tensor] = field(default_factory=list)

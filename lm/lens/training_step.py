@@ -100,10 +100,18 @@ def _why_not(subject: Subject) -> str:
         return "the training text is shorter than one row of a batch"
     n_tokens = cfg.train.batch_size * model.context_len
     if n_tokens > MAX_TOKENS:
-        return f"a batch has {n_tokens:,} tokens, and {MAX_TOKENS:,} fit here"
+        rows = MAX_TOKENS // model.context_len
+        other = f"train.batch_size={rows}" if rows else f"model.context_len={MAX_TOKENS}"
+        return (
+            f"a batch has {n_tokens:,} tokens, and {MAX_TOKENS:,} fit here; "
+            f"one of a run with {other} does"
+        )
     flops = n_tokens * model.flops_per_token()
     if flops > MAX_FLOPS:
-        return f"a step takes {flops:.1e} operations, too many to do for a page"
+        return (
+            f"a step takes {flops:.1e} operations, too many to do for a page; "
+            "a smaller train.batch_size or model takes fewer"
+        )
     return ""
 
 

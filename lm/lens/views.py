@@ -25,6 +25,7 @@ N_TOP = 10  # tokens listed at a position
 N_LAYER_TOP = 3  # of them, for each layer
 N_DRAWS = 16
 MAX_MAPS = 2_500_000  # bytes of attention on the page: a third more as text
+MAX_CELLS = 10_000  # layers times positions of the logit lens: 0.7 MB on the page
 MAX_LOGITS = 400_000  # numbers: above, the sampling step is shown at the last position alone
 
 Values = dict[str, Any]  # what JSON can hold
@@ -131,8 +132,8 @@ def _legend(all_axes: Sequence[Axis]) -> dict[str, str]:
 # ------------------------------------------------------------------------------ 4 attention
 
 
-def attention(trace: Trace) -> Values:
-    """Weights and values of every layer and head, a byte a number; fewer if too large."""
+def attention(trace: Trace, max_bytes: int = MAX_MAPS) -> Values:
+    """Weights and values of every layer and head, a byte a number; fewer if above max_bytes."""
     maps = trace.attention
     if not maps:
         return {"layers": []}
@@ -143,14 +144,18 @@ def attention(trace: Trace) -> Values:
         if layer.values is not None:
             of_head = max(of_head, lower.shape[1] + layer.values[0, 0].numel())
     n_heads = max(layer.weights.shape[1] for layer in maps)
-    n_layers = min(len(maps), max(1, MAX_MAPS // (of_head * n_heads)))
-    n_heads = max(1, min(n_heads, MAX_MAPS // of_head))  # fewer where not even one layer fits
-    last = len(maps) - 1
-    chosen = {last - round(k * last / max(1, n_layers - 1)) for k in range(n_layers)}
+    n_layers = min(len(maps), max(1, max_bytes // (of_head * n_heads)))
+    n_heads = max(1, min(n_heads, max_bytes // of_head))  # fewer where not even one layer fits
     layers = []
-    for i in sorted(chosen):
+    for i in _spread(len(maps), n_layers):
         layers.append({"layer": i, **_attention_map(maps[i], lower, n_heads)})
     return {"layers": layers, "n_all": len(maps)}
+
+
+def _spread(n: int, n_chosen: int) -> list[int]:
+    """So many of the numbers 0 to n - 1, evenly spaced, with the last one among them."""
+    last = n - 1
+    return sorted({last - round(k * last / max(1, n_chosen - 1)) for k in range(n_chosen)})
 
 
 def _attention_map(layer: Attention, lower: Tensor, n_heads: int) -> Values:
@@ -178,15 +183,17 @@ def _attention_map(layer: Attention, lower: Tensor, n_heads: int) -> Values:
 def logit_lens(model: LanguageModel, trace: Trace, ids: Tensor) -> Values | None:
     """What the head would predict from each layer's output (nostalgebraist 2020).
 
-    Beside it, how near that output still is to the embedding and already is to the last one. None
-    if there are no layers to read.
+    Beside it, how near that output still is to the embedding and already is to the last one. Of
+    very many layers some are left out. None if there are no layers to read.
     """
     if not trace.layers:
         return None
     first = trace.layers[0][1][0]  # (T, C)
     final = trace.layers[-1][1][0]
     rows = []
-    for path, output in trace.layers:
+    n_layers = min(len(trace.layers), max(2, MAX_CELLS // len(ids)))
+    for i in _spread(len(trace.layers), n_layers):
+        path, output = trace.layers[i]
         with torch.no_grad():
             logits = probe.unembed(model, output)  # (1, T, V)
         if logits is None:

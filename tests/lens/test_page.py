@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lm import config
 from lm.generate import generate, sample
-from lm.lens import bigram_view, embedding_map, page, terminal, training_step, views
+from lm.lens import bigram_view, embedding_map, page, terminal, training_step, values, views
 from lm.lens.__main__ import command as lens_command
 from lm.lens.subject import Subject
 from lm.settings.commands import LensConfig
@@ -228,6 +228,20 @@ def test_no_digit_is_cut_on_a_narrow_terminal(subject, width):
             assert " ".join(f"{axis[1]:,}" for axis in step["axes"]) in shown
 
 
+@pytest.mark.parametrize("width", [50, 80])
+def test_long_tokens_leave_room_for_fewer_of_them_and_none_is_cut(subject, width):
+    """Six heads of long tokens did not fit 80 columns, and their shares were cut."""
+    view = look(subject)
+    view["vocab"] = [f"documentation{token}" for token in view["vocab"]]
+    for token in view["tokens"]:
+        token["text"] = "\u8bdd" * 12
+    out = io.StringIO()
+    terminal.show(view, Console(file=out, width=width, force_terminal=True, no_color=True))
+    shown = out.getvalue().split("3 embeddings")[1]
+    assert "\u2026" not in shown
+    assert ("1 of 2 heads" in shown) == (width == 50)
+
+
 def test_a_run_and_settings_together_are_refused():
     with pytest.raises(ConfigError, match=r"leave out model\.n_layer=2"):
         lens_command(LensConfig(run="somewhere", overrides=["model.n_layer=2"]))
@@ -353,7 +367,7 @@ D.shapes.steps.forEach((step, i) => {
 });
 return [wrong.slice(0, 9), [...kinds].sort().join(" ")];
 """  # noqa: E501
-ATTENDING = "Linear RMSNorm add linear scores softmax weighted sum"
+ATTENDING = "Linear RMSNorm add linear scores softmax weighted sum rotate"
 
 
 @needs_browser
@@ -364,10 +378,14 @@ ATTENDING = "Linear RMSNorm add linear scores softmax weighted sum"
         (("model=llama", *TINY_TRANSFORMER[1:]), f"{ATTENDING} mul silu"),
         (
             ("model=gpt2", *TINY_TRANSFORMER[1:]),
-            "LayerNorm Linear add linear scores softmax weighted sum",
+            "LayerNorm Linear add linear scores softmax weighted sum gelu",
         ),
-        (("model=gru", "model.n_embd=16"), "Linear"),
-        (("model=mlp",), "Linear tanh"),
+        (
+            ("model=nanochat", *TINY_TRANSFORMER[1:]),
+            f"{ATTENDING} relu rms_norm square div tanh mul",
+        ),
+        (("model=gru", "model.n_embd=16", "model.n_layer=2"), "GRU Linear"),
+        (("model=mlp",), "Linear tanh unfold"),
     ],
 )
 def test_the_page_works_out_every_number_as_the_model_did(
@@ -384,6 +402,33 @@ def test_the_page_works_out_every_number_as_the_model_did(
         wrong, explained = browser.script(EXPLAINED)
         assert wrong == []
         assert set(explained.split()) == set(kinds.split())
+
+
+@needs_browser
+def test_where_not_all_numbers_fit_one_layer_is_whole_and_the_others_say_how_to_see_them(
+    browsers, subject, monkeypatch, tmp_path
+):
+    """The values of a weighted sum had the last rows alone, and its number could not be shown."""
+    monkeypatch.setattr(values, "MAX_NUMBERS", 12_000)
+    page.write(look(subject, layer=1), tmp_path / "lens.html")
+    with browsers() as browser:
+        browser.open(tmp_path / "lens.html")
+        wrong, explained = browser.script(EXPLAINED.replace("[0, 3, T - 1]", "[T - 1]"))
+        assert wrong == [] and "weighted sum" in explained and "scores" in explained
+        browser.click("details .open")
+        assert browser.text(".numbers").endswith("layer=0 shows those of this one.")
+        assert browser.errors() == []
+
+
+def test_a_page_stays_below_its_limit_or_says_which_prompt_would(subject, monkeypatch):
+    """Attention, numbers and matrices each had a limit of their own: 1,000 tokens gave 5.7 MB."""
+    whole = len(page.html(look(subject)).encode())
+    limit = whole - 20_000
+    monkeypatch.setattr(page, "MAX_BYTES", limit)
+    assert limit - 90_000 < len(page.html(look(subject)).encode()) <= limit
+    monkeypatch.setattr(page, "MAX_BYTES", page.OWN_BYTES + 60_000)
+    with pytest.raises(ConfigError, match=r"^prompt has 35 tokens: .* shorten it to \d+ tokens$"):
+        look(subject)
 
 
 @needs_browser

@@ -78,7 +78,7 @@ const SAYS = {
   query: "what each position looks for", key: "what each position offers", value: "what it hands over",
   scores: "query times key, scaled", softmax: "shares that sum to 1", "weighted sum": "shares times values",
   relu: "negative to 0", gelu: "smooth step", silu: "smooth gate", tanh: "squeeze to -1..1", GRU: "gates, token by token",
-  square: "each number squared", add: "number by number", mul: "number by number", rotate: "rotary positions",
+  square: "each number squared", add: "number by number", mul: "number by number", div: "number by number", rotate: "rotary positions",
   cat: "side by side", cumsum: "the sum up to each position", unfold: "each position with those before it",
 };
 function shape(axes) {
@@ -108,8 +108,8 @@ function modelStep(s) {
   const where = isFunction ? (inside ? `in ${inside}` : "") : s.kind, title = isFunction ? s.kind : inside || s.kind;
   const i = D.shapes.steps.indexOf(s), isLast = i === D.shapes.steps.length - 1;
   const row = stepRow(isLast ? "logits" : title, [isLast ? title : where === title ? "" : where, SAYS[s.kind]].filter(Boolean).join(": "), s.axes,
-    s.n_params ? `${count(s.n_params)} par.` : "", s.flops, [s.note, shapes.slice(0, 2).join(", ")].filter(Boolean).join("; "), hasNumbers(i) ? i : null);
-  return at.step === i ? [row, numbersOf(i)] : [row];
+    s.n_params ? `${count(s.n_params)} par.` : "", s.flops, [s.note, shapes.slice(0, 2).join(", ")].filter(Boolean).join("; "), i);
+  return at.step === i ? [row, hasNumbers(i) ? numbersOf(i) : noNumbers(i)] : [row];
 }
 let flowOf = null;  // what the list is drawn for
 views.push(() => {

@@ -31,15 +31,30 @@ function explain(i, head, t, column) {
   const s = D.shapes.steps[i], v = D.values.steps[i], out = table(v.out), [a, b] = v.reads.map(table);
   const [w, bias] = v.params.map(matrix), name = v.params[0];
   const others = (what) => ({ lines: [what], value: null });
-  const missing = () => others("What it is made of is not on this page: too many numbers. layer= chooses the layer that comes first.");
-  const unary = { relu: (x) => Math.max(0, x), square: (x) => x * x, tanh: Math.tanh, sigmoid: (x) => 1 / (1 + Math.exp(-x)),
-    silu: (x) => x / (1 + Math.exp(-x)) }[s.kind];
+  const missing = () => others("What it is made of is not on this page: too many numbers. A shorter prompt leaves room, and layer= chooses the layer that comes first.");
+  const sigmoid = (x) => 1 / (1 + Math.exp(-x)), kind = s.kind.toLowerCase();  // a module has the name of its class
+  const unary = { relu: (x) => Math.max(0, x), square: (x) => x * x, tanh: Math.tanh, sigmoid, silu: (x) => x * sigmoid(x),
+    gelu: v.constants.by_tanh ? (x) => x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))) / 2 : (x) => x * below(x) }[kind];
   if (s.kind === "Embedding" || s.kind === "embedding") return others(s.axes.length === 2 ? `Row ${t + 1} of ${Object.keys(s.params)[0]}, that of the position: looked up.` :`Number ${column + 1} in row ${D.tokens[t].id} of ${Object.keys(s.params)[0]}: nothing is computed, the row is looked up.`);
   if (["query", "key", "value"].includes(s.kind)) return others(`One of the numbers above: those of a position are dealt out to the heads, ${out.width} to each.`);
-  if (s.kind === "rotate") return others("Numbers in pairs, (x, y), are turned by an angle that grows with the position: x cos \u2212 y sin, x sin + y cos.");
+  if (s.kind === "rotate") {
+    const first = column - column % 2, is_x = first === column, angles = (c) => b.at(Math.min(head, b.heads - 1), t, c);
+    const [x, y, cos, sin] = a && b ? [a.at(head, t, first), a.at(head, t, first + 1), angles(first), angles(first + 1)] : [];
+    if (sin === undefined) return missing();
+    const turned = (p, q, sign) => `${figure(p)} \u00d7 ${figure(cos)} ${sign} ${signed(q)} \u00d7 ${signed(sin)}`;
+    return { lines: [`Numbers ${first + 1} and ${first + 2} are a pair, x and y: a point in the plane, turned by an angle that grows with the position, here by ${figure(Math.atan2(sin, cos))} (of 2\u03c0 for a whole turn).`,
+      is_x ? `x cos \u2212 y sin = ${turned(x, y, "\u2212")}` : `y cos + x sin = ${turned(y, x, "+")}`], value: is_x ? x * cos - y * sin : y * cos + x * sin };
+  }
+  if (s.kind === "GRU") return gru(i, t, column) || missing();
+  if (s.kind === "unfold") {
+    const n = s.axes[s.axes.length - 1][1], place = t - n + 1 + column % n, own = 1 + Math.floor(column / n), x = a && a.at(0, place, own - 1);
+    if (x === null || x === undefined) return missing();
+    return { lines: [`Number ${own} of ${place < 0 ? "the place before the text" : `position ${place + 1} ${name_of(place)}`}, which is laid beside those of the ${n} positions up to here.`], value: x };
+  }
   if (["Linear", "linear"].includes(s.kind)) {
     const x = a && a.row(0, t);
     if (!x || !w || x.length !== w.width) return missing();
+    if (column >= w.rows) return others(`This page has room for the first ${w.rows} rows of ${name}: numbers 1 to ${w.rows} are taken apart.`);
     const products = x.map((value, k) => [`x${k + 1} w${k + 1}`, value, w.at(column, k)]);
     return summed(`Row ${column + 1} of ${name} times what comes in, number by number:`, products, bias ? [["the bias", bias.at(0, column)]] : []);
   }
@@ -47,7 +62,7 @@ function explain(i, head, t, column) {
     const x = a && (a.heads === out.heads ? a.row(head, t) : null);
     if (!x || x.length !== out.width || (s.params && Object.keys(s.params).length && !w)) return missing();
     const centred = /layer/i.test(s.kind), mean = centred ? x.reduce((p, q) => p + q, 0) / x.length : 0;
-    const size = Math.sqrt(x.reduce((p, q) => p + (q - mean) ** 2, 0) / x.length + v.eps), gain = w ? w.at(0, column) : 1, shift = bias ? bias.at(0, column) : 0;
+    const size = Math.sqrt(x.reduce((p, q) => p + (q - mean) ** 2, 0) / x.length + v.constants.eps), gain = w ? w.at(0, column) : 1, shift = bias ? bias.at(0, column) : 0;
     const top = centred ? `(${figure(x[column])} \u2212 ${figure(mean)})` : figure(x[column]);
     return { lines: [`${centred ? "Less the mean, divided by the standard deviation" : "Divided by the size, the root of the mean square,"} of the ${x.length} numbers that come in` + (w ? `, times its gain:` : ":"),
       `${top} / ${figure(size)}` + (w ? ` \u00d7 ${figure(gain)}` : "") + (bias ? ` + ${figure(shift)}` : "")], value: (x[column] - mean) / size * gain + shift };
@@ -57,8 +72,8 @@ function explain(i, head, t, column) {
     const q = a && a.row(head, t), k = a && b && b.row(Math.floor(head * b.heads / a.heads), column);
     if (!q || !k) return missing();
     const found = summed(`The query of position ${t + 1} times the key of position ${column + 1}, number by number:`, q.map((x, d) => [`q${d + 1} k${d + 1}`, x, k[d]]), []);
-    const root = Math.sqrt(q.length);
-    return { lines: [...found.lines, `${figure(found.value)} / \u221a${q.length}, so that its size does not grow with the head`], value: found.value / root };
+    const scale = v.constants.scale, usual = Math.abs(scale * Math.sqrt(q.length) - 1) < 1e-6;
+    return { lines: [...found.lines, usual ? `${figure(found.value)} / \u221a${q.length}, so that its size does not grow with the head` : `${figure(found.value)} \u00d7 ${figure(scale)}, the scale of this model`], value: found.value * scale };
   }
   if (s.kind === "softmax" && isSquare(s)) {
     if (column > t) return others("A later position: its share is 0.");
@@ -74,15 +89,41 @@ function explain(i, head, t, column) {
     return summed(`Each position's number ${column + 1} times its share:`, values.map((x, k) => [`from ${k + 1} ${name_of(k)}`, share[k], x]), []);
   }
   if (unary && a && a.width === out.width) {
-    const x = a.at(head, t, column), says = { relu: `max(0, ${figure(x)})`, square: `${figure(x)} squared`, tanh: `tanh(${figure(x)})`, sigmoid: `1 / (1 + e^\u2212(${figure(x)}))`, silu: `x / (1 + e^\u2212x), for x = ${figure(x)}` };
-    return { lines: [says[s.kind]], value: unary(x) };
+    const x = a.at(head, t, column), says = { relu: `max(0, ${figure(x)})`, square: `${figure(x)} squared`, tanh: `tanh(${figure(x)})`, sigmoid: `1 / (1 + e^\u2212(${figure(x)}))`, silu: `x / (1 + e^\u2212x), for x = ${figure(x)}`,
+      gelu: `x times the share of the normal distribution that lies below x, for x = ${figure(x)}` + (v.constants.by_tanh ? ": x / 2 \u00d7 (1 + tanh(\u221a(2/\u03c0) (x + 0.044715 x\u00b3)))" : "") };
+    return { lines: [says[kind]], value: unary(x) };
+  }
+  if (v.constants.factor !== undefined && a && a.width === out.width) {
+    const x = a.at(head, t, column), by = v.constants.factor, times = s.kind === "mul";
+    return { lines: [`${figure(x)} ${times ? "\u00d7" : "/"} ${signed(by)}`], value: times ? x * by : x / by };
   }
   if (["add", "mul"].includes(s.kind) && a && b && a.width === b.width) {
     const x = a.at(head, t, column), y = b.at(head, t, column), plus = s.kind === "add";
-    return { lines: [`what came in ${plus ? "+" : "\u00d7"} what was computed: ${figure(x)} ${plus ? "+" : "\u00d7"} ${y < 0 ? `(${figure(y)})` : figure(y)}`], value: plus ? x + y : x * y };
+    return { lines: [`what came in ${plus ? "+" : "\u00d7"} what was computed: ${figure(x)} ${plus ? "+" : "\u00d7"} ${signed(y)}`], value: plus ? x + y : x * y };
   }
-  if (s.kind === "gelu" && a && a.width === out.width) return others(`x times the share of the normal distribution that lies below x, for x = ${figure(a.at(head, t, column))}.`);
+  if (["bigramcounts", "ngram"].includes(kind)) return others("The log of a probability that is worked out of counts of the training text: section 6 shows counts of pairs.");
   return others("How this step computes it is not taken apart here.");
+}
+// A number of a GRU: its state of the position before, in part kept and in part replaced.
+function gru(i, t, column) {
+  const v = D.values.steps[i], out = table(v.out), x = v.reads[0] !== undefined && table(v.reads[0])?.row(0, t), n = out.width;
+  const before = t ? out.row(0, t - 1) : new Array(n).fill(0), [wx, wh, bx, bh] = v.params.map(matrix);
+  if (!x || !before || !wx || !wh || wx.width !== x.length || wx.rows !== 3 * n || v.params.length > 4) return null;
+  const dot = (w, bias, row, list) => list.reduce((sum, value, k) => sum + value * w.at(row, k), bias ? bias.at(0, row) : 0);
+  const read = (gate) => dot(wx, bx, gate * n + column, x), kept = (gate) => dot(wh, bh, gate * n + column, before);
+  const sigmoid = (z) => 1 / (1 + Math.exp(-z)), [r, z] = [0, 1].map((gate) => sigmoid(read(gate) + kept(gate)));
+  const own = read(2), past = kept(2), fresh = Math.tanh(own + r * past), was = before[column];
+  const gate = (which, value) => `${which}: sigmoid(${figure(read(value))} + ${signed(kept(value))}) = ${figure(value ? z : r)}`;
+  return { lines: [`Three rows of ${v.params[0]} times what comes in, and of ${v.params[1]} times the numbers of ${t ? "the position before" : "no position, all 0"}, with their biases, give`,
+    gate("how much of the past enters the new number, r", 0), gate("how much of the old number stays, z", 1),
+    `the new number: tanh(${figure(own)} + ${signed(r)} \u00d7 ${signed(past)}) = ${figure(fresh)}`,
+    `(1 \u2212 z) \u00d7 new + z \u00d7 old = ${figure(1 - z)} \u00d7 ${signed(fresh)} + ${figure(z)} \u00d7 ${signed(was)}`], value: (1 - z) * fresh + z * was };
+}
+const signed = (x) => (x < 0 ? `(${figure(x)})` : figure(x));
+function below(x) {  // the share of the normal distribution below x, but for 1.5e-7: Abramowitz and Stegun 1964, 7.1.26
+  const z = Math.abs(x) / Math.SQRT2, t = 1 / (1 + 0.3275911 * z);
+  const tail = [1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592].reduce((sum, c) => sum * t + c, 0) * t * Math.exp(-z * z);
+  return x < 0 ? tail / 2 : 1 - tail / 2;
 }
 const name_of = (t) => name(D.tokens[t].id);
 function summed(title, products, more) {  // the largest products by name, the others in one line
@@ -94,6 +135,9 @@ function summed(title, products, more) {  // the largest products by name, the o
   return { lines: [title, el("div", { class: "terms" }, ...shown.map(([label, x, y]) => line(label, `${figure(x)} \u00d7 ${figure(y)}`, x * y)),
     rest.length ? line(`${rest.length} more`, "", sum(rest)) : null, ...more.map(([label, x]) => line(label, "", x)))], value };
 }
+
+// The panel below a step without numbers: why there are none.
+const noNumbers = (i) => el("div", { class: "numbers" }, el("p", { class: "quiet" }, `No numbers here: ${D.values.steps[i].missing}.`));
 
 // The panel below a step: a table of positions by numbers, and one number taken apart.
 let drawNumbers = () => {};  // draws anew what depends on `at`; its slider stays, as it may be held
