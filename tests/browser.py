@@ -1,6 +1,6 @@
 """Headless Chromium for tests of HTML pages, by the WebDriver protocol and the standard library.
 
-with browsers(width=390, dark=True) as browser:  # a fixture: each kind is started once
+with browsers(width=390, dark=True) as browser:  # a fixture: one is started for all tests
     browser.open(path)
     browser.click("#on")
     browser.script("return document.title")
@@ -32,7 +32,7 @@ ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the protocol's name of a refe
 class Browser:
     """One window of a browser that has no network and forgets everything."""
 
-    def __init__(self, width: int = 1280, height: int = 900, dark: bool = False):
+    def __init__(self):
         self.home = tempfile.mkdtemp(prefix="lm-browser-")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -43,12 +43,8 @@ class Browser:
         )
         flags = "--headless --no-sandbox --disable-gpu --disable-background-networking "
         flags += "--disable-component-update --disable-sync --no-first-run --hide-scrollbars "
-        flags += f"--user-data-dir={self.home} --proxy-server=127.0.0.1:9 "
-        flags += "--blink-settings=preferredColorScheme=0" if dark else ""
+        flags += f"--user-data-dir={self.home} --proxy-server=127.0.0.1:9"
         options = {"binary": CHROMIUM, "args": flags.split()}
-        options["mobileEmulation"] = {
-            "deviceMetrics": {"width": width, "height": height, "pixelRatio": 1}
-        }
         wanted = {"browserName": "chrome", "goog:chromeOptions": options}
         wanted["goog:loggingPrefs"] = {"browser": "ALL"}
         self.session = ""
@@ -81,6 +77,19 @@ class Browser:
                 return json.load(answer)["value"]
         except urllib.error.HTTPError as error:
             raise AssertionError(json.load(error)["value"]["message"]) from None
+
+    def renew(self, width: int, dark: bool) -> None:
+        """Forget the page that is open and be a screen of that width, whose user likes it dark."""
+        self.call("POST", "/url", {"url": "about:blank"})
+        self.errors()
+        screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+        self.devtools("Emulation.setDeviceMetricsOverride", **screen)
+        self.devtools("Emulation.setTouchEmulationEnabled", enabled=True)
+        colours = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.devtools("Emulation.setEmulatedMedia", features=[colours])
+
+    def devtools(self, command: str, **parameters: Any) -> Any:
+        return self.call("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def open(self, page: Path) -> None:
         self.call("POST", "/url", {"url": page.absolute().as_uri()})

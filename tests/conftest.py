@@ -167,26 +167,27 @@ def trained_once(composed, tiny, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def browsers():
-    """`with browsers(width=390, dark=True) as browser`: one of a kind, its last page forgotten."""
-    started: dict[tuple[int, bool], Browser] = {}
+    """`with browsers(width=390, dark=True) as browser`: the one browser, as if it were new."""
+    started: list[Browser] = []
 
     @contextlib.contextmanager
     def lend(width: int = 1280, dark: bool = False):
-        kind = (width, dark)
-        if kind not in started:
-            started[kind] = Browser(width, dark=dark)
-        started[kind].call("POST", "/url", {"url": "about:blank"})
-        started[kind].errors()
-        yield started[kind]
+        if not started:
+            started.append(Browser())
+        started[0].renew(width, dark)
+        yield started[0]
 
     yield lend
-    for browser in started.values():
+    for browser in started:
         browser.close()
 
 
 @pytest.fixture(scope="session")
-def forks():
-    made = Forks()
+def forks(tmp_path_factory):
+    of_all = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the workers' folders lie side by side
+        of_all = of_all.parent
+    made = Forks(of_all / "compiled")
     yield made
     made.close()
 

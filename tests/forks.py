@@ -27,7 +27,9 @@ READ_LATE += ("PYTEST_CURRENT_TEST",)
 class Forks:
     """Starts the process at the first command and ends it at the end of the tests."""
 
-    def __init__(self) -> None:
+    def __init__(self, compiled: Path | None = None) -> None:
+        """`compiled` is a folder in which one fork leaves compiled modules for the next."""
+        self.compiled = compiled
         self.process: subprocess.Popen | None = None
         self.env: dict[str, str] = {}
 
@@ -48,7 +50,10 @@ class Forks:
         if self.process is None:
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.forks"], env=self.env, text=True, **pipes
+                [sys.executable, "-m", "tests.forks", *filter(None, [self.compiled])],
+                env=self.env,
+                text=True,
+                **pipes,
             )
         files = [streams / "stdout", streams / "stderr"]
         request = {"words": words, "cwd": str(cwd), "env": env, "files": list(map(str, files))}
@@ -101,6 +106,8 @@ if __name__ == "__main__":
     for name in LIBRARIES:
         __import__(name)
     gc.freeze()  # what is loaded stays, so a fork need not look through it
+    if sys.dont_write_bytecode and sys.argv[1:]:  # each fork would compile all of lm
+        sys.dont_write_bytecode, sys.pycache_prefix = False, sys.argv[1]
     asked = serve()
     become(asked)
     runpy.run_module(asked["words"][0], run_name="__main__", alter_sys=True)
