@@ -125,6 +125,8 @@ class Row(msgspec.Struct):
 
 
 VALUES = dict[str, Int | float | str | bool | list[Any] | None]  # of a row
+_known = msgspec.json.Decoder(Row).decode
+_values = msgspec.json.Decoder(VALUES).decode
 Part = TypeVar("Part", Summary, DataRecord, CodeRecord)
 
 
@@ -140,11 +142,23 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return []
     rows = []
     for line in foreign.read_text(path, foreign.MAX_LINES, errors="replace").split("\n"):
-        try:
-            row = json.loads(line)
-            msgspec.convert(row, Row)
-            msgspec.convert(row, VALUES)
-        except (ValueError, RecursionError):
-            continue
-        rows.append(row)
+        row = _row(line)
+        if row is not None:
+            rows.append(row)
     return rows
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """The values of a line, None where it holds no row."""
+    try:
+        _known(line)
+        return _values(line)
+    except (ValueError, RecursionError):
+        pass
+    try:  # more slowly, as JSON has no word for NaN and infinities, which json knows
+        row = json.loads(line)
+        msgspec.convert(row, Row)
+        msgspec.convert(row, VALUES)
+    except (ValueError, RecursionError):
+        return None
+    return row

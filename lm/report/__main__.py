@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
     entry.begin("report")
 
+import gc
 import logging
 import time
 from collections.abc import Sequence
@@ -77,6 +78,9 @@ def any_training(runs: Sequence[Record]) -> bool:
 
 
 def main() -> None:
+    # Nothing that is read of thousands of runs is garbage before the page is there: to look through
+    # it again and again took a fifth of the time.
+    gc.set_threshold(100_000, 50, 50)
     cli.main(ReportConfig, command, paths="runs")
 
 

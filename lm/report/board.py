@@ -8,18 +8,17 @@ import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict
 
 from lm import config
 from lm.record import schemas
-from lm.report import folding, labels, links, lr_range
+from lm.report import folding, labels, links, lr_range, thinning
 from lm.report.folding import Arm, Ranking
 from lm.report.records import Record, is_number
 from lm.settings import reading
 from lm.sweep.ranking import mean_and_spread
 from lm.system import files
 
-T = TypeVar("T")
 POINTS = 120  # of a curve, at most
 SAMPLES = 12  # steps of a run whose samples are shown, at most
 TEXT = 600  # characters of a sample
@@ -112,14 +111,15 @@ def run_view(run: Record, is_path: Callable[[str], bool] = config.is_path) -> di
 
 def other_scores(run: Record) -> list[str]:
     """The keys of other scores in a run's log: val_NAME/bpb of texts, task/NAME."""
-    keys = {key for row in run.rows for key in row}
+    keys: set[str] = set()
+    keys.update(*run.rows)
     return sorted(key for key in keys if key.startswith(("val_", "task/")))
 
 
 def points(rows: Sequence[Mapping[str, object]], key: str) -> list[list[float]]:
     """[tokens, seconds, value] of the rows with finite numbers.
 
-    At no more than POINTS places, the last one among them.
+    At no more than POINTS places, among them the lowest and the highest value and the last one.
     """
     found = []
     for row in rows:
@@ -127,23 +127,15 @@ def points(rows: Sequence[Mapping[str, object]], key: str) -> list[list[float]]:
         seconds = row.get("seconds", 0)
         value = row.get(key)
         if is_number(tokens) and is_number(seconds) and is_number(value):
-            found.append([tokens, seconds, round(value, 5)])
-    return thinned(found, POINTS)
-
-
-def thinned(items: Sequence[T], n: int) -> list[T]:
-    """About n of the items at equal distances, and the last one."""
-    stride = max(1, -(-len(items) // n))
-    kept = list(items[::stride])
-    if items and (len(items) - 1) % stride:
-        kept.append(items[-1])
-    return kept
+            found.append((tokens, seconds, value))
+    kept = thinning.with_extremes(found, POINTS)
+    return [[tokens, seconds, round(value, 5)] for tokens, seconds, value in kept]
 
 
 def samples(run: Record) -> list[list[Any]]:
     """[step, prompt, text] of the first and last steps and some between."""
     rows = schemas.read_rows(run.path / "samples.jsonl")
-    steps = thinned(sorted({row["step"] for row in rows}), SAMPLES)
+    steps = thinning.evenly(sorted({row["step"] for row in rows}), SAMPLES)
     found = []
     for row in rows:
         if row["step"] in steps:
@@ -184,6 +176,8 @@ def varied(runs: Sequence[Record]) -> list[Varied]:
         if not all(key in run.settings for run in runs):
             continue
         values = [run.settings[key] for run in runs]
+        if all(value == values[0] for value in values):
+            continue
         n_values = len({as_text(value) for value in values})
         if n_values > 1:
             found.append({"key": key, "share": explained(values, scores), "n": n_values})

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lm.launch import presets
-from lm.report import figures, folding, index, lr_range, readme, records, scaling
+from lm.report import figures, folding, index, lr_range, readme, records, scaling, thinning
 from lm.report.folding import Arm, Ranking
 from lm.report.records import Record
 from lm.system import files
 
+DRAWN = 2_000  # points of a curve in a plot, at most: more than it has pixels
 COLUMNS = (
     "corpus",
     "arm",
@@ -158,7 +159,7 @@ def panels(rankings: Sequence[Ranking], x: str = "tokens") -> list[figures.Panel
         for arm in ranking.arms:
             seeds = []
             for run in arm.done:
-                curve = run.curve("val/bpb", x)
+                curve = thinning.with_extremes(run.curve("val/bpb", x), DRAWN)
                 if curve:
                     xs, ys = zip(*curve, strict=True)
                     seeds.append((xs, ys))

@@ -3,12 +3,14 @@
 labels.name_groups(runs)    # ["gru lr=0.01", "gru lr=0.02", "mlp lr=0.01"]
 """
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lm import config
 from lm.report.records import Record
-from lm.sweep.labels import short, values, words
+from lm.sweep import labels
+from lm.sweep.labels import short, values
 
 MEASURED = "train.eval_every"  # when a run is scored, and not what it is: no name says it
 
@@ -38,11 +40,6 @@ def experiment_number(run: Record) -> str:
     return number if number.isdecimal() else name
 
 
-def trained_by(settings: Mapping[str, object]) -> dict[str, object]:
-    """The settings that decide the score, without the seed."""
-    return {key: settings[key] for key in deciding(settings)}
-
-
 def deciding(keys: Iterable[str]) -> list[str]:
     """Those of the settings that decide the score, without the seed."""
     return [key for key in keys if key != "seed" and config.affects(key) != "nothing"]
@@ -54,8 +51,12 @@ def _names(runs: Sequence[Record]) -> Iterator[str]:
     Of those settings the ones that somebody chose for one of the runs; only where they do not tell
     all apart, as few more as do.
     """
-    chosen = list(dict.fromkeys(key for run in runs for key in words(run.overrides)))
-    rows = [{key: _value(run, key) for key in chosen} for run in runs]
+    decides = functools.cache(labels.decides)  # most of many runs have the same keys
+    typed = [labels.words(run.overrides, decides) for run in runs]
+    chosen = list(dict.fromkeys(key for words in typed for key in words))
+    rows = []
+    for run, words in zip(runs, typed, strict=True):
+        rows.append({key: _value(run, words, key) for key in chosen})
     # An arm of an experiment is a name for settings, which runs elsewhere may have by themselves.
     names_all = all(row.get("arm") for row in rows)
     skipped = [MEASURED] if names_all else [MEASURED, "arm"]
@@ -64,8 +65,9 @@ def _names(runs: Sequence[Record]) -> Iterator[str]:
     differing.sort(key=lambda key: "." in key)  # the names of parts first
     known = [{key: row[key] for key in differing if row[key] is not None} for row in rows]
     if _n_distinct(known, differing) < len(runs):
+        deciding_of = functools.cache(deciding)
         for row, run in zip(known, runs, strict=True):
-            row.update(trained_by(run.settings))
+            row.update({key: run.settings[key] for key in deciding_of(tuple(run.settings))})
         differing = _telling_apart(known, differing)
     for run, row in zip(runs, known, strict=True):
         name = values(row, differing) or run.settings.get("model.name", "?")
@@ -73,12 +75,12 @@ def _names(runs: Sequence[Record]) -> Iterator[str]:
         yield f"{name} (extended from step {steps})" if steps else name
 
 
-def _value(run: Record, key: str) -> object:
-    """What a run has of a setting or a group, whether it was typed or is the default."""
+def _value(run: Record, words: Mapping[str, str], key: str) -> object:
+    """What a run has of a setting or a group, typed among its `words` or by default."""
     if key in run.settings:
         return run.settings[key]
     default = run.settings.get(f"{key}.name") if key in config.PARTS else None
-    return words(run.overrides).get(key, default)
+    return words.get(key, default)
 
 
 def _telling_apart(rows: Sequence[Mapping[str, object]], chosen: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from lm.report.records import Record, is_number
 
 WIDTH = 0.5  # decades of the rate over which a slope is fitted
 MIN_POINTS = 4  # in such a window: a line through fewer follows the noise
+MANY = 2_000  # points at most: a line is fitted around each of them
 ABOUT = (
     "The rate rises by equal factors over the run. Suggested: where the training loss falls "
     "fastest for a given factor of the rate (the slope of a line through half a decade), of the "
@@ -32,9 +33,16 @@ def is_one(arms: Sequence[Arm]) -> bool:
 
 
 def curve(run: Record) -> tuple[np.ndarray, np.ndarray]:
-    """The rates (N,) of the logged steps and the training losses (N,) there, in nats a token."""
+    """The rates (N,) of the logged steps and the training losses (N,) there, in nats a token.
+
+    Of more than MANY steps the means of as many stretches.
+    """
     points = run.curve("train/loss", "optim/lr")
-    rates_and_losses = np.array(points, float).reshape(-1, 2)
+    rates_and_losses = np.array(points, float).reshape(-1, 2)  # (N, 2)
+    if len(points) > MANY:
+        starts = np.arange(MANY) * len(points) // MANY
+        sizes = np.diff(starts, append=len(points))
+        rates_and_losses = np.add.reduceat(rates_and_losses, starts) / sizes[:, None]
     return rates_and_losses[:, 0], rates_and_losses[:, 1]
 
 

@@ -112,6 +112,21 @@ def table(ranking: Ranking, baselines: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
+def _as_json(values: object) -> str:
+    """The values as JSON, with null for a number that is not finite.
+
+    Characters are as they are and not as \\u202e, so that `printable` finds what would turn or hide
+    a part of a name.
+    """
+    encoder = json.JSONEncoder(
+        separators=(",", ":"), default=str, allow_nan=False, ensure_ascii=False
+    )
+    try:
+        return encoder.encode(values)
+    except ValueError:  # as there is no word for such a number
+        return encoder.encode(files.finite(values))
+
+
 def html(view: dict[str, Any], roots: Sequence[Path], watch: bool = False) -> str:
     """One HTML file that needs nothing else; with `watch` it loads itself again and again."""
     about = {
@@ -123,12 +138,7 @@ def html(view: dict[str, Any], roots: Sequence[Path], watch: bool = False) -> st
     for run in view["runs"]:
         own = {key: value for key, value in run["settings"].items() if key not in view["shared"]}
         runs.append(run | {"settings": own})
-    values = files.finite(view | {"runs": runs, "about": about})
-    # As they are and not as \u202e, so that what would turn or hide a part of a name is replaced.
-    text = json.dumps(
-        values, separators=(",", ":"), default=str, allow_nan=False, ensure_ascii=False
-    )
-    text = printable(text)
+    text = printable(_as_json(view | {"runs": runs, "about": about}))
     page = (WEB / "report.html").read_text(encoding="utf-8")
     for name in ("report.css", "report.js"):
         page = page.replace("{{" + name + "}}", (WEB / name).read_text(encoding="utf-8"))

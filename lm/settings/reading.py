@@ -104,7 +104,6 @@ def public(
 
 
 @functools.cache
-@functools.cache
 def _groups(cls: type[Settings]) -> dict[str, type[Settings]]:
     """The fields of `cls` that are settings themselves, with their class."""
     kinds = {f.name: f.type for f in fields(cls)}

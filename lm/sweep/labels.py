@@ -8,7 +8,7 @@ The one place where they are shortened: for the lines of a sweep, for the names 
 for lm/report/labels.py.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lm import config
 from lm.system import files
@@ -25,14 +25,16 @@ def settings(overrides: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def words(overrides: Sequence[str]) -> dict[str, str]:
+def decides(key: str) -> bool:
+    """Whether a key of a command line decides the score; the seed is left out, and what only names
+    a file of settings."""
+    group = key.partition(".")[0].partition("/")[0]
+    return group not in ("experiment", "seed") and config.affects(key) != "nothing"
+
+
+def words(overrides: Sequence[str], decides: Callable[[str], bool] = decides) -> dict[str, str]:
     """The keys and values of a command line that decide the score, without the seed."""
-    found = {}
-    for key, value in settings(overrides).items():
-        group = key.partition(".")[0].partition("/")[0]
-        if group not in ("experiment", "seed") and config.affects(key) != "nothing":
-            found[key] = value
-    return found
+    return {key: value for key, value in settings(overrides).items() if decides(key)}
 
 
 def varied(arms: Sequence[Sequence[str]]) -> list[str]:

@@ -5,6 +5,7 @@ files.atomic_write(path, files.to_json(record))
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -13,7 +14,6 @@ import os
 import platform
 import re
 import secrets
-import stat
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -152,14 +152,21 @@ def read_record(path: Path, kind: type[T], links: bool = False) -> T:
     """
     value = read_json(path, links)
     if isinstance(value, dict) and isinstance(kind, msgspec.StructMeta):
-        for field in msgspec.structs.fields(cast(type[msgspec.Struct], kind)):
-            name = value.get(field.encode_name)
-            if isinstance(name, str) and name in NOT_FINITE and field.type in FLOATS:
-                value[field.encode_name] = float(name)
+        for key in _floats_of(kind):
+            name = value.get(key)
+            if isinstance(name, str) and name in NOT_FINITE:
+                value[key] = float(name)
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise DamagedError(f"{path} is not what was written: {error}") from None
+
+
+@functools.cache
+def _floats_of(kind: type[Any]) -> list[str]:
+    """The keys of a record's JSON whose values are floats."""
+    fields = msgspec.structs.fields(cast(type[msgspec.Struct], kind))
+    return [field.encode_name for field in fields if field.type in FLOATS]
 
 
 def to_json(record: msgspec.Struct) -> str:
@@ -192,14 +199,19 @@ def no_links(folder: Path) -> None:
 
     A link in a stranger's folder could send what we write, or what we read, anywhere.
     """
-    for base, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path = Path(base, name)
-            with contextlib.suppress(FileNotFoundError):  # a run that trains deletes checkpoints
-                if stat.S_IFMT(path.lstat().st_mode) in (stat.S_IFREG, stat.S_IFDIR):
-                    continue
+    waiting = [str(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as found:
+                entries = list(found)
+        except OSError:  # a run that trains deletes checkpoints
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            elif not entry.is_file(follow_symlinks=False) and os.path.lexists(entry.path):
                 raise DamagedError(
-                    f"{path} is not a plain file: move it away, or put a copy in its place"
+                    f"{entry.path} is not a plain file: move it away, or put a copy in its place"
                 )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lm.report import board, folding, records
+from lm.report import board, folding, records, thinning
 from tests.helpers import timed
 
 
@@ -62,3 +62,16 @@ def test_settings_of_very_many_runs_are_told_apart_in_proportion_to_their_number
         assert len(board.distinct([{"key": "optimizer.lr", "share": 1.0, "n": n}], runs)) == 1
         taken.append(time.process_time() - began)
     assert taken[1] < 4 * 2 * taken[0]
+
+
+def test_few_points_of_a_long_curve_have_its_extremes_and_its_ends():
+    """Points at equal distances left out the one step of a million at which a loss jumped."""
+    curve = [(step, 3.0 + step % 7 / 100) for step in range(100_001)]
+    curve[33_333] = (33_333, 99.0)
+    curve[77_777] = (77_777, -1.0)
+    kept = thinning.with_extremes(curve, 120)
+    assert len(kept) <= 120 and kept == sorted(kept) and set(kept) <= set(curve)
+    assert {curve[0], curve[33_333], curve[77_777], curve[-1]} <= set(kept)
+    for n in (0, 1, 4, 120):
+        assert thinning.with_extremes(curve[:n], 120) == curve[:n]
+    assert len(thinning.with_extremes(curve[:121], 120)) <= 120

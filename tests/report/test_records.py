@@ -1,5 +1,6 @@
 """Runs are read as they lie, whatever is torn, strange or still being written."""
 
+import json
 import os
 
 import pytest
@@ -57,3 +58,17 @@ def test_a_log_of_more_than_256_mb_is_refused_before_memory_is_taken(fake_run, m
     os.truncate(path, (256 << 20) + 1)
     with pytest.raises(DamagedError, match="268,435,457 bytes, and 268,435,456 are allowed"):
         schemas.read_rows(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 1, "a": NaN, "seconds": Infinity}',  # which json writes
+        '{"step": 1, "a": "\\ud800"}',
+        '{"step": 1, "step": 2, "a": 1.0, "a": 1}',
+        '{"step": 1, "a": [1e400, -0.0, 1000000000000000000000000]}',
+    ],
+)
+def test_a_row_is_read_as_json_reads_it(line, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(line)
+    assert repr(schemas.read_rows(tmp_path / "metrics.jsonl")) == repr([json.loads(line)])

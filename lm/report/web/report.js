@@ -129,7 +129,7 @@ function band(arm) {  // mean, lowest, highest over the seeds, where all have va
     curves = curves.map((c) => c.slice(-1));
     grid = [curves.reduce((sum, c) => sum + c[0][0], 0) / curves.length];
   }
-  if (grid.length > 160) grid = grid.filter((_, i) => i % Math.ceil(grid.length / 160) === 0 || i === grid.length - 1);
+  if (grid.length > 480) grid = grid.filter((_, i) => i % Math.ceil(grid.length / 480) === 0 || i === grid.length - 1);
   return grid.map((x) => { const ys = curves.map((c) => interpolate(c, x)); return [x, ys.reduce((a, b) => a + b) / ys.length, Math.min(...ys), Math.max(...ys)]; });
 }
 function ticks(low, high, n) {
