@@ -145,6 +145,8 @@ class MixConfig(CorpusConfig):
 @dataclass
 class TokenizerConfig(Part):
     group: ClassVar[str] = "tokenizer"
+    # what packs the corpus, to the same ids; auto: gigatoken (extra `data`) where it can, from 1 MB
+    engine: str = one_of("auto", "own", "gigatoken", affects="nothing")
 
 
 @dataclass

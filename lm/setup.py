@@ -17,7 +17,7 @@ from lm import baselines
 from lm.config import Config, FilesConfig, MixConfig
 from lm.corpora import overlap, pairs
 from lm.corpora.named import named, short_name
-from lm.data import pipeline
+from lm.data import engines, pipeline
 from lm.data.batches import Batches
 from lm.data.mixed_batches import MixedBatches
 from lm.generate import readable
@@ -84,8 +84,10 @@ def set_up(
     devices.configure(cfg.train.threads, cfg.train.deterministic)
     device = devices.choose(cfg.train.device)
     contract.check_schedule(cfg.schedule)
+    engines.check(cfg.tokenizer.engine)
     with ranks.rank_0_first():
         prepared = pipeline.prepare(cfg)
+        engines.check(cfg.tokenizer.engine, prepared.tokenizer)
         known_baselines = _baselines(prepared)
         other_texts = _other_texts(cfg, prepared)
     tokenizer = prepared.tokenizer
@@ -222,7 +224,8 @@ def _other_texts(cfg: Config, prepared: pipeline.Prepared) -> dict[str, np.ndarr
         corpus = named(word, cfg.corpus, "train.also")
         try:
             with pipeline.quietly():
-                other = pipeline.pack(pipeline.prepare_corpus(corpus), prepared.tokenizer)
+                folder = pipeline.prepare_corpus(corpus)
+                other = pipeline.pack(folder, prepared.tokenizer, cfg.tokenizer.engine)
         except (ValueError, OSError) as error:
             raise ConfigError(f"train.also={word}: {error}") from None
         ids = other.val

@@ -9,6 +9,7 @@ upstream gives another folder, and nothing stale is ever read.
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import logging
 import sys
@@ -28,7 +29,7 @@ from lm.config import BPEConfig, Config, CorpusConfig, HFTokenizerConfig, Tokeni
 from lm.corpora import base, overlap
 from lm.corpora.mixed import naming
 from lm.corpora.written import SPLITS, as_one, documents_file, read, source_of, write
-from lm.data import token_files
+from lm.data import engines, token_files
 from lm.system import failpoint, files, store
 from lm.system.schemas import (
     Copied,
@@ -83,7 +84,7 @@ def prepare(cfg: Config) -> Prepared:
     """The data of a run; each stage comes from the cache if it is there and intact."""
     corpus = prepare_corpus(cfg.corpus)
     tokenizer = prepare_tokenizer(cfg.tokenizer, corpus)
-    return pack(corpus, tokenizer)
+    return pack(corpus, tokenizer, cfg.tokenizer.engine)
 
 
 # ------------------------------------------------------------------------------------- corpus
@@ -162,7 +163,7 @@ def prepare_tokenizer(cfg: TokenizerConfig, corpus: Path) -> Tokenizer:
     if isinstance(cfg, HFTokenizerConfig):
         return _existing_tokenizer(Path(cfg.path))
     settings = dataclasses.asdict(cfg)
-    del settings["name"]
+    del settings["name"], settings["engine"]
     if isinstance(cfg, BPEConfig):
         # A smaller vocabulary has the first merges of a larger one: one training serves several.
         next_power = 1 << (cfg.vocab_size - 1).bit_length()
@@ -216,8 +217,11 @@ def _existing_tokenizer(folder: Path) -> Tokenizer:
 # ------------------------------------------------------------------------------------- tokens
 
 
-def pack(corpus: Path, tokenizer: Tokenizer) -> Prepared:
-    """The prepared corpus as ids of the tokenizer. ValueError if the validation split is empty."""
+def pack(corpus: Path, tokenizer: Tokenizer, engine: str = "auto") -> Prepared:
+    """The prepared corpus as ids of the tokenizer, made by an engine of `engines.choose`.
+
+    Raises ValueError if the validation split is empty, or the engine cannot be used.
+    """
     about = corpus_record(corpus)
     sha256 = msgspec.structs.asdict(about.sha256)
     text: Any = sha256
@@ -229,9 +233,13 @@ def pack(corpus: Path, tokenizer: Tokenizer) -> Prepared:
         text = [sha256, list(n_documents.items())]
     key = [text, about.split_by, tokenizer.fingerprint]
     folder = files.cache_dir() / f"tokens-{files.fingerprint(key)}"
+    made_by = ""
 
     def make(tmp: Path) -> None:
-        parts = _pack_parts(tmp, corpus, about, tokenizer)
+        nonlocal made_by
+        encoder = engines.choose(engine, tokenizer, _n_bytes(about))
+        made_by = f"; engine {encoder.name if encoder else 'own'}"
+        parts = _pack_parts(tmp, corpus, about, tokenizer, encoder)
         sums = {split: _sum_of_tokens(parts, split) for split in SPLITS}
         parts.pop("", None)
         token_files.write_record(tmp, tokenizer, files.fingerprint(text), Splits(**sums), parts)
@@ -242,7 +250,8 @@ def pack(corpus: Path, tokenizer: Tokenizer) -> Prepared:
     val = tokens.splits.val
     per_token = (train.n_bytes + val.n_bytes) / max(1, train.n_tokens + val.n_tokens)
     sizes = f"{train.n_tokens:,} to train on, {val.n_tokens:,} to validate"
-    _log_stage("tokens", tokens.dtype, seconds, f"{sizes}, {per_token:.2f} bytes each")
+    detail = f"{sizes}, {per_token:.2f} bytes each{made_by}"
+    _log_stage("tokens", tokens.dtype, seconds, detail)
     train_ids = token_files.load(folder, "train")
     val_ids = token_files.load(folder, "val")
     for name, part in (tokens.parts or {"": tokens.splits}).items():
@@ -262,7 +271,11 @@ def _val_fraction(about: CorpusRecord, part: str) -> float:
 
 
 def _pack_parts(
-    folder: Path, corpus: Path, about: CorpusRecord, tokenizer: Tokenizer
+    folder: Path,
+    corpus: Path,
+    about: CorpusRecord,
+    tokenizer: Tokenizer,
+    encoder: engines.Gigatoken | None,
 ) -> dict[str, Splits[TokenCounts]]:
     """Write the token files, part by part; a corpus that is no mix is its own part, named ""."""
     counts: dict[str, dict[str, TokenCounts]] = {}
@@ -273,7 +286,11 @@ def _pack_parts(
             own = documents
             if name:
                 own = itertools.islice(documents, getattr(part.splits, split).n_documents)
-            packed = token_files.pack(folder, split, own, tokenizer, ends, bool(name))
+            encode_parts = None
+            if encoder:
+                source = f"{documents_file(corpus, split)}{f', part {name}' if name else ''}"
+                encode_parts = functools.partial(encoder.encode_parts, source=source)
+            packed = token_files.pack(folder, split, own, tokenizer, ends, bool(name), encode_parts)
             counts.setdefault(name, {})[split] = packed
     return {name: Splits(**of_part) for name, of_part in counts.items()}
 

@@ -4,7 +4,7 @@ token_files.pack(folder, "train", documents, tokenizer, ends=True)
 token_files.load(folder, "train")          # (n,) uint16 or uint32, memory-mapped
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from lm.tokenizers import Tokenizer
 RECORD = "tokens.json"
 CHUNK = 1 << 22  # ids held in memory while packing or checking
 
+EncodeParts = Callable[[Iterable[str]], Iterator[tuple[np.ndarray, bool]]]
+
 
 def pack(
     folder: Path,
@@ -25,13 +27,15 @@ def pack(
     tokenizer: Tokenizer,
     ends: bool,
     append: bool = False,
+    encode_parts: EncodeParts | None = None,
 ) -> TokenCounts:
     """Write the ids of all documents to folder/SPLIT.bin, or `append` them; return their counts.
 
     The end-of-document token stands between documents. With `ends` it also stands before the
     first and after the last, as the split then holds whole documents; a part cut out of a text
-    has neither.
+    has neither. `encode_parts` stands in for that of the tokenizer, with the same ids.
     """
+    encode_parts = encode_parts or tokenizer.encode_parts
     dtype = id_dtype(tokenizer)
     eot = np.array([tokenizer.eot_id], dtype=dtype)
     token_bytes = tokenizer.token_lengths()  # (V,)
@@ -48,7 +52,7 @@ def pack(
         pending = [eot] if ends else []
         n_pending = len(pending)
         is_first = True  # part of its document
-        for ids, is_last in tokenizer.encode_parts(documents):
+        for ids, is_last in encode_parts(documents):
             if is_first and counts.n_documents and not ends:
                 pending.append(eot)
             pending.append(ids.astype(dtype))

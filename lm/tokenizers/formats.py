@@ -10,6 +10,7 @@ import binascii
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from lm.tokenizers.base import EOT, TokenizerFormatError
 from lm.tokenizers.bpe import BPETokenizer
@@ -218,6 +219,13 @@ def to_hf(tokenizer: BPETokenizer, path: str | os.PathLike[str]) -> None:
     """Write a tokenizer.json that the tokenizers library reads, with the same ids for ordinary
     text. Raises ValueError for a tokenizer it cannot describe.
     """
+    write_atomically(
+        Path(path), json.dumps(hf_state(tokenizer), ensure_ascii=False, indent=1).encode()
+    )
+
+
+def hf_state(tokenizer: BPETokenizer) -> dict[str, Any]:
+    """What a tokenizer.json says of the tokenizer. Raises ValueError for one it cannot describe."""
     added = []
     for text, i in sorted(tokenizer.specials.items(), key=lambda item: item[1]):
         token = {"id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False}
@@ -246,7 +254,7 @@ def to_hf(tokenizer: BPETokenizer, path: str | os.PathLike[str]) -> None:
         "vocab": entries_of(tokenizer),  # specials too: one whose id is no next one must be there
         "merges": merges_of(tokenizer),
     }
-    state = {
+    return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
@@ -257,7 +265,6 @@ def to_hf(tokenizer: BPETokenizer, path: str | os.PathLike[str]) -> None:
         "decoder": byte_level,
         "model": model,
     }
-    write_atomically(Path(path), json.dumps(state, ensure_ascii=False, indent=1).encode())
 
 
 def _hf_pattern(pre_tokenizer: object) -> str:
