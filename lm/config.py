@@ -375,6 +375,8 @@ class TrainConfig(Settings):
     # windows per pass; 0: all; auto: as many as fit
     micro_batch: Any = setting(0, affects="rounding")
     n_proc: int = at_least(1, 1, 4096, "rounding")  # processes that share a batch, one per GPU
+    # of a batch, added in one order: any n_proc up to it has the same bits; 0: off
+    parts: int = zero_or(0, 1, 4096, "rounding")
     dist_timeout: float = at_least(600.0, 1.0, 1e7, "nothing")  # seconds to wait for one of them
     # each process keeps 1/n_proc of weights and states (FSDP2)
     shard: bool = setting(False, affects="rounding")
@@ -401,7 +403,8 @@ class TrainConfig(Settings):
     dtype: str = one_of("auto", "float32", "bfloat16")  # of matrix products; weights: float32
     # auto: where a run is long enough; graphs: a GPU's steps replayed, for very small models.
     compile: str = one_of("auto", "on", "off", "graphs", affects="rounding")
-    threads: int = at_least(0, 0, 1024, "rounding")  # of the CPU; 0: PyTorch's choice
+    # of the CPU, in each process; 0: PyTorch's choice, or with train.parts 1
+    threads: int = at_least(0, 0, 1024, "rounding")
     # same bits from the same command and machine
     deterministic: bool = setting(True, affects="rounding")
 
@@ -409,6 +412,10 @@ class TrainConfig(Settings):
         """What is set to end a run in place of `steps`, as train.KEY=VALUE."""
         values = {"tokens": self.tokens, "flops": self.flops, "seconds": self.seconds}
         return [f"train.{key}={value}" for key, value in values.items() if value]
+
+    def n_threads(self) -> int:
+        """Threads of the CPU in each process; 0: PyTorch's choice, which depends on n_proc."""
+        return self.threads or (1 if self.parts else 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -419,8 +426,20 @@ class TrainConfig(Settings):
         rules.check_micro_batch(self.micro_batch, self.batch_size, self.n_proc, self.compile)
         if self.shard:
             rules.check_sharding(self.n_proc, self.compile)
+        if self.parts:
+            rules.check_parts(self.parts, self.n_proc)
+            rules.check_beside_parts(
+                self.parts,
+                self.micro_batch,
+                self.shard,
+                self.compile,
+                self.deterministic,
+                self.seconds,
+            )
         if self.batch_size != "auto":
             rules.check_even_shares(self.batch_size, self.micro_batch, self.n_proc)
+            if self.parts:
+                rules.check_even_parts(self.batch_size, self.parts)
 
 
 @dataclass

@@ -5,6 +5,7 @@ nats = scoring.token_nats(model, ids)                                # (1, n - 1
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -42,8 +43,8 @@ def evaluate(
         sum_device = torch.device("cpu")
     n_bytes_of = torch.from_numpy(lengths).to(sum_device)
     rows = _rows_per_pass(model)
-    # Nats of all, nats of text, tokens, bytes; of several processes each scores its share.
-    sums = torch.zeros(4, dtype=torch.float64, device=sum_device)
+    # Of each pass nats of all, nats of text, tokens, bytes; several processes share the passes.
+    sums: list[torch.Tensor] = []
     passes = windows(ids, rows, model.context_len)
     for x, y in _share_of_rank(passes, ranks.rank(), ranks.n_proc()):
         signals.poll()
@@ -58,14 +59,16 @@ def evaluate(
         size = n_bytes_of[y.clamp(min=0)] * counted
         counts = (counted.sum(), size.sum())
         # Not nats[size > 0]: a GPU would be waited for, to know how many these are.
-        sums += torch.stack([nats.sum(), torch.where(size > 0, nats, 0.0).sum(), *counts])
+        sums.append(torch.stack([nats.sum(), torch.where(size > 0, nats, 0.0).sum(), *counts]))
     model.train(was_training)
-    total, of_text, n_tokens, n_bytes = ranks.total(sums).tolist()
+    columns = ranks.gathered(torch.stack(sums)).T.tolist()  # 4 of (passes,)
+    # fsum rounds once, at the end: no order of the passes, nor number of processes, changes a bit.
+    total, of_text, n_tokens, n_bytes = map(math.fsum, columns)
     loss = total / max(1, n_tokens)
     return {
         "loss": loss,
         "ppl": metrics.perplexity(loss),
-        "bpb": metrics.bits_per_byte(of_text, n_bytes),
+        "bpb": metrics.bits_per_byte(of_text, int(n_bytes)),
         "tokens": int(n_tokens),
         "bytes": int(n_bytes),
     }

@@ -81,7 +81,7 @@ def set_up(
     `initial_weights` fills a new model with weights from elsewhere. Raises ValueError where text,
     tokenizer, model or checkpoint do not fit each other, before anything is trained.
     """
-    devices.configure(cfg.train.threads, cfg.train.deterministic)
+    devices.configure(cfg.train.n_threads(), cfg.train.deterministic)
     device = devices.choose(cfg.train.device)
     contract.check_schedule(cfg.schedule)
     engines.check(cfg.tokenizer.engine)
@@ -95,7 +95,7 @@ def set_up(
     ranks.on_rank_0(origin.record_data, out, prepared)
     checkpoint.check_newest_fits(out, lambda: cfg.model.build(tokenizer.vocab_size))
     model, dtype = _build_model(cfg, tokenizer.vocab_size, device)
-    ranks.on_rank_0(origin.record_code, out, device, dtype, cfg.train.shard)
+    ranks.on_rank_0(origin.record_code, out, device, dtype, cfg.train)
 
     trainable = model.trainable
     optimizers = contract.build_optimizers(cfg.optimizer, model, dtype) if trainable else []
@@ -129,6 +129,8 @@ def set_up(
             initial_weights(model)
     run.update.use_micro_batch(run.state.micro_batch)
     log.info(_describe(run, device, dtype))
+    if model.trainable and (ranks.n_proc() > 1 or cfg.train.parts):
+        log.info(_describe_bits(cfg.train.parts, device))
     if parametrization.is_on(cfg.model):
         log.info(parametrization.describe(model))
     for line in _describe_sources(run):
@@ -280,6 +282,23 @@ def _describe_sources(run: TrainingRun) -> list[str]:
             line += f", {epochs[name]:.1f} epochs"
         lines.append(line)
     return lines
+
+
+def _describe_bits(n_parts: int, device: torch.device) -> str:
+    """The line that says on which numbers of processes a run has the same bits."""
+    n_proc = ranks.n_proc()
+    n_threads = torch.get_num_threads()
+    each = f"{n_threads} CPU thread{'s' if n_threads > 1 else ''} each"
+    if not n_parts:
+        return (
+            f"{'bits':<10} {'of ' + str(n_proc):<12} the same on {n_proc} processes of {each}, and "
+            "no other number; train.parts=8 lifts that"
+        )
+    counts = ", ".join(str(1 << i) for i in range(n_parts.bit_length()))
+    text = f"the same on {' or '.join(counts.rsplit(', ', 1))} processes of {each}"
+    if device.type != "cpu":
+        text = f"added in one order on {counts} processes; shown to be the same on CPUs alone"
+    return f"{'bits':<10} {f'{n_parts} parts':<12} {text}"
 
 
 def _describe(run: TrainingRun, device: torch.device, dtype: torch.dtype) -> str:

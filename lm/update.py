@@ -20,7 +20,17 @@ from lm.data.batches import Batches
 from lm.models.base import LanguageModel
 from lm.optim import contract, footprint
 from lm.optim.groups import skips_by_itself
-from lm.system import devices, distributed, failpoint, memory, onednn, ranks, seeds, signals
+from lm.system import (
+    devices,
+    distributed,
+    failpoint,
+    memory,
+    onednn,
+    parts,
+    ranks,
+    seeds,
+    signals,
+)
 
 log = logging.getLogger(__name__)
 WORTH_COMPILING = 1e13  # operations of a run on a CPU that repay the 15 s of compiling
@@ -84,26 +94,26 @@ class Update:
         self.ahead = device.type == "cuda" and all(map(skips_by_itself, optimizers))
         self.room = memory.room(device)  # bytes left once the weights are there
         self.micro_batch = 0  # windows that go through the model at a time; 0: all
+        self.n_parts = cfg.train.parts  # of a batch, each with a sum of its own; 0: none
         self.weights_changed = False  # whether the step under way has moved any weight
 
     def __call__(self, number: int) -> Tensor:
-        # Dropout draws from PyTorch's own generator: seeded by step, it needs no saving.
-        # On a CPU its own is seeded: torch.manual_seed looks for all other devices, 0.3 ms long.
-        purpose = f"dropout{ranks.rank() or ''}"
-        seed = seeds.seed(self.cfg.seed, purpose, number)
-        if self.device.type == "cpu":
-            torch.default_generator.manual_seed(seed)
-        else:
-            torch.manual_seed(seed)
         self.weights_changed = False
+        inputs, targets = self.batches[number]
+        if self.n_parts:
+            loss = self.gradients_in_parts(inputs, targets, number)
+        else:
+            self.seed_dropout(number, ranks.rank())
+            loss = self.gradients(inputs, targets)
         # failpoint.hit returns its value, unless a test breaks the run at that place.
-        loss = failpoint.hit("train.loss", self.gradients(*self.batches[number]), number)
+        loss = failpoint.hit("train.loss", loss, number)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         parameters[0].grad = failpoint.hit("train.grad", parameters[0].grad, number)
         # The logged norm is the raw gradient's, comparable across clipping thresholds.
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.cfg.train.clip or math.inf)
         # Each process then knows of a non-finite number of any of them.
-        numbers = ranks.mean(torch.stack([loss, distributed.full_tensor(norm)]))
+        mean = parts.mean if self.n_parts else ranks.mean
+        numbers = mean(torch.stack([loss, distributed.full_tensor(norm)]))
         finite = numbers.sum().isfinite()
         failpoint.hit("train.before_step")
         for optimizer in self.optimizers:
@@ -118,20 +128,42 @@ class Update:
         failpoint.hit("train.after_step")
         return numbers
 
+    def seed_dropout(self, number: int, stream: int) -> None:
+        """Seed what dropout draws from, PyTorch's own generator, for the batch of that number.
+
+        `stream` is the process, or the part of the batch: each leaves out other numbers. Seeded by
+        step, the generator needs no saving.
+        """
+        seed = seeds.seed(self.cfg.seed, f"dropout{stream or ''}", number)
+        if self.device.type == "cpu":  # torch.manual_seed looks for all other devices, 0.3 ms long
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
+
+    def gradients_in_parts(self, inputs: Tensor, targets: Tensor, number: int) -> Tensor:
+        """`gradients`, with the same bits on any number of processes: see lm/system/parts.py."""
+
+        def before_part(part: int) -> None:
+            signals.poll()
+            failpoint.hit("train.forward")
+            self.seed_dropout(number, part)
+
+        return parts.gradients(self.loss_fn, self.model, inputs, targets, self.n_parts, before_part)
+
     def gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Leave the batch's gradients in the parameters; return its mean loss, ()."""
         size = self.micro_batch or len(inputs)
         if self.all_ranks_loss_fn is None:
             self.all_ranks_loss_fn = distributed.data_parallel(self.loss_fn, self.device)
         loss = torch.zeros((), device=self.device)
-        parts = list(zip(inputs.split(size), targets.split(size), strict=True))
-        for i, (x, y) in enumerate(parts):
+        passes = list(zip(inputs.split(size), targets.split(size), strict=True))
+        for i, (x, y) in enumerate(passes):
             signals.poll()  # no weight has changed yet: the step can be done again
             failpoint.hit("train.forward")
-            with distributed.gradient_sync(self.all_ranks_loss_fn, now=i + 1 == len(parts)):
-                part = self.all_ranks_loss_fn(x, y) * (len(x) / len(inputs))
-                part.backward()
-            loss += part.detach()
+            with distributed.gradient_sync(self.all_ranks_loss_fn, now=i + 1 == len(passes)):
+                share = self.all_ranks_loss_fn(x, y) * (len(x) / len(inputs))
+                share.backward()
+            loss += share.detach()
         return loss
 
     # ---------------------------------------------------------------------------- memory
@@ -169,20 +201,24 @@ class Update:
 
         That is the batch, unless gradients and optimizer state take half of the memory or more.
         """
-        size = self.micro_batch or self.cfg.train.batch_size
+        size = self.micro_batch or self.cfg.train.batch_size // (self.n_parts or 1)
         less = "a smaller model.context_len"
-        if size > 1:
-            less = f"train.micro_batch={math.ceil(size / 2)}"
+        can_halve = size > 1
+        if self.n_parts:
+            can_halve = size % 2 == 0
+        if can_halve:
+            half = f"train.micro_batch={math.ceil(size / 2)}"
+            less = f"train.parts={2 * self.n_parts}" if self.n_parts else half
         model, cfg = self.model, self.cfg
         weights = memory.weights_in(model, 1)
         if 2 * (footprint.n_bytes(model, cfg) - weights) > self.room:
             text = footprint.describe(model, cfg, self.room + weights)
-            return f"out of memory at step {step}: {text}" + (f", or {less}" if size > 1 else "")
+            return f"out of memory at step {step}: {text}" + (f", or {less}" if can_halve else "")
+        auto = "" if self.n_parts else ", and train.micro_batch=auto finds what fits"
         return (
             f"out of memory at step {step}: {size} windows of "
             f"model.context_len={self.model.context_len} at a time, of "
-            f"train.batch_size={self.cfg.train.batch_size}; {less} takes less, and "
-            "train.micro_batch=auto finds what fits"
+            f"train.batch_size={self.cfg.train.batch_size}; {less} takes less{auto}"
         )
 
     # --------------------------------------------------------------------------- compiling
@@ -208,7 +244,7 @@ class Update:
             self.loss_fn = cast(
                 nn.Module, torch.compile(uncompiled, dynamic=False, options=options)
             )
-            self.gradients(*self.batches[0])
+            self._first_pass()
         except Exception as error:  # the compiler's own, and whatever its tools raise
             if devices.is_out_of_memory(error):  # the first step tells of it, or goes on in parts
                 return "compiled in the first step, as this batch does not fit"
@@ -222,6 +258,15 @@ class Update:
             for p in self.model.parameters():
                 p.grad = None
         return f"compiled in {time.perf_counter() - start:.1f} s"
+
+    def _first_pass(self) -> None:
+        """Forward and backward as each later pass makes them, on the same shapes."""
+        inputs, targets = self.batches[0]
+        if self.n_parts:  # without the other processes
+            x, y = (ids[: self.cfg.train.batch_size // self.n_parts] for ids in (inputs, targets))
+            self.loss_fn(x, y).backward()
+        else:
+            self.gradients(inputs, targets)
 
 
 class UnreadLosses:

@@ -157,7 +157,7 @@ def test_a_model_learns_and_speaks_at_every_limit(cls, name, value):
     assert len(list(generate(model, [[1, 2]], max_tokens=3))) == 3
 
 
-AWAY = {"n_proc", "threads", "micro_batch", "batch_size", "tokens", "flops", "seconds"}
+AWAY = {"n_proc", "parts", "threads", "micro_batch", "batch_size", "tokens", "flops", "seconds"}
 
 
 def train_words(end: str) -> list[str]:

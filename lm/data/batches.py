@@ -27,7 +27,7 @@ class Batches(torch.utils.data.Dataset):
     epoch; a window that meets the left-out stretch or the end of the text goes on behind it.
 
     `len` is the number of windows an epoch has, divided by the batch size and rounded up.
-    Of several processes, that of rank r gets the rows r, r + n_proc, ... of the same batch.
+    Of several processes each gets its share of the rows of the same batch, rank 0 the first ones.
     """
 
     def __init__(
@@ -78,7 +78,9 @@ class Batches(torch.utils.data.Dataset):
         if number < 0:
             raise IndexError(f"batch {number} is negative")
         first = number * self.batch_size
-        return self.at(np.arange(first + self.rank, first + self.batch_size, self.n_proc))
+        begin = first + self.rank * self.batch_size // self.n_proc
+        end = first + (self.rank + 1) * self.batch_size // self.n_proc
+        return self.at(np.arange(begin, end))
 
     def at(self, visits: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets (n, T) of windows by their number over all epochs, ascending (n,)."""

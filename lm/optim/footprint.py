@@ -20,7 +20,12 @@ WIDTHS = ("n_embd", "n_hidden", "n_mlp")  # settings that models have
 
 
 def n_copies(cfg: Config) -> int:
-    return COPIES.get(cfg.optimizer.name, LEAST_COPIES)
+    """Numbers of the size of the weights that training holds for each of them."""
+    copies = COPIES.get(cfg.optimizer.name, LEAST_COPIES)
+    if cfg.train.parts:  # their sums on the way, and what the processes exchange
+        copies += (cfg.train.parts // cfg.train.n_proc).bit_length()
+        copies += 2 if cfg.train.n_proc > 1 else 0
+    return copies
 
 
 def n_bytes(model: LanguageModel, cfg: Config) -> int:

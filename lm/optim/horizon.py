@@ -115,7 +115,8 @@ def inner_params(cfg: Config) -> int:
 
 
 def _whole_batch(cfg: Config, windows: float) -> int:
-    """The nearest number of windows that the processes and passes of a run can share."""
+    """The nearest number of windows that the processes, parts and passes of a run can share."""
     micro = cfg.train.micro_batch
-    unit = cfg.train.n_proc * (micro if isinstance(micro, int) and micro else 1)
+    unit = max(cfg.train.n_proc, cfg.train.parts)
+    unit *= micro if isinstance(micro, int) and micro else 1
     return max(1, round(windows / unit)) * unit

@@ -1,7 +1,7 @@
 """What a run is made from: tokenizer.json, data.json, code.json; and whether it still is.
 
 origin.record_data(out, prepared)                  # refuses another corpus or tokenizer
-origin.record_code(out, device, dtype, shard)      # warns of another version or device
+origin.record_code(out, device, dtype, cfg.train)  # warns of another version or device
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import msgspec
 import torch
 
 from lm import tokenizers
+from lm.config import TrainConfig
 from lm.data import pipeline
 from lm.record.schemas import CodeRecord, DataRecord
 from lm.system import files, ranks, store
@@ -58,7 +59,7 @@ def _fingerprint(path: Path) -> str:
         return str(error)
 
 
-def record_code(out: Path, device: torch.device, dtype: torch.dtype, shard: bool) -> None:
+def record_code(out: Path, device: torch.device, dtype: torch.dtype, train: TrainConfig) -> None:
     """Write code.json, and code.diff for uncommitted changes; warn of what has changed since.
 
     `exact_resume` in the record is false from a change on: the bits may differ from those of a
@@ -67,7 +68,8 @@ def record_code(out: Path, device: torch.device, dtype: torch.dtype, shard: bool
     path = out / CodeRecord.file
     now = code_version(device, dtype)
     now.n_proc = ranks.n_proc()
-    now.shard = shard
+    now.shard = train.shard
+    now.parts = train.parts
     if path.exists():
         before = files.read_record(path, CodeRecord)
         now.extended = before.extended
@@ -85,6 +87,9 @@ def record_code(out: Path, device: torch.device, dtype: torch.dtype, shard: bool
 def _changes(before: CodeRecord, now: CodeRecord) -> list[str]:
     old = msgspec.to_builtins(before)
     new = msgspec.to_builtins(now)
+    is_on_cpu = str(now.device).startswith("cpu")
+    if is_on_cpu and now.parts and now.parts == before.parts:
+        del new["n_proc"]  # another number of processes adds the same parts in the same order
     return [f"{key} was {old[key]} and is {new[key]}" for key in new if old[key] != new[key]]
 
 

@@ -68,6 +68,7 @@ class CodeRecord(msgspec.Struct):
     safetensors: str | None = None
     n_proc: Int | None = None
     shard: bool = False
+    parts: Int = 0  # of a batch, whose bits do not depend on n_proc; 0: none
     extended: list[Int] = []  # steps at which the run stood when it was given another budget
     exact_resume: bool = True  # false once any of the above has changed between two starts
 

@@ -6,6 +6,7 @@ A rule takes plain values and raises ConfigError with them, the limit and the wa
 a single setting stands where it is declared.
 """
 
+import math
 import re
 
 from lm.system.errors import ConfigError
@@ -79,6 +80,58 @@ def check_even_shares(batch_size: int, micro_batch: int | str, n_proc: int) -> N
         factors = {"train.micro_batch": size, "train.n_proc": n_proc}
         product = " x ".join(f"{key}={n}" for key, n in factors.items() if n > 1)
         raise ConfigError(f"train.batch_size={batch_size} is not a multiple of {product}")
+
+
+def check_parts(parts: int, n_proc: int) -> None:
+    """Parts of a batch are added in pairs, and each process has equally many of them."""
+    if parts & (parts - 1):
+        raise ConfigError(f"train.parts={parts}: give 1, 2, 4, 8 or another power of two")
+    is_power = n_proc & (n_proc - 1) == 0
+    if is_power and n_proc > parts:
+        raise ConfigError(
+            f"train.n_proc={n_proc} are more than train.parts={parts}: give train.parts={n_proc}"
+        )
+    if not is_power:
+        fits = min(parts, 1 << (n_proc.bit_length() - 1))
+        raise ConfigError(
+            f"train.n_proc={n_proc} cannot share train.parts={parts} evenly: give "
+            f"train.n_proc={fits}"
+        )
+
+
+def check_beside_parts(
+    parts: int,
+    micro_batch: int | str,
+    shard: bool,
+    compile: str,
+    deterministic: bool,
+    seconds: float,
+) -> None:
+    """What keeps a run with train.parts from having the same bits on any number of processes."""
+    reasons = {}
+    if micro_batch:
+        reasons[f"train.micro_batch={micro_batch}"] = "divides a batch, as parts do"
+    if shard:
+        reasons["train.shard=true"] = "adds gradients in an order of its own"
+    if compile == "graphs":
+        reasons["train.compile=graphs"] = "writes over the gradients of the part before"
+    if not deterministic:
+        reasons["train.deterministic=false"] = "allows other bits"
+    if seconds:
+        reasons[f"train.seconds={seconds:g}"] = "ends no two runs at the same step"
+    for word, reason in reasons.items():
+        raise ConfigError(f"{word} {reason}: leave it out, or train.parts={parts}")
+
+
+def check_even_parts(batch_size: int, parts: int) -> None:
+    """Each part of a batch has as many windows."""
+    if batch_size % parts:
+        divides = batch_size & -batch_size  # the largest power of two that does
+        fits = f"train.parts={divides} or " if divides > 1 else ""
+        raise ConfigError(
+            f"train.batch_size={batch_size} is not a multiple of train.parts={parts}: give "
+            f"{fits}train.batch_size={math.ceil(batch_size / parts) * parts}"
+        )
 
 
 def check_words(unresolved: list[str], tokens: int | str, budgets: list[str]) -> None:

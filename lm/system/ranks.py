@@ -191,6 +191,15 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def gathered(rows: Tensor) -> Tensor:
+    """The rows (k, ...) of each process, one after the other: (n_proc * k, ...) on all of them."""
+    if n_proc() == 1:
+        return rows
+    of_each = [torch.empty_like(rows) for _ in range(n_proc())]
+    dist.all_gather(of_each, rows)
+    return torch.cat(of_each)
+
+
 def largest(*values: float) -> list[float]:
     """The largest of each value over the processes: how all agree on a flag or a duration."""
     if n_proc() == 1:
