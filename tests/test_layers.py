@@ -113,10 +113,14 @@ from pathlib import Path
 from safetensors.torch import save_file
 import numpy as np
 from lm import config, loop
+from lm.check import training_checks
+from lm.check.bench import Bench
 from lm.record import checkpoint
 from lm.system import devices
 from lm.lens import bigram_view, probe
 devices.configure(1, deterministic=True)
+bigram_view.bigram(np.arange(100, dtype=np.uint16) % 9, 9, torch.arange(4))
+training_checks.overfit(Bench(config.Config(model=config.BigramConfig()), 9, torch.device("cpu")))
 model = config.TransformerConfig(n_layer=1, n_embd=8, context_len=4).build(9)
 for kind in config.options("optimizer").values():
     for optimizer in kind().build(model):
@@ -126,7 +130,6 @@ for kind in config.options("optimizer").values():
         optimizer.zero_grad()
         optimizer.load_state_dict(optimizer.state_dict())
 probe.record(model, torch.zeros(1, 4, dtype=torch.long))
-bigram_view.bigram(np.arange(100, dtype=np.uint16) % 9, 9, torch.arange(4))
 folder = Path(sys.argv[1])
 for name in ("transformer", "gru", "mlp", "bigram"):
     build = config.options("model")[name]().build

@@ -22,7 +22,7 @@ import torch
 from rich.markup import escape
 
 from lm import config, metrics
-from lm.check import conformance, doctor, transfer
+from lm.check import conformance, doctor
 from lm.check.bench import Bench
 from lm.config import Config
 from lm.data import pipeline
@@ -145,11 +145,17 @@ def _train(bench: Bench, model: LanguageModel, prepared: pipeline.Prepared, step
     return time.perf_counter() - start
 
 
+def check_transfer(cfg: TransferConfig) -> None:
+    from lm.check import transfer  # loads matplotlib, which no other check needs
+
+    transfer.command(cfg)
+
+
 def main() -> None:
     """Check a model or a run, or with the word `transfer` what carries over between widths."""
     if sys.argv[1:2] == ["transfer"]:
         del sys.argv[1]  # cli.main reads the settings from the rest
-        cli.main(TransferConfig, transfer.command)
+        cli.main(TransferConfig, check_transfer)
     else:
         cli.main(CheckConfig, command)
 

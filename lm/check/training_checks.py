@@ -12,6 +12,7 @@ from lm import config, metrics
 from lm.check.bench import Bench, Broken, Skip
 from lm.models.base import LanguageModel
 from lm.optim import contract
+from lm.optim.groups import AdamW
 from lm.optim.schedule import set_rates, update_scale
 from lm.record import optimizer_state
 
@@ -46,7 +47,7 @@ def overfit(bench: Bench) -> str:
     lowest = lowest_loss(ids, model.memory)
     range_of_losses = math.log(bench.vocab_size) - lowest
     lr = 3e-3 * model.cfg.lr_scale
-    optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.0)
+    optimizer = AdamW(model.parameters(), lr, weight_decay=0.0)
     loss = math.inf
     for step in range(1, OVERFIT_STEPS + 1):
         step_loss = metrics.next_token_loss(model(x), y)
@@ -213,7 +214,7 @@ def _training_cost(bench: Bench, model: LanguageModel) -> tuple[float, int]:
             kept[storage.data_ptr()] = storage.nbytes()
         return saved_tensor
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    optimizer = AdamW(model.parameters(), lr=1e-4)
     with torch.autograd.graph.saved_tensors_hooks(note_saved, lambda tensor: tensor):
         metrics.next_token_loss(model(x), y).backward()
     seconds = []

@@ -8,6 +8,7 @@ The weights of the model that is looked at stay as they are.
 import copy
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -128,7 +129,7 @@ def _moved(
             continue
         change = parameter.detach() - before[name]
         place = int(change.abs().argmax())
-        index = torch.unravel_index(torch.tensor(place), change.shape)
+        index = np.unravel_index(place, tuple(change.shape))  # torch's imports sympy
         rows.append(
             {
                 "name": name,

@@ -24,7 +24,11 @@ Parts = tuple[int, ...] | None  # row counts of the matrices stacked in one; Non
 
 
 class AdamW(torch.optim.AdamW):
-    """torch.optim.AdamW with a `step` that does not import torch._dynamo."""
+    """torch.optim.AdamW that does not import torch._dynamo."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        avoid_compiler_import()
+        super().__init__(*args, **kwargs)
 
     @property
     def reads_found_inf(self) -> bool:
@@ -49,7 +53,6 @@ def adamw(
     cfg: AdamWConfig, model: LanguageModel, dtype: torch.dtype = torch.float32
 ) -> list[torch.optim.Optimizer]:
     """AdamW for all parameters, always in float32; weight decay on matrices but embeddings."""
-    avoid_compiler_import()
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     decayed = []
     others = []
