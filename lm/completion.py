@@ -11,8 +11,10 @@ if __name__ == "__main__":
 
     entry.begin("completion")
 
+import contextlib
 import glob
 import os
+import shlex
 from collections.abc import Iterable
 
 from lm import config
@@ -22,18 +24,22 @@ from lm.settings.commands import CompletionConfig
 from lm.system import files, streams
 from lm.system.errors import ConfigError
 
-# Bash ends words at = and : too, and replaces only what follows the last of them.
+# Bash ends words at = and : too, and replaces only what follows the last of them; within quotes it
+# replaces the whole word. It quotes nothing that it inserts.
 BASH = r"""
 _lm() {
-    local line=${COMP_LINE:0:COMP_POINT} IFS=$'\n'
-    local word=${line##*[[:space:]]}
-    local start=${word%"${word##*[=:]}"}
-    COMPREPLY=($(lm _complete "$line" 2>/dev/null))
-    COMPREPLY=("${COMPREPLY[@]#"$start"}")
-    if [[ ${#COMPREPLY[@]} == 1 ]]; then
-        COMPREPLY=("${COMPREPLY// /\\ }")
-        [[ $COMPREPLY == *[=./] ]] || COMPREPLY+=" "
+    local line=${COMP_LINE:0:COMP_POINT} last='([^[:space:]\\]|\\.)+$' start="" i IFS=$'\n'
+    if [[ $line =~ $last && $BASH_REMATCH != "$2" ]]; then
+        start=${BASH_REMATCH%"${BASH_REMATCH##*[=:]}"}
     fi
+    COMPREPLY=($(lm _complete "$line" 2>/dev/null))
+    [[ ${COMP_WORDS[COMP_CWORD]} == [\'\"]* ]] && return
+    COMPREPLY=("${COMPREPLY[@]#"$start"}")
+    for i in "${!COMPREPLY[@]}"; do
+        [[ ${COMPREPLY[i]} == *[^[:alnum:]_=./:,@+~^%-]* ]] || continue
+        COMPREPLY[i]=$(printf %q "${COMPREPLY[i]}")
+    done
+    [[ ${#COMPREPLY[@]} != 1 || $COMPREPLY == *[=./] ]] || COMPREPLY+=" "
 }
 complete -o nospace -F _lm lm
 """
@@ -54,6 +60,8 @@ OPTIONS = ["--help"]
 HYDRA_OPTIONS = ["--help", "-m", "--multirun", "--cfg", "--config-dir"]
 GROUPS = (*config.GROUPS, "experiment", "hydra/launcher", keys.SWEEPER)
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
+NEWEST = ("run", "resume", "sweep", "hydra.sweep.dir")  # keys for which `latest` is a value
+END = "\0"  # of a line, in no word
 
 
 def command(cfg: CompletionConfig) -> None:
@@ -67,13 +75,22 @@ def command(cfg: CompletionConfig) -> None:
 def answer(line: str) -> None:
     """Print what the last word of a line can become, one a line."""
     cli.prepare_streams()
-    words = line.split(" ")[1:]
+    words = as_a_shell(line)[1:]
     try:
         found = completed(words)
     except (ValueError, OSError):  # a choice that does not exist: as without it
         found = completed([word for word in words[:-1] if "=" not in word] + words[-1:])
     for word in found:
         streams.print_line(word)
+
+
+def as_a_shell(line: str) -> list[str]:
+    """The words of a line without their quotes, of which the last may not be closed yet."""
+    for quote in ("", "'", '"'):
+        with contextlib.suppress(ValueError):  # this one is not open
+            words = shlex.split(line + END + quote)
+            return [*words[:-1], words[-1].removesuffix(END)]
+    return line.split()
 
 
 def completed(words: list[str]) -> list[str]:
@@ -102,6 +119,9 @@ def completed(words: list[str]) -> list[str]:
             setting = keys.Key(key, None, "", is_text=key.endswith(".path"))
         return [f"{plus}{key}={start}{comma}{end}" for end in _values(setting, last)]
     found = [plus + name for name in _starting(known, key, until=".")]
+    if len(before) == 1:  # check transfer
+        start = f"{verb} {word}"
+        found += [name.removeprefix(f"{verb} ") for name in _starting(commands.COMMANDS, start)]
     if verb in ("report", "sync"):  # they take folders without a key
         found += _paths(word)
     return found
@@ -133,7 +153,8 @@ def _starting(names: Iterable[str], start: str, until: str = "") -> list[str]:
 
 def _values(key: keys.Key, start: str) -> list[str]:
     """What a value that begins so can be: one of a list, the default, or a file."""
-    found = _starting(key.values or filter(None, [key.default]), start)
+    likely = ["latest"] if key.name in NEWEST else filter(None, [key.default])
+    found = _starting(key.values or likely, start)
     return found + (_paths(start) if key.is_text else [])
 
 

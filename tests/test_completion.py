@@ -35,6 +35,16 @@ ANSWERS = {
     "check model=tr": ["model=transformer"],
     "sample  device=c": ["device=cpu", "device=cuda"],
     "sample run=l": ["run=latest"],
+    "lens run=l": ["run=latest"],
+    "train resume=l": ["resume=latest"],
+    "train hydra.sweep.dir=l": ["hydra.sweep.dir=latest"],
+    "check tra": ["transfer", "track=", "track.", "train=", "train."],
+    "check run=x tra": ["track=", "track.", "train=", "train."],
+    "train 'model=gr": ["model=gru"],
+    "train 'corpus.path=notes/a b": ["corpus.path=notes/a b.txt"],
+    'train "corpus.path=notes/a b': ["corpus.path=notes/a b.txt"],
+    "train corpus.path=notes/a\\ b": ["corpus.path=notes/a b.txt"],
+    "sample 'prompt=a b' run=l": ["run=latest"],
     "train corpus.path=no": ["corpus.path=notes/"],
     "train corpus.path=notes/": ["corpus.path=notes/a b.txt", "corpus.path=notes/b.md"],
     "report no": ["notes/"],
@@ -149,6 +159,8 @@ def test_bash_completes_commands_keys_and_values_also_in_a_sweep(bash, notes):
     bash.typed("optimizer=a\t", "optimizer=adamw ")
     bash.typed("corpus.path=no\tb\t", "corpus.path=notes/b.md ")
     bash.typed("\x15lm train corpus.path=notes/a\t", "corpus.path=notes/a\\ b.txt ")
+    bash.typed("\x15lm train corpus.path=notes/a\\ \t", "corpus.path=notes/a\\ b.txt ")
+    bash.typed("\x15lm train 'corpus.path=notes/a \t", "'corpus.path=notes/a b.txt'")
     bash.typed("\x15lm sample device=\t\t", "mps")
     bash.typed("\x15echo lm\n", "\nlm")
 
