@@ -41,6 +41,7 @@ test-faults: $(VENV)/ready-test  ## the slow ones: kills, signals, full disks, h
 
 lint: $(VENV)/ready-test  ## style, types, and the order of imports
 	$(BIN)/ruff check lm tests experiments
+	$(BIN)/ruff check --preview --select PLW1514 lm hydra_plugins experiments  # or no UTF-8 on Windows
 	$(BIN)/ruff format --check lm tests experiments
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-logo

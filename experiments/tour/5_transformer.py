@@ -233,7 +233,7 @@ def _(ids, run):
 
 @app.cell
 def _(run, words):
-    summary = json.loads((run.path / "summary.json").read_text())
+    summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
     command = f"python -m lm.train {' '.join(words)}"
     expected = f"best val/bpb {summary['best_val_bpb']:.4f} at step {summary['best_step']}"
     lesson.ending(

@@ -157,6 +157,7 @@ def _fate(exit_code: int, timed_out: bool) -> str:
 def _stragglers_killed(shared: Shared) -> Iterator[None]:
     """Kill the ranks that are still there GRACE seconds after one has failed: they may hang."""
     done = threading.Event()
+    kill = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows this one kills
 
     def watch() -> None:
         while not done.wait(0.1):
@@ -165,7 +166,7 @@ def _stragglers_killed(shared: Shared) -> Iterator[None]:
             if not done.wait(GRACE):
                 for pid in filter(None, shared.pids):
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                        os.kill(pid, kill)
             return
 
     thread = threading.Thread(target=watch, daemon=True)

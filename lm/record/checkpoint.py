@@ -93,7 +93,7 @@ def _write(
             save_file(weights, tmp / WEIGHTS)
             failpoint.hit("ckpt.mid_write")
             save_file(optimizer_tensors, tmp / OPTIMIZER)
-            (tmp / record.file).write_text(files.to_json(record))
+            (tmp / record.file).write_text(files.to_json(record), encoding="utf-8")
         _replace(out)
     except (OSError, SafetensorError) as error:  # the latter for a write that was refused
         n_bytes = sum(t.nbytes for t in (*weights.values(), *optimizer_tensors.values()))

@@ -128,7 +128,7 @@ def _git(*words: str) -> str:
     """What git says in the folder of this code; empty without git."""
     command = ["git", "-C", str(Path(__file__).parent), *words]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=10)
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return ""
     return result.stdout.strip() if result.returncode == 0 else ""

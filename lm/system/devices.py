@@ -156,7 +156,8 @@ def keep_compiled_code() -> None:
     folder = files.cache_dir().absolute() / "compiled"
     try:
         files.make_folder(folder, mode=0o700)
-        (folder / "CACHEDIR.TAG").write_text(CACHE_TAG)  # it holds .py files, which are no corpus
+        # It holds .py files, which are no corpus.
+        (folder / "CACHEDIR.TAG").write_text(CACHE_TAG, encoding="utf-8")
         is_own = not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
     except OSError:  # a cache that nobody may write to
         return

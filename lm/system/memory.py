@@ -39,18 +39,24 @@ def room(device: torch.device) -> int:
 
 
 def _limits_of_cpu() -> Iterator[int]:
-    """What this machine has, the limit of a container, and what `ulimit -v` leaves."""
+    """What this machine has, the limit of a container, and what `ulimit -v` leaves.
+
+    Nothing on Windows, which is not asked.
+    """
+    if not hasattr(os, "sysconf"):
+        return
+    import resource  # not on Windows
+
     page = os.sysconf("SC_PAGE_SIZE")
     yield os.sysconf("SC_PHYS_PAGES") * page
     for path in map(Path, CGROUPS):
-        if path.is_file() and (text := path.read_text().strip()).isdecimal():
+        if path.is_file() and (text := path.read_text(encoding="ascii").strip()).isdecimal():
             yield int(text)
-    import resource  # not there on every system
-
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     statm = Path("/proc/self/statm")
     if limit != resource.RLIM_INFINITY and statm.is_file():
-        yield max(0, limit - int(statm.read_text().split()[0]) * page)
+        used = int(statm.read_text(encoding="ascii").split()[0]) * page
+        yield max(0, limit - used)
 
 
 def weights_in(model: nn.Module, n_copies: int) -> int:

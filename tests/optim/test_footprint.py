@@ -1,6 +1,8 @@
 """Where the weights do not fit, the largest is named, before any memory is taken."""
 
+import os
 import resource
+import sys
 
 import numpy as np
 import pytest
@@ -102,3 +104,9 @@ def test_other_errors_stay_what_they_are(cfg):
         raise RuntimeError("something else")
     with pytest.raises(OutOfMemoryError, match="model=bigram"), footprint.named(model, made, CPU):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")
+
+
+def test_where_a_system_cannot_be_asked_for_its_memory_there_is_no_limit(monkeypatch):
+    """On Windows each run ended here: os.sysconf is not there."""
+    monkeypatch.delattr(os, "sysconf", raising=False)
+    assert memory.room(CPU) == sys.maxsize

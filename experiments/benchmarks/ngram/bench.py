@@ -65,7 +65,7 @@ def main() -> None:
             }  # fmt: skip
             table.append(row)
             print("| " + " | ".join(str(v) for v in row.values()) + " |", flush=True)
-    with open(Path(__file__).with_name("results.csv"), "w", newline="") as file:
+    with open(Path(__file__).with_name("results.csv"), "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, table[0])
         writer.writeheader()
         writer.writerows(table)

@@ -27,7 +27,7 @@ def machine() -> str:
     versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), cpu)
     python = f"Python {platform.python_version()}"
     return ", ".join([f"{cpu}, {os.cpu_count()} cores", platform.system(), python, *versions])

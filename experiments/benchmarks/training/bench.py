@@ -260,7 +260,7 @@ def machine(device: str) -> str:
     import torch
     import transformers
 
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     name = model[1] if model else platform.processor()
     if device == "cuda":
         name = f"{torch.cuda.get_device_name()}, {name}"
@@ -290,7 +290,7 @@ def write(rows: list[dict], notes: list[str], device: str) -> None:
     print(block, flush=True)
     if TINY:
         return
-    with open(HERE / name, "w", newline="") as file:
+    with open(HERE / name, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
