@@ -47,15 +47,22 @@ def expanded(path: str) -> str:
 def public(path: str) -> str:
     """A path as it may leave this machine: from the current directory on, or its last part.
 
-    So it tells neither where somebody's folders lie nor what the person is called.
+    So it tells neither where somebody's folders lie nor what the person is called. A folder with
+    the person's name becomes ~.
     """
     here = os.getcwd()
+    home = os.path.expanduser("~")
+    people = {Path(home).name, *map(os.environ.get, ("USER", "LOGNAME", "USERNAME"))}
+    people -= {"root"}  # nobody is called that
     full = os.path.abspath(expanded(path))
     is_below = os.path.commonpath([full, here]) == here if path else False
-    home = os.path.expanduser("~")
-    if is_below and not Path(home).is_relative_to(here):
-        return os.path.relpath(full, here)
-    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+    is_of_windows = re.match(r"[A-Za-z]:[/\\]|\\\\", path)  # where another machine's run was made
+    if is_below and not is_of_windows and not Path(home).is_relative_to(here):
+        relative = os.path.relpath(full, here)
+        if people.isdisjoint(Path(relative).parts):
+            return relative
+    *above, last = re.split(r"[/\\]", path.rstrip("/\\"))
+    return "~" if last in people or above[-1:] in (["home"], ["Users"]) else last
 
 
 def fingerprint(*values: object) -> str:
