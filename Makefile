@@ -7,7 +7,7 @@ CACHE := $(or $(LM_CACHE_DIR),outputs/cache)
 EXTRAS := dev,sweep,launchers,interop,data,tour,dashboard,eval
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train tour test test-faults lint sweep sample evaluate report experiment review sync cache clean clean-cache
+.PHONY: help setup train tour test test-faults fuzz lint sweep sample evaluate report experiment review sync cache clean clean-cache
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ test: $(VENV)/ready-test  ## every test but those of test-faults
 
 test-faults: $(VENV)/ready-test  ## the slow ones: kills, signals, full disks, hostile files
 	$(BIN)/python -m pytest -n auto --dist worksteal -m faults $(ARGS)
+
+fuzz: $(VENV)/ready-test  ## ten million random inputs to all that lm reads: hours; or LM_FUZZ_SECONDS=600
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: $(VENV)/ready-test  ## style, types, and the order of imports
 	$(BIN)/ruff check lm tests experiments

@@ -28,6 +28,7 @@ DEPTH = 4  # of the nested fields that a message lists
 REPLACE = "have lm.train put U+FFFD in such places with corpus.errors=replace"
 SURROGATE = re.compile("[\ud800-\udfff]")
 SPACE = re.compile(r"\s*")
+LINE_END = re.compile(r"[\r\n]")
 
 
 @dataclass
@@ -81,9 +82,8 @@ class Reader:
         """One document for each row, out of the column that the first row calls `field`."""
         text = self._decode(file.read(), path, 0)
         csv.field_size_limit(MAX_FIELD)
-        head = text[: text.find("\n") + 1] or text
-        fits = [d for d in ",;\t" if self.field in next(csv.reader([head], delimiter=d), [])]
-        delimiter = fits[0] if fits else ","
+        head = LINE_END.split(text, maxsplit=1)[0]
+        delimiter = next((mark for mark in ",;\t" if self.field in _cells(head, mark)), ",")
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         try:
             names = next(rows, [])
@@ -165,6 +165,14 @@ class Reader:
         hint = f"fields of text are {known}"[:200]
         way_out = f"rename one to {self.field}, or have lm.train read it with corpus.field"
         return f"{problem}; {hint}: {way_out}"
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    """The cells of a line of CSV; none if it is no CSV, which the reader of all lines tells."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return []
 
 
 def _at(record: object, field: str) -> object:

@@ -444,6 +444,7 @@ RECORDS = '[{"text": "one"},\n {"text": "two", "n": 2}\n]\n'
         ("a.csv", "\ufefftext;id\r\none;1\r\n\r\ntwo;2\r\n", ["one", "two"]),
         ("a.tsv", "id\ttext\n1\tone, two", ["one, two"]),
         ("a.csv.gz", "text\none", ["one"]),
+        ("a.csv", "id;text\r1;one\r2;two\r", ["one", "two"]),  # a traceback; found by fuzzing
         ("a.csv", "text\n" + "x" * 300_000, ["x" * 300_000]),
         ("a.csv", "", []),
     ],
