@@ -83,6 +83,24 @@ class FilesConfig(CorpusConfig):
 
 
 @dataclass
+class ShardsConfig(CorpusConfig):
+    """Files of any size: training begins with a part of them while the others are packed."""
+
+    builds: ClassVar[str] = "lm.corpora.shards:Shards"
+    name: str = "shards"
+    path: Any = setting(MISSING, path=True)  # as of corpus=files
+    field: str = "text"  # as of corpus=files
+    errors: str = one_of("strict", "replace")  # as of corpus=files
+    near_duplicates: str = one_of("drop", "keep")  # in the first part, and in each shard by itself
+    shard_mb: int = at_least(64, 1, 10_000)  # text of a shard, which is packed by itself
+    first_mb: int = at_least(16, 1, 10_000)  # text to begin with: tokenizer, validation, counts
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rules.check_paths(self.path)
+
+
+@dataclass
 class HubConfig(CorpusConfig):
     builds: ClassVar[str] = "lm.corpora.hub:Hub"
     name: str = "hub"

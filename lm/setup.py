@@ -4,6 +4,7 @@ run = setup.set_up(cfg, Path("outputs/runs/today"))
 run.state.step, run.progress()
 """
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from lm.corpora.named import named, short_name
 from lm.data import engines, pipeline
 from lm.data.batches import Batches
 from lm.data.mixed_batches import MixedBatches
+from lm.data.shard_batches import ShardBatches
+from lm.data.shards import packed_beside
 from lm.generate import readable
 from lm.models import parametrization
 from lm.models.base import LanguageModel
@@ -54,6 +57,7 @@ class TrainingRun:
     budget: Budget
     update: Update
     state: TrainState
+    beside: contextlib.AbstractContextManager[None]  # what works while the loop does
     peak_flops: float | None  # operations a second that the device can do at most; None: not known
     # What the loop keeps between two steps, and no checkpoint holds:
     unread: UnreadLosses = field(default_factory=UnreadLosses)
@@ -117,6 +121,7 @@ def set_up(
         budget=make_budget(cfg, model),
         update=Update(model, optimizers, batches, cfg, device, dtype),
         state=TrainState(),
+        beside=_beside(prepared),
         peak_flops=devices.peak_flops(device),
     )
     with footprint.named(model, cfg, device):
@@ -124,6 +129,7 @@ def set_up(
     if saved is not None:
         run.state = saved
     else:
+        _check_counts_all(model, prepared)
         model.fit(prepared.train)  # counts; nothing for a model that learns by gradient
         if initial_weights is not None:
             initial_weights(model)
@@ -178,16 +184,36 @@ def _build_model(
     return model, dtype
 
 
+def _check_counts_all(model: LanguageModel, prepared: pipeline.Prepared) -> None:
+    """ConfigError for a model that counts a text at once, of which only a part is there."""
+    if not model.trainable and prepared.shards:
+        name = prepared.corpus.source["corpus"]
+        raise ConfigError(
+            f"corpus={name} is packed while a model trains, and this one counts its text at once: "
+            "corpus=files reads the same files"
+        )
+
+
 def _batches(cfg: Config, prepared: pipeline.Prepared, context_len: int) -> Batches:
     """The batches of the training text, and of each this process's share of the rows."""
     size = cfg.train.batch_size
     rank = ranks.rank()
     n_proc = ranks.n_proc()
+    if prepared.shards is not None:
+        ids, shards = prepared.train, prepared.shards
+        return ShardBatches(ids, shards, size, context_len, cfg.seed, rank, n_proc)
     if not isinstance(cfg.corpus, MixConfig):
         return Batches(prepared.train, size, context_len, cfg.seed, rank, n_proc)
     lengths = {name: len(ids) for name, ids in prepared.parts("train").items()}
     weights = cfg.corpus.weights
     return MixedBatches(prepared.train, lengths, weights, size, context_len, cfg.seed, rank, n_proc)
+
+
+def _beside(prepared: pipeline.Prepared) -> contextlib.AbstractContextManager[None]:
+    """The packing of what training will need later."""
+    if prepared.shards is None or ranks.rank() > 0:
+        return contextlib.nullcontext()
+    return packed_beside(prepared.shards)
 
 
 def _compile_if_worth_it(run: TrainingRun, device: torch.device) -> None:

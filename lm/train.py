@@ -140,7 +140,7 @@ def train(
 
     run = setup.set_up(cfg, out, _initial_weights(cfg, out))
     tracker = open_tracker(out, cfg, run.state, run.budget.progress, group, name)
-    with tracker as track, signals.deferred():
+    with tracker as track, signals.deferred(), run.beside:
         track.watch(run.model, run.state)
         summary = loop.train(run, track, report)
         if ranks.rank() == 0:

@@ -20,7 +20,7 @@ PRESETS = [
 @pytest.mark.filterwarnings("error")  # Hydra announces by warnings what its next version refuses
 @pytest.mark.parametrize(("group", "name"), PRESETS)
 def test_every_preset_composes_and_survives_a_file(group, name, cfg, tmp_path):
-    words = [f"{group}.path=x.txt"] * (name in ("files", "hf"))
+    words = [f"{group}.path=x.txt"] * (name in ("files", "shards", "hf"))
     if name == "hub":
         words = ["corpus.dataset=OWNER/SET"]
     if name == "mix":

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from lm.config import FilesConfig
+from lm.config import FilesConfig, ShardsConfig
 from lm.corpora import generated
 from lm.corpora.base import Corpus
 from lm.corpora.formats import (
@@ -45,7 +45,7 @@ class Files(Corpus):
     folders are not followed. A byte order mark is dropped.
     """
 
-    cfg: FilesConfig
+    cfg: FilesConfig | ShardsConfig
 
     def has_tails(self) -> bool:
         return len(self.paths()) > 1

@@ -51,7 +51,7 @@ class Reader:
 
     def text(self, file: BinaryIO, path: Path) -> Iterator[str]:
         """The whole file as one document."""
-        yield self._decode(file.read(), path, 0)
+        yield self.decode(file.read(), path, 0)
 
     def lines(self, file: BinaryIO, path: Path) -> Iterator[str]:
         """One document for each line of JSON; of a file that is an array, one for each entry."""
@@ -63,24 +63,24 @@ class Reader:
                 raise ValueError(
                     f"{path}, line {number} has over {foreign.MAX_TEXT:,} bytes: part its text"
                 )
-            text = self._decode(line, path, start)
+            text = self.decode(line, path, start)
             start += len(line)
             if not text.strip():
                 continue
             if is_first and text.lstrip().startswith("["):
-                yield from self._values(text + self._decode(file.read(), path, start), path)
+                yield from self._values(text + self.decode(file.read(), path, start), path)
                 return
             is_first = False
             place = f"{path}, line {number}"
-            yield self._from_record(_parsed(text, place), place)
+            yield self.from_record(parsed(text, place), place)
 
     def json(self, file: BinaryIO, path: Path) -> Iterator[str]:
         """One document for each entry of an array, or for each of the values in the file."""
-        yield from self._values(self._decode(file.read(), path, 0), path)
+        yield from self._values(self.decode(file.read(), path, 0), path)
 
     def csv(self, file: BinaryIO, path: Path) -> Iterator[str]:
         """One document for each row, out of the column that the first row calls `field`."""
-        text = self._decode(file.read(), path, 0)
+        text = self.decode(file.read(), path, 0)
         csv.field_size_limit(MAX_FIELD)
         head = LINE_END.split(text, maxsplit=1)[0]
         delimiter = next((mark for mark in ",;\t" if self.field in _cells(head, mark)), ",")
@@ -105,11 +105,11 @@ class Reader:
     def parquet(self, file: BinaryIO, path: Path) -> Iterator[str]:
         """One document for each row, out of the column that `field` names."""
         for number, row in enumerate(parquet.rows(file, path, self.field), start=1):
-            yield self._from_record(row, f"{path}, row {number}")
+            yield self.from_record(row, f"{path}, row {number}")
 
     # ------------------------------------------------------------------------------- its parts
 
-    def _decode(self, data: bytes, path: Path, start: int) -> str:
+    def decode(self, data: bytes, path: Path, start: int) -> str:
         """The text of `data`, which begins at byte `start` of the file."""
         if start == 0 and data.startswith(codecs.BOM_UTF8):
             start = len(codecs.BOM_UTF8)
@@ -139,11 +139,11 @@ class Reader:
                     raise ValueError(f"{place} is not JSON: no comma before it")
                 at = _after_space(text, at + 1)
             value, at = _parsed_at(text, at, place)
-            yield self._from_record(value, place)
+            yield self.from_record(value, place)
         if is_array and text[at:].strip() != "]":
             raise ValueError(f"{path} is not JSON: its array does not end with the file")
 
-    def _from_record(self, record: object, place: str) -> str:
+    def from_record(self, record: object, place: str) -> str:
         """The text of a JSON value: its own, or that of the field that `field` names."""
         text = record if isinstance(record, str) else _at(record, self.field)
         if not isinstance(text, str):
@@ -201,7 +201,8 @@ def _after_space(text: str, at: int) -> int:
     return match.end() if match else at
 
 
-def _parsed(text: str, place: str) -> object:
+def parsed(text: str, place: str) -> object:
+    """The JSON value of a text; ValueError names its place."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

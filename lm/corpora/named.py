@@ -19,7 +19,7 @@ def named(word: str, own: config.CorpusConfig, key: str = "corpus") -> config.Co
     """
     if not word:
         return own
-    nothing_alone = ("mix", "hub")  # without further settings
+    nothing_alone = ("mix", "hub", "shards")  # without further settings
     known = [name for name in config.options("corpus") if name not in nothing_alone]
     if word in known and word != "files":
         chosen = config.options("corpus")[word]()

@@ -28,8 +28,10 @@ from lm import tokenizers
 from lm.config import BPEConfig, Config, CorpusConfig, HFTokenizerConfig, TokenizerConfig
 from lm.corpora import base, overlap
 from lm.corpora.mixed import naming
+from lm.corpora.shards import Shards as SourceInShards
 from lm.corpora.written import SPLITS, as_one, documents_file, read, source_of, write
 from lm.data import engines, token_files
+from lm.data.shards import Shards
 from lm.system import failpoint, files, store
 from lm.system.schemas import (
     Copied,
@@ -58,6 +60,7 @@ class Prepared:
     tokens: TokensRecord
     folder: Path  # of the token files
     copied: Copied | None  # how much of val stands in train; None: val is too short to say
+    shards: Shards | None = None  # the training text behind `train`, where there is more
 
     def __repr__(self) -> str:
         sizes = f"{len(self.train):,} ids to train on, {len(self.val):,} to validate"
@@ -84,7 +87,21 @@ def prepare(cfg: Config) -> Prepared:
     """The data of a run; each stage comes from the cache if it is there and intact."""
     corpus = prepare_corpus(cfg.corpus)
     tokenizer = prepare_tokenizer(cfg.tokenizer, corpus)
-    return pack(corpus, tokenizer, cfg.tokenizer.engine)
+    prepared = pack(corpus, tokenizer, cfg.tokenizer.engine)
+    text = base.build(cfg.corpus)
+    if isinstance(text, SourceInShards):
+        prepared.shards = _shards(text, corpus, tokenizer, cfg.tokenizer.engine)
+    return prepared
+
+
+def _shards(text: SourceInShards, corpus: Path, tokenizer: Tokenizer, engine: str) -> Shards:
+    """What follows the first part of a text, with a line that says how much it is."""
+    shards = Shards(text, corpus, tokenizer, engine)
+    n_packed = sum(map(shards.is_packed, range(len(shards))))
+    behind = f"{(text.n_bytes - text.n_first_bytes) / 1e6:,.0f} MB of text behind that"
+    state = f"{len(shards):,} shards, of which {n_packed:,} are packed"
+    log.info(f"{'shards':<10} {'text':<12} {behind}, in {state}")
+    return shards
 
 
 # ------------------------------------------------------------------------------------- corpus

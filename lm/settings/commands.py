@@ -171,6 +171,19 @@ class ExportConfig(OfRun):
 
 
 @dataclass
+class PackConfig(Settings):
+    """python -m lm.pack: pack the shards of a large text before training.
+
+    Settings of lm.train say which: corpus=shards corpus.path=FOLDER tokenizer.vocab_size=8192.
+    Several commands, here or on machines that share the cache, may divide the work.
+    """
+
+    first: int = at_least(0, 0)  # number of the first shard to pack
+    every: int = at_least(1, 1)  # then each Nth one, so that N commands divide the work
+    overrides: list[str] = field(default_factory=list)  # the settings of the run
+
+
+@dataclass
 class SyncConfig(Settings):
     """python -m lm.sync [FOLDER ...]: upload the offline W&B runs of this directory."""
 
@@ -267,6 +280,7 @@ COMMANDS: dict[str, type[Settings]] = {
     "compare": CompareConfig,
     "mix": MixConfig,
     "export": ExportConfig,
+    "pack": PackConfig,
     "sync": SyncConfig,
     "completion": CompletionConfig,
     "tokenizer train": TrainTokenizer,

@@ -44,7 +44,7 @@ from tests.helpers import (
 )
 from tests.wandb_server import WandbServer
 
-QUICK = ("track.init_timeout=2", "track.finish_timeout=20")
+QUICK = ("track.init_timeout=2", "track.finish_timeout=120")
 
 
 @pytest.fixture
@@ -236,7 +236,7 @@ def test_w_and_b_sums_up_a_run_by_its_lowest_score_a_resumed_one_too(
     tracker, tmp_path, fresh_client
 ):
     """The end of a run wrote the last score over the lowest: sorting and sweeps used that."""
-    words = ("track=offline", "track.artifacts=none", "track.finish_timeout=20")
+    words = ("track=offline", "track.artifacts=none", "track.finish_timeout=120")
     scores = [3.0, 2.0, 2.5, 2.25]
     for first in (0, 2):
         with tracker(*words, step=first) as there:
@@ -442,7 +442,7 @@ def test_a_model_in_w_and_b_says_its_score_its_training_its_text_and_its_code(tr
 def test_a_run_of_an_older_version_goes_on_under_the_names_that_its_curves_have(
     tracker, tmp_path, fresh_client
 ):
-    words = ("track=offline", "track.artifacts=none", "track.finish_timeout=20")
+    words = ("track=offline", "track.artifacts=none", "track.finish_timeout=120")
     record = {"id": "a1b2c3d4", "path": "x", "closed": True}
     (tmp_path / "wandb.json").write_text(json.dumps(record))
     row = {"val/bpb": 2.0, "val/loss": 1.0, "val/ppl": 4.0, "epoch": 1.0}
@@ -459,7 +459,7 @@ def test_a_run_of_a_sweep_of_a_server_has_the_score_under_the_name_that_the_swee
 ):
     """experiments/wandb_sweep.yaml lowers val/bpb."""
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
-    with tracker("track=offline", "track.finish_timeout=20") as there:
+    with tracker("track=offline", "track.finish_timeout=120") as there:
         there.log(TrainState(1), {"val/bpb": 2.0})
     (item,) = history(offline_runs()[-1])
     assert item["val/bpb"] == item["bpb/val"] == 2.0

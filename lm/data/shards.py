@@ -1,0 +1,162 @@
+"""The training text behind the first part of `corpus=shards`: each shard is packed when it is
+needed, or before, by another process.
+
+    shards = Shards(corpus, folder, tokenizer)
+    ids = shards.ids(3)                 # (n,) uint16 or uint32; packed now, unless it is there
+    with packed_beside(shards): ...     # a process goes through them from the first on
+
+A shard is a stage of the cache like any other: whole or absent, packed once by whoever comes first,
+here or on another machine that shares the folder. What a shard holds depends on no other shard: of
+near-duplicates it leaves out those of its own documents, and of the validation split.
+"""
+
+import contextlib
+import functools
+import logging
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from lm import tokenizers
+from lm.corpora import near_duplicates, written
+from lm.corpora.shards import MB
+from lm.corpora.shards import Shards as Text
+from lm.data import engines, token_files
+from lm.system import files, store
+from lm.system.errors import DamagedError
+from lm.system.schemas import Repeats, Splits, TokenCounts
+from lm.tokenizers import Tokenizer
+
+log = logging.getLogger(__name__)
+NOTABLE = 1.0  # seconds of waiting that are told
+NICENESS = 10  # of the process that packs, so that training keeps its pace
+
+
+class Shards:
+    """The shards of a text as ids of a tokenizer; `folder` is its prepared first part."""
+
+    def __init__(
+        self, text: Text, folder: Path, tokenizer: Tokenizer, engine: str = "auto"
+    ) -> None:
+        self.text = text
+        self.folder = folder
+        self.tokenizer = tokenizer
+        self.engine = engine  # of engines.choose
+        self._stages: dict[int, Path] = {}
+        self._ids: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.text.shards)
+
+    def ids(self, number: int) -> np.ndarray:
+        """The ids of a shard (n,), memory-mapped. Raises ValueError for a text that is damaged."""
+        if number not in self._ids:
+            start = time.perf_counter()
+            self.pack(number)
+            waited = time.perf_counter() - start
+            if waited > NOTABLE:
+                which = f"{number + 1} of {len(self)}"
+                log.info(f"{'shard':<10} {which:<12} waited {waited:.1f} s until it was packed")
+            self._ids[number] = token_files.load(self._stage(number), "train")
+        return self._ids[number]
+
+    def times_first(self) -> float:
+        """How many times as many tokens as the first part's training split there are in all, by
+        the bytes of the files."""
+        text = self.text
+        n_behind = text.n_bytes - text.n_first_bytes
+        return 1 + n_behind / text.n_first_bytes / (1 - text.cfg.val_fraction)
+
+    def is_packed(self, number: int) -> bool:
+        return self._stage(number).is_dir()
+
+    def pack(self, number: int) -> float | None:
+        """Make sure that a shard is packed and intact; the seconds it took, None if it was."""
+        stage = self._stage(number)
+        return store.build_once(
+            stage,
+            lambda tmp: self._write(number, tmp),
+            lambda folder: token_files.check(folder, self.tokenizer),
+        )
+
+    def _stage(self, number: int) -> Path:
+        if number not in self._stages:
+            key = [self.text.key(number), self._rules(), self.tokenizer.fingerprint]
+            self._stages[number] = files.cache_dir() / f"shards-{files.fingerprint(key)}"
+        return self._stages[number]
+
+    def _rules(self) -> list[object]:
+        """What decides the documents that are left out."""
+        if self.text.cfg.near_duplicates == "keep":
+            return []
+        val = written.documents_file(self.folder, "val")
+        return [near_duplicates.RULES, files.sha256(val)]
+
+    def _write(self, number: int, folder: Path) -> None:
+        documents = (text for text in self.text.shard(number) if text)
+        if self.text.cfg.near_duplicates == "drop":
+            documents = near_duplicates.without(documents, Repeats("drop", 0), self._seen())
+        encode_parts = None
+        encoder = engines.choose(self.engine, self.tokenizer, self.text.cfg.shard_mb * MB)
+        if encoder:
+            source = f"shard {number} of corpus.path={self.text.cfg.path}"
+            encode_parts = functools.partial(encoder.encode_parts, source=source)
+        counts = token_files.pack(
+            folder, "train", documents, self.tokenizer, ends=True, encode_parts=encode_parts
+        )
+        (folder / "val.bin").touch()
+        splits = Splits(counts, TokenCounts(0, 0))
+        corpus = files.fingerprint(self.text.key(number))
+        token_files.write_record(folder, self.tokenizer, corpus, splits)
+
+    def _seen(self) -> near_duplicates.Seen:
+        """What the validation split holds."""
+        seen = near_duplicates.Seen()
+        for _ in near_duplicates.remembered(written.read(self.folder, "val"), seen):
+            pass
+        return seen
+
+
+@contextlib.contextmanager
+def packed_beside(shards: Shards) -> Iterator[None]:
+    """Inside, another process packs the shards from the first on. It ends with this one.
+
+    What stops it stops this process too, when that comes to the shard by itself.
+    """
+    n_packed = sum(map(shards.is_packed, range(len(shards))))
+    if n_packed == len(shards):
+        yield
+        return
+    context = multiprocessing.get_context("spawn")
+    what = (shards.text, shards.folder, shards.tokenizer.to_json(), shards.engine)
+    process = context.Process(target=_pack_all, args=what, daemon=True, name="lm pack")
+    process.start()
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.join()
+        store.clear_leftovers(files.cache_dir())
+
+
+def _pack_all(text: Text, folder: Path, tokenizer: str, engine: str) -> None:
+    """Pack every shard, in a process of its own."""
+    shards = Shards(text, folder, tokenizers.from_json(tokenizer), engine)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def end_with_parent() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=end_with_parent, daemon=True).start()
+    with contextlib.suppress(OSError):
+        os.nice(NICENESS)
+    with contextlib.suppress(ValueError, OSError, DamagedError):
+        for number in range(len(shards)):
+            shards.pack(number)

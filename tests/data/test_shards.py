@@ -1,0 +1,161 @@
+"""A text of any size: the first part as any corpus, the rest in shards packed on demand."""
+
+import contextlib
+import json
+import random
+import time
+
+import pytest
+
+from lm import pack, setup, train
+from lm.corpora import base
+from lm.corpora import shards as source
+from lm.data import pipeline
+from lm.data.shards import Shards, packed_beside
+from lm.launch import cli
+from lm.settings.commands import PackConfig
+from lm.system import files, store
+from lm.system.errors import ConfigError
+
+WORDS = ["corpus=shards", "corpus.shard_mb=1", "corpus.first_mb=1", "tokenizer=byte"]
+
+
+def written(folder, n_words):
+    """Four files of 200 documents that all differ, about 8,000 bytes a word."""
+    random.seed(1)
+    for name in "abcd":
+        lines = []
+        for i in range(200):
+            text = " ".join(str(random.randrange(10**9)) for _ in range(n_words))
+            lines.append(json.dumps({"text": f"{name}{i} {text}"}))
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
+def web(tmp_path, monkeypatch):
+    """The settings' megabytes have 16,000 bytes, and the files 100,000 in all."""
+    monkeypatch.setattr(source, "MB", 16_000)
+    folder = tmp_path / "web"
+    folder.mkdir()
+    return written(folder, 12)
+
+
+def test_first_part_and_shards_have_every_document_once(cfg, web):
+    corpus = base.build(cfg(*WORDS, f"corpus.path={web}").corpus)
+    first = list(corpus.documents())
+    rest = [text for number in range(len(corpus.shards)) for text in corpus.shard(number)]
+    expected = []
+    for path in sorted(web.iterdir()):
+        expected += [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    assert sorted(first + rest) == sorted(expected)
+    assert 16_000 <= sum(map(len, first)) < 18_000
+    assert {text[0] for text in first} == set("abcd")  # it has some of every file
+    assert len(corpus.shards) >= 3
+
+
+def test_a_shard_is_packed_once_and_the_same_beside_as_on_demand(cfg, tmp_path):
+    folder = tmp_path / "web"
+    folder.mkdir()
+    written(folder, 350)  # 2.8 MB
+    shards = pipeline.prepare(cfg(*WORDS, f"corpus.path={folder}")).shards
+    assert len(shards) == 2 and not any(map(shards.is_packed, range(2)))
+    with packed_beside(shards):
+        for _ in range(600):
+            if all(map(shards.is_packed, range(2))):
+                break
+            time.sleep(0.1)
+    beside = [shards.ids(number).tolist() for number in range(2)]
+    assert shards.pack(0) is None
+    for stage in files.cache_dir().glob("shards-*"):
+        store.remove(stage)
+    again = Shards(shards.text, shards.folder, shards.tokenizer)
+    assert [again.ids(number).tolist() for number in (1, 0)] == beside[::-1]
+
+
+def text_of(ids):
+    return bytes(ids[ids < 256].astype("uint8")).decode()
+
+
+def test_a_shard_leaves_out_what_repeats_the_validation_text_or_itself(cfg, web):
+    words = [*WORDS, f"corpus.path={web}", "corpus.first_mb=2", "corpus.val_fraction=0.5"]
+    again = list(pipeline.read(pipeline.prepare(cfg(*words)).shards.folder, "val")) * 2
+    (web / "e.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in again))
+    shards = pipeline.prepare(cfg(*words)).shards
+    val = list(pipeline.read(shards.folder, "val"))
+    assert len(val) > 50
+    texts = [text_of(shards.ids(number)) for number in range(len(shards))]
+    kept = [document for document in again if any(document in text for text in texts)]
+    assert kept and not set(kept) & set(val)
+    assert max(text.count(document) for text in texts for document in kept) == 1
+    with_all = pipeline.prepare(cfg(*words, "corpus.near_duplicates=keep")).shards
+    all_texts = [text_of(with_all.ids(number)) for number in range(len(with_all))]
+    assert sum(map(len, all_texts)) > sum(map(len, texts)) + 50 * len(set(again))
+
+
+def test_training_goes_through_first_part_and_shards_and_resumes_to_the_bit(
+    cfg, tiny, web, tmp_path, monkeypatch
+):
+    words = [*tiny, *WORDS, f"corpus.path={web}", "train.batch_size=64", "model.context_len=32"]
+    words += ["model=bigram", "train.eval_every=13", "train.save_every=13"]
+    once = cfg(*words, "train.steps=40")  # 80,000 tokens: most of an epoch
+    monkeypatch.setattr(setup, "packed_beside", lambda _: contextlib.nullcontext())
+    train.train(once, tmp_path / "once")
+    n_shards = len(list(files.cache_dir().glob("shards-*")))
+    assert n_shards > 2
+    for stage in files.cache_dir().glob("shards-*"):
+        store.remove(stage)
+
+    def stop(step, _):
+        if step == 13:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train.train(once, tmp_path / "twice", report=stop)
+    assert 0 < len(list(files.cache_dir().glob("shards-*"))) < n_shards
+    train.train(once, tmp_path / "twice")
+    weights = [
+        next((tmp_path / name).glob("checkpoints/step_*40/model.safetensors")).read_bytes()
+        for name in ("once", "twice")
+    ]
+    assert weights[0] == weights[1]
+
+
+def test_a_counting_model_is_refused_in_one_line(cfg, tiny, web, tmp_path):
+    words = [*WORDS, f"corpus.path={web}", "model=bigram_counts", "track=off"]
+    with pytest.raises(ConfigError, match="corpus=files reads the same files"):
+        train.train(cfg(*words), tmp_path / "run")
+
+
+def test_several_commands_divide_the_packing(cfg, web, capsys):
+    words = [*WORDS, f"corpus.path={web}"]
+    pack.command(cli.parse(PackConfig, ["first=1", "every=2", *words]))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["1", "3"]
+    pack.command(cli.parse(PackConfig, words))
+    origins = [line.split()[4] for line in capsys.readouterr().out.splitlines()]
+    assert origins == ["built", "reused", "built", "reused"]
+    with pytest.raises(ConfigError, match="first=4: there are 4 shards"):
+        pack.command(cli.parse(PackConfig, ["first=4", *words]))
+    with pytest.raises(ConfigError, match="corpus=grammar has no shards"):
+        pack.command(cli.parse(PackConfig, ["corpus=grammar"]))
+
+
+def test_a_changed_file_is_packed_anew_and_a_damaged_one_is_named(cfg, web):
+    def prepare():
+        return pipeline.prepare(cfg(*WORDS, f"corpus.path={web}")).shards
+
+    shards = prepare()
+    numbers = range(len(shards))
+    for number in numbers:
+        shards.pack(number)
+    assert all(map(prepare().is_packed, numbers))
+    path = web / "c.jsonl"
+    data = path.read_bytes()
+    path.write_bytes(data[:-205] + b"\n{oops" + data[-199:])  # of the same size
+    source.sample.cache_clear()
+    shards = prepare()
+    changed = [number for number in numbers if not shards.is_packed(number)]
+    with pytest.raises(ValueError, match=r"c\.jsonl, the line at byte [\d,]+ is not JSON"):
+        list(map(shards.pack, changed))
+    assert not all(map(shards.is_packed, changed))
