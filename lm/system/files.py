@@ -24,6 +24,8 @@ from lm.system.durable import make_folder as make_folder
 from lm.system.durable import rename, sync_folder
 from lm.system.durable import sync_tree as sync_tree
 from lm.system.errors import ConfigError, DamagedError
+from lm.system.paths import expanded as expanded
+from lm.system.paths import public as public
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -37,32 +39,6 @@ FLOATS = (float, float | None)
 def cache_dir() -> Path:
     """Where built stages live: outputs/cache under the current directory, or $LM_CACHE_DIR."""
     return Path(expanded(os.environ.get("LM_CACHE_DIR") or "outputs/cache"))
-
-
-def expanded(path: str) -> str:
-    """The path with the home directory for a `~` at its start, unless a file is called that way."""
-    return path if os.path.lexists(path) else os.path.expanduser(path)
-
-
-def public(path: str) -> str:
-    """A path as it may leave this machine: from the current directory on, or its last part.
-
-    So it tells neither where somebody's folders lie nor what the person is called. A folder with
-    the person's name becomes ~.
-    """
-    here = os.getcwd()
-    home = os.path.expanduser("~")
-    people = {Path(home).name, *map(os.environ.get, ("USER", "LOGNAME", "USERNAME"))}
-    people -= {"root"}  # nobody is called that
-    full = os.path.abspath(expanded(path))
-    is_below = os.path.commonpath([full, here]) == here if path else False
-    is_of_windows = re.match(r"[A-Za-z]:[/\\]|\\\\", path)  # where another machine's run was made
-    if is_below and not is_of_windows and not Path(home).is_relative_to(here):
-        relative = os.path.relpath(full, here)
-        if people.isdisjoint(Path(relative).parts):
-            return relative
-    *above, last = re.split(r"[/\\]", path.rstrip("/\\"))
-    return "~" if last in people or above[-1:] in (["home"], ["Users"]) else last
 
 
 def fingerprint(*values: object) -> str:

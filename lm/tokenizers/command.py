@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from lm import tokenizers
-from lm.system import files, streams
+from lm.system import paths, streams
 
 BLOCK_LEN = 1 << 16  # characters read at a time
 IDS_IN_LINE = 4096
@@ -152,7 +152,7 @@ def run(arguments: list[str]) -> None:
             raise ValueError(f"{word} is not one of {name}'s words: {'=, '.join(words)}=")
     asked = {**words, **dict(word.split("=", 1) for word in given)}
     for key in PATHS & asked.keys():
-        asked[key] = files.expanded(asked[key])  # after key= no shell expands a tilde
+        asked[key] = paths.expanded(asked[key])  # after key= no shell expands a tilde
     action(asked)
 
 

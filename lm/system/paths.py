@@ -1,0 +1,35 @@
+"""Paths as a person types them, and as they may leave this machine.
+
+paths.expanded("~/my.txt")         # "/home/amelia/my.txt"
+paths.public("/home/amelia/my.txt")  # "my.txt"
+"""
+
+import os
+import re
+from pathlib import Path
+
+
+def expanded(path: str) -> str:
+    """The path with the home directory for a `~` at its start, unless a file is called that way."""
+    return path if os.path.lexists(path) else os.path.expanduser(path)
+
+
+def public(path: str) -> str:
+    """A path as it may leave this machine: from the current directory on, or its last part.
+
+    So it tells neither where somebody's folders lie nor what the person is called. A folder with
+    the person's name becomes ~.
+    """
+    here = os.getcwd()
+    home = os.path.expanduser("~")
+    people = {Path(home).name, *map(os.environ.get, ("USER", "LOGNAME", "USERNAME"))}
+    people -= {"root"}  # nobody is called that
+    full = os.path.abspath(expanded(path))
+    is_below = os.path.commonpath([full, here]) == here if path else False
+    is_of_windows = re.match(r"[A-Za-z]:[/\\]|\\\\", path)  # where another machine's run was made
+    if is_below and not is_of_windows and not Path(home).is_relative_to(here):
+        relative = os.path.relpath(full, here)
+        if people.isdisjoint(Path(relative).parts):
+            return relative
+    *above, last = re.split(r"[/\\]", path.rstrip("/\\"))
+    return "~" if last in people or above[-1:] in (["home"], ["Users"]) else last
