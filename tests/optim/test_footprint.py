@@ -95,6 +95,10 @@ def test_a_step_without_memory_names_the_weights_where_they_take_most_of_it(word
     assert f"step 0: the {model.n_params():,} weights" in text and "micro_batch=2" in text
     step.micro_batch = 1
     assert "micro_batch" not in step.too_large(0)
+    step.micro_batch, step.n_parts = 0, 2  # of two windows each: passes of their own
+    assert "train.parts=4" in step.too_large(0) and "micro_batch" not in step.too_large(0)
+    step.n_parts = 4
+    assert "train.parts" not in step.too_large(0)
 
 
 def test_other_errors_stay_what_they_are(cfg):
