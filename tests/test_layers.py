@@ -119,7 +119,7 @@ from lm import config, loop
 from lm.check import training_checks
 from lm.check.bench import Bench
 from lm.record import checkpoint
-from lm.system import devices
+from lm.system import devices, memory
 from lm.lens import bigram_view, probe
 devices.configure(1, deterministic=True)
 bigram_view.bigram(np.arange(100, dtype=np.uint16) % 9, 9, torch.arange(4))
@@ -143,7 +143,9 @@ for name in ("transformer", "gru", "mlp", "bigram"):
         sys.exit(f"another {name} was not seen")
     except ValueError:
         pass
-sys.exit("torch._dynamo" in sys.modules)
+for name in ("bigram_counts", "ngram"):
+    memory.skeleton(lambda: config.options("model")[name]().build(9))
+sys.exit("torch._dynamo" in sys.modules or "sympy" in sys.modules)
 """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=env, check=True)

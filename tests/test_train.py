@@ -57,12 +57,12 @@ def test_one_command_trains_and_the_others_read_its_run(command, tiny, tmp_path)
     "name", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.faults)]
 )
 def test_killed_at_any_moment_it_goes_on_to_the_same_end(command, tiny, tmp_path, name):
-    words = (*tiny, *TINY_TRANSFORMER, "train.steps=200", "train.save_every=50")
+    words = (*tiny, *TINY_TRANSFORMER, "train.steps=100", "train.save_every=25")
     whole = command("lm.train", *words, "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
     child = start("lm.train", *words)
     deadline = time.monotonic() + 60
-    while not list(Path("outputs").glob("runs/*/*/checkpoints/step_000050")):
+    while not list(Path("outputs").glob("runs/*/*/checkpoints/step_000025")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     child.send_signal(name)
@@ -73,11 +73,11 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(command, tiny, tmp_path
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed from step_000" in resumed.stdout
     assert rows(run) == rows(Path("whole"))
-    a, b = (checkpoint.folder(out, 200) / "model.safetensors" for out in (run, Path("whole")))
+    a, b = (checkpoint.folder(out, 100) / "model.safetensors" for out in (run, Path("whole")))
     assert a.read_bytes() == b.read_bytes()
     before = {p: files.sha256(p) for p in Path("whole").rglob("*") if p.is_file()}
     again = command("lm.train", *words, "hydra.run.dir=whole")
-    assert again.returncode == 0 and "already complete at step 200" in again.stdout, again.stderr
+    assert again.returncode == 0 and "already complete at step 100" in again.stdout, again.stderr
     told = {"train.log", ".running", "hydra.yaml"}
     assert {p.name for p in before if files.sha256(p) != before[p]} <= told
 

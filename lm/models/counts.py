@@ -35,7 +35,8 @@ class CountModel(LanguageModel):
             if old is not None:
                 table = table.to(old.device)
             self.register_buffer(name, table)
-        self.prepare()
+        if not any(table.is_meta for table in self.buffers()):  # of which there are no numbers
+            self.prepare()
 
     def check(self) -> None:
         """Raise ValueError unless `fit` could have made the tables: they may be a stranger's."""

@@ -2,7 +2,7 @@
 
 import json
 import os
-import time
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from lm.launch import jobs, resume
 from lm.record import ownership
 from lm.system import files
 from lm.system.errors import ConfigError
-from tests.helpers import TINY_TRANSFORMER, start
+from tests.helpers import TINY_TRANSFORMER
 
 GOES_ON = {
     "train.keep_last=5": 5,
@@ -112,23 +112,17 @@ def test_without_a_sweep_latest_is_one_line_and_nothing_is_written(outputs, comm
 
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_as_latest_and_trains_no_finished_arm_again(command, tiny, tmp_path):
-    words = ["-m", *tiny, *TINY_TRANSFORMER, "seed=0,1", "train.steps=300", "train.save_every=20"]
-    process = start("lm.train", *words)
-    try:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("outputs/sweeps/*/*/1/checkpoints/step_000020")):
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.02)
-    finally:
-        process.kill()
-        process.wait()
+    words = ["-m", *tiny, *TINY_TRANSFORMER, "seed=0,1", "train.save_every=5"]
+    in_its_second_arm = {"LM_FAILPOINTS": "train.after_step=kill@33"}  # of 20 steps each
+    killed = command("lm.train", *words, **in_its_second_arm)
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
     (root,) = tmp_path.glob("outputs/sweeps/*/*")
     first = (root / "0/metrics.jsonl").stat().st_mtime_ns
     done = command("lm.train", *words, "hydra.sweep.dir=latest")
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(tmp_path.glob("outputs/sweeps/*/*")) == [root]
     assert (root / "0/metrics.jsonl").stat().st_mtime_ns == first
-    assert "resumed from step_" in (root / "1/train.log").read_text()
+    assert "resumed from step_000010" in (root / "1/train.log").read_text()
     (row,) = files.read_json(root / "summary.json")["ranking"]
     assert row["n"] == 2
     other = command("lm.train", *words, "seed=0,2", "hydra.sweep.dir=latest")

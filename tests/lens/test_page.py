@@ -1,5 +1,6 @@
 """The lens: its numbers are the model's, its page works in a browser without a network."""
 
+import copy
 import io
 import json
 import re
@@ -35,12 +36,25 @@ def subject(trained_once):
     return Subject.of_run(str(out), "best", trust=True)
 
 
+@pytest.fixture(scope="module")
+def looked():
+    """What the first of the tests has seen."""
+    return {}
+
+
+@pytest.fixture
+def view(subject, looked):
+    """What the lens knows of TEXT, which takes it a while: looked up once, a copy for each test."""
+    if not looked:
+        looked.update(look(subject))
+    return copy.deepcopy(looked)
+
+
 def look(subject, prompt=TEXT, **settings):
     return page.look(subject, LensConfig(prompt=prompt, **settings))
 
 
-def test_the_bits_of_the_text_are_the_models_loss(subject):
-    view = look(subject)
+def test_the_bits_of_the_text_are_the_models_loss(subject, view):
     ids = torch.tensor([subject.tokenizer.encode_ordinary(TEXT)])
     loss = torch.nn.functional.cross_entropy(subject.model(ids)[0, :-1], ids[0, 1:])
     mean = sum(view["bits"][1:]) / (len(view["bits"]) - 1)
@@ -96,8 +110,7 @@ def test_a_page_without_the_text_says_so_and_names_no_folder(
     assert str(Path.cwd()) not in missing and "amelia" not in missing
 
 
-def test_the_next_tokens_are_those_of_generation(subject):
-    view = look(subject)
+def test_the_next_tokens_are_those_of_generation(subject, view):
     ids = subject.tokenizer.encode_ordinary(TEXT)
     top = next_probs(subject, ids).topk(10)
     assert view["next"][-1]["ids"] == top.indices.tolist()
@@ -122,8 +135,8 @@ def test_the_draws_are_those_of_the_sample_command(subject):
         assert next(made) == token.tolist()
 
 
-def test_the_map_of_embeddings_begins_untrained_and_ends_at_the_model(subject):
-    found = look(subject)["embeddings"]
+def test_the_map_of_embeddings_begins_untrained_and_ends_at_the_model(subject, view):
+    found = view["embeddings"]
     assert [frame["step"] for frame in found["frames"]] == [0, 10, 20]
     assert found["frames"][-1]["same"] == pytest.approx([1.0] * len(found["ids"]))
     assert min(found["frames"][0]["same"]) < 0.99
@@ -204,17 +217,16 @@ def test_what_cannot_be_shown_is_refused_in_one_line(subject, settings, message)
 
 
 @pytest.mark.parametrize("width", [60, 100])
-def test_the_prediction_fits_the_terminal_and_is_never_cut(subject, width):
+def test_the_prediction_fits_the_terminal_and_is_never_cut(view, width):
     out = io.StringIO()
-    terminal.show(look(subject), Console(file=out, width=width, force_terminal=True))
+    terminal.show(view, Console(file=out, width=width, force_terminal=True))
     lines = out.getvalue().split("5 prediction")[1].splitlines()
     table = [line for line in lines if "blocks." in line or "reads" in line]
     assert len(table) == 3 and not any("\u2026" in line for line in table)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_no_digit_is_cut_on_a_narrow_terminal(subject, width):
-    view = look(subject)
+def test_no_digit_is_cut_on_a_narrow_terminal(view, width):
     for step in view["shapes"]["steps"]:
         step["flops"] *= 10_000  # as many digits as those of GPT-2
         step["n_params"] *= 500
@@ -247,8 +259,7 @@ def test_a_run_and_settings_together_are_refused():
         lens_command(LensConfig(run="somewhere", overrides=["model.n_layer=2"]))
 
 
-def test_the_page_holds_its_data_whatever_the_text(subject):
-    view = look(subject)
+def test_the_page_holds_its_data_whatever_the_text(view):
     html = page.html(view)
     data = re.search(r'<script id="data"[^>]*>(.*?)</script>', html, re.S).group(1)
     assert json.loads(data) == json.loads(json.dumps(view))
@@ -433,10 +444,8 @@ def test_a_page_stays_below_its_limit_or_says_which_prompt_would(subject, monkey
 
 @needs_browser
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_click_on_a_step_shows_its_numbers_and_one_taken_apart(
-    browsers, subject, tmp_path, width
-):
-    page.write(look(subject), tmp_path / "lens.html")
+def test_a_click_on_a_step_shows_its_numbers_and_one_taken_apart(browsers, view, tmp_path, width):
+    page.write(view, tmp_path / "lens.html")
     with browsers(width) as browser:
         browser.open(tmp_path / "lens.html")
         browser.click("details .open")
@@ -455,9 +464,9 @@ def test_a_click_on_a_step_shows_its_numbers_and_one_taken_apart(
 
 
 @needs_browser
-def test_the_keyboard_alone_opens_a_step_and_goes_through_its_numbers(browsers, subject, tmp_path):
+def test_the_keyboard_alone_opens_a_step_and_goes_through_its_numbers(browsers, view, tmp_path):
     """Every key drew the page anew and lost the focus; a slider could not be held, either."""
-    page.write(look(subject), tmp_path / "lens.html")
+    page.write(view, tmp_path / "lens.html")
     with browsers() as browser:
         browser.open(tmp_path / "lens.html")
         for selector in ("#flow button.open", "#heat button:nth-child(2)", "#batch button"):
