@@ -68,9 +68,15 @@ def sync(folders: Sequence[Path]) -> int:
             continue
         lines = upload(folder)
         n_failed += not is_synced(folder)  # the exit code of `wandb sync` is 0 whatever happens
-        faults = [line for line in lines if "ERROR" in line]
-        say("synced" if is_synced(folder) else "failed", folder, (faults or lines or [""])[-1])
+        said = (faults(lines) or lines or [""])[-1]
+        say("synced" if is_synced(folder) else "failed", folder, said)
     return n_failed
+
+
+def faults(lines: Sequence[str]) -> list[str]:
+    """What W&B's client calls errors, without its marks; its last such line may be empty."""
+    texts = [line.partition("ERROR")[2].strip() for line in lines]
+    return [text for text in texts if text]
 
 
 def upload(folder: Path) -> list[str]:

@@ -38,6 +38,17 @@ def test_a_word_that_is_no_run_of_w_and_b_uploads_nothing(word, text, monkeypatc
     assert said.count("\n") == 1 and ("python -m lm.sync [FOLDER ...]" in said or word == "--all")
 
 
+def test_why_a_run_was_not_uploaded_is_told_though_the_client_s_last_line_is_empty(
+    monkeypatch, capsys
+):
+    Path("run").mkdir()
+    Path("run/run.wandb").write_bytes(b"x" * 100)
+    lines = ["wandb: Syncing 1 run(s):", "wandb: ERROR Error: permission denied", "wandb: ERROR "]
+    monkeypatch.setattr(sync, "upload", lambda folder: lines)
+    assert sync.sync([Path("run")]) == 1
+    assert capsys.readouterr().out == "failed   run: Error: permission denied\n"
+
+
 @pytest.fixture
 def offline_run(cfg, server, tmp_path):
     """The folder of an offline run with one point."""
