@@ -131,7 +131,7 @@ def _keys(verb: str, words: list[str]) -> dict[str, keys.Key]:
     """What can be set, by its name as it is typed: KEY=."""
     sections = keys.sections(verb, words)
     found = [key for section in sections for key in section.keys]
-    if verb in ("train", "check", "check transfer", "lens"):  # they take the settings of a run
+    if keys.takes_settings(verb):
         for section in keys.sections("train", words):
             found += section.keys if section.group else []
         names = {group: presets.names(group, words) for group in GROUPS}

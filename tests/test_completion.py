@@ -33,6 +33,7 @@ ANSWERS = {
     "train --mu": ["--multirun"],
     "train experiment=001": ["experiment=001_model_ladder"],
     "check model=tr": ["model=transformer"],
+    "compare model=gru model.n_h": ["model.n_hidden="],
     "sample  device=c": ["device=cpu", "device=cuda"],
     "sample run=l": ["run=latest"],
     "lens run=l": ["run=latest"],

@@ -1,10 +1,14 @@
 """Every command that README shows is run, one after the other as they stand, at a small size."""
 
+import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from lm import completion
+from lm.settings import commands as verbs
 from tests.helpers import BPE, GPT2, ROOT, TINY, TINY_TRANSFORMER, export
 
 SMALL = ["corpus=files", "corpus.path=my.txt", "train.steps=2", *TINY]
@@ -43,6 +47,47 @@ def small(command: str) -> list[str] | None:
     added = [word for word in added if word.partition("=")[0] not in keys - {*CHANGED}]
     replaced = {word.partition("=")[0] for word in added}
     return [word for word in words if word.partition("=")[0] not in replaced] + added
+
+
+def pages() -> dict[str, str]:
+    """Every README of the repository, by its path, and the pages in docs/."""
+    found = [*ROOT.glob("*/**/README.md"), *ROOT.glob("docs/*.md"), ROOT / "README.md"]
+    own = [path for path in found if not {".venv", "outputs"} & set(path.parts)]
+    texts = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in own}
+    return {name: text.replace("\\\n", " ") for name, text in texts.items()}
+
+
+OF_LM = r"(?:torchrun .*|python )-m lm\.|lm "  # how a command of lm begins
+OTHER_KEYS = ("hydra.", "corpus.parts.", "corpus.weights", "arm")  # the user's names are in them
+
+
+def shown(text: str) -> list[list[str]]:
+    """The words of each command of lm on a page, its own line or within one, behind the `lm`."""
+    own_lines = re.findall(rf"^(?:{OF_LM})(\S.*?)(?:  #.*)?$", text, re.M)
+    in_lines = re.findall(rf"`(?:{OF_LM})([^`]+)`", text)
+    return [shlex.split(command) for command in own_lines + in_lines]
+
+
+def test_every_command_on_a_page_has_a_verb_and_keys_that_help_knows():
+    """A page of a folder is left behind when a setting gets another name."""
+    n_keys = 0
+    for name, text in pages().items():
+        for verb, *words in shown(text):
+            assert verb in verbs.VERBS, f"{name}: lm {verb}"
+            keys = [word.partition("=")[0].lstrip("+") for word in words if "=" in word]
+            for key in keys if "import" not in keys else ():
+                if not key.startswith(OTHER_KEYS):
+                    known = completion.completed([verb, *words, key])
+                    assert f"{key}=" in known, f"{name}: lm {verb} ... {key}="
+                    n_keys += 1
+    assert n_keys > 50
+
+
+def test_every_target_of_make_on_a_page_is_there():
+    text = "\n".join(pages().values())
+    words = ["make", "-n", "N=001", *sorted(set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.M)))]
+    assert len(words) > 10
+    assert subprocess.run(words, cwd=ROOT, capture_output=True).returncode == 0
 
 
 @pytest.mark.faults

@@ -58,7 +58,7 @@ def sections(command: str, words: Sequence[str] = ()) -> list[Section]:
     if command == "train":
         own += of_class(config.Config)
         own.sort(key=lambda key: key.name)
-    if "overrides" in (f.name for f in dataclasses.fields(cls)):
+    if takes_settings(command):
         given = {word.partition("=")[0] for word in words}
         for group in config.GROUPS:
             if command == "train" or group in given:
@@ -66,6 +66,12 @@ def sections(command: str, words: Sequence[str] = ()) -> list[Section]:
     if command == "train":
         found.append(Section(of_class(commands.TunerConfig), SWEEPER, "lm", ["basic"]))
     return found
+
+
+def takes_settings(command: str) -> bool:
+    """Whether the words of a command may be settings of a run."""
+    fields = dataclasses.fields(commands.COMMANDS[command])
+    return "overrides" in (field.name for field in fields)
 
 
 def _of_group(group: str, words: Sequence[str]) -> list[Section]:
