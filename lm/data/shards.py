@@ -27,8 +27,7 @@ from lm.corpora import near_duplicates, written
 from lm.corpora.shards import MB
 from lm.corpora.shards import Shards as Text
 from lm.data import engines, token_files
-from lm.system import files, store
-from lm.system.errors import DamagedError
+from lm.system import files, store, streams
 from lm.system.schemas import Repeats, Splits, TokenCounts
 from lm.tokenizers import Tokenizer
 
@@ -126,7 +125,7 @@ class Shards:
 def packed_beside(shards: Shards) -> Iterator[None]:
     """Inside, another process packs the shards from the first on. It ends with this one.
 
-    What stops it stops this process too, when that comes to the shard by itself.
+    It says which shards it cannot pack; training ends where it needs one of them.
     """
     n_packed = sum(map(shards.is_packed, range(len(shards))))
     if n_packed == len(shards):
@@ -157,6 +156,9 @@ def _pack_all(text: Text, folder: Path, tokenizer: str, engine: str) -> None:
         threading.Thread(target=end_with_parent, daemon=True).start()
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
-    with contextlib.suppress(ValueError, OSError, DamagedError):
-        for number in range(len(shards)):
+    for number in range(len(shards)):
+        try:
             shards.pack(number)
+        except (ValueError, OSError) as error:  # training ends with it, if it comes to that shard
+            note = f"note: shard {number + 1} of {len(shards)} cannot be packed: {error}"
+            streams.print_line(note, to_stderr=True)

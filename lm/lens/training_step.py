@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm.config import MixConfig
+from lm.config import MixConfig, ShardsConfig
 from lm.data.batches import Batches
 from lm.lens.subject import Subject
 from lm.lens.views import Values, quantized
@@ -95,8 +95,8 @@ def _why_not(subject: Subject) -> str:
         return subject.missing
     if not model.trainable:
         return "this model counts the training text once and takes no steps"
-    if isinstance(cfg.corpus, MixConfig):
-        return "the rows of a batch come from several texts in turn"
+    if isinstance(cfg.corpus, (MixConfig, ShardsConfig)):
+        return "the rows of a batch come from several texts or shards in turn"
     if len(subject.train_ids) <= model.context_len:
         return "the training text is shorter than one row of a batch"
     n_tokens = cfg.train.batch_size * model.context_len
