@@ -621,12 +621,16 @@ WORDS += [
 
 
 def value(rng: random.Random) -> str:
-    """What stands behind the = of a word."""
+    """What stands behind the = of a word, short enough to be repeated in an error thrice."""
+    return _value(rng)[:1000]
+
+
+def _value(rng: random.Random) -> str:
     how = rng.randint(0, 5)
     if how == 0:
         return str(rng.choice([*mutations.INTS, *mutations.FLOATS]))
     if how == 1:
-        return mutations.text(rng, rng.choice(WORDS))[:2000]
+        return mutations.text(rng, rng.choice(WORDS))
     if how == 2:
         return "".join(rng.choices("ab01.,:=[]{}()'\"\\$ \t#*&!?~-+/", k=rng.randint(0, 12)))
     return rng.choice(WORDS)
