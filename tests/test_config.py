@@ -109,6 +109,18 @@ def test_a_file_with_an_endless_value_is_refused_in_a_short_line(cfg):
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.parametrize("key", ["optimizer.lr", "optimizer.weight_decay", "train.tokens", "seed"])
+@pytest.mark.parametrize("number", [10**400, -(10**400)])
+def test_a_file_with_a_number_that_no_float_holds_is_refused_in_a_short_line(cfg, key, number):
+    """It raised OverflowError; found by fuzzing."""
+    values = dataclasses.asdict(cfg())
+    group, _, name = key.rpartition(".")
+    (values[group] if group else values)[name] = number
+    with pytest.raises(ConfigError, match=key) as caught:
+        config.load(values)
+    assert len(str(caught.value)) < 500
+
+
 def test_two_budgets_are_one_too_many():
     with pytest.raises(ConfigError, match="choose one budget"):
         config.TrainConfig(tokens=5, seconds=5.0)

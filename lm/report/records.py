@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import logging
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -199,8 +200,8 @@ class Record:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value out of a file is a finite number."""
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    """Whether a value out of a file is a finite number, and one that a float can hold."""
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
 
 
 # ------------------------------------------------------------------------------------- reading

@@ -7,6 +7,7 @@ class TrainConfig(Settings):
     keep_last: int = at_least(2, 1, affects="nothing")  # no weight and no score depends on it
 """
 
+import contextlib
 import functools
 import importlib
 import math
@@ -191,7 +192,8 @@ def _as_number(f: Field, value: Any) -> Any:
         except ValueError:
             return value
     if type(value) is int and not f.metadata["whole"]:
-        return float(value)
+        with contextlib.suppress(OverflowError):  # one beyond all floats is beyond the limits, too
+            return float(value)
     return value
 
 

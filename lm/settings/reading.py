@@ -7,7 +7,9 @@ reading.effect(Config, "train.keep_last")      # "nothing": no weight and no sco
 import copy
 import difflib
 import functools
+import math
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
@@ -169,7 +171,11 @@ def typed(cls: type, values: Mapping, prefix: str, without: Collection[str] = ()
 
     try:
         node = copy.deepcopy(_schema(cls))
-        node.merge_with(literal(dict(values)))
+        try:
+            node.merge_with(literal(dict(values)))
+        except OverflowError:  # a whole number that no float holds, where a fraction is allowed
+            node = copy.deepcopy(_schema(cls))
+            node.merge_with(literal(_in_reach(dict(values))))
         missing = OmegaConf.missing_keys(node)
         # A merge leaves the default in place of a ??? that was given.
         given = {key for key, value in values.items() if value == MISSING}
@@ -185,6 +191,17 @@ def typed(cls: type, values: Mapping, prefix: str, without: Collection[str] = ()
         key = getattr(error, "full_key", None) or getattr(error, "key", None) or ""
         reason = ABOUT_REFERENCE.sub("", str(error).splitlines()[0])
         raise ConfigError(f"{prefix}{key}: {reason}") from None
+
+
+def _in_reach(value: Any) -> Any:
+    """The values, nested or not, with an infinity for each whole number that no float holds."""
+    if isinstance(value, dict):
+        return {key: _in_reach(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_in_reach(inner) for inner in value]
+    if type(value) is int and abs(value) > sys.float_info.max:
+        return math.inf if value > 0 else -math.inf
+    return value
 
 
 def unknown(

@@ -72,3 +72,10 @@ def test_a_log_of_more_than_256_mb_is_refused_before_memory_is_taken(fake_run, m
 def test_a_row_is_read_as_json_reads_it(line, tmp_path):
     (tmp_path / "metrics.jsonl").write_text(line)
     assert repr(schemas.read_rows(tmp_path / "metrics.jsonl")) == repr([json.loads(line)])
+
+
+def test_a_number_that_no_float_holds_is_none():
+    """A stranger's settings may hold one, and OverflowError ended the report."""
+    odd = [float("nan"), float("inf"), 10**400, -(10**400), "1", None]
+    assert not any(records.is_number(value) for value in odd)
+    assert all(records.is_number(value) for value in (0, -1, 0.5, 10**300, True))
