@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,7 @@ def test_an_arm_that_was_killed_goes_on_and_gives_what_it_would_have_given(comma
     words = ["-m", *tiny, *TINY_TRANSFORMER, "seed=0,1"]
     whole = command("lm.train", *words, "hydra.sweep.dir=outputs/whole")
     assert whole.returncode == 0, whole.stdout + whole.stderr
-    cut = command("lm.train", *words, "hydra.sweep.dir=outputs/cut")
-    assert cut.returncode == 0
+    shutil.copytree("outputs/whole", "outputs/cut")
     # What a kill after step 10 leaves: no result, no summary, the older checkpoint.
     arm = tmp_path / "outputs/cut/1"
     (arm / "result.json").unlink()
