@@ -50,7 +50,7 @@ HEAVY = {  # a package, and the files of lm that may import it
     },
     "matplotlib": {"report.figures"},
     "pyarrow": {"corpora.parquet"},
-    "optuna": {"sweep.space", "sweep.study", "sweep.tuner"},
+    "optuna": {"sweep.journal", "sweep.space", "sweep.study", "sweep.tuner"},
     "safetensors": {"record.checkpoint", "system.tensors", "export.files"},
 }
 

@@ -6,20 +6,19 @@ report = reporter(sweep, number)   # in the process of a trial: report(step, sco
 
 import contextlib
 import hashlib
-import json
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from lm.settings.commands import TunerConfig
 from lm.sweep import arms, space
+from lm.sweep.journal import begin_journal, beside, check_journal, repair_journal, writers_lock
 from lm.sweep.space import Space, load_optuna
-from lm.system import files, foreign, locks, store
+from lm.system import files, locks, store
 from lm.system.errors import ConfigError, DamagedError, Pruned
 
 if TYPE_CHECKING:
@@ -27,13 +26,10 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
-    from optuna.storages.journal._file import BaseJournalFileLock
     from optuna.trial import FrozenTrial, Trial
 
 log = logging.getLogger(__name__)
 STUDY = "study.json"  # in the sweep's directory: which journal, which pruner
-LINE = b'{"op_code":'  # starts each line of Optuna's journals
-TORN_BYTES = 1 << 12  # of a new journal that a power cut may leave as zeros
 SILENT = 600.0  # seconds without a sign of life after which, without locks, a trial is taken over
 
 
@@ -98,11 +94,6 @@ def check_storage(storage: str, root: Path | None) -> None:
     check_journal(path)
 
 
-def beside(journal: Path, what: str) -> Path:
-    """The path of a lock on the journal, or on a part of it."""
-    return journal.with_name(f".{journal.name}.{what}")
-
-
 def open_study(root: Path) -> "Study":
     """The study of a sweep's directory, made if it is not there; several processes may hold it.
 
@@ -113,11 +104,11 @@ def open_study(root: Path) -> "Study":
 
     path = journal_of(root)
     record = read_description(root)
-    lock = _writers_lock(path)
+    lock = writers_lock(path)
     lock.acquire()
     try:
-        if not _repair(path):
-            _begin(path, record.study)
+        if not repair_journal(path):
+            begin_journal(path, record.study)
     finally:
         lock.release()
     try:
@@ -134,99 +125,6 @@ def open_study(root: Path) -> "Study":
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DamagedError(f"{path} is not the journal of a search: {reason}") from None
     return there
-
-
-def _writers_lock(path: Path) -> "BaseJournalFileLock":
-    """What keeps two processes from writing to the journal at once, and is free when they die.
-
-    Optuna's own is a file that a killed process leaves, and is taken for dead after 30 s: it is
-    for file systems without locks.
-    """
-    from optuna.storages.journal import JournalFileOpenLock
-
-    lock = locks.new(beside(path, "lock"))
-    try:
-        lock.acquire()
-    except OSError:
-        return JournalFileOpenLock(str(beside(path, "open")))
-    lock.release()
-    return cast("BaseJournalFileLock", lock)  # it has acquire() and release()
-
-
-class _NoLock:
-    """The lock of a journal that no other process can know yet."""
-
-    def acquire(self) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
-
-
-def _begin(path: Path, name: str) -> None:
-    """Make a journal with a study in it, whole or not at all: a first line that a power cut had
-    torn could be anybody's file.
-    """
-    optuna = load_optuna()
-    from optuna.storages.journal import JournalFileBackend
-
-    new = files.temporary(path)
-    lock = cast("BaseJournalFileLock", _NoLock())
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(new), lock_obj=lock))
-    optuna.create_study(study_name=name, storage=storage)
-    files.rename(new, path)
-
-
-def _repair(path: Path) -> int:
-    """Cut off what is not whole at the end of a journal; return the bytes that stay.
-
-    A kill or a power cut while lines were written would spoil it. Nobody counts on them: what a
-    search has been told is synced. Lines that a search did not write are set aside.
-    """
-    data = _content(path)
-    size = _n_whole(path, data)
-    rest = data[size:]
-    if not rest:
-        return size
-    if size and b"\n" in rest:
-        aside = path.with_name(f"{store.DAMAGED}{path.name}")
-        files.atomic_write(aside, rest)
-        log.warning(f"{path} goes on without its damaged last lines, which are in {aside}")
-    if size:
-        os.truncate(path, size)
-    return size
-
-
-def check_journal(path: Path) -> None:
-    """Raise DamagedError if a file is there and is no journal; nothing is written."""
-    _n_whole(path, _content(path))
-
-
-def _content(path: Path) -> bytes:
-    return foreign.read_bytes(path) if os.path.lexists(path) else b""
-
-
-def _n_whole(path: Path, data: bytes) -> int:
-    """The bytes of a journal up to its last line that is whole.
-
-    Raises DamagedError for a file that is no journal.
-    """
-    whole = data[: data.rfind(b"\n") + 1]
-    torn = data[len(whole) :].rstrip(b"\0")  # zeros are what a power cut may leave
-    is_only_zeros = not whole and not torn and len(data) > TORN_BYTES
-    is_journal = data.startswith(LINE) or LINE.startswith(whole + torn)
-    if is_only_zeros or not is_journal:
-        raise DamagedError(f"{path} is not the journal of a search: it starts otherwise")
-    while whole and not _is_json(whole[whole[:-1].rfind(b"\n") + 1 :]):
-        whole = whole[: whole[:-1].rfind(b"\n") + 1]
-    return len(whole)
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _check(there: "Study") -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lm import config, metrics
-from lm.huggingface import weights
+from lm.huggingface import rotary_weights, weights
 from lm.models import parametrization
 from lm.models.base import LanguageModel
 from lm.models.parametrization import Factors
@@ -161,7 +161,7 @@ def test_an_export_computes_the_model_with_scores_scaled():
             p.mul_(10)
     plain = build(dataclasses.replace(cfg, base_width=0)).eval()
     theirs = {name.removeprefix("model."): t for name, t in weights.to_hf(model).items()}
-    plain.load_state_dict(weights._from_rotary(plain, theirs, "llama"), strict=False)
+    plain.load_state_dict(rotary_weights.from_family(plain, theirs, "llama"), strict=False)
     ids = small.batch()
     assert model.blocks[0].attn.score_factor == 0.5
     assert torch.allclose(plain(ids), model(ids), atol=1e-5)
