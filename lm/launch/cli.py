@@ -5,6 +5,7 @@ cli.main(SampleConfig, command)
 
 import contextlib
 import dataclasses
+import errno
 import importlib
 import logging
 import os
@@ -26,6 +27,7 @@ from lm.system import environment, files, streams
 from lm.system.environment import launch_rank
 from lm.system.errors import STORAGE, ConfigError
 
+DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 NO_ROOM = "this command needs more than there is"
 MORE = "HYDRA_FULL_ERROR=1 shows the whole traceback"
 S = TypeVar("S", bound=Settings)
@@ -277,6 +279,11 @@ def _text_and_code(error: BaseException) -> tuple[str, int]:
 
 
 def _of_system(error: OSError) -> tuple[str, int]:
+    if error.errno in DENIED and error.filename:
+        place = Path(str(error.filename))
+        place = place.absolute().parent if files.is_temporary(place) else place
+        text = f"{place}: {error.strerror}; choose a place that you may read and write"
+        return text, 4 if error.errno in STORAGE else 2
     if error.errno not in STORAGE:
         return str(error), 2
     cache = files.cache_dir().absolute()

@@ -215,7 +215,11 @@ class _Watch(Interception):
             self.note(Step(self.path, "rotate", inputs, output, note=note), out, args)
         elif len(inputs) == 2 and out.ndim == 3 and {s[-2:] for s in inputs} == {output[-2:]}:
             is_residual = kind == "add" and self.path in self.layers
-            note = "residual: what came in stays, and this is added" if is_residual else ""
+            note = (
+                "residual: what came in stays and this is added, so the width C stays, too"
+                if is_residual
+                else ""
+            )
             self.note(Step(self.path, kind, inputs, output, note=note), out, args)
 
     def _note_scaled(self, kind: str, out: Tensor, args: tuple) -> None:

@@ -298,3 +298,13 @@ def test_a_reader_that_has_enough_ends_a_command_without_an_error(monkeypatch, c
         with pytest.raises(SystemExit) as ended, cli.errors_in_one_line():
             print("x" * 100_000, flush=True)
         assert (ended.value.code, capfd.readouterr().err) == (0, "")
+
+
+@pytest.mark.parametrize("number", sorted(cli.DENIED))
+def test_a_place_that_may_not_be_written_to_is_told_with_the_way_out(number, tmp_path):
+    """It was said as Python says it, [Errno 13], and of a read-only disk that room must be made."""
+    says = f"{os.strerror(number)}; choose a place that you may read and write"
+    text, code = cli._text_and_code(OSError(number, os.strerror(number), "l.html"))
+    assert (text, code) == (f"l.html: {says}", 4 if number == errno.EROFS else 2)
+    half = str(files.temporary(tmp_path / "mine"))
+    assert cli._text_and_code(OSError(number, "", half))[0].startswith(f"{tmp_path}: ")

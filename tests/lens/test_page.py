@@ -495,6 +495,7 @@ def test_no_page_shows_a_value_that_is_not_there(browsers, name, prompt, cfg, ti
         assert not re.search("null|undefined|NaN|Infinity", browser.text("main"))
         alone = name == "bigram_counts"  # which sees no token but the last
         assert ("after t alone" in browser.text("#compare")) == alone
+        assert ("whole context" in browser.text("main")) != alone
         slider = "document.querySelector('#stepper')?.offsetHeight"
         assert not browser.script(f"return {slider}")  # one table: nothing to slide through
         assert browser.errors() == []

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from lm.system import files, store
+from lm.system import locks as locks_module
 from lm.system.errors import DamagedError
 from lm.system.schemas import Int, Number
 from tests.helpers import no_locks
@@ -176,6 +177,16 @@ def test_no_file_that_is_not_ours_is_taken_for_a_leftover(tmp_path):
     (tmp_path / f".x.{mark}.abcdef34.tmp").symlink_to(tmp_path)
     store.clear_leftovers(tmp_path)
     assert len(list(tmp_path.iterdir())) == 1 + len(names)
+
+
+def test_a_folder_that_takes_no_file_is_not_waited_for(tmp_path, monkeypatch):
+    """In /proc an export never ended: filelock takes the failure for another process's doing."""
+    waited = []
+    monkeypatch.setattr(filelock.FileLock, "acquire", lambda lock: waited.append(lock))
+    with locks_module.waited(tmp_path / "gone" / "x.lock"):
+        assert waited == []
+    with locks_module.waited(tmp_path / "x.lock"):
+        assert len(waited) == 1
 
 
 def test_without_locks_nobody_is_taken_for_dead(tmp_path, monkeypatch):

@@ -150,6 +150,7 @@ $("story").textContent = `The text becomes T ids, and all T positions of all B r
   (A.memory && meet ? `; positions meet only ${meet}` : "") + ". What stands at a position depends on its own token" +
   (A.memory === 0 ? " alone" : A.memory >= A.context_len - 1 ? " and all before it, never on a later one" : ` and the ${A.memory} before it, never on a later one`) +
   ". So one pass asks T questions: at each position, which token comes next?";
+$("reach").textContent = A.memory === 0 ? ", from the last token as well" : A.memory >= A.context_len - 1 ? ", from the whole context" : `, from the last ${A.memory + 1} tokens`;
 choice("batch", [["text", "this text"], ["training", `a training batch of ${D.shapes.training.B}`]], "batch");
 fill("axes", ...Object.entries(D.shapes.axes).map(([k, v]) => el("div", {}, el("dt", {}, k), el("dd", {}, v))));
 
