@@ -23,11 +23,12 @@ from lm.tokenizers import parallel, stream
 from lm.tokenizers.decoder import Decoder
 from lm.tokenizers.specials import Specials, any_of, refuse_specials, resolve_specials
 from lm.tokenizers.text import (
+    Batch,
     Mark,
-    TextError,
     blocks,
     encode_utf8,
     keep_pages,
+    located,
     printable,
     replace_surrogates,
     write_atomically,
@@ -36,6 +37,7 @@ from lm.tokenizers.text import (
 EOT = "<|endoftext|>"
 FORMAT = "lm-tokenizer"
 VERSION = 1
+N_GROUP = 16  # blocks whose new chunks are learned together
 N_LOCAL = 512  # blocks encoded before other processes start
 MAX_VOCAB = 1 << 24  # ids are below: tables have a row for each
 MAX_FILE_BYTES = 256 << 20  # of a tokenizer's file
@@ -76,6 +78,10 @@ class Tokenizer:
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of all texts, end to end (n,), and how many belong to each text (len(texts),)."""
         raise NotImplementedError
+
+    def encode_group(self, batches: list[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """What `encode_marked` gives for each of a few batches."""
+        return (self.encode_marked(texts, marks) for texts, marks in batches)
 
     def content(self) -> dict[str, object]:
         """What decides ids besides the specials, as JSON values: the file's keys of this kind."""
@@ -174,7 +180,7 @@ class Tokenizer:
         keep_pages()
         batches = blocks(documents, self.safe_cut)
         local = batches if n_proc == 1 else itertools.islice(batches, N_LOCAL)
-        results = ((self.encode_marked(texts, marks), marks) for texts, marks in local)
+        results = self._encode_groups(local)
         if n_proc > 1:
             others = parallel.encode(self.to_json, batches, n_proc, self.dtype)
             results = itertools.chain(results, others)
@@ -184,13 +190,16 @@ class Tokenizer:
                 yield ids[at : at + count], ends
                 at += count
 
+    def _encode_groups(self, batches: Iterator[Batch]) -> Iterator[parallel.Result]:
+        """What `encode_group` gives for each batch, N_GROUP of them at a time."""
+        while group := list(itertools.islice(batches, N_GROUP)):
+            for encoded, (_, marks) in zip(self.encode_group(group), group, strict=True):
+                yield encoded, marks
+
     def encode_marked(self, texts: list[str], marks: list[Mark]) -> tuple[np.ndarray, np.ndarray]:
         """`encode_batch` of parts of documents: errors give offsets in the document."""
-        try:
+        with located(marks):
             return self.encode_batch(texts)
-        except TextError as error:
-            offset, _ = marks[error.index]
-            raise error.shifted(offset) from None
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """Ids that decode to exactly these bytes; for valid UTF-8 those of `encode_ordinary`."""

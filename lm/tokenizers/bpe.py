@@ -3,12 +3,13 @@ time.
 
     tokenizer = BPETokenizer.of_merges([(104, 105, 256)]); tokenizer.encode_ordinary("hi")   # [256]
 
-`split` finds the chunks, a `Table` maps each chunk seen before to its ids, and only new chunks are
-merged: short ones together in numpy, single ones in plain Python, long ones with a heap.
+`split` finds the chunks, a `Table` maps each chunk seen before to its number, and only new chunks
+are merged: short ones together in numpy, single ones in plain Python, long ones with a heap.
 """
 
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import regex
@@ -17,7 +18,7 @@ from lm.tokenizers.base import EOT, Tokenizer
 from lm.tokenizers.merge import Merge, Merges
 from lm.tokenizers.split import Splitter, find_chunks
 from lm.tokenizers.table import MAX_KEY_BYTES, Table, distinct, gather, pack, words
-from lm.tokenizers.text import encode_texts
+from lm.tokenizers.text import Batch, encode_texts, located
 
 PRIORITIES = ("order", "new-id")
 
@@ -25,7 +26,7 @@ PRIORITIES = ("order", "new-id")
 MAX_KNOWN = 1 << 20
 MAX_POOL = 1 << 23
 MAX_PIECE_LEN = 64  # characters of a remembered piece: a longer one hardly comes again
-# The low bits of a table value: how many ids a chunk has. The rest is where they start in the pool.
+# The low bits of a chunk's place: how many ids it has. The rest is where they start in the pool.
 _COUNT_BITS = 28
 _NOT_UTF8 = re.compile("([\udc80-\udcff]+)")
 _SHORT_LEN = 1800  # characters below which plain Python is faster than numpy
@@ -178,6 +179,25 @@ class BPETokenizer(Tokenizer):
         return ids
 
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        found = self._find_chunks(texts)
+        self._learn_new()
+        return self._ids(*found)
+
+    def encode_group(self, batches: list[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        found = []
+        for texts, marks in batches:
+            with located(marks):
+                found.append(self._find_chunks(texts))
+        self._learn_new()
+        for chunks, text_of in found:
+            yield self._ids(chunks, text_of)
+        if self._table.n_entry > MAX_KNOWN or self._pool_len > MAX_POOL:
+            self.forget_chunks()
+
+    def _find_chunks(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The number of each chunk of the texts, int64 (n,), and per text its first chunk, with n
+        at the end.
+        """
         raw = encode_texts(texts)
         if self.splitter.starts is not None:
             data, start, length, text_of = find_chunks(self.splitter.starts, texts, raw)
@@ -188,50 +208,62 @@ class BPETokenizer(Tokenizer):
             length = np.array([len(chunk) for chunk in encoded], np.int64)
             start = np.cumsum(length) - length
             text_of = np.cumsum([0] + [len(part) for part in chunks])
-        value = self._lookup(data, start, length)
-        count = value & ((1 << _COUNT_BITS) - 1)
-        ids = gather(self._pool, value >> _COUNT_BITS, count)
+        return self._number(data, start, length), text_of
+
+    def _ids(self, chunks: np.ndarray, text_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of chunks that were learned, end to end, and how many each text has."""
+        place = self._places.take(chunks)
+        count = place & ((1 << _COUNT_BITS) - 1)
+        ids = gather(self._pool, place >> _COUNT_BITS, count)
         until = np.concatenate(([0], np.cumsum(count)))[text_of]
-        if self._table.n_entry > MAX_KNOWN or self._pool_len > MAX_POOL:
-            self.forget_chunks()
         return ids, np.diff(until)
 
-    def _lookup(self, data: bytes, start: np.ndarray, length: np.ndarray) -> np.ndarray:
-        """Table value of each chunk, int64 (n,): where its ids start in the pool, and in the low
-        bits how many there are. New chunks are encoded.
+    def _number(self, data: bytes, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """The number of each chunk, int64 (n,). New chunks get the next ones, and are to be learned
+        before their ids are asked for.
         """
         is_long = np.flatnonzero(length > MAX_KEY_BYTES)
         lo, hi = pack(words(data), start, np.minimum(length, MAX_KEY_BYTES))
-        value = self._table.find(lo, hi)
-        value[is_long] = 0
-        missing = np.flatnonzero(value < 0)
-        first, number = distinct(lo[missing], hi[missing])
+        number = self._table.find(lo, hi)
+        number[is_long] = 0
+        missing = np.flatnonzero(number < 0)
+        first, which = distinct(lo[missing], hi[missing])
         first = missing[first]
-        spans = zip(start[is_long].tolist(), length[is_long].tolist(), strict=True)
-        long = [data[a : a + n] for a, n in spans]
+        new = np.arange(self._n_chunk, self._n_chunk + len(first))
+        self._table.insert(lo[first], hi[first], new)
+        number[missing] = new[which]
+        self._add_new(data, start[first], length[first])
+        ends = start[is_long] + length[is_long]
+        long = [data[a:b] for a, b in zip(start[is_long].tolist(), ends.tolist(), strict=True)]
         place = dict(zip(long, is_long.tolist(), strict=True))
         new_long = [chunk for chunk in place if chunk not in self._long]
-        at = np.append(first, np.array([place[chunk] for chunk in new_long], np.intp))
-        new = self._learn(data, start[at], length[at])
-        self._table.insert(lo[first], hi[first], new[: len(first)])
-        value[missing] = new[number]
-        self._long.update(zip(new_long, new[len(first) :].tolist(), strict=True))
-        value[is_long] = [self._long[chunk] for chunk in long]
-        return value
+        self._long.update(zip(new_long, itertools.count(self._n_chunk)))
+        at = [place[chunk] for chunk in new_long]
+        self._add_new(data, start[at], length[at])
+        number[is_long] = [self._long[chunk] for chunk in long]
+        return number
 
-    def _learn(self, data: bytes, start: np.ndarray, length: np.ndarray) -> np.ndarray:
-        """Encode new chunks and put their ids into the pool; returns their table values (n,)."""
-        if not len(start):
-            return np.zeros(0, np.int64)
-        ids, count = self._merger.encode_many(data, start, length)
-        first = self._pool_len
+    def _add_new(self, data: bytes, start: np.ndarray, length: np.ndarray) -> None:
+        """Keep chunks until they are learned, with the numbers that follow."""
+        if len(start):
+            self._new.append(gather(np.frombuffer(data, np.uint8), start, length))
+            self._new_lengths.append(length)
+            self._n_chunk += len(start)
+
+    def _learn_new(self) -> None:
+        """Encode the new chunks, many at a time, and put their ids into the pool."""
+        if not self._new:
+            return
+        length = np.concatenate(self._new_lengths)
+        start = np.cumsum(length) - length
+        ids, count = self._merger.encode_many(np.concatenate(self._new).tobytes(), start, length)
+        at = self._pool_len + np.cumsum(count) - count
+        self._pool = _extended(self._pool, self._pool_len, ids)
         self._pool_len += len(ids)
-        if self._pool_len > len(self._pool):
-            grown = np.zeros(2 * self._pool_len, self.dtype)
-            grown[:first] = self._pool[:first]
-            self._pool = grown
-        self._pool[first : self._pool_len] = ids
-        return (first + np.cumsum(count) - count) << _COUNT_BITS | count
+        n_learned = self._n_chunk - len(length)
+        self._places = _extended(self._places, n_learned, at << _COUNT_BITS | count)
+        self._new = []
+        self._new_lengths = []
 
     def forget_chunks(self) -> None:
         """Empty the memory of chunks that were encoded before; ids never depend on it."""
@@ -239,8 +271,12 @@ class BPETokenizer(Tokenizer):
         self._long: dict[bytes, int] = {}
         self._by_piece: dict[str, list[int]] = {}  # between safe cuts, of one or more chunks
         self._by_chunk: dict[str, list[int]] = {}
-        self._pool = np.zeros(1 << 12, self.dtype)
+        self._pool = np.zeros(1 << 12, self.dtype)  # the ids of all chunks
         self._pool_len = 0
+        self._places = np.zeros(1 << 12, np.int64)  # of each chunk in the pool
+        self._n_chunk = 0
+        self._new: list[np.ndarray] = []  # bytes of chunks that are not in the pool yet
+        self._new_lengths: list[np.ndarray] = []
 
     def safe_cut(self, text: str, at: int) -> int:
         return self.splitter.safe_cut(text, at)
@@ -262,6 +298,17 @@ class BPETokenizer(Tokenizer):
             "tokens": tokens,
             "merges": [list(merge) for merge in self.merges],
         }
+
+
+def _extended(array: np.ndarray, n: int, more: np.ndarray) -> np.ndarray:
+    """The array with `more` behind its first n entries, which it has room for or is copied."""
+    end = n + len(more)
+    if end > len(array):
+        grown = np.zeros(2 * end, array.dtype)
+        grown[:n] = array[:n]
+        array = grown
+    array[n:end] = more
+    return array
 
 
 def _byte_ids(tokens: dict[int, bytes]) -> list[int]:

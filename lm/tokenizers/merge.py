@@ -12,12 +12,17 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from lm.tokenizers.table import Table, gather
+from lm.tokenizers.pairs import NO_RANK, PairRanks
 
 _HEAP_FROM = 48  # bytes of a chunk from which the heap beats scanning all pairs for each merge
 _LONG = 2048  # bytes of a chunk whose first merges numpy does
 _WORTH = 200  # a numpy round over this many ids costs as much as one merge on the heap
-_FEW = 256  # ids left in a batch below which plain Python ends sooner
+_FEW = 32  # chunks below which plain Python ends sooner
+_HEIGHTS = (12, _HEAP_FROM - 1)  # bytes of the chunks that are merged in one matrix
+_TOGETHER = 1 << 14  # chunks in a matrix, which then stays in the cache
+_ROW_BITS = 6  # _HEAP_FROM is less than 64
+_ROW_MASK = (1 << _ROW_BITS) - 1
+_NO_PAIR = NO_RANK << _ROW_BITS
 _NONE = np.iinfo(np.int64).max  # the rank of a pair that is not merged
 
 Merge = tuple[int, int, int]  # left id, right id, new id
@@ -42,12 +47,10 @@ class Merges:
         for rank, (left, right, new) in zip(ranks, merges, strict=True):
             self.ranked[left, right] = (rank, new)
         self.in_order = _in_order(merges, ranks)
-        # The same pairs for numpy: rank and new id in one number.
-        table = np.array(merges, np.int64).reshape(-1, 3)  # (merges, 3)
-        key = _pair_key(table[:, 0], table[:, 1])
-        self.table = Table()
-        value = np.array(ranks, np.int64) << 32 | table[:, 2]
-        self.table.insert(key, np.zeros(len(key), np.uint64), value)
+        self.pairs = PairRanks(self.ranked)
+        # By the two bytes of a pair in one number, int32 (65536,).
+        ids = self.byte_array
+        self._byte_ranks = self.pairs.find(np.repeat(ids, 256), np.tile(ids, 256))
 
     def encode(self, chunk: bytes) -> list[int]:
         """Ids of one chunk."""
@@ -120,89 +123,106 @@ class Merges:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Ids of the chunks data[start:start + length], end to end (n,), and how many each has.
 
-        Each round merges the leftmost pair of lowest rank in every short chunk; all other chunks
-        are encoded one by one.
+        Short chunks are merged together, each of the others by itself.
         """
-        short = length < _HEAP_FROM
-        if np.count_nonzero(short) < 16:
-            short[:] = False
-        apart = np.flatnonzero(~short)
-        spans = zip(start[apart].tolist(), length[apart].tolist(), strict=True)
-        parts = [self.encode(data[a : a + n]) for a, n in spans]
-        done_ids = [np.array(list(itertools.chain.from_iterable(parts)), np.int64)]
-        done_owner = [np.repeat(apart, np.array([len(part) for part in parts], np.int64))]
         pool = np.frombuffer(data, np.uint8)
-        ids = self.byte_array[gather(pool, start[short], length[short])]  # (n,)
-        owner = np.repeat(np.flatnonzero(short), length[short])  # (n,) the chunk of each id
-        found = self._find(ids, owner, np.arange(len(ids)))  # (n,) rank and new id of the pair here
-        while len(ids) > _FEW:
-            first = np.flatnonzero(np.concatenate(([True], owner[1:] != owner[:-1])))
-            best = np.minimum.reduceat(found, first)  # (chunks left,)
-            best = np.repeat(best, np.diff(first, append=len(ids)))
-            going = best != _NONE
-            done_ids.append(ids[~going])
-            done_owner.append(owner[~going])
-            at = np.flatnonzero((found == best) & going)
-            hit = np.zeros(len(ids), bool)
-            hit[at[np.diff(owner[at], prepend=-1) > 0]] = True
-            ids, owner, found = self._apply(ids, owner, found, hit, going)
-        for chunk in dict.fromkeys(owner.tolist()):
-            rest = self.merge_by_scan(ids[owner == chunk].tolist())
-            done_ids.append(np.array(rest, np.int64))
-            done_owner.append(np.full(len(rest), chunk))
+        done_ids = [np.zeros(0, np.int64)]
+        done_owner = [np.zeros(0, np.int64)]
+        apart = length > _HEIGHTS[-1]
+        if len(length) < _FEW:
+            apart[:] = True
+        for at in np.flatnonzero(apart).tolist():
+            ids = self.encode(data[start[at] : start[at] + length[at]])
+            done_ids.append(np.array(ids, np.int64))
+            done_owner.append(np.full(len(ids), at))
+        for low, height in itertools.pairwise((0, *_HEIGHTS)):
+            group = np.flatnonzero((length > low) & (length <= height) & ~apart)
+            for k in range(0, len(group), _TOGETHER):
+                part = group[k : k + _TOGETHER]
+                ids, count = self._merge_columns(pool, start[part], length[part], height)
+                done_ids.append(ids)
+                done_owner.append(np.repeat(part, count))
         ids = np.concatenate(done_ids)
         owner = np.concatenate(done_owner)
         count = np.bincount(owner, minlength=len(length))
         return ids[np.argsort(owner, kind="stable")], count
 
+    def _merge_columns(
+        self, pool: np.ndarray, start: np.ndarray, length: np.ndarray, height: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same for n chunks of at most `height` bytes, each a column of a matrix.
+
+        Each round merges the leftmost pair of lowest rank in every column. Nothing is moved: the
+        neighbours of an id are linked, and what is gone is -1. The last row stands for both borders
+        of a chunk.
+        """
+        n = len(start)
+        row = np.arange(height + 1, dtype=np.int32)[:, None]  # (height + 1, 1)
+        raw = pool.take(start + row, mode="clip")  # (height + 1, n), H x n below
+        ids = self.byte_array.take(raw)
+        ids[row >= length] = -1
+        # Rank and row of the pair that starts here: the least is the leftmost of the lowest rank.
+        pair = np.full((height + 1, n), _NO_PAIR, np.int32)
+        pair[:-1] = self._byte_ranks.take(raw[:-1].astype(np.uint16) << 8 | raw[1:])
+        pair[row + 1 >= length] = NO_RANK
+        pair <<= _ROW_BITS
+        pair |= row
+        after = np.repeat(np.minimum(row + 1, height), n).reshape(-1)  # flat, H x n each
+        before = np.repeat(np.where(row == 0, height, row - 1), n).reshape(-1)
+        flat_ids = ids.reshape(-1)
+        flat_pair = pair.reshape(-1)
+        while True:
+            best = pair.min(axis=0)  # (n,)
+            column = np.flatnonzero(best < _NO_PAIR)
+            if len(column) < _FEW:
+                break
+            best = best.take(column)
+            here = (best & _ROW_MASK).astype(np.int64)
+            new = self.pairs.new_id.take(best >> _ROW_BITS)
+            at = here * n + column
+            second = after.take(at) * n + column
+            right_row = after.take(second)
+            right = right_row * n + column
+            left_row = before.take(at)
+            left = left_row * n + column
+            flat_ids[at] = new
+            flat_ids[second] = -1
+            flat_pair[second] = _NO_PAIR
+            after[at] = right_row
+            before[right] = here
+            found = self.pairs.find(
+                np.concatenate((new, flat_ids.take(left))),
+                np.concatenate((flat_ids.take(right), new)),
+            )
+            found <<= _ROW_BITS
+            flat_pair[at] = found[: len(at)] | here
+            flat_pair[left] = found[len(at) :] | left_row
+        for k in column.tolist():
+            rest = self.merge_by_scan([i for i in ids[:, k].tolist() if i >= 0])
+            ids[:, k] = -1
+            ids[: len(rest), k] = rest
+        left = ids.T >= 0
+        return ids.T[left], left.sum(axis=1)
+
     def _shrink(self, ids: np.ndarray) -> np.ndarray:
         """The first merges of one long chunk, as long as each replaces a good part of it."""
-        owner = np.zeros(len(ids), np.int64)
-        found = self._find(ids, owner, np.arange(len(ids)))
+        found = np.append(self.pairs.find(ids[:-1], ids[1:]), np.int32(NO_RANK))
         while True:
             best = found.min()
             hit = found == best
             hit &= ~_odd_in_run(hit)
-            if best == _NONE or np.count_nonzero(hit) * _WORTH < len(ids):
-                break
-            ids, owner, found = self._apply(ids, owner, found, hit, np.ones(len(ids), bool))
-        return ids
-
-    def _apply(
-        self,
-        ids: np.ndarray,
-        owner: np.ndarray,
-        found: np.ndarray,
-        hit: np.ndarray,
-        keep: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Merge the pairs that start at the hits. Returns ids, owner and found of those ids that
-        are left of the ones to keep.
-        """
-        ids[hit] = found[hit] & 0xFFFFFFFF
-        keep[1:] &= ~hit[:-1]  # the second of each pair is gone
-        ids = ids[keep]
-        owner = owner[keep]
-        found = found[keep]
-        hit = hit[keep]
-        hit[:-1] |= hit[1:]  # the pairs to look up again: at a new id, and just before one
-        at = np.flatnonzero(hit)
-        found[at] = self._find(ids, owner, at)
-        return ids, owner, found
-
-    def _find(self, ids: np.ndarray, owner: np.ndarray, at: np.ndarray) -> np.ndarray:
-        """Rank and new id, in one number, of the pairs that start at positions `at`; _NONE where
-        there is no merge.
-        """
-        after = np.minimum(at + 1, len(ids) - 1)
-        key = _pair_key(ids[at], ids[after])
-        found = self.table.find(key, np.zeros(len(key), np.uint64))
-        found[(found < 0) | (owner[at] != owner[after]) | (at == after)] = _NONE
-        return found
-
-
-def _pair_key(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    return left.astype(np.uint64) << np.uint64(32) | right.astype(np.uint64)
+            if best == NO_RANK or np.count_nonzero(hit) * _WORTH < len(ids):
+                return ids
+            ids[hit] = self.pairs.new_id[best]
+            keep = np.ones(len(ids), bool)
+            keep[1:] = ~hit[:-1]  # the second of each pair is gone
+            ids = ids[keep]
+            found = found[keep]
+            hit = hit[keep]
+            hit[:-1] |= hit[1:]  # the pairs to look up again: at a new id, and just before one
+            at = np.flatnonzero(hit[:-1])
+            found[at] = self.pairs.find(ids[at], ids[at + 1])
+            found[-1] = NO_RANK
 
 
 def _odd_in_run(hit: np.ndarray) -> np.ndarray:

@@ -138,8 +138,9 @@ def find_chunks(
     start = np.flatnonzero(starts(classes, codes))  # in characters
     end = np.append(start[1:], len(joined))
     at = np.searchsorted(start, border)  # the borders are chunks too: drop them
-    start = np.delete(start, at)
-    end = np.delete(end, at)
+    if len(at):
+        start = np.delete(start, at)
+        end = np.delete(end, at)
     text_of = np.concatenate(([0], at - np.arange(len(at)), [len(start)]))
     if not joined.isascii():
         is_lead = (np.frombuffer(data, np.uint8) & 0xC0) != 0x80  # the first byte of a character

@@ -3,6 +3,7 @@
 encode_utf8("a")   # b"a";   encode_utf8("\\ud800") raises TextError
 """
 
+import contextlib
 import functools
 import os
 import tempfile
@@ -34,6 +35,16 @@ class TextError(ValueError):
     def shifted(self, start: int) -> "TextError":
         """This error for the text in which the one it counts from begins at offset `start`."""
         return TextError(self.what, 0, self.offset + start)
+
+
+@contextlib.contextmanager
+def located(marks: list[Mark]) -> Iterator[None]:
+    """Have a TextError about parts of documents give its offset in the document."""
+    try:
+        yield
+    except TextError as error:
+        offset, _ = marks[error.index]
+        raise error.shifted(offset) from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:

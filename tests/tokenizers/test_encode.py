@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm import tokenizers
-from lm.tokenizers import base, bpe, stream, table
+from lm.tokenizers import base, bpe, merge, stream, table
 from lm.tokenizers.merge import Merges
 from lm.tokenizers.text import BLOCK_LEN
 from tests.tokenizers import reference
@@ -446,3 +446,30 @@ def test_a_disallowed_special_that_begins_in_an_allowed_one_is_refused_everywher
         for encode in (tokenizer.encode_iterable, lambda p, a: tokenizer.encode("".join(p), a)):
             with pytest.raises(ValueError, match="'><b' at offset 2: pass it"):
                 list(encode(parts, {"<a>"}))
+
+
+@pytest.mark.parametrize("by_new_id", [False, True])
+def test_chunks_merged_together_get_the_ids_of_each_alone(by_new_id, monkeypatch):
+    """Of every length, in matrices of few columns: one ends where the next begins."""
+    rng = np.random.default_rng(3)
+    texts = ["".join(rng.choice(list("aab\u00e9"), size=200)) for _ in range(8)]
+    trained = tokenizers.train("bpe", texts, vocab_size=330, pattern=r"[\s\S]{1,30}")
+    merger = Merges(trained.merges, range(256), by_new_id=by_new_id)
+    monkeypatch.setattr(merge, "_TOGETHER", 40)
+    chunks = [rng.choice([97, 98, 195, 169], size=n % 70 + 1).astype(np.uint8) for n in range(700)]
+    length = np.array([len(chunk) for chunk in chunks])
+    data = np.concatenate(chunks).tobytes()
+    ids, count = merger.encode_many(data, np.cumsum(length) - length, length)
+    alone = [merger.merge_by_scan(chunk.tolist()) for chunk in chunks]
+    assert count.tolist() == [len(part) for part in alone]
+    assert ids.tolist() == [i for part in alone for i in part]
+
+
+def test_a_refused_text_spoils_no_chunk_that_was_new_in_it(library_text):
+    """What is new in a few blocks of text is learned at once, and the last may be refused."""
+    tokenizer = tokenizers.train("bpe", library_text, vocab_size=500)
+    documents = ["brandnew words, neverseen before " * 9000, "and more " * 9000 + "\ud800"]
+    with pytest.raises(ValueError, match=r"U\+D800 at offset 81000"):
+        list(tokenizer.encode_documents(documents))
+    fresh = tokenizers.from_json(tokenizer.to_json())
+    assert tokenizer.encode_ordinary(documents[0]) == fresh.encode_ordinary(documents[0])
