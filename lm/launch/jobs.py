@@ -21,6 +21,7 @@ from lm.system import files, store
 from lm.system.errors import ConfigError, DamagedError, OtherRunError
 
 log = logging.getLogger(__name__)
+LISTED = 6  # differing settings that an error names
 
 
 @dataclass
@@ -56,7 +57,7 @@ def _check_settings(job: Job) -> None:
     wrong = [text for key, text in changed.items() if not may_change(key)]
     if wrong:
         raise OtherRunError(
-            f"{job.out} holds another run: {', '.join(wrong)}; choose another directory"
+            f"{job.out} holds another run: {_listed(wrong)}; choose another directory"
         )
     if changed.keys() & set(config.BUDGETS) and not _stays_longer(job):
         _check_end(job)
@@ -110,9 +111,15 @@ def same_arm(root: Path, out: Path, cfg: Config) -> None:
     wrong = [text for key, text in _changes(path, cfg).items() if not is_free(key)]
     if wrong:
         raise ConfigError(
-            f"{out} is an arm of another sweep: {', '.join(wrong)}; the same command goes on in "
+            f"{out} is an arm of another sweep: {_listed(wrong)}; the same command goes on in "
             f"{os.path.relpath(root)}, another one takes another hydra.sweep.dir"
         )
+
+
+def _listed(differences: list[str]) -> str:
+    """The first of them: another model differs in two dozen settings."""
+    more = len(differences) - LISTED
+    return ", ".join(differences[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _changes(path: Path, cfg: Config) -> dict[str, str]:

@@ -35,7 +35,7 @@ def command(cfg: ReportConfig) -> None:
     """Write an experiment's results, compare two runs, or write the page of all of them."""
     if cfg.watch and any(name.startswith(REMOTE) for name in cfg.runs):
         raise ValueError(f"watch=true looks at runs of this machine: leave out {REMOTE}...")
-    roots = [folder_of(name) for name in cfg.runs] or [Path("outputs")]
+    roots = [folder_of(name) for name in cfg.runs] or [home()]
     if cfg.experiment:
         folder = presets.experiment_folder(cfg.experiment)
         for path in experiment.write(folder, experiment.runs_of(folder, roots)):
@@ -52,6 +52,14 @@ def command(cfg: ReportConfig) -> None:
         runs = page.write(cfg, roots)
         if cfg.watch:
             watch(cfg, roots, runs)
+
+
+def home() -> Path:
+    """The folder of all runs; ValueError where nothing has been trained yet."""
+    outputs = Path("outputs")
+    if not outputs.exists():
+        raise ValueError(f"{outputs}: no run is there; python -m lm.train makes one")
+    return outputs
 
 
 def folder_of(name: str) -> Path:

@@ -153,6 +153,8 @@ class Record:
             return names[0]
         path = self.settings.get("corpus.path")  # of a folder; a list or a glob has no name
         folder = Path(path).name if isinstance(path, str) and not set(path) & set("*?[") else ""
+        if not names:  # the run ended before it had read its text
+            return folder or name
         return f"{folder} ({len(names)} files)" if folder else f"{len(names)} files"
 
     @property

@@ -1,11 +1,13 @@
 """A directory is one run's, and says so when that run is given another end."""
 
+import re
+
 import pytest
 
 from lm import config
 from lm.launch import jobs, preflight
 from lm.system import files
-from lm.system.errors import ConfigError
+from lm.system.errors import ConfigError, OtherRunError
 
 
 def test_a_directory_that_holds_another_run_is_refused(cfg, tmp_path):
@@ -13,6 +15,16 @@ def test_a_directory_that_holds_another_run_is_refused(cfg, tmp_path):
     jobs.claim(jobs.Job(cfg("track=off"), tmp_path, []))  # the same run is not another
     with pytest.raises(ValueError, match=r"optimizer\.lr is 0\.03 there and 0\.0001 here"):
         jobs.claim(jobs.Job(cfg("track=off", "optimizer.lr=1e-4"), tmp_path, []))
+
+
+def test_of_many_differences_a_refusal_names_the_first(cfg, tmp_path):
+    """Another model filled a page with its settings."""
+    jobs.claim(jobs.Job(cfg("track=off"), tmp_path, []))
+    with pytest.raises(OtherRunError) as caught:
+        jobs.claim(jobs.Job(cfg("track=off", "model=gru", "optimizer=adamw"), tmp_path, []))
+    said = str(caught.value)
+    assert said.count(" there and ") == jobs.LISTED and len(said) < 500
+    assert re.search(r" and \d+ more; choose another directory$", said)
 
 
 def test_an_arm_that_was_made_longer_keeps_its_sweep_from_nothing(cfg, tmp_path):

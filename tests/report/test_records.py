@@ -40,6 +40,8 @@ def test_settings_read_by_the_fast_loader_equal_those_of_the_checked_one(fake_ru
         ("my/*.md", 2, "2 files"),
         ("[a.md,b.md]", 2, "2 files"),
         ("my/notes", 1, "0.md"),
+        ("my/notes", 0, "notes"),
+        ("my/*.md", 0, "files"),
     ],
 )
 def test_a_text_of_many_files_is_called_by_its_folder(fake_run, path, n_files, name):
