@@ -65,12 +65,13 @@ function board() {
   $("boardlead").textContent = scored.length ? `Bits per byte of the validation text${C().ppl ? ", and perplexity," : ","} at each run's best checkpoint: lower is better. ` +
     "Each dot is a run, the bar is the mean over seeds; \u00b1 is the standard deviation over seeds." :
     "No run is complete yet; what runs have reached so far is in grey.";
+  const inChart = new Set(drawn().map(([, i]) => i));
   const body = shownArms.map((arm, i) => {
     const members = arm.runs.map((r) => D.runs[r]), lost = members.filter((r) => r.status !== "done");
     const best = known(arm.mean) ? arm.mean : Math.min(...members.map((r) => (known(r.score) ? r.score : Infinity)));
     const dots = members.filter((r) => known(r.score)).map((r) => el("circle", { cx: `${x(r.score)}%`, cy: 12, r: 4.5,
       style: `fill:${shade(i)};fill-opacity:${r.status === "done" ? 0.75 : 0.3}` }, el("title", {}, `seed ${r.seed}: ${r.score.toFixed(4)}, ${r.status}`)));
-    const isDrawn = drawn().some(([, j]) => j === i);
+    const isDrawn = inChart.has(i);
     return el("tr", { class: (i === 0 && known(arm.mean) ? "first" : "") + (known(arm.mean) ? "" : " partial"), style: `--shade:${shade(i)}` },
       el("td", { class: "label" }, el("label", {}, el("input", { type: "checkbox", checked: isDrawn, "aria-label": `draw ${arm.label}`,
         onchange: (event) => toggle(i, event.target.checked) }), el("span", {}, arm.label))),
