@@ -17,10 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from texts import FAMILY, corpora, hostile_texts, installed, stdlib, write_grammar
 
 os.environ["RAYON_NUM_THREADS"] = "1"  # read by the Rust libraries when they load
@@ -28,14 +30,19 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 HERE = Path(__file__).parent
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+PART = 500_000  # characters that the slowest encoder gets
 SCALE = (10, 100, 1000)  # megabytes
 FIELDS = ["part", "corpus", "work", "system", "seconds", "mb_per_s", "times_ours", "rss_mb", "n"]
 
 
 def main(parts: list[str]) -> None:
+    from report import machine, write_report  # beside this file
+
     rows = read_rows()
+    machines = json.loads((HERE / "machines.json").read_text(encoding="utf-8"))
     for word in parts:
         part, _, corpus = word.partition(":")
+        machines[part] = machine()
         new = PARTS[part](corpus) if corpus else PARTS[part]()
         redone = {key(row) for row in new}
         rows = [row for row in rows if key(row) not in redone] + new
@@ -44,8 +51,7 @@ def main(parts: list[str]) -> None:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    from report import write_report  # beside this file
-
+    (HERE / "machines.json").write_text(json.dumps(machines, indent=1) + "\n", encoding="utf-8")
     write_report(HERE)
 
 
@@ -116,7 +122,6 @@ def peers_on(corpus: str, documents: list[str], vocab_size: int) -> list[dict]:
     assert ids == tiktoken.encode_ordinary(text)
     assert hf.encode(text[:200_000]).ids == ours.encode_ordinary(text[:200_000])
 
-    rows += report("peers", corpus, "encode, first call", n_byte, first_calls(ours, text))
     lists = {
         "ours": lambda: ours.encode_ordinary(text),
         "tiktoken": lambda: tiktoken.encode_ordinary(text),
@@ -217,36 +222,111 @@ def tokenizers_of(documents: list[str], vocab_size: int) -> tuple:
     return ours, encoding, rust, theirs
 
 
-def first_calls(ours, text: str) -> dict[str, list[float]]:
-    """Seconds of the first encoding in a process that imported the library, made the tokenizer and
-    read the text; a new process each time.
-    """
-    seconds: dict[str, list[float]] = {"ours": [], "tiktoken": []}
-    with tempfile.TemporaryDirectory() as folder:
-        ours.save(Path(folder) / "t.json")
-        (Path(folder) / "t.txt").write_text(text, encoding="utf-8", newline="")
+def cold(only: str = "") -> list[dict]:
+    """Processor time of the first encoding of a text in a new process, and of the second."""
+    rows = []
+    for corpus, documents in corpora().items():
+        if only in ("", corpus):
+            rows += cold_on(corpus, documents, 4096 if corpus == "stdlib" else 1024)
+    return rows
+
+
+def cold_on(corpus: str, documents: list[str], vocab_size: int) -> list[dict]:
+    from lm import tokenizers
+    from lm.tokenizers import formats
+
+    ours = tokenizers.train("bpe", documents, vocab_size=vocab_size, specials=())
+    seconds: dict[str, dict[str, list[float]]] = {"encode, first call": {}, "encode again": {}}
+    digests = set()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ours.save(folder / "t.json")
+        formats.to_hf(ours, folder / "hf.json")
+        formats.to_tiktoken(ours, folder / "t.tiktoken")
+        (folder / "documents.json").write_text(json.dumps(documents), encoding="utf-8")
+        systems = list(ENCODERS)
         for k in range(ROUNDS):
-            for system in list(seconds)[:: 1 if k % 2 else -1]:
-                command = [sys.executable, __file__, "--first", system, folder]
+            for system in systems[k % len(systems) :] + systems[: k % len(systems)]:
+                command = [sys.executable, __file__, "--first", system, name]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
-                seconds[system].append(float(done.stdout))
-    return seconds
+                *both, digest = done.stdout.split()
+                digests.add(digest)
+                for work, value in zip(seconds, both, strict=True):
+                    seconds[work].setdefault(system, []).append(float(value))
+    assert len(digests) == 1, "all systems give the same ids"
+    n_byte = len("".join(documents).encode())
+    rows = []
+    for work, times in seconds.items():
+        in_order = {system: times[system] for system in ENCODERS}
+        rows += report("cold", corpus, work, n_byte, in_order)
+    return rows
 
 
 def first(system: str, folder: Path) -> None:
+    """Print the processor time of the first and of the second encoding, and a digest of ids."""
+    documents = json.loads((folder / "documents.json").read_text(encoding="utf-8"))
+    text = "".join(documents)
+    encode = ENCODERS[system](folder, documents)
+    part = text[:PART]
+    measured = part if system == "HF tokenizers" else text  # scaled to the whole
+    share = len(measured.encode()) / len(text.encode())
+    gc.collect()
+    for _ in range(2):
+        start = time.process_time()
+        encode(measured)
+        print((time.process_time() - start) / share)
+    print(zlib.crc32(np.array(encode(part), np.uint32).tobytes()))
+
+
+def encoder_of_ours(folder: Path, documents: list[str]) -> Callable:
     from lm import tokenizers
 
-    tokenizer = tokenizers.load(folder / "t.json")
-    if system == "tiktoken":
-        import tiktoken
+    return tokenizers.load(folder / "t.json").encode_to_numpy
 
-        ranks = {tokenizer.token_bytes(i): i for i in range(tokenizer.vocab_size)}
-        pattern = tokenizer.splitter.pattern
-        tokenizer = tiktoken.Encoding(
-            "b", pat_str=pattern, mergeable_ranks=ranks, special_tokens={}
-        )
-    text = (folder / "t.txt").read_bytes().decode()
-    print(timed(lambda: tokenizer.encode_ordinary(text)))
+
+def encoder_of_gigatoken(folder: Path, documents: list[str]) -> Callable:
+    import gigatoken
+
+    return gigatoken.Tokenizer.from_tiktoken(folder / "t.tiktoken", "gpt4", {}).encode
+
+
+def encoder_of_tiktoken(folder: Path, documents: list[str]) -> Callable:
+    import tiktoken
+    from tiktoken.load import load_tiktoken_bpe
+
+    from lm.tokenizers.patterns import GPT4
+
+    ranks = load_tiktoken_bpe(str(folder / "t.tiktoken"))
+    encoding = tiktoken.Encoding("b", pat_str=GPT4, mergeable_ranks=ranks, special_tokens={})
+    return encoding.encode_ordinary
+
+
+def encoder_of_rustbpe(folder: Path, documents: list[str]) -> Callable:
+    import rustbpe
+
+    from lm import tokenizers
+    from lm.tokenizers.patterns import GPT4
+
+    rust = rustbpe.Tokenizer()
+    rust.train_from_iterator(documents, tokenizers.load(folder / "t.json").vocab_size, pattern=GPT4)
+    return rust.encode
+
+
+def encoder_of_hf(folder: Path, documents: list[str]) -> Callable:
+    import tokenizers
+
+    theirs = tokenizers.Tokenizer.from_file(str(folder / "hf.json"))
+    return lambda text: theirs.encode(text).ids
+
+
+# Each in the form of ids that it gives soonest, a list or an array.
+ENCODERS = {
+    "ours": encoder_of_ours,
+    "gigatoken": encoder_of_gigatoken,
+    "tiktoken": encoder_of_tiktoken,
+    "rustbpe": encoder_of_rustbpe,
+    "HF tokenizers": encoder_of_hf,
+}
 
 
 def processes() -> list[dict]:
@@ -380,6 +460,7 @@ def child(work: str, path: Path) -> None:
 
 PARTS = {
     "peers": peers,
+    "cold": cold,
     "processes": processes,
     "merges": merges,
     "hostile": hostile,
