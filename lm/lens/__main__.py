@@ -30,13 +30,14 @@ def command(cfg: LensConfig) -> None:
             f"run={cfg.run} has its own settings: leave out {cfg.overrides[0]}, or leave out run="
         )
     if cfg.out:
-        check_output(cfg.out)
+        check_output(cfg.out)  # before a model is loaded
     if cfg.overrides:
         subject = Subject.untrained(horizon.resolved(compose.compose_run(cfg.overrides)))
     else:
         subject = Subject.of_run(cfg.run or "latest", cfg.checkpoint, cfg.trust)
-    view = page.look(subject, cfg)
     out = Path(cfg.out) if cfg.out else subject.home / "lens.html"
+    check_output(str(out))
+    view = page.look(subject, cfg)
     page.write(view, out)
     terminal.show(view)
     size = out.stat().st_size / 1e6

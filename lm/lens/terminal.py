@@ -31,7 +31,7 @@ def show(view: View, console: Console | None = None) -> None:
     console.print(Text(title))
     blocks: list[tuple[str, RenderableType]] = [
         ("1 shapes", shapes(view)),
-        ("2 tokens, shaded by the bits spent on them", tokens(view)),
+        ("2 tokens, shaded by the bits spent on them", tokens(view, console.width)),
         ("3 embeddings: nearest tokens, by the cosine", embeddings(view, console.width)),
         (
             "4 attention of the last position: where each layer and head looks most",
@@ -124,21 +124,25 @@ def _add_step(table: Table, step: Values, is_last: bool) -> None:
 # --------------------------------------------------------------------- 2 tokens, 3 embeddings
 
 
-def tokens(view: View) -> Group:
-    line = Text()
+def tokens(view: View, width: int) -> Group:
+    """The tokens with their ids, which a line's end does not part."""
+    lines = [Text()]
     known = [bits for bits in view["bits"] if bits is not None]
     top = max(known, default=1.0) or 1.0
     for token, bits in zip(view["tokens"], view["bits"], strict=True):
         shade = (bits or 0.0) / top
         red = 40 + int(200 * shade) if math.isfinite(shade) else 40  # of NaN: none
         piece = token["text"].replace(" ", "\u00b7")
-        line.append(piece, style=f"rgb(240,240,240) on rgb({red},48,64)")
-        line.append(f" {token['id']}  ", style="dim")
+        number = f" {token['id']}  "
+        if lines[-1] and lines[-1].cell_len + cell_len(piece + number.rstrip()) > width:
+            lines.append(Text())
+        lines[-1].append(piece, style=f"rgb(240,240,240) on rgb({red},48,64)")
+        lines[-1].append(number, style="dim")
     n_bytes = _n_predicted_bytes(view)
     total = f"{sum(known):.1f} bits for {len(known)} tokens of {n_bytes} bytes"
     if n_bytes:
         total += f", {sum(known) / n_bytes:.3f} bits a byte"
-    return Group(line, Text(total, style="dim"))
+    return Group(*lines, Text(total, style="dim"))
 
 
 def _n_predicted_bytes(view: View) -> int:

@@ -251,6 +251,9 @@ def test_long_tokens_leave_room_for_fewer_of_them_and_none_is_cut(subject, width
     terminal.show(view, Console(file=out, width=width, force_terminal=True, no_color=True))
     shown = out.getvalue().split("3 embeddings")[1]
     assert "\u2026" not in shown
+    of_tokens = out.getvalue().split("2 tokens")[1].split("3 embeddings")[0]
+    for token in view["tokens"]:
+        assert f"{token['text']} {token['id']}" in re.sub(r"\x1b\[[0-9;]*m", "", of_tokens)
     assert ("1 of 2 heads" in shown) == (width == 50)
 
 
