@@ -21,8 +21,8 @@ from lm.corpora.named import named, short_name
 from lm.data import engines, pipeline
 from lm.data.batches import Batches
 from lm.data.mixed_batches import MixedBatches
+from lm.data.packing import packed_beside
 from lm.data.shard_batches import ShardBatches
-from lm.data.shards import packed_beside
 from lm.generate import readable
 from lm.models import parametrization
 from lm.models.base import LanguageModel

@@ -140,7 +140,7 @@ def read_too_often(record: Record) -> bool:
     """Whether the training text was read so often that more steps teach little."""
     if record.data is None:
         return False
-    return n_tokens_trained(record) > MAX_EPOCHS * record.data.tokens.splits.train.n_tokens
+    return n_tokens_trained(record) > MAX_EPOCHS * record.data.n_train
 
 
 def overtrained(record: Record) -> bool:
@@ -188,7 +188,8 @@ def epochs(evidence: Evidence) -> Finding | None:
     n_tokens = n_tokens_trained(evidence.record)
     if not n_tokens:
         return None
-    n_train = len(evidence.train)
+    data = evidence.record.data
+    n_train = data.n_train if data else len(evidence.train)
     n_epochs = n_tokens / n_train
     text = f"{n_epochs:.2f} times the {n_train:,} training tokens"
     summary = evidence.record.summary

@@ -19,6 +19,10 @@ class TooShortError(ValueError):
     """A text has too little for one of its splits."""
 
 
+class NoTextError(ValueError):
+    """A corpus has no document, or only empty ones."""
+
+
 MANY = 100  # from so many documents on, whole documents are dealt out; below, the text is cut
 
 
@@ -84,7 +88,7 @@ def split(
     stream = (text for text in documents if _is_text(text, name))
     first = list(itertools.islice(stream, MANY))
     if not first:
-        raise ValueError(
+        raise NoTextError(
             f"corpus {name} holds no text: its documents are empty, or there are none; "
             "give some text"
         )

@@ -23,7 +23,7 @@ from lm.corpora.units import Unit, documents, units
 from lm.system import foreign
 
 FIRST_UNITS = 16  # of which the first part has the beginnings
-RULES = 1  # raise it when the code here or in units.py comes to give other shards
+RULES = 2  # raise it when the code here or in units.py comes to give other shards
 MB = 1_000_000
 SAMPLES = 4  # stretches of a file that tell it from others
 SAMPLE_BYTES = 1 << 14
@@ -45,7 +45,7 @@ class Shards(Files):
             "errors": self.cfg.errors,
             "sizes": [self.cfg.shard_mb, self.cfg.first_mb],
             "rules": [RULES, max((kind.rules for kind in kinds if kind), default=1)],
-            "files": [_about(path) for path in self.files],
+            "files": [self._about(path) for path in self.files],
         }
 
     @functools.cached_property
@@ -56,7 +56,7 @@ class Shards(Files):
     def units(self) -> list[Unit]:
         """All units in their order."""
         found = []
-        for number, path in enumerate(self.files):
+        for number, path in enumerate(self.states):  # noted first, so that a later change is seen
             for unit in units(path, self.cfg.shard_mb * MB, self.cfg.field):
                 place = hashlib.blake2b(f"{number} {path.name} {unit.begin}".encode()).digest()
                 found.append((place, unit))
@@ -79,6 +79,11 @@ class Shards(Files):
                 n_bytes = 0
         return found + [shard] * bool(shard)
 
+    @functools.cached_property
+    def states(self) -> dict[Path, tuple[int, int]]:
+        """Size and time of each file when this corpus was made of it."""
+        return {path: _state(path) for path in self.files}
+
     def documents(self) -> Iterator[str]:
         for number, _ in enumerate(self.units[:FIRST_UNITS]):
             for text, is_first in self._read(number):
@@ -94,12 +99,22 @@ class Shards(Files):
                     yield text
 
     def _read(self, number: int) -> Iterator[tuple[str, bool]]:
-        """The documents of a unit, and whether each belongs to the first part."""
+        """The documents of a unit, and whether each belongs to the first part.
+
+        Raises ValueError where the file is another by then.
+        """
         is_all_first = self._is_all_first(number)
         left = self._share if number < FIRST_UNITS else 0  # bytes of it that the first part takes
+        path = self.units[number].path
+        before = self.states[path]
         for text in documents(self.units[number], Reader(self.cfg.field, self.cfg.errors)):
             yield text, is_all_first or left > 0
             left -= len(text.encode("utf-8", "replace")) if left > 0 else 0
+        if _state(path) != before:
+            raise ValueError(
+                f"{path} was written to since training began to read it: start anew with a copy "
+                "that stays as it is"
+            )
 
     def _is_all_first(self, number: int) -> bool:
         return number < FIRST_UNITS and self.units[number].n_bytes <= self._share
@@ -124,24 +139,37 @@ class Shards(Files):
         """JSON values that change whenever the text of a shard does, or its files are written."""
         found: list[object] = []
         for unit in map(self.units.__getitem__, self.shards[number]):
-            status = unit.path.stat()
-            of_file = [unit.path.name, status.st_size, status.st_mtime_ns, sample(unit.path)]
+            size, time = self.states[unit.path]
+            kind = format_of(unit.path)
+            rules = kind.rules if kind else 0
+            of_file = [unit.path.name, rules, size, time, self._sample(unit.path)]
             found.append([*of_file, unit.begin, unit.end])
         first = [unit for unit in self.shards[number] if unit < FIRST_UNITS]
         return [RULES, self.cfg.field, self.cfg.errors, found, first, self._share]
 
+    def _about(self, path: Path) -> dict[str, object]:
+        return {"name": path.name, "size": self.states[path][0], "sample": self._sample(path)}
+
+    def _sample(self, path: Path) -> str:
+        return sample(path, *self.states[path])
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of a file; ValueError where it is gone."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    return status.st_size, status.st_mtime_ns
+
 
 @functools.cache
-def sample(path: Path) -> str:
-    """A checksum of stretches of a file, from its beginning to its end."""
+def sample(path: Path, size: int, time: int) -> str:
+    """A checksum of stretches of a file of this size and time, from its beginning to its end."""
     digest = hashlib.sha256()
     with foreign.open_plain(path, links=True) as file:
-        last = max(0, path.stat().st_size - SAMPLE_BYTES)
+        last = max(0, size - SAMPLE_BYTES)
         for i in range(SAMPLES):
             file.seek(last * i // (SAMPLES - 1))
             digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()
-
-
-def _about(path: Path) -> dict[str, object]:
-    return {"name": path.name, "size": path.stat().st_size, "sample": sample(path)}

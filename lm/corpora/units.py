@@ -3,14 +3,16 @@
     for unit in units(Path("web.jsonl"), size=1 << 26, field="text"):
         list(documents(unit, Reader("text")))
 
-Lines of JSON and plain text are cut by bytes: a unit has the lines that begin in it. A .parquet
+Lines of JSON and plain text are cut by bytes: a unit has the lines that begin in it, but a plain
+text with longer lines than PIECE is cut between two characters. A .parquet
 file is cut between groups of rows. A file that is packed otherwise, or whose values depend on its
 beginning, is one unit.
 """
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from lm.corpora import formats, parquet
 from lm.corpora.formats import FORMATS, PLAIN, Reader
@@ -66,7 +68,8 @@ def _has_lines(path: Path) -> bool:
     kind = formats.format_of(path)
     if kind in LINES:
         with foreign.open_plain(path, links=True) as file:
-            return not file.read(formats.BEGINNING).lstrip().startswith(b"[")
+            beginning = file.read(formats.BEGINNING).removeprefix(codecs.BOM_UTF8)
+            return not beginning.lstrip().startswith(b"[")
     return kind == PLAIN
 
 
@@ -101,34 +104,48 @@ def _rows(unit: Unit, reader: Reader) -> Iterator[str]:
 
 
 def _records(unit: Unit, reader: Reader) -> Iterator[str]:
-    for start, chunk in _chunks(unit, foreign.MAX_TEXT + 1):
+    for start, line in _lines(unit, foreign.MAX_TEXT + 1):
         place = f"{unit.path}, the line at byte {start:,}"
-        if len(chunk) > foreign.MAX_TEXT:
+        if len(line) > foreign.MAX_TEXT:
             raise ValueError(f"{place} has over {foreign.MAX_TEXT:,} bytes: part its text")
-        line = reader.decode(chunk, unit.path, start)
-        if line.strip():
-            yield reader.from_record(formats.parsed(line, place), place)
+        text = reader.decode(line, unit.path, start)
+        if text.strip():
+            yield reader.from_record(formats.parsed(text, place), place)
 
 
 def _pieces(unit: Unit, reader: Reader) -> Iterator[str]:
-    piece = b""
-    begin = unit.begin
-    for start, chunk in _chunks(unit, PIECE):
-        if not piece:
-            begin = start
-        piece += chunk
-        if len(piece) >= PIECE:
-            n = len(piece) - _n_of_cut_character(piece)
-            yield reader.decode(piece[:n], unit.path, begin)
-            piece = piece[n:]
-            begin += n
-    if piece:
-        yield reader.decode(piece, unit.path, begin)
+    with foreign.open_plain(unit.path, links=True) as file:
+        begin = _cut(file, unit.begin)
+        end = _cut(file, unit.end)
+        while begin < end:
+            file.seek(begin)
+            piece = file.read(min(PIECE, end - begin))
+            piece += file.readline(min(PIECE, end - begin - len(piece)))
+            if begin + len(piece) < end:
+                piece = piece[: len(piece) - _n_of_cut_character(piece)]
+            if not piece:
+                return  # the file is shorter by now
+            yield reader.decode(piece, unit.path, begin)
+            begin += len(piece)
 
 
-def _chunks(unit: Unit, longest: int) -> Iterator[tuple[int, bytes]]:
-    """The lines that begin in a unit, each with the byte at which it does; one that is longer than
-    `longest` comes in parts."""
+def _cut(file: BinaryIO, at: int) -> int:
+    """The place at which a plain text is cut for the byte `at`: behind the next end of a line, or
+    between two characters where that is more than PIECE bytes away."""
+    if at == 0:
+        return 0
+    file.seek(at - 1)
+    line = file.readline(PIECE)
+    if line.endswith(b"\n") or len(line) < PIECE:
+        return at - 1 + len(line)
+    following = line[1:4]
+    is_continued = [0x80 <= byte < 0xC0 for byte in following]
+    return at + (is_continued.index(False) if False in is_continued else len(following))
+
+
+def _lines(unit: Unit, longest: int) -> Iterator[tuple[int, bytes]]:
+    """The lines that begin in a unit, each with the byte at which it does, at most
+    `longest` bytes at a time."""
     with foreign.open_plain(unit.path, links=True) as file:
         at = unit.begin
         if at:  # the rest of the line before, which is only its end where that is just behind it
@@ -136,18 +153,13 @@ def _chunks(unit: Unit, longest: int) -> Iterator[tuple[int, bytes]]:
             file.seek(at)
             skipped = b""
             while not skipped.endswith(b"\n"):
-                skipped = file.readline(longest)
+                skipped = file.readline(PIECE)
                 if not skipped:
                     return
                 at += len(skipped)
-        ends = True  # whether the last chunk ended its line
-        while at < unit.end or not ends:
-            chunk = file.readline(longest)
-            if not chunk:
-                return
-            yield at, chunk
-            at += len(chunk)
-            ends = chunk.endswith(b"\n")
+        while at < unit.end and (line := file.readline(longest)):
+            yield at, line
+            at += len(line)
 
 
 def _n_of_cut_character(data: bytes) -> int:

@@ -73,7 +73,7 @@ def _write_part(
         documents = near_duplicates.remembered(documents, seen)
     try:
         split_by, parts = base.split(documents, cfg.val_fraction, name, root_of, corpus.has_tails())
-    except ValueError:
+    except base.NoTextError:
         if repeats and repeats.mode == "drop" and repeats.n_documents:
             raise ValueError(
                 f"nothing is left of corpus {name}, as all of it repeats earlier parts: leave it "

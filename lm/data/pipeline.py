@@ -91,6 +91,11 @@ def prepare(cfg: Config) -> Prepared:
     text = base.build(cfg.corpus)
     if isinstance(text, SourceInShards):
         prepared.shards = _shards(text, corpus, tokenizer, cfg.tokenizer.engine)
+        if cfg.tokenizer.name == "char" and len(prepared.shards):
+            log.warning(
+                "note: tokenizer=char knows the characters of the first part alone, and a shard "
+                "with another one ends the run: tokenizer=byte and tokenizer=bpe read any text"
+            )
     return prepared
 
 

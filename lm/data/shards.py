@@ -1,39 +1,33 @@
 """The training text behind the first part of `corpus=shards`: each shard is packed when it is
-needed, or before, by another process.
+needed, or before, by another process (packing.py).
 
     shards = Shards(corpus, folder, tokenizer)
     ids = shards.ids(3)                 # (n,) uint16 or uint32; packed now, unless it is there
-    with packed_beside(shards): ...     # a process goes through them from the first on
 
 A shard is a stage of the cache like any other: whole or absent, packed once by whoever comes first,
 here or on another machine that shares the folder. What a shard holds depends on no other shard: of
 near-duplicates it leaves out those of its own documents, and of the validation split.
 """
 
-import contextlib
 import functools
 import logging
-import multiprocessing
-import os
-import threading
 import time
-from collections.abc import Iterator
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 
-from lm import tokenizers
 from lm.corpora import near_duplicates, written
 from lm.corpora.shards import MB
 from lm.corpora.shards import Shards as Text
 from lm.data import engines, token_files
-from lm.system import files, store, streams
+from lm.system import files, store
 from lm.system.schemas import Repeats, Splits, TokenCounts
 from lm.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
 NOTABLE = 1.0  # seconds of waiting that are told
-NICENESS = 10  # of the process that packs, so that training keeps its pace
+MAX_MAPPED = 64  # shards whose ids are mapped at a time, as each takes a file descriptor
 
 
 class Shards:
@@ -47,22 +41,33 @@ class Shards:
         self.tokenizer = tokenizer
         self.engine = engine  # of engines.choose
         self._stages: dict[int, Path] = {}
-        self._ids: dict[int, np.ndarray] = {}
+        self._intact: set[int] = set()  # packed, and its checksums hold
+        self._mapped: OrderedDict[int, np.ndarray] = OrderedDict()  # the last one used is the last
 
     def __len__(self) -> int:
         return len(self.text.shards)
 
     def ids(self, number: int) -> np.ndarray:
         """The ids of a shard (n,), memory-mapped. Raises ValueError for a text that is damaged."""
-        if number not in self._ids:
-            start = time.perf_counter()
-            self.pack(number)
-            waited = time.perf_counter() - start
-            if waited > NOTABLE:
-                which = f"{number + 1} of {len(self)}"
-                log.info(f"{'shard':<10} {which:<12} waited {waited:.1f} s until it was packed")
-            self._ids[number] = token_files.load(self._stage(number), "train")
-        return self._ids[number]
+        if number in self._mapped:
+            self._mapped.move_to_end(number)
+            return self._mapped[number]
+        if number not in self._intact or not self.is_packed(number):
+            self._pack_aloud(number)
+            self._intact.add(number)
+        if len(self._mapped) >= MAX_MAPPED:
+            self._mapped.popitem(last=False)
+        self._mapped[number] = token_files.load(self._stage(number), "train")
+        return self._mapped[number]
+
+    def _pack_aloud(self, number: int) -> None:
+        """Make sure that a shard is packed; a wait for that is logged."""
+        start = time.perf_counter()
+        self.pack(number)
+        waited = time.perf_counter() - start
+        if waited > NOTABLE:
+            which = f"{number + 1} of {len(self)}"
+            log.info(f"{'shard':<10} {which:<12} waited {waited:.1f} s until it was packed")
 
     def times_first(self) -> float:
         """How many times as many tokens as the first part's training split there are in all, by
@@ -119,46 +124,3 @@ class Shards:
         for _ in near_duplicates.remembered(written.read(self.folder, "val"), seen):
             pass
         return seen
-
-
-@contextlib.contextmanager
-def packed_beside(shards: Shards) -> Iterator[None]:
-    """Inside, another process packs the shards from the first on. It ends with this one.
-
-    It says which shards it cannot pack; training ends where it needs one of them.
-    """
-    n_packed = sum(map(shards.is_packed, range(len(shards))))
-    if n_packed == len(shards):
-        yield
-        return
-    context = multiprocessing.get_context("spawn")
-    what = (shards.text, shards.folder, shards.tokenizer.to_json(), shards.engine)
-    process = context.Process(target=_pack_all, args=what, daemon=True, name="lm pack")
-    process.start()
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.join()
-        store.clear_leftovers(files.cache_dir())
-
-
-def _pack_all(text: Text, folder: Path, tokenizer: str, engine: str) -> None:
-    """Pack every shard, in a process of its own."""
-    shards = Shards(text, folder, tokenizers.from_json(tokenizer), engine)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-
-        def end_with_parent() -> None:
-            parent.join()
-            os._exit(1)
-
-        threading.Thread(target=end_with_parent, daemon=True).start()
-    with contextlib.suppress(OSError):
-        os.nice(NICENESS)
-    for number in range(len(shards)):
-        try:
-            shards.pack(number)
-        except (ValueError, OSError) as error:  # training ends with it, if it comes to that shard
-            note = f"note: shard {number + 1} of {len(shards)} cannot be packed: {error}"
-            streams.print_line(note, to_stderr=True)

@@ -101,7 +101,9 @@ def _text_sizes(run: Run) -> str:
     if not data:
         return "not recorded"
     splits = data.corpus.splits
-    return f"train {splits.train.n_bytes:,} bytes, val {splits.val.n_bytes:,} bytes"
+    n_train = round(splits.train.n_bytes * data.times_first)
+    about = "about " if data.times_first > 1 else ""
+    return f"train {about}{n_train:,} bytes, val {splits.val.n_bytes:,} bytes"
 
 
 def _plain(text: str) -> str:

@@ -29,9 +29,12 @@ def record_data(out: Path, prepared: pipeline.Prepared) -> None:
     record_path = out / DataRecord.file
     tokenizer = prepared.tokenizer
     if record_path.exists():
-        before = files.read_record(record_path, DataRecord).tokens
-        _check_same(out, "tokenizer", before.tokenizer, tokenizer.fingerprint)
-        _check_same(out, "corpus", before.corpus, prepared.tokens.corpus)
+        before = files.read_record(record_path, DataRecord)
+        _check_same(out, "tokenizer", before.tokens.tokenizer, tokenizer.fingerprint)
+        _check_same(out, "corpus", before.tokens.corpus, prepared.tokens.corpus)
+        if prepared.shards is not None:  # the text behind the first part, too
+            sources = (before.corpus.source, prepared.corpus.source)
+            _check_same(out, "corpus", *map(files.fingerprint, sources))
     is_there = tokenizer_path.exists()
     is_right = is_there and _fingerprint(tokenizer_path) == tokenizer.fingerprint
     if not is_right and (is_there or record_path.exists()):
@@ -40,7 +43,9 @@ def record_data(out: Path, prepared: pipeline.Prepared) -> None:
         store.set_aside(tokenizer_path)
     if not is_right:
         tokenizer.save(tokenizer_path)
-    record = DataRecord(prepared.corpus, prepared.tokens, str(prepared.folder), prepared.copied)
+    times_first = prepared.shards.times_first() if prepared.shards is not None else 1.0
+    folder = str(prepared.folder)
+    record = DataRecord(prepared.corpus, prepared.tokens, folder, prepared.copied, times_first)
     files.atomic_write(record_path, files.to_json(record) + "\n")
 
 

@@ -46,6 +46,12 @@ class DataRecord(msgspec.Struct):
     tokens: TokensRecord
     folder: str = ""  # of the token files
     copied: Copied | None = None  # None: not measured, as before it was, or a split is too short
+    times_first: float = 1.0  # the training text in these tokens; more where shards follow it
+
+    @property
+    def n_train(self) -> int:
+        """Tokens to train on; about, where shards follow."""
+        return round(self.tokens.splits.train.n_tokens * self.times_first)
 
 
 class CodeRecord(msgspec.Struct):

@@ -54,11 +54,23 @@ def test_a_large_plain_text_is_cut_between_characters_and_nothing_is_lost(
     assert max(len(piece.encode()) for piece in pieces) < 64 + 64 + 30 * 6
 
 
+def test_a_text_of_one_line_is_cut_evenly_between_characters(tmp_path, monkeypatch):
+    """All of it was in the first unit, and each other unit read to its end to find a line."""
+    monkeypatch.setattr(units, "PIECE", 64)
+    path = tmp_path / "a.txt"
+    path.write_text("日本語" * 1000, encoding="utf-8")  # 9,000 bytes
+    parts = read(path, 1000)
+    assert "".join(joined(parts)) == "日本語" * 1000
+    assert {len("".join(part).encode()) // 10 for part in parts} <= {99, 100}
+
+
 def test_an_array_and_what_is_packed_stay_whole(tmp_path):
     import gzip
 
     path = tmp_path / "a.jsonl"
     path.write_text(" [" + ",\n".join('"abc"' for _ in range(50)) + "]")
+    assert read(path, 20) == [["abc"] * 50]
+    path.write_text("\ufeff" + path.read_text(), encoding="utf-8")
     assert read(path, 20) == [["abc"] * 50]
     packed = tmp_path / "b.jsonl.gz"
     packed.write_bytes(gzip.compress(b'"abc"\n' * 50))

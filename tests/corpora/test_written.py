@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 
-from lm.corpora import written
+from lm.corpora import base, written
 
 TEXTS = ["", "plain", 'a "b" \\ c\n\t\x00' * 3, "\u00e9\u2014\U0001f600" * 9, "\\" * 40, "end"]
 
@@ -26,3 +26,13 @@ def test_a_beginning_takes_no_more_memory_where_the_document_is_long(tmp_path):
     assert list(written.beginnings(tmp_path, "train", 3)) == ["\u2014 l"]
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
+
+
+def test_a_fault_behind_repeated_documents_is_told_as_it_is(cfg, tmp_path):
+    """It was told as `nothing is left, as all of it repeats`."""
+    path = tmp_path / "a.jsonl"
+    line = json.dumps(" ".join(f"word{i}" for i in range(40)))
+    path.write_text(f"{line}\n" * 1200 + "{oops\n")
+    corpus = base.build(cfg("corpus=files", f"corpus.path={path}").corpus)
+    with pytest.raises(ValueError, match="line 1201 is not JSON"):
+        written.write(tmp_path, corpus)

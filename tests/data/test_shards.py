@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import random
+import sys
 import time
 
 import pytest
@@ -10,9 +12,13 @@ import pytest
 from lm import pack, setup, train
 from lm.corpora import base
 from lm.corpora import shards as source
-from lm.data import pipeline
-from lm.data.shards import Shards, packed_beside
+from lm.data import packing, pipeline
+from lm.data import shards as packed
+from lm.data.packing import packed_beside
+from lm.data.shards import Shards
 from lm.launch import cli
+from lm.record import origin
+from lm.record.schemas import DataRecord, read_part
 from lm.settings.commands import PackConfig
 from lm.system import files, store
 from lm.system.errors import ConfigError
@@ -54,23 +60,124 @@ def test_first_part_and_shards_have_every_document_once(cfg, web):
     assert len(corpus.shards) >= 3
 
 
-def test_a_shard_is_packed_once_and_the_same_beside_as_on_demand(cfg, tmp_path):
+@pytest.fixture
+def started(monkeypatch):
+    """The processes that packed_beside has started, and the session of each."""
+    found = []
+    start = packing._start
+
+    def noted(shards):
+        process = start(shards)
+        found.append((process, os.getsid(process.pid)))
+        return process
+
+    monkeypatch.setattr(packing, "_start", noted)
+    return found
+
+
+def test_a_shard_is_packed_once_and_the_same_beside_as_on_demand(
+    cfg, tmp_path, monkeypatch, started
+):
     folder = tmp_path / "web"
     folder.mkdir()
     written(folder, 350)  # 2.8 MB
     shards = pipeline.prepare(cfg(*WORDS, f"corpus.path={folder}")).shards
     assert len(shards) == 2 and not any(map(shards.is_packed, range(2)))
+    script = tmp_path / "script.py"  # as of a person who calls lm from it
+    script.write_text(f"open({str(tmp_path / 'ran_again')!r}, 'w')")
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__spec__", None)
+    monkeypatch.setattr(main, "__file__", str(script), raising=False)
     with packed_beside(shards):
         for _ in range(600):
             if all(map(shards.is_packed, range(2))):
                 break
             time.sleep(0.1)
+        assert started[0][0].wait(60) == 0
+    assert not (tmp_path / "ran_again").exists()
     beside = [shards.ids(number).tolist() for number in range(2)]
     assert shards.pack(0) is None
     for stage in files.cache_dir().glob("shards-*"):
         store.remove(stage)
     again = Shards(shards.text, shards.folder, shards.tokenizer)
     assert [again.ids(number).tolist() for number in (1, 0)] == beside[::-1]
+
+
+def test_ctrl_c_reaches_the_run_alone_and_the_process_beside_ends_with_it(cfg, web, started):
+    shards = pipeline.prepare(cfg(*WORDS, f"corpus.path={web}")).shards
+    with pytest.raises(KeyboardInterrupt), packed_beside(shards):
+        raise KeyboardInterrupt
+    [(process, session)] = started
+    assert session != os.getsid(0)
+    assert process.returncode is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "n_tried", "n_notes"),
+    [(ValueError("no JSON"), 9, packing.MAX_NOTES), (OSError(28, "No space left"), 1, 1)],
+)
+def test_what_cannot_be_packed_is_told_a_few_times(capsys, error, n_tried, n_notes):
+    class Broken:
+        tried = []
+
+        def __len__(self):
+            return 9
+
+        def is_packed(self, number):
+            return False
+
+        def pack(self, number):
+            self.tried.append(number)
+            raise error
+
+    packing.pack_those_left(Broken())
+    assert Broken.tried == list(range(n_tried))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == n_notes
+    assert lines[0] == f"note: shard 1 of 9 cannot be packed: {error}"
+
+
+def test_few_shards_are_mapped_at_a_time(cfg, web, monkeypatch):
+    """Each takes a file descriptor, of which a process has a thousand."""
+    shards = pipeline.prepare(cfg(*WORDS, f"corpus.path={web}")).shards
+    expected = [shards.ids(number).tolist() for number in range(len(shards))]
+    monkeypatch.setattr(packed, "MAX_MAPPED", 2)
+    again = Shards(shards.text, shards.folder, shards.tokenizer)
+    order = [0, 1, 2, 3, 1, 0, 3, 2]
+    for number in order:
+        assert again.ids(number).tolist() == expected[number]
+        assert len(again._mapped) <= 2
+    store.remove(again._stage(0))  # by a person who makes room
+    assert again.ids(0).tolist() == expected[0]
+
+
+def test_a_file_that_is_written_to_meanwhile_is_named(cfg, web):
+    shards = pipeline.prepare(cfg(*WORDS, f"corpus.path={web}")).shards
+    for path in web.iterdir():
+        with path.open("a") as file:
+            file.write('\n"one more"')
+    with pytest.raises(ValueError, match=r"\.jsonl was written to since training began"):
+        shards.pack(0)
+    assert not shards.is_packed(0)
+
+
+def test_a_run_goes_on_with_the_text_behind_its_first_part_alone(cfg, web, tmp_path):
+    words = [*WORDS, f"corpus.path={web}"]
+    for _ in range(2):
+        origin.record_data(tmp_path, pipeline.prepare(cfg(*words)))
+    recorded = read_part(tmp_path, DataRecord)
+    assert 5 < recorded.times_first < 9  # 100,000 bytes, of which it begins with 16,000
+    assert recorded.n_train == round(recorded.tokens.splits.train.n_tokens * recorded.times_first)
+    path = web / "c.jsonl"
+    path.write_text(path.read_text()[:-5] + 'end"}')  # which the first part does not have
+    with pytest.raises(ValueError, match="was trained with another corpus"):
+        origin.record_data(tmp_path, pipeline.prepare(cfg(*words)))
+
+
+def test_characters_that_later_shards_may_have_are_spoken_of_at_once(cfg, web, caplog):
+    with caplog.at_level("WARNING"):
+        pipeline.prepare(cfg(*WORDS, f"corpus.path={web}", "tokenizer=char"))
+    assert "tokenizer=char knows the characters of the first part alone" in caplog.text
 
 
 def text_of(ids):
