@@ -33,6 +33,9 @@ METRICS = {
 FILE = "floors.json"  # the name that older caches have, as the folder's
 LIMIT = 20_000_000  # training tokens above which counting takes too long for a report
 LIMIT_AT_START = 4_000_000  # and above which it would keep a run waiting for more than a moment
+TENTHS = 10
+FEWEST = 200  # tokens in a tenth and in val, below which chance decides
+UNLIKE = 1.25  # times what a tenth of the training text costs; tails of one kind stay below 1.1
 CONTEXT = 128  # tokens; the n-grams forget at these borders, as models do at theirs
 
 
@@ -99,3 +102,26 @@ def count(order: int, train: np.ndarray, val: np.ndarray, tokenizer: Tokenizer) 
         nats += model.nats(x, y)[lengths > 0].double().sum().item()
         n_bytes += int(lengths.sum())
     return round(metrics.bits_per_byte(nats, n_bytes), 6)
+
+
+def unlike(train: np.ndarray, val: np.ndarray, lengths: np.ndarray) -> tuple[float, float] | None:
+    """Whether `val` (n,) is another kind of text than `train` (m,), by unigram counts.
+
+    If so, the bits per byte of `val` under the counts of `train`, and those of the tenth of `train`
+    that costs the second most under the counts of the others; None if they are alike, or too short
+    to tell. `lengths` (V,) are the bytes of each token. One tenth may be odd: the text of another
+    kind may begin in it.
+    """
+    if min(len(val), len(train) // TENTHS) < FEWEST:
+        return None
+    tenths = [np.bincount(ids, minlength=len(lengths)) for ids in np.array_split(train, TENTHS)]
+    counts = np.sum(tenths, axis=0)
+    usual = sorted(_unigram_bpb(tenth, counts - tenth, lengths) for tenth in tenths)[-2]
+    found = _unigram_bpb(np.bincount(val, minlength=len(lengths)), counts, lengths)
+    return (found, usual) if found > UNLIKE * usual else None
+
+
+def _unigram_bpb(tokens: np.ndarray, counts: np.ndarray, lengths: np.ndarray) -> float:
+    """Bits per byte of so many of each token (V,), with half an occurrence added to the counts."""
+    bits = -np.log2((counts + 0.5) / (counts.sum() + 0.5 * len(counts)))
+    return float(tokens @ bits / max(1, tokens @ lengths))

@@ -287,9 +287,23 @@ def _tasks(cfg: Config, tokenizer: Tokenizer) -> dict[str, list[tuple[str, str]]
 def _baselines(prepared: pipeline.Prepared) -> dict[str, float]:
     """What val/bpb is compared with: counts, and the exact entropy where it is known."""
     found = baselines.points(prepared.folder, prepared.tokenizer)
+    if found and prepared.corpus.split_by in ("position", "tails"):
+        _warn_of_another_kind(prepared)
     if "floor_bpb" in prepared.facts:
         found["corpus/floor_bpb"] = prepared.facts["floor_bpb"]
     return found
+
+
+def _warn_of_another_kind(prepared: pipeline.Prepared) -> None:
+    """A line where the end of a text, which validates, is unlike the text before it."""
+    lengths = prepared.tokenizer.token_lengths()
+    unlike = baselines.unlike(prepared.train, prepared.val, lengths)
+    if unlike:
+        log.warning(
+            f"{'val':<10} {'unlike train':<12} {unlike[0]:.2f} bits per byte by the unigram counts "
+            f"of train, whose own tenths cost up to {unlike[1]:.2f}: val/bpb tells of another kind "
+            "of text; of several files each validates with its end"
+        )
 
 
 def _describe_sources(run: TrainingRun) -> list[str]:
