@@ -1,18 +1,32 @@
 """Training batches of a text whose shards come to be packed while training goes on.
 
 The first epoch goes through the text in groups: the first part, then 1 shard, then 2, 4, 8 and so
-on, so that a group has as much text as all before it. Within a group the windows are shuffled
-exactly; a batch needs no shard of a later group, and waits for those that it needs. From the second
-epoch on, all windows are shuffled as one group. So a batch is a function of (seed, number) and the
-text alone, whatever was packed when training began.
+on, so that a group has as much text as all before it. Within a group the windows are shuffled; a
+batch needs no shard of a later group, and waits for those that it needs. From the second epoch on,
+all windows are shuffled as one group. So a batch is a function of (seed, number) and the text
+alone, whatever was packed when training began. Memory grows with the number of shards, and not with
+their windows.
 """
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from lm.data.batches import Batches
+from lm.data.permutation import Permutation
 from lm.data.shards import Shards
 from lm.system import seeds
+
+
+class Group(NamedTuple):
+    """Some stretches of a text, whose windows are shuffled."""
+
+    stretches: range
+    first_places: np.ndarray  # (n,) of each stretch, where its first window begins
+    ends: np.ndarray  # (n,) how many windows it and those before it have
+    order: Permutation
 
 
 class ShardBatches(Batches):
@@ -37,8 +51,7 @@ class ShardBatches(Batches):
         self.shards = shards
         self.n_windows = round(self.n_windows * shards.times_first())
         self._ends: list[int] = []  # of the groups of the first epoch, in visits
-        self._cached_group = (-1, -1)  # the epoch and group whose windows are kept
-        self._cached_windows = np.zeros((0, 2), dtype=np.int64)
+        self._cached: dict[tuple[int, int], Group] = {}  # the last one, by its epoch and number
 
     def to(self, device: torch.device, resident: int = 0) -> "ShardBatches":
         """Hand out batches in the memory of a device; the ids stay on the disk."""
@@ -47,28 +60,37 @@ class ShardBatches(Batches):
 
     def at(self, visits: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         rows = []
-        for visit in visits.tolist():
-            stretch, start = self._window(visit)
-            rows.append(self._stretch(stretch)[start : start + self.context_len + 1])
+        for group, numbers in self._by_group(visits):
+            windows = group.order[numbers]
+            which = np.searchsorted(group.ends, windows, side="right")
+            before = np.append(0, group.ends)[which]
+            places = group.first_places[which] + (windows - before) * self.context_len
+            for i, place in zip(which.tolist(), places.tolist(), strict=True):
+                ids = self._stretch(group.stretches[i])
+                rows.append(ids[place : place + self.context_len + 1])
         block = self._send(np.stack(rows).astype(np.int64))  # (n, T + 1)
         return block[:, :-1].contiguous(), block[:, 1:].contiguous()
 
-    def _window(self, visit: int) -> tuple[int, int]:
-        """The stretch and the place in it at which the window of a visit begins."""
-        group = 0
-        while group < self._n_groups():
-            if group == len(self._ends):
-                self._ends.append(sum(self._ends[-1:]) + len(self._windows(0, group)))
-            if visit < self._ends[group]:
-                first = self._ends[group - 1] if group else 0
-                return self._row(0, group, visit - first)
-            group += 1
-        epoch, row = divmod(visit, self._ends[-1])
-        return self._row(epoch, 0, row)
+    def _by_group(self, visits: np.ndarray) -> Iterator[tuple[Group, np.ndarray]]:
+        """The groups of ascending visits, and the numbers of the visits in each."""
+        while len(visits):
+            epoch, number, first = self._place(int(visits[0]))
+            group = self._group(epoch, number)
+            n = int(np.searchsorted(visits, first + group.order.n))
+            yield group, visits[:n] - first
+            visits = visits[n:]
 
-    def _row(self, epoch: int, group: int, row: int) -> tuple[int, int]:
-        stretch, start = self._windows(epoch, group)[row]
-        return int(stretch), int(start)
+    def _place(self, visit: int) -> tuple[int, int, int]:
+        """The epoch and the group of a visit, and the first visit of that group."""
+        first = 0
+        for number in range(self._n_groups()):
+            if number == len(self._ends):
+                self._ends.append(first + self._group(0, number).order.n)
+            if visit < self._ends[number]:
+                return 0, number, first
+            first = self._ends[number]
+        epoch = visit // first
+        return epoch, 0, epoch * first
 
     def _n_groups(self) -> int:
         """Of the first epoch."""
@@ -84,17 +106,14 @@ class ShardBatches(Batches):
     def _stretch(self, number: int) -> np.ndarray:
         return self.shards.ids(number - 1) if number else self.ids
 
-    def _windows(self, epoch: int, group: int) -> np.ndarray:
-        """The windows of a group in the order of their visits: stretch and place, (n, 2)."""
-        if (epoch, group) != self._cached_group:
-            random = np.random.default_rng(seeds.seed(self.seed, f"shards of group {group}", epoch))
-            parts = []
-            for number in self._stretches(epoch, group):
-                n_targets = max(0, len(self._stretch(number)) - 1)
-                n, n_left = divmod(n_targets, self.context_len)
-                first = random.integers(n_left + 1)
-                places = first + np.arange(n) * self.context_len
-                parts.append(np.stack([np.full(n, number), places], axis=1))
-            self._cached_windows = random.permutation(np.concatenate(parts))
-            self._cached_group = (epoch, group)
-        return self._cached_windows
+    def _group(self, epoch: int, number: int) -> Group:
+        if (epoch, number) not in self._cached:
+            seed = seeds.seed(self.seed, f"shards of group {number}", epoch)
+            stretches = self._stretches(epoch, number)
+            n_targets = np.array([max(0, len(self._stretch(i)) - 1) for i in stretches])
+            n_windows, n_left = np.divmod(n_targets, self.context_len)
+            first_places = np.random.default_rng(seed).integers(n_left + 1)
+            ends = np.cumsum(n_windows)
+            order = Permutation(int(ends[-1]), seed)
+            self._cached = {(epoch, number): Group(stretches, first_places, ends, order)}
+        return self._cached[epoch, number]

@@ -1,5 +1,7 @@
 """Batches of a text in shards are a function of (seed, number), whatever is packed by then."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -83,3 +85,16 @@ def test_a_first_part_that_is_shorter_than_a_window_is_refused():
     parts = Parts()
     with pytest.raises(ValueError, match="one window needs 42"):
         ShardBatches(parts.parts[0], parts, 3, 41, 0)
+
+
+def test_memory_does_not_grow_with_the_windows():
+    """All places of a group were drawn at once: 16 bytes for each window, three times over."""
+    parts = Parts()
+    parts.parts[1] = np.broadcast_to(np.int64(3), 10**12)
+    made = ShardBatches(parts.parts[0], parts, 4, 5, seed=0)
+    tracemalloc.start()
+    x, _ = made.at(np.array([9, 10**6, 10**10]))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert x.shape == (3, 5) and (x[1:] == 3).all()
+    assert peak < 1_000_000
