@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from lm.config import Config
 from lm.launch import hydra_internals
 from lm.launch.hydra_internals import UNREADABLE
+from lm.settings import MISSING
 from lm.settings.commands import TunerConfig
 from lm.settings.reading import fields_of
 from lm.system import files
@@ -83,7 +84,7 @@ def kind_of(key: str) -> Kind | None:
     for f in found:
         may_be_none = f.type == (str | None)
         if "path" in f.metadata and f.type is not str:
-            return Kind(is_list=True, is_path=True)
+            return Kind(is_text=f.type != list[str], is_list=True, is_path=True)
         if f.type == list[str]:
             return Kind(is_text=False, is_list=True)
         if f.type is str or may_be_none:
@@ -110,7 +111,9 @@ class _Word:
     is_sweep: bool
 
     def value(self, text: str) -> str:
-        """The whole value as Hydra is to read it."""
+        """The whole value as Hydra is to read it; one text for a list is a list of it."""
+        if self.kind.is_list and not self.kind.is_text and self._is_one(text):
+            return f"[{self._part(text)}]"
         if self.kind.is_path:
             text = files.expanded(text)
             if os.path.lexists(text):
@@ -126,6 +129,17 @@ class _Word:
             return text
         is_other_path = self.kind.is_path and isinstance(value, str) and os.path.lexists(value)
         return text if is_other_path else self._quoted(text)
+
+    def _is_one(self, text: str) -> bool:
+        """Whether the value can be nothing but one text, as it has no comma and no bracket."""
+        if self.kind.is_path and os.path.lexists(files.expanded(text)):
+            return True
+        value = hydra_internals.read_value(text)
+        if value is UNREADABLE or value is None or hydra_internals.is_sweep(value):
+            return False
+        return (
+            text not in ("", MISSING) and "${" not in text and not isinstance(value, (list, dict))
+        )
 
     def _is_meant(self, text: str, value: object) -> bool:
         """Whether Hydra's reading of a value that is no list and no sweep is what was meant."""

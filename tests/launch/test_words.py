@@ -178,3 +178,17 @@ def test_a_resumed_run_keeps_what_was_typed_too(cfg, tmp_path):
     config.save(cfg("track=off"), tmp_path / config.RESOLVED)
     job = resume.job([f"resume={tmp_path}", "name=1e5", "track.notes=a (b), c"])
     assert (job.cfg.name, job.cfg.track.notes) == ("1e5", "a (b), c")
+
+
+def test_one_text_for_a_list_is_a_list_of_it(tmp_path, monkeypatch):
+    """train.tasks=all, as README has it, was an error of Hydra's about a ListConfig."""
+    monkeypatch.chdir(tmp_path)
+    Path("my (1).txt").touch()
+    for typed in ("shakespeare", "1984", "my (1).txt", "'two words'"):
+        (word,) = as_typed([f"train.also={typed}"])
+        assert value(word) == [typed.strip("'")]
+    assert as_typed(["train.also=[]", "train.tasks=[a,b]"]) == [
+        "train.also=[]",
+        "train.tasks=[a,b]",
+    ]
+    assert compose.compose_run(["train.tasks=all"]).train.tasks == ["all"]
