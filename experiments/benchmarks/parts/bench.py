@@ -26,8 +26,8 @@ HERE = Path(__file__).parent
 TINY = "--tiny" in sys.argv
 TURNS, STEPS = (1, 1) if TINY else (7, 2)
 # Windows of 128 tokens in a batch, its parts, and train.compile.
-CASES = [(8, 2, "off"), (8, 8, "off"), (32, 8, "off"), (32, 8, "on")]
-PROCESSES = [(1, 2), (2, 1)]  # processes, and threads of each
+CASES = [(8, 2, "off"), (8, 8, "off"), (32, 8, "off"), (64, 8, "off"), (32, 8, "on")]
+PROCESSES = [(1, 1), (2, 1)]  # processes, and threads of each
 if TINY:
     CASES = [(8, 8, "off")]
 V = 1024
