@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lm.config import FilesConfig
+from lm.config import FilesConfig, ShardsConfig
 from lm.corpora import overlap
 from lm.corpora.base import TooShortError
 from lm.corpora.named import named
@@ -82,6 +82,8 @@ def command(cfg: EvaluateConfig) -> None:
     print_line(f"run         {run.path}  ({run.cfg.model.name}, checkpoint {cfg.checkpoint})")
     size = f"{result['tokens']:,} tokens, {result['bytes']:,} bytes"
     name = f"{cfg.corpus or run.cfg.corpus.name} {split}"
+    if isinstance(text, ShardsConfig) and split != "val":
+        name += " of the first part"  # the shards behind it are not read
     print_line(f"text        {name}: {size}, windows of {model.context_len}")
     if copied := copied_from_training(run, prepared, ids):
         print_line(f"copied      {overlap.in_words(copied, 'it')}")

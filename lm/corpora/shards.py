@@ -58,7 +58,8 @@ class Shards(Files):
         found = []
         for number, path in enumerate(self.states):  # noted first, so that a later change is seen
             for unit in units(path, self.cfg.shard_mb * MB, self.cfg.field):
-                place = hashlib.blake2b(f"{number} {path.name} {unit.begin}".encode()).digest()
+                name = f"{number} {path.name} {unit.begin}"  # which may be no UTF-8
+                place = hashlib.blake2b(name.encode("utf-8", "surrogateescape")).digest()
                 found.append((place, unit))
         return [unit for _, unit in sorted(found)]
 

@@ -32,6 +32,10 @@ def load(base: type[S], name: str, values: object, defaults: Mapping[str, object
     values = {"name": "files", **defaults, **values}
     if values["name"] == "mix":
         raise ConfigError(f"corpus.parts.{name}.name=mix: a part is one corpus, no mix")
+    if values["name"] == "shards":  # whose first part alone would be read
+        raise ConfigError(
+            f"corpus.parts.{name}.name=shards: a part is packed before training begins, as files"
+        )
     if values.get("near_duplicates") == "together":
         raise ConfigError(
             f"corpus.parts.{name}.near_duplicates=together: in a mix choose drop or keep"

@@ -138,6 +138,10 @@ BAD = {
     "out of range": (["corpus.parts.book.val_fraction=3"], "corpus.parts.book.val_fraction=3.0: m"),
     "no corpus": (["corpus.parts.notes.name=wikipedia"], "corpus.parts.notes.* choose pydocs"),
     "a mix in a mix": (["corpus.parts.web.name=mix"], "a part is one corpus, no mix"),
+    "shards in a mix": (
+        ["corpus.parts.web.name=shards"],
+        "packed before training begins, as files",
+    ),
     "a word": (["corpus.parts.web=web.txt"], "give corpus.parts.web.path=FILE, or the name of a"),
     "a dot": (["corpus.parts.web.en.path=web.txt"], "corpus.parts.web=.*: give corpus.parts.web.p"),
     "together": (["corpus.parts.book.near_duplicates=together"], "in a mix choose drop or keep"),

@@ -174,6 +174,13 @@ def test_a_run_goes_on_with_the_text_behind_its_first_part_alone(cfg, web, tmp_p
         origin.record_data(tmp_path, pipeline.prepare(cfg(*words)))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_the_name_of_a_file_need_not_be_utf_8(cfg, web):
+    (web / "a.jsonl").rename(web / os.fsdecode(b"\xff.jsonl"))
+    shards = pipeline.prepare(cfg(*WORDS, f"corpus.path={web}")).shards
+    assert len(shards.ids(0)) > 1000
+
+
 def test_characters_that_later_shards_may_have_are_spoken_of_at_once(cfg, web, caplog):
     with caplog.at_level("WARNING"):
         pipeline.prepare(cfg(*WORDS, f"corpus.path={web}", "tokenizer=char"))
