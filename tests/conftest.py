@@ -35,8 +35,24 @@ gc.set_threshold(20_000, 20, 20)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def own_environment():
+    """What a training or a library sets in the environment of this process is gone afterwards."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    for name, value in before.items():
+        if os.environ.get(name) != value and name != "PYTEST_CURRENT_TEST":  # which is pytest's
+            os.environ[name] = value
+
+
 @pytest.fixture(autouse=True)
-def _own_world(tmp_path, monkeypatch):
+def _own_environment():
+    yield from own_environment()
+
+
+@pytest.fixture(autouse=True)
+def _own_world(_own_environment, tmp_path, monkeypatch):
     """Every test writes below its own folder, W&B included, and uses one thread."""
     monkeypatch.chdir(tmp_path)
     for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
@@ -182,12 +198,18 @@ def browsers():
         browser.close()
 
 
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a command."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", **changes}
+
+
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory):
     of_all = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # the workers' folders lie side by side
         of_all = of_all.parent
-    made = Forks(of_all / "compiled")
+    made = Forks(environment(), of_all / "compiled")
     yield made
     made.close()
 
@@ -198,8 +220,7 @@ def command(tmp_path, tmp_path_factory, forks):
     streams = tmp_path_factory.mktemp("streams")
 
     def run(module: str, *words: str, **env: str) -> subprocess.CompletedProcess:
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        env = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", **env}
+        env = environment(**env)
         if forks.can_run(env):
             return forks.run([module, *words], tmp_path, env, streams, timeout=300)
         return subprocess.run(

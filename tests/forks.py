@@ -20,25 +20,24 @@ LIBRARIES = (
     *("msgspec", "regex", "filelock", "rich.live", "rich.progress"),
 )
 # What may be other in a fork than in the process that loaded the libraries.
-READ_LATE = ("LM_", "WANDB_", "XDG_CONFIG_HOME", "NETRC", "COLUMNS", "HYDRA_FULL_ERROR")
-READ_LATE += ("PYTEST_CURRENT_TEST",)
+READ_LATE = ("LM_", "WANDB_", "HF_", "XDG_CONFIG_HOME", "NETRC", "COLUMNS", "HYDRA_FULL_ERROR")
+READ_LATE += ("PYTEST_CURRENT_TEST", "CUBLAS_WORKSPACE_CONFIG", "TORCHINDUCTOR_CACHE_DIR")
 
 
 class Forks:
     """Starts the process at the first command and ends it at the end of the tests."""
 
-    def __init__(self, compiled: Path | None = None) -> None:
-        """`compiled` is a folder in which one fork leaves compiled modules for the next."""
+    def __init__(self, env: dict[str, str], compiled: Path | None = None) -> None:
+        """`env` is the environment of a command where no test has changed it, `compiled` a folder
+        in which one fork leaves compiled modules for the next."""
+        self.env = env
         self.compiled = compiled
         self.process: subprocess.Popen | None = None
-        self.env: dict[str, str] = {}
 
     def can_run(self, env: dict[str, str]) -> bool:
         """Whether a fork would be what a new process in this environment is."""
         if not hasattr(os, "fork"):
             return False
-        if not self.env:
-            self.env = env
         keys = self.env.keys() | env.keys()
         changed = [key for key in keys if self.env.get(key) != env.get(key)]
         return all(key.startswith(READ_LATE) for key in changed)

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from tests import conftest
 from tests.forks import Forks
 
 
@@ -12,6 +13,24 @@ def test_one_process_serves_all_tests_but_those_that_set_up_python_itself(tmp_pa
     """What a test's own folder is in must not count, or no second test would have a fork."""
     here = dict(os.environ)
     elsewhere = {key: value.replace(str(tmp_path), "/elsewhere") for key, value in here.items()}
-    forks = Forks()
+    forks = Forks(here)
     assert here != elsewhere and forks.can_run(here) and forks.can_run(elsewhere)
     assert not forks.can_run({**here, "PYTHONSAFEPATH": "1"})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_a_training_sets_in_the_environment_costs_no_later_command_its_fork(forks, trained):
+    """A third of all commands were new processes, of 3 s each, after the first run in a process."""
+    trained("model=bigram", "train.deterministic=true")
+    assert "CUBLAS_WORKSPACE_CONFIG" in os.environ
+    assert forks.can_run(conftest.environment())
+
+
+def test_a_test_leaves_the_environment_as_it_was():
+    before = dict(os.environ)
+    fixture = conftest.own_environment()
+    next(fixture)
+    os.environ["SET_BY_A_LIBRARY"] = "1"
+    home = os.environ.pop("HOME", None)
+    next(fixture, None)
+    assert dict(os.environ) == before and os.environ.get("HOME") == home
