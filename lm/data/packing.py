@@ -6,15 +6,18 @@ The process is a fresh interpreter: multiprocessing's spawn would run the caller
 """
 
 import contextlib
+import dataclasses
 import json
 import os
-import pickle
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 from lm import tokenizers
+from lm.config import ShardsConfig
+from lm.corpora.shards import Shards as Text
 from lm.data.shards import Shards
 from lm.system import files, store, streams
 
@@ -50,7 +53,9 @@ def packed_beside(shards: Shards) -> Iterator[None]:
 
 
 def _start(shards: Shards) -> subprocess.Popen[bytes]:
-    work = pickle.dumps((shards.text, shards.folder, shards.tokenizer.to_json(), shards.engine))
+    settings = dataclasses.asdict(shards.text.cfg)
+    parts = (settings, str(shards.folder), shards.tokenizer.to_json(), shards.engine)
+    work = json.dumps(parts).encode()
     path = json.dumps([folder or os.getcwd() for folder in sys.path])
     process = subprocess.Popen(
         [sys.executable, "-c", _CHILD, path, str(len(work))],
@@ -67,8 +72,9 @@ def _start(shards: Shards) -> subprocess.Popen[bytes]:
 def pack_all(work: bytes) -> None:
     """Pack every shard, in a process of its own, which ends when its standard input does."""
     threading.Thread(target=_end_with_input, daemon=True).start()
-    text, folder, tokenizer, engine = pickle.loads(work)
-    shards = Shards(text, folder, tokenizers.from_json(tokenizer), engine)
+    settings, folder, tokenizer, engine = json.loads(work)
+    text = Text(ShardsConfig(**settings))
+    shards = Shards(text, Path(folder), tokenizers.from_json(tokenizer), engine)
     with contextlib.suppress(OSError, AttributeError):  # Windows has no such function
         os.nice(NICENESS)
     pack_those_left(shards)
