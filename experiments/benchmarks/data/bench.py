@@ -77,7 +77,7 @@ def train(folder: Path, cache: str, out: str, kill_after: int = 0) -> dict[str, 
     metrics = folder / out / "metrics.jsonl"
     found = {"first": 0.0, "memory": 0.0, "packer": 0.0}
     while process.poll() is None:
-        n_steps = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+        n_steps = len(metrics.read_text(encoding="utf-8").splitlines()) if metrics.exists() else 0
         if n_steps >= 2 and not found["first"]:  # the evaluation before the first step is a line
             found["first"] = time.perf_counter() - start
         found["memory"] = max(found["memory"], peak(process.pid))
@@ -96,7 +96,7 @@ def train(folder: Path, cache: str, out: str, kill_after: int = 0) -> dict[str, 
 def peak(pid: int) -> float:
     """The most memory that a process has had, MB; 0 if it is gone."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
         return 0.0
     found = re.search(r"VmHWM:\s+(\d+)", status)
@@ -105,7 +105,9 @@ def peak(pid: int) -> float:
 
 def children(pid: int) -> list[int]:
     try:
-        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+        return list(
+            map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split())
+        )
     except OSError:
         return []
 
