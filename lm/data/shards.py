@@ -113,7 +113,7 @@ class Shards:
         counts = token_files.pack(
             folder, "train", documents, self.tokenizer, ends=True, encode_parts=encode_parts
         )
-        (folder / "val.bin").touch()
+        (folder / "val.bin").write_bytes(b"")  # of which a stage has one, too
         splits = Splits(counts, TokenCounts(0, 0))
         corpus = files.fingerprint(self.text.key(number))
         token_files.write_record(folder, self.tokenizer, corpus, splits)

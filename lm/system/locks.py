@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from lm.system import durable
+
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
@@ -28,7 +30,7 @@ def waited(path: Path) -> Iterator[None]:
     """Wait for the lock on the file `path` and hold it; where locks do not work, all may enter."""
     lock = new(path)
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)  # as filelock does
+        durable.make_folder(path.parent)  # as filelock does
         # Where no file can be made filelock tries again without end, as in /proc.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))

@@ -183,9 +183,10 @@ def test_a_folder_that_takes_no_file_is_not_waited_for(tmp_path, monkeypatch):
     """In /proc an export never ended: filelock takes the failure for another process's doing."""
     waited = []
     monkeypatch.setattr(filelock.FileLock, "acquire", lambda lock: waited.append(lock))
-    with locks_module.waited(tmp_path / "gone" / "x.lock"):
+    (tmp_path / "file").touch()
+    with locks_module.waited(tmp_path / "file" / "x.lock"):
         assert waited == []
-    with locks_module.waited(tmp_path / "x.lock"):
+    with locks_module.waited(tmp_path / "new" / "x.lock"):
         assert len(waited) == 1
 
 
