@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from lm.generate import generate
 from lm.models.base import LanguageModel
-from lm.system import devices, onednn, signals
+from lm.system import devices, onednn, paths, signals
 from lm.system.errors import ConfigError
 from lm.system.text import printable_line
 from lm.tokenizers import Tokenizer
@@ -190,7 +190,7 @@ def evaluate(
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # what it does, at length
     os.environ["DISABLE_MULTIPROC"] = "1"  # it resamples here, in no processes of its own
-    files = [Path(task).expanduser() for task in tasks if Path(task).suffix in YAML]
+    files = [Path(paths.expanded(task)) for task in tasks if Path(task).suffix in YAML]
     names = [task for task in tasks if Path(task).suffix not in YAML]
     for path in files:
         if not path.is_file():

@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from lm.system import streams
 from lm.system.errors import ConfigError
 
 USAGE = "python -m lm.sync [FOLDER ...], such as outputs/wandb/offline-run-DATE_TIME-ID; none: all"
+FAULT = re.compile(r"(?:.*ERROR|Error:)\s*(\S.*)")  # a line of W&B's client; its last words
 EMPTY = 7  # bytes of a file that holds a header alone: its run was killed before it said anything
 
 
@@ -75,8 +77,8 @@ def sync(folders: Sequence[Path]) -> int:
 
 def faults(lines: Sequence[str]) -> list[str]:
     """What W&B's client calls errors, without its marks; its last such line may be empty."""
-    texts = [line.partition("ERROR")[2].strip() for line in lines]
-    return [text for text in texts if text]
+    found = [FAULT.match(line) for line in lines]
+    return [match[1].strip() for match in found if match]
 
 
 def upload(folder: Path) -> list[str]:

@@ -182,3 +182,10 @@ def test_the_readme_maps_every_folder_and_every_module_at_the_top():
         place = path.relative_to(ROOT).as_posix()
         if place not in ("lm", "lm/__init__.py"):
             assert f"]({place})" in text, f"README.md does not name {place}"
+
+
+def test_a_home_folder_is_put_into_a_path_in_one_place():
+    """Path.expanduser raises for ~name of no user, also where a file is called so."""
+    allowed = {"paths.py", "subject.py", "ownership.py"}  # of the person's own home, and no other
+    found = {path.name for path in (ROOT / "lm").rglob("*.py") if "expanduser(" in path.read_text()}
+    assert found == allowed

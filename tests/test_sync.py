@@ -99,3 +99,13 @@ def test_a_port_where_nothing_listens_is_told_at_once(offline_run, server):
     server.die()
     with pytest.raises(SilentServerError, match=r"does not answer .*refused"):
         sync.sync([offline_run])
+
+
+def test_what_the_client_says_of_a_key_is_told():
+    lines = [
+        "wandb: ERROR ",
+        "wandb: ERROR Permission denied",
+        "Error: WANDB_API_KEY invalid: x",
+        "a",
+    ]
+    assert sync.faults(lines) == ["Permission denied", "WANDB_API_KEY invalid: x"]

@@ -33,6 +33,7 @@ from lm.corpora.formats import (
     kind,
 )
 from lm.system.files import sha256
+from lm.system.paths import expanded
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class _Search:
 
     def __init__(self, entry: str):
         self.entry = entry
-        self.path = Path(entry).expanduser()
+        self.path = Path(expanded(entry))
         self.kinds: dict[str, str] = {}  # of folders and files: what program wrote them
         self.read: Counter[str] = Counter()  # files of folders, by the end of their name
         self.unread: Counter[str] = Counter()

@@ -46,6 +46,7 @@ BEGINNINGS = {
     rb"<!doctype html>\s(?s:.){1,600}\simg-src data:\">\s"
     rb"(?:<meta [^>]*>)?\s*<title>(?:lens|lm report)</title>": f"{OURS} page",
     rb"<\?xml (?s:.){1,900}<dc:title>lm</dc:title>": f"{OURS} plot",
+    rb"\x89PNG\r\n\x1a\n(?s:.){1,300}tEXtSoftware\x00lm": f"{OURS} plot",
     rb'\{"format":"lm-tokenizer"': f"{OURS} tokenizer",
     rb'\{"op_code":\d+,"worker_id":': f"{OURS} search",
 }

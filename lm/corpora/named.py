@@ -5,10 +5,12 @@ named("notes/*.md", own)        # FilesConfig(path="notes/*.md", near_duplicates
 short_name("notes/*.md")        # "notes"
 """
 
+import os
 import re
 from pathlib import Path
 
 from lm import config
+from lm.system import paths
 
 
 def named(word: str, own: config.CorpusConfig, key: str = "corpus") -> config.CorpusConfig:
@@ -25,7 +27,7 @@ def named(word: str, own: config.CorpusConfig, key: str = "corpus") -> config.Co
         chosen = config.options("corpus")[word]()
         assert isinstance(chosen, config.CorpusConfig)
         return chosen
-    if not Path(word).expanduser().exists() and not any(c in word for c in "*?["):
+    if not os.path.exists(paths.expanded(word)) and not any(c in word for c in "*?["):
         raise ValueError(
             f"{key}={word} is neither a corpus ({', '.join(known)}) nor a file that exists"
         )

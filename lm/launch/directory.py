@@ -28,6 +28,7 @@ SWEEPS = re.compile(
     r"multirun\.yaml|summary\.json|study\.json|trials\.jsonl|optimization_results\.yaml"
     r"|optuna\.journal.*|\..*"
 )
+OLD_LOCK = "optuna.journal.lock"  # Optuna's own, a link, of an older version
 _made: set[Path] = set()  # directories that were not there before this command
 
 
@@ -78,6 +79,8 @@ def check_sweep(root: Path) -> None:
     if names and not _is_new(root, names) and not _is_marked(root) and not _is_sweep(root, names):
         raise OtherRunError(f"{_holds(root, names)}, and no sweep: choose another hydra.sweep.dir=")
     for path in (root / name for name in sorted(names)):
+        if path.name == OLD_LOCK and path.is_symlink():
+            continue  # nobody looks at it any more
         is_arm = path.is_dir() and not (path.is_symlink() and path.name.startswith("."))
         if not is_arm and (path.is_symlink() or not path.is_file()):  # a pipe is waited for
             raise DamagedError(

@@ -66,13 +66,15 @@ def describe(model: LanguageModel, cfg: Config, room: int) -> str:
         f"the {model.n_params():,} weights of model={cfg.model.name} take "
         f"{gigabytes(n_bytes(model, cfg))} in training, with gradients and the optimizer's "
         f"averages, and there are {gigabytes(room)}; the largest, {name}, is {size}: "
-        f"{_way_out(model, cfg, shape)}"
+        f"{_way_out(model, cfg, name, shape)}"
     )
 
 
-def _way_out(model: LanguageModel, cfg: Config, shape: torch.Size) -> str:
+def _way_out(model: LanguageModel, cfg: Config, name: str, shape: torch.Size) -> str:
     """The settings that make the largest parameter smaller."""
-    settings = [f"model.{name}" for name in WIDTHS if getattr(cfg.model, name, 0) in shape]
+    if name == "wpe.weight":  # one row for each position
+        return "lower model.context_len or model.n_embd"
+    settings = [f"model.{width}" for width in WIDTHS if getattr(cfg.model, width, 0) in shape]
     if any(n in (model.vocab_size, model.vocab_size + 1) for n in shape):  # one row for no token
         if cfg.tokenizer.name != "bpe":
             return "give tokenizer=bpe with a smaller tokenizer.vocab_size"

@@ -18,7 +18,7 @@ from lm.settings.commands import TunerConfig
 from lm.sweep import arms, space
 from lm.sweep.journal import begin_journal, beside, check_journal, repair_journal, writers_lock
 from lm.sweep.space import Space, load_optuna
-from lm.system import files, locks, store
+from lm.system import files, locks, paths, store
 from lm.system.errors import ConfigError, DamagedError, Pruned
 
 if TYPE_CHECKING:
@@ -80,12 +80,12 @@ def same_search(root: Path, fixed: Sequence[str], searched: Space) -> None:
 
 def journal_of(root: Path) -> Path:
     """The file that holds the trials of a search; several sweeps may share one."""
-    return root / Path(read_description(root).journal).expanduser()
+    return root / paths.expanded(read_description(root).journal)
 
 
 def check_storage(storage: str, root: Path | None) -> None:
     """ConfigError or DamagedError if no journal can be there, before anything is written."""
-    path = Path(storage).expanduser()
+    path = Path(paths.expanded(storage))
     if not storage or not (root or path.is_absolute()):
         return  # in a directory that is still to be made
     path = (root or Path()) / path

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lm.config import FilesConfig
-from lm.corpora import base
+from lm.corpora import base, files
 from lm.corpora.named import named
 from lm.system import devices, foreign, packed
 
@@ -571,3 +571,19 @@ def test_a_line_of_records_has_a_longest_length(monkeypatch):
     monkeypatch.setattr(foreign, "MAX_TEXT", 4096)
     with pytest.raises(ValueError, match=r"a\.jsonl, line 2 has over 4,096 bytes: part its text"):
         read("a.jsonl")
+
+
+def test_a_name_that_begins_like_a_user_s_home_is_a_name():
+    """It was a traceback: there is no user called so."""
+    Path("~nobody_here.txt").write_text("some text")
+    assert list(files.Files(FilesConfig(path="~nobody_here.txt")).documents()) == ["some text"]
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        files.Files(FilesConfig(path="~nobody_else.txt")).paths()
+
+
+def test_the_picture_of_a_report_is_no_text_of_a_corpus(tmp_path):
+    (tmp_path / "a.txt").write_text("some text")
+    head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(17) + b"\0\0\0\x0btEXtSoftware\0lm"
+    (tmp_path / "curves.png").write_bytes(head + bytes(9))
+    found = files.Files(FilesConfig(path=f"{tmp_path}/*")).paths()
+    assert [path.name for path in found] == ["a.txt"]

@@ -256,3 +256,12 @@ def test_a_complete_run_stays_as_it_is_with_a_file_of_the_user_s_beside_it(cfg, 
     train.run_job(job)
     assert config.load(Path("run") / config.RESOLVED).train.log_every == 3
     assert Path("run/thoughts.txt").read_text() == MINE
+
+
+def test_the_lock_that_an_older_version_left_in_a_search_stops_none(tmp_path):
+    directory.mark_sweep(tmp_path)
+    (tmp_path / "optuna.journal.lock").symlink_to("gone")
+    directory.check_sweep(tmp_path)
+    (tmp_path / "other.lock").symlink_to("gone")
+    with pytest.raises(DamagedError, match=r"other\.lock is not a plain file"):
+        directory.check_sweep(tmp_path)
