@@ -49,10 +49,6 @@ def open_run(
         disable_git=True,
         host="",
     )
-    # What the environment says of a run counts where `arguments` have it, and nowhere else: a run
-    # that is opened again keeps its own.
-    own = wandb.setup().settings
-    own.run_name = own.run_notes = own.run_tags = None
     arguments["settings"] = settings
     arguments["reinit"] = "finish_previous"  # or the jobs of a sweep would be logged into one run
     faults: list[str] = []

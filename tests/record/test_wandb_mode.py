@@ -67,15 +67,3 @@ def test_a_malformed_key_is_told_from_none(monkeypatch, fresh_client, caplog, ke
         assert wandb_mode.wandb_mode("auto") == ("offline" if reason else "online")
     assert reason in caplog.text and ("so offline" in caplog.text) == bool(reason)
     assert key.strip() == "" or key not in caplog.text
-
-
-def test_a_run_that_is_opened_again_keeps_the_name_that_it_has(monkeypatch, fresh_client, tmp_path):
-    """The end of a sweep gave its best arm the name, notes and tags of the environment."""
-    from lm.record import wandb_client
-
-    monkeypatch.setenv("WANDB_NAME", "theirs")
-    monkeypatch.setenv("WANDB_NOTES", "theirs")
-    monkeypatch.setenv("WANDB_TAGS", "theirs")
-    run, fault = wandb_client.open_run("offline", {"id": "a1", "dir": str(tmp_path)}, 20, 20)
-    assert not fault and "theirs" not in (run.name, run.notes) and not run.tags
-    run.finish()
