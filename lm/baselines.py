@@ -104,6 +104,17 @@ def count(order: int, train: np.ndarray, val: np.ndarray, tokenizer: Tokenizer) 
     return round(metrics.bits_per_byte(nats, n_bytes), 6)
 
 
+def warn_if_unlike(train: np.ndarray, val: np.ndarray, tokenizer: Tokenizer) -> None:
+    """A line where the end of a text, which validates, is unlike the text before it."""
+    found = unlike(train, val, tokenizer.token_lengths())
+    if found:
+        log.warning(
+            f"{'val':<10} {'unlike train':<12} {found[0]:.2f} bits per byte by the unigram counts "
+            f"of train, whose own tenths cost up to {found[1]:.2f}: val/bpb tells of another kind "
+            "of text; of several files each validates with its end"
+        )
+
+
 def unlike(train: np.ndarray, val: np.ndarray, lengths: np.ndarray) -> tuple[float, float] | None:
     """Whether `val` (n,) is another kind of text than `train` (m,), by unigram counts.
 

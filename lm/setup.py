@@ -88,10 +88,8 @@ def set_up(
     devices.configure(cfg.train.n_threads(), cfg.train.deterministic)
     device = devices.choose(cfg.train.device)
     contract.check_schedule(cfg.schedule)
-    engines.check(cfg.tokenizer.engine)
     with ranks.rank_0_first():
-        prepared = pipeline.prepare(cfg)
-        engines.check(cfg.tokenizer.engine, prepared.tokenizer)
+        prepared = _prepared(cfg)
         known_baselines = _baselines(prepared)
         other_texts = _other_texts(cfg, prepared)
     tokenizer = prepared.tokenizer
@@ -143,6 +141,14 @@ def set_up(
         log.info(line)
     _compile_if_worth_it(run, device)
     return run
+
+
+def _prepared(cfg: Config) -> pipeline.Prepared:
+    """The data of a run. Raises ConfigError for an engine that is not there, or of no use."""
+    engines.check(cfg.tokenizer.engine)  # before minutes of work
+    prepared = pipeline.prepare(cfg)
+    engines.check(cfg.tokenizer.engine, prepared.tokenizer)  # also where nothing had to be packed
+    return prepared
 
 
 def make_budget(cfg: Config, model: LanguageModel) -> Budget:
@@ -288,22 +294,10 @@ def _baselines(prepared: pipeline.Prepared) -> dict[str, float]:
     """What val/bpb is compared with: counts, and the exact entropy where it is known."""
     found = baselines.points(prepared.folder, prepared.tokenizer)
     if found and prepared.corpus.split_by in ("position", "tails"):
-        _warn_of_another_kind(prepared)
+        baselines.warn_if_unlike(prepared.train, prepared.val, prepared.tokenizer)
     if "floor_bpb" in prepared.facts:
         found["corpus/floor_bpb"] = prepared.facts["floor_bpb"]
     return found
-
-
-def _warn_of_another_kind(prepared: pipeline.Prepared) -> None:
-    """A line where the end of a text, which validates, is unlike the text before it."""
-    lengths = prepared.tokenizer.token_lengths()
-    unlike = baselines.unlike(prepared.train, prepared.val, lengths)
-    if unlike:
-        log.warning(
-            f"{'val':<10} {'unlike train':<12} {unlike[0]:.2f} bits per byte by the unigram counts "
-            f"of train, whose own tenths cost up to {unlike[1]:.2f}: val/bpb tells of another kind "
-            "of text; of several files each validates with its end"
-        )
 
 
 def _describe_sources(run: TrainingRun) -> list[str]:

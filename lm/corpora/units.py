@@ -4,9 +4,9 @@
         list(documents(unit, Reader("text")))
 
 Lines of JSON and plain text are cut by bytes: a unit has the lines that begin in it, but a plain
-text with longer lines than PIECE is cut between two characters. A .parquet
-file is cut between groups of rows. A file that is packed otherwise, or whose values depend on its
-beginning, is one unit.
+text with longer lines than PIECE is cut between two characters. A .parquet file is cut between
+groups of rows. A file that is packed otherwise, or whose values depend on its beginning, is one
+unit.
 """
 
 import codecs
@@ -144,8 +144,8 @@ def _cut(file: BinaryIO, at: int) -> int:
 
 
 def _lines(unit: Unit, longest: int) -> Iterator[tuple[int, bytes]]:
-    """The lines that begin in a unit, each with the byte at which it does, at most
-    `longest` bytes at a time."""
+    """The lines that begin in a unit, each with the byte at which it does, at most `longest` bytes
+    at a time."""
     with foreign.open_plain(unit.path, links=True) as file:
         at = unit.begin
         if at:  # the rest of the line before, which is only its end where that is just behind it

@@ -48,7 +48,8 @@ def packed_beside(shards: Shards) -> Iterator[None]:
         process.kill()
         process.wait()
         with contextlib.suppress(OSError):  # what could not be sent to it
-            process.stdin.close() if process.stdin else None
+            if process.stdin:
+                process.stdin.close()
         store.clear_leftovers(files.cache_dir())
 
 
@@ -98,7 +99,7 @@ def pack_those_left(shards: Shards) -> None:
         except (ValueError, OSError) as error:  # training ends with it, if it comes to that shard
             n_notes += 1
             if n_notes <= MAX_NOTES:
-                which = f"shard {number + 1} of {len(shards)}"
+                which = f"shard {number} of {len(shards)}"
                 streams.print_line(f"note: {which} cannot be packed: {error}", to_stderr=True)
             if isinstance(error, OSError):
                 return

@@ -66,7 +66,7 @@ class Shards:
         self.pack(number)
         waited = time.perf_counter() - start
         if waited > NOTABLE:
-            which = f"{number + 1} of {len(self)}"
+            which = f"{number} of {len(self)}"
             log.info(f"{'shard':<10} {which:<12} waited {waited:.1f} s until it was packed")
 
     def times_first(self) -> float:
@@ -90,10 +90,11 @@ class Shards:
 
     def _stage(self, number: int) -> Path:
         if number not in self._stages:
-            key = [self.text.key(number), self._rules(), self.tokenizer.fingerprint]
+            key = [self.text.key(number), self._rules, self.tokenizer.fingerprint]
             self._stages[number] = files.cache_dir() / f"shards-{files.fingerprint(key)}"
         return self._stages[number]
 
+    @functools.cached_property
     def _rules(self) -> list[object]:
         """What decides the documents that are left out."""
         if self.text.cfg.near_duplicates == "keep":

@@ -50,9 +50,9 @@ def to_hf(model: LanguageModel) -> Tensors:
         )
     if factor != 1 and family != "apertus":  # whose normed queries have gains for it
         ours |= _with_queries_scaled(model, ours, factor)
-    return (
-        _to_gpt2(model, ours) if family == "gpt2" else rotary_weights.to_family(model, ours, family)
-    )
+    if family == "gpt2":
+        return _to_gpt2(model, ours)
+    return rotary_weights.to_family(model, ours, family)
 
 
 def _with_queries_scaled(model: Transformer, ours: Tensors, factor: float) -> Tensors:

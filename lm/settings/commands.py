@@ -178,7 +178,7 @@ class PackConfig(Settings):
     Several commands, here or on machines that share the cache, may divide the work.
     """
 
-    first: int = at_least(0, 0)  # number of the first shard to pack
+    first: int = at_least(0, 0)  # number of the first shard to pack, counted from 0
     every: int = at_least(1, 1)  # then each Nth one, so that N commands divide the work
     overrides: list[str] = field(default_factory=list)  # the settings of the run
 

@@ -130,7 +130,7 @@ def test_what_cannot_be_packed_is_told_a_few_times(capsys, error, n_tried, n_not
     assert Broken.tried == list(range(n_tried))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == n_notes
-    assert lines[0] == f"note: shard 1 of 9 cannot be packed: {error}"
+    assert lines[0] == f"note: shard 0 of 9 cannot be packed: {error}"
 
 
 def test_few_shards_are_mapped_at_a_time(cfg, web, monkeypatch):
