@@ -166,6 +166,19 @@ class WandbServer(LocalServer):
         there = {"edges": page, "pageInfo": {"endCursor": None, "hasNextPage": more}}
         return {"project": {"internalId": "p", "runCount": len(edges), "runs": there}}
 
+    def on_Run(self, variables: dict) -> dict:
+        """One run of a project."""
+        run = self.runs[variables["name"]]
+        about = run.variables
+        node = {
+            "id": variables["name"], "name": variables["name"], "projectId": "1",
+            "displayName": about.get("displayName"), "notes": about.get("notes"),
+            "tags": about.get("tags") or [], "state": run.state, "systemMetrics": "{}",
+            "config": about.get("config", "{}"), "summaryMetrics": json.dumps(run.summary),
+            "createdAt": "2026-01-01T00:00:00", "user": {"name": "me"}, "sweepName": None,
+        }  # fmt: skip
+        return {"project": {"internalId": "p", "run": node}}
+
     def on_RunSampledHistory(self, variables: dict) -> dict:
         """Of a run's rows those that have all keys, with these and no others."""
         found = []

@@ -107,7 +107,9 @@ class Mirror:
         if saved is None:
             self.record.name = str(arguments["name"])
         elif not cfg.track.name:
-            arguments["name"] = None  # it has one, by now maybe another in W&B
+            # It has one, by now maybe another in W&B; without any it would get the variable's.
+            has_variable = bool(os.environ.get("WANDB_NAME"))
+            arguments["name"] = (saved.name or None) if has_variable else None
         n_before = None if saved is None else n_points
         # All that the client allocates sets off collections, in which training stands still: of
         # everything that is there, for 0.1 s. So that is looked at once more, and then at the end.

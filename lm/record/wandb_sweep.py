@@ -7,6 +7,7 @@ follows the alert stands before that run.
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import wandb
 
 log = logging.getLogger(__name__)
+DESCRIBING = ("WANDB_NAME", "WANDB_NOTES", "WANDB_TAGS")
 
 
 def conclude(folders: Sequence[Path], title: str, text: str, sweep: str) -> str:
@@ -54,12 +56,14 @@ def conclude(folders: Sequence[Path], title: str, text: str, sweep: str) -> str:
     entity, project, uid = wandb_registry.place(record.url or "")
     arguments = {"id": uid, "entity": entity, "project": project, "resume": "must"}
     arguments["dir"] = str(Path("outputs").absolute())
-    sender = Sender(
-        lambda: wandb_client.open_run(
-            "online", arguments, track.init_timeout, track.finish_timeout, fall_back=False
-        )[0],
-        wandb_client.kill,
-    )
+
+    def opened() -> "wandb.Run":
+        about = arguments | _as_it_is(f"{entity}/{project}/{uid}")
+        return wandb_client.open_run(
+            "online", about, track.init_timeout, track.finish_timeout, fall_back=False
+        )[0]
+
+    sender = Sender(opened, wandb_client.kill)
     sender.send(lambda run: run.alert(title, text, level="INFO"))
     if track.registry and folder == folders[0]:
         model = f"{entity}/{project}/model-{uid}:best"
@@ -74,6 +78,17 @@ def conclude(folders: Sequence[Path], title: str, text: str, sweep: str) -> str:
 def _record(folder: Path) -> WandbRecord | None:
     path = folder / WandbRecord.file
     return files.read_record(path, WandbRecord) if path.exists() else None
+
+
+def _as_it_is(path: str) -> dict[str, object]:
+    """What names and describes a run in W&B, as arguments of wandb.init; nothing where they are not
+    needed. A run that is opened without them gets those of the environment."""
+    if not any(os.environ.get(variable) for variable in DESCRIBING):
+        return {}
+    import wandb
+
+    run = wandb.Api(timeout=wandb_answer.TIMEOUT).run(path)
+    return {"name": run.name, "notes": run.notes or "", "tags": list(run.tags)}
 
 
 def _link(run: "wandb.Run", model: str, target: str) -> None:

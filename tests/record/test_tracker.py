@@ -482,15 +482,16 @@ def test_artifacts_name_what_they_were_made_from(train, server):
     }
 
 
-def test_a_resumed_online_run_goes_on_with_the_same_curve(cfg, tiny, tmp_path, server):
+def test_a_resumed_online_run_goes_on_with_the_same_curve(cfg, tiny, tmp_path, server, monkeypatch):
+    monkeypatch.setenv("WANDB_NAME", "theirs")  # of all arms; each has a name to itself
     words = (*tiny, *TINY_TRANSFORMER, *QUICK, "track=online")
     out = tmp_path / "r"
     out.mkdir()
-    train_run(cfg(*words), out, name="transformer seed=0")
+    train_run(cfg(*words), out, "sweep", name="transformer seed=0")
     (out / "summary.json").unlink()
-    train_run(cfg(*words, "train.steps=40"), out, name="transformer steps=40")
+    train_run(cfg(*words, "train.steps=40"), out, "sweep", name="transformer steps=40")
     ((uid, run),) = server.runs.items()
-    assert run.variables["displayName"] == "transformer seed=0"
+    assert run.variables["displayName"] == "theirs transformer seed=0"
     assert uid == json.loads((out / "wandb.json").read_text())["id"]
     counters = [row["_step"] for row in run.rows]
     assert counters == sorted(set(counters))

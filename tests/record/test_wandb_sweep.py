@@ -50,6 +50,21 @@ def test_the_alert_has_the_ranking_and_the_best_model_is_linked(swept, server, c
 
 
 @pytest.mark.slow
+def test_the_best_arm_keeps_its_name_notes_and_tags(swept, server, monkeypatch):
+    """It got those of the environment, in place of what its settings and the doctor had said."""
+    for variable in ("WANDB_NAME", "WANDB_NOTES", "WANDB_TAGS"):
+        monkeypatch.setenv(variable, "theirs")
+    root = swept("track=online", "track.name=mine", "track.notes=own", "track.tags=[z]")
+    run = server.runs[files.read_json(root / "1/wandb.json")["id"]]
+    before = {key: run.variables.get(key) for key in ("displayName", "notes", "tags")}
+    assert before["displayName"] == "mine lr=1e-2" and before["tags"] == ["z"]
+    callback.conclude(root)
+    assert server.alerts
+    assert {key: run.variables.get(key) for key in before} == before
+    assert not server.unknown
+
+
+@pytest.mark.slow
 def test_a_sweep_that_is_offline_tells_nobody_and_says_that_nothing_is_linked(
     swept, server, caplog
 ):
