@@ -7,7 +7,7 @@ CACHE := $(or $(LM_CACHE_DIR),outputs/cache)
 EXTRAS := dev,sweep,launchers,interop,data,tour,dashboard,eval
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train tour test test-faults fuzz lint sweep sample evaluate report experiment review sync cache clean clean-cache
+.PHONY: help setup train tour test test-faults fuzz mutants lint sweep sample evaluate report experiment review sync cache clean clean-cache
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,10 @@ $(VENV)/ready-tour: $(VENV)/ready-run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tour]'
 	@touch $@
 
+$(VENV)/ready-mutants: $(VENV)/ready-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	@touch $@
+
 train: setup  ## train the default model: corpus, tokenizer, transformer
 	$(BIN)/python -m lm.train $(ARGS)
 
@@ -41,6 +45,9 @@ test-faults: $(VENV)/ready-test  ## the slow ones: kills, signals, full disks, h
 
 fuzz: $(VENV)/ready-test  ## ten million random inputs to all that lm reads: hours; or LM_FUZZ_SECONDS=600
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+mutants: $(VENV)/ready-mutants  ## change the science in small ways: does a test notice each? hours
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 lint: $(VENV)/ready-test  ## style, types, and the order of imports
 	$(BIN)/ruff check lm tests experiments

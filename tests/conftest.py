@@ -31,6 +31,7 @@ from tests.wandb_server import WandbServer
 # What the libraries have made stays: to go through it again and again took a sixth of the time.
 gc.freeze()
 gc.set_threshold(20_000, 20, 20)
+compose.register()  # here, as mutants of lm are each judged in a fork of a process that collected
 # A shell that started these tests with & has them ignore Ctrl-C, and what they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -98,11 +99,6 @@ def toy_bpe(toy_text):
 def tiny(toy_text):
     """The overrides of a run that takes a fraction of a second."""
     return ("corpus=files", f"corpus.path={toy_text}", *TINY)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _registered():
-    compose.register()
 
 
 @pytest.fixture(scope="session")

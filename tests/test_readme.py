@@ -52,7 +52,7 @@ def small(command: str) -> list[str] | None:
 def pages() -> dict[str, str]:
     """Every README of the repository, by its path, and the pages in docs/."""
     found = [*ROOT.glob("*/**/README.md"), *ROOT.glob("docs/*.md"), ROOT / "README.md"]
-    own = [path for path in found if not {".venv", "outputs"} & set(path.parts)]
+    own = [path for path in found if not {".venv", "outputs", "build"} & set(path.parts)]
     texts = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in own}
     return {name: text.replace("\\\n", " ") for name, text in texts.items()}
 

@@ -59,3 +59,26 @@ def test_a_deviation_is_the_standard_deviation_of_normally_distributed_losses():
     """The change that left out the factor 1.4826 was noticed by no test."""
     recent = statistics.NormalDist(3.0, 0.5).samples(4001, seed=0)
     assert guard.spike(recent, 3.0 + 8 * 0.5) == pytest.approx(8.0, rel=0.05)
+
+
+def test_every_skipped_step_of_a_run_is_counted():
+    found, _ = judged([1.0, math.nan, 1.0, math.nan])
+    assert found[1] == {"train/skipped": 1} and found[3] == {"train/skipped": 2}
+
+
+def test_twenty_losses_are_enough_to_stand_out_among_and_fewer_are_not():
+    assert guard.spike([3.0] * (guard.MIN_LOSSES - 1), 9.0) == 0.0
+    assert guard.spike([3.0] * guard.MIN_LOSSES, 9.0) > 100
+
+
+def test_in_a_run_that_hardly_moves_a_deviation_is_a_hundredth_of_the_loss():
+    """Or every step of a settled run would be a spike."""
+    settled = [3.0 + 1e-6 * (i % 3) for i in range(30)]
+    assert guard.spike(settled, 3.3) == pytest.approx(10.0, rel=1e-3)
+
+
+def test_only_what_is_higher_than_the_limit_is_flagged():
+    losses = [3 + 0.01 * (i % 5) for i in range(40)]
+    height = guard.spike(losses, 9.0)
+    assert not any(judged([*losses, 9.0], spike=height)[0])
+    assert any(judged([*losses, 9.0], spike=0.99 * height)[0])

@@ -1,0 +1,206 @@
+"""Change the science of lm in thousands of small ways and ask whether a test notices each.
+
+    make mutants                                 # every file of JUDGES: hours
+    make mutants ARGS="lm/metrics.py"            # or some of them
+    LM_MUTANT_JOBS=1 make mutants                # on one core
+
+A mutant that no test kills is a hole, unless living.txt says why it may live. README.md is written
+anew. What was killed is kept in build/mutants until the function changes; `rm -r` it to begin anew.
+"""
+
+import ast
+import difflib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.helpers import ROOT
+from tests.mutants.judges import JUDGES
+
+HERE = Path(__file__).parent
+WORK = ROOT / "build" / "mutants"
+N_JOBS = os.environ.get("LM_MUTANT_JOBS", str(os.cpu_count() or 1))
+KEPT = ("conf", "docs", "experiments", "hydra_plugins", "tests", "README.md")  # what tests read
+SETTINGS = """
+[tool.mutmut]
+source_paths = ["lm"]
+only_mutate = ["{path}"]
+also_copy = {kept}
+pytest_add_cli_args_test_selection = {tests}
+# The same inputs every time: no mutant is to be killed by luck.
+pytest_add_cli_args = ["-p", "no:cacheprovider", "--hypothesis-seed=0"]
+process_isolation = "forkserver"  # torch is imported once, in a process that computes nothing
+timeout_constant = 2.0
+timeout_multiplier = 5.0  # a mutant that never ends counts as killed after ten seconds or more
+use_git_change_detection = false
+"""
+# As mutmut keeps what came of a mutant: the code with which pytest ended, or its own.
+SURVIVED = (0, 5, 33)  # 5 and 33: no test calls the function
+
+
+@dataclass(frozen=True)
+class Living:
+    """A mutant that no test killed: a function, and the lines that were changed in it."""
+
+    path: str
+    function: str
+    change: tuple[str, ...]  # the lines of a diff, each with its - or +
+
+    def __str__(self) -> str:
+        return "\n".join((f"{self.path} {self.function}", *self.change))
+
+
+def main() -> None:
+    paths = sys.argv[1:] or list(JUDGES)
+    unknown = [path for path in paths if path not in JUDGES]
+    if unknown:
+        sys.exit(f"{unknown[0]} is no file that tests.mutants.judges names")
+    reasons = read_reasons((HERE / "living.txt").read_text(encoding="utf-8"))
+    n_holes = 0
+    for path in paths:
+        n, living = run(path)
+        holes = [mutant for mutant in living if mutant not in reasons]
+        for mutant in holes:
+            print(f"\n{mutant}")
+        for mutant in reasons:
+            if mutant.path == path and mutant not in living:
+                print(f"\nliving.txt lists what lives no more:\n{mutant}")
+        n_holes += len(holes)
+        write_row(path, (n, n - len(living), len(living) - len(holes), len(holes)))
+    print(f"\n{n_holes} mutants live without a reason")
+    sys.exit(1 if n_holes else 0)
+
+
+# --------------------------------------------------------------------------- one file's mutants
+
+
+def run(path: str) -> tuple[int, list[Living]]:
+    """Have mutmut try every mutant of a file; how many there are, and which live."""
+    folder = WORK / path.replace("/", ".").removesuffix(".py")
+    prepare(folder, path)
+    log = folder / "log.txt"
+    with log.open("w") as out:
+        command = [sys.executable, "-m", "mutmut", "run", "--max-children", N_JOBS]
+        done = subprocess.run(command, cwd=folder, stdout=out, stderr=subprocess.STDOUT)
+    if done.returncode != 0:
+        sys.exit(f"mutmut ended with exit code {done.returncode}: see {log}")
+    codes = json.loads((folder / "mutants" / f"{path}.meta").read_text())["exit_code_by_key"]
+    names = [name.rpartition(".")[2] for name, code in codes.items() if code in SURVIVED]
+    changes = Changes((folder / "mutants" / path).read_text(encoding="utf-8"))
+    return len(codes), [Living(path, *changes.of(name)) for name in names]
+
+
+def prepare(folder: Path, path: str) -> None:
+    """A copy of the repository in which mutmut changes one file; it is made up to date."""
+    shutil.copytree(ROOT / "lm", folder / "lm", dirs_exist_ok=True)
+    for name in KEPT:
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+    source = folder / path
+    source.write_text(mutable(source.read_text(encoding="utf-8")), encoding="utf-8")
+    shutil.copystat(ROOT / path, source)  # by its time mutmut tells whether it has changed
+    settings = SETTINGS.format(path=path, kept=list(KEPT), tests=list(JUDGES[path]))
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (folder / "pyproject.toml").write_text(project + settings, encoding="utf-8")
+    # Tests may have come that kill what lived.
+    meta = folder / "mutants" / f"{path}.meta"
+    if meta.exists():
+        known = json.loads(meta.read_text())
+        codes = known["exit_code_by_key"]
+        known["exit_code_by_key"] = {k: None if c in SURVIVED else c for k, c in codes.items()}
+        meta.write_text(json.dumps(known))
+
+
+def mutable(source: str) -> str:
+    """Source that does the same, of which mutmut changes what we want to see changed.
+
+    It leaves functions with a decorator alone, so that is applied below the function. And an
+    error's or the log's words are not science.
+    """
+    lines = source.splitlines()
+    below: dict[int, list[str]] = {}  # what is put behind a line
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            for decorator in reversed(node.decorator_list):
+                text = ast.unparse(decorator)
+                if text not in ("staticmethod", "classmethod"):
+                    lines[decorator.lineno - 1] = ""
+                    new = f"{' ' * node.col_offset}{node.name} = {text}({node.name})"
+                    below.setdefault(node.end_lineno or 0, []).append(new)
+        elif isinstance(node, ast.Raise | ast.Assert) or is_log(node):
+            for i in range(node.lineno - 1, node.end_lineno):
+                lines[i] += "  # pragma: no mutate"
+    parts = [[line, *below.get(i, [])] for i, line in enumerate(lines, 1)]
+    return "\n".join(line for part in parts for line in part) + "\n"
+
+
+def is_log(node: ast.AST) -> bool:
+    """Whether a statement writes to the log."""
+    if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
+        return False
+    return ast.unparse(node.value.func).startswith("log.")
+
+
+class Changes:
+    """What mutants change, read from the file in which mutmut keeps them all."""
+
+    def __init__(self, source: str) -> None:
+        self.lines = source.splitlines()
+        self.functions = {
+            node.name: node
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.FunctionDef) and "__mutmut_" in node.name
+        }
+
+    def of(self, name: str) -> tuple[str, tuple[str, ...]]:
+        """A mutant's function, as Class.method, and the lines of its difference."""
+        plain = name.rpartition("__mutmut_")[0]
+        before, after = self._body(f"{plain}__mutmut_orig"), self._body(name)
+        diff = list(difflib.unified_diff(before, after, n=0, lineterm=""))[2:]
+        change = [line[0] + " " + line[1:].strip() for line in diff if line[0] != "@"]
+        return plain.removeprefix("x").strip("_ǁ").replace("ǁ", "."), tuple(change)
+
+    def _body(self, name: str) -> list[str]:
+        node = self.functions[name]
+        lines = self.lines[node.lineno - 1 : node.end_lineno]
+        return [line.replace(name, "") for line in lines]
+
+
+# ------------------------------------------------------------------------- reasons and the table
+
+
+def read_reasons(text: str) -> dict[Living, str]:
+    """living.txt: blocks of a file and function, the changed lines, and behind = the reason."""
+    reasons = {}
+    for block in text.split("\n\n"):
+        lines = [line for line in block.splitlines() if line and not line.startswith("#")]
+        if not lines:
+            continue
+        path, _, function = lines[0].partition(" ")
+        change = tuple(line for line in lines[1:] if line[0] in "-+")
+        why = " ".join(line[2:] for line in lines[1:] if line[0] == "=")
+        if not why or not change:
+            sys.exit(f"living.txt: a change and a reason are missing for\n{block}")
+        reasons[Living(path, function, change)] = why
+    return reasons
+
+
+HEAD = "| file | mutants | killed | may live | live |"
+
+
+def write_row(path: str, counts: tuple[int, ...]) -> None:
+    """Put a file's counts into the table of README.md, whose rows are in the order of JUDGES."""
+    page = HERE / "README.md"
+    text, _, below = page.read_text(encoding="utf-8").partition(HEAD)
+    rows = {line.split("`")[1]: line for line in below.splitlines()[2:]}
+    rows[path] = " | ".join((f"| `{path}`", *map(str, counts))) + " |"
+    lines = [HEAD, "|---|--:|--:|--:|--:|", *[rows[path] for path in JUDGES if path in rows]]
+    page.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
