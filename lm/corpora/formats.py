@@ -148,13 +148,16 @@ class Reader:
         text = record if isinstance(record, str) else _at(record, self.field)
         if not isinstance(text, str):
             raise ValueError(f"{place}: {self._no_text(record)}")
-        surrogate = SURROGATE.search(text)
-        if surrogate and self.errors == "strict":
-            raise ValueError(
-                f"{place}: \\u{ord(surrogate[0]):x} is half a character, which UTF-8 cannot hold; "
-                f"repair it, or {REPLACE}"
-            )
-        return SURROGATE.sub("\ufffd", text)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # JSON can name half of a pair
+            if self.errors == "strict":
+                raise ValueError(
+                    f"{place}: \\u{ord(text[error.start]):x} is half a character, which UTF-8 "
+                    f"cannot hold; repair it, or {REPLACE}"
+                ) from None
+            return SURROGATE.sub("\ufffd", text)
+        return text
 
     def _no_text(self, record: object) -> str:
         """Why this record gives no text, and which other fields would."""

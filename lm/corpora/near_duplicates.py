@@ -26,6 +26,7 @@ SHARE = 0.3
 MAX_HASHES = 1 << 23
 BLOCK_LEN = 1 << 17  # characters that are hashed at a time
 BLOCK_DOCUMENTS = 1 << 10
+BLOCKS = 16  # are looked up at once while the table has room for all of their hashes
 MAX_CHARS = 1 << 24  # of a document that are looked at
 
 
@@ -37,9 +38,9 @@ def without(
     """
     if seen is None:
         seen = Seen()
-    for texts in _blocks(documents):
-        block = _Block(texts, seen)
-        for i, text in enumerate(texts):
+    for blocks in _batches(documents, seen):
+        block = _Block(blocks, seen)
+        for i, text in enumerate(block.texts):
             if block.is_repeat(i):
                 repeats.n_documents += 1
                 repeats.n_bytes += len(text.encode("utf-8", "replace"))
@@ -51,12 +52,12 @@ def without(
 
 def remembered(documents: Iterable[str], seen: "Seen") -> Iterator[str]:
     """All documents; `seen` is told of them."""
-    for texts in _blocks(documents):
-        block = _Block(texts, seen)
-        for i in range(len(texts)):
+    for blocks in _batches(documents, seen):
+        block = _Block(blocks, seen)
+        for i in range(len(block.texts)):
             block.remember(i)
         block.add_to_seen()
-        yield from texts
+        yield from block.texts
 
 
 def groups(documents: Iterable[str], max_hashes: int = MAX_HASHES) -> dict[int, int]:
@@ -68,15 +69,15 @@ def groups(documents: Iterable[str], max_hashes: int = MAX_HASHES) -> dict[int, 
     root_of: dict[int, int] = {}
     seen = Seen(max_hashes)
     first = 0  # number of the block's first document
-    for texts in _blocks(documents):
-        block = _Block(texts, seen, first)
-        for i in range(len(texts)):
+    for blocks in _batches(documents, seen):
+        block = _Block(blocks, seen, first)
+        for i in range(len(block.texts)):
             if block.is_repeat(i):
                 for owner in block.owners(i):
                     _join(root_of, owner, first + i)
             block.remember(i)
         block.add_to_seen()
-        first += len(texts)
+        first += len(block.texts)
     return {document: _root(root_of, document) for document in root_of}
 
 
@@ -108,14 +109,37 @@ def _blocks(documents: Iterable[str]) -> Iterator[list[str]]:
         yield texts
 
 
-class _Block:
-    """The runs of words of a few documents, and which of them earlier documents have.
+def _batches(documents: Iterable[str], seen: "Seen") -> Iterator[list[list[str]]]:
+    """The blocks, up to BLOCKS at a time: looked up in order, more hashes find more of the table
+    in the processor's cache. One at a time where the table might be thinned out between them, so
+    that what is found does not depend on BLOCKS.
+    """
+    batch: list[list[str]] = []
+    n_chars = 0  # a run of words begins with one of them, so there are no more runs
+    for block in _blocks(documents):
+        n_block = sum(map(len, block))
+        if batch and (len(batch) == BLOCKS or not seen.has_room(n_chars + n_block)):
+            yield batch
+            batch = []
+            n_chars = 0
+        batch.append(block)
+        n_chars += n_block
+    if batch:
+        yield batch
 
-    `first` is the number of the block's first document.
+
+class _Block:
+    """The runs of words of some documents, and which of them earlier documents have.
+
+    The documents come in blocks, each of which is hashed at once; `first` is the number of the
+    first document.
     """
 
-    def __init__(self, texts: list[str], seen: "Seen", first: int = 0):
-        hashes, counts = seen.sampled(*_hashed(texts))
+    def __init__(self, blocks: list[list[str]], seen: "Seen", first: int = 0):
+        self.texts = [text for block in blocks for text in block]
+        parts = [seen.sampled(*_hashed(block)) for block in blocks]
+        hashes = np.concatenate([hashes for hashes, _ in parts])
+        counts = np.concatenate([counts for _, counts in parts])
         self._seen = seen
         self._first = first
         # Each different hash of the block once, and for every run which of them it is.
@@ -176,7 +200,7 @@ def _hashed(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
 class Seen:
     """Hashes and the number of the first document that has each: a table with open addressing.
 
-    Past `max_hashes` it keeps only multiples of a power of two, and doubles that each time.
+    Past `max_hashes`, a power of two, it keeps only multiples of 2, then of 4, 8, ...
     """
 
     def __init__(self, max_hashes: int = MAX_HASHES):
@@ -184,6 +208,10 @@ class Seen:
         self._step = 1  # hashes that are no multiple of it do not count
         self._n = 0
         self._allocate(1 << 12)
+
+    def has_room(self, n: int) -> bool:
+        """Whether n more hashes would leave every hash that counts now counting."""
+        return self._n + n <= self._max_hashes
 
     def _allocate(self, size: int) -> None:
         self._keys = np.zeros(size, np.uint64)
@@ -229,7 +257,7 @@ class Seen:
             documents = documents[counted]
         if 2 * (self._n + len(hashes)) > len(self._keys):
             used = self._values >= 0
-            size = 1 << (2 * (self._n + len(hashes))).bit_length()
+            size = min(4 << (self._n + len(hashes)).bit_length(), 2 * self._max_hashes)
             self._rebuild(self._keys[used], self._values[used], size)
         self._place(hashes, documents)
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra._internal import utils
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -18,11 +19,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Quote, QuotedString, Sweep
+from hydra.core.plugins import Plugins
 from hydra.core.utils import configure_log
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.sweeper import Sweeper
-from hydra.types import TaskFunction
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from lm.sweep.space import check_values
@@ -213,6 +215,27 @@ def run_sweep(overrides: Sequence[str], task: TaskFunction) -> None:
         _hydra().multirun(config_name="config", task_function=task, overrides=words)
     finally:
         sweepers.validate_batch_is_legal = validate
+
+
+def launch(overrides: Sequence[str], n: int, task: TaskFunction) -> list[Any]:
+    """Start `task` n times by the launcher that the overrides choose, each with its own
+    HydraConfig.get().job.num from 0 on; what they return, in order.
+
+    To be used while Hydra is initialized: see compose.composing.
+    """
+    running = _hydra()
+    composed = running.compose_config(
+        config_name="config",
+        overrides=[*overrides, "hydra.mode=MULTIRUN"],
+        run_mode=RunMode.MULTIRUN,
+    )
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=HydraContext(running.config_loader, Callbacks()),
+        task_function=task,
+        config=composed,
+    )
+    words = [list(composed.hydra.overrides.task) for _ in range(n)]
+    return [job.return_value for job in launcher.launch(words, initial_job_idx=0)]
 
 
 @contextlib.contextmanager

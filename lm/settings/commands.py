@@ -175,7 +175,8 @@ class PackConfig(Settings):
     """python -m lm.pack: pack the shards of a large text before training.
 
     Settings of lm.train say which: corpus=shards corpus.path=FOLDER tokenizer.vocab_size=8192.
-    Several commands, here or on machines that share the cache, may divide the work.
+    Several commands, here or on machines that share the cache, may divide the work; with -m
+    hydra/launcher=slurm (or local) starts all N of them.
     """
 
     first: int = at_least(0, 0)  # number of the first shard to pack, counted from 0

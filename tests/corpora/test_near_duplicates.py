@@ -8,6 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from lm.corpora import near_duplicates
 from lm.corpora.base import split
 from lm.corpora.near_duplicates import MAX_HASHES, SHARE, Seen, groups, without
 from lm.corpora.shingles import N_WORDS, shingles
@@ -103,6 +104,25 @@ def test_a_small_table_still_finds_long_copies_and_leaves_new_text_alone():
     documents = new + new[::-1]
     kept = list(without(documents, Repeats("drop", 0), seen=Seen(1 << 12)))
     assert kept == new
+
+
+@pytest.mark.parametrize("max_hashes", [1 << 9, 1 << 12, MAX_HASHES])
+def test_what_is_found_does_not_depend_on_how_many_blocks_are_looked_up_at_once(
+    monkeypatch, max_hashes
+):
+    monkeypatch.setattr(near_duplicates, "BLOCK_LEN", 2000)
+    new = [prose(i % 150, 50 + i % 7) for i in range(250)]
+    documents = [text + prose(1000 + i, i % 40) for i, text in enumerate(new)]
+
+    def found():
+        repeats = Repeats("drop", 0)
+        kept = list(without(documents, repeats, seen=Seen(max_hashes)))
+        return kept, repeats.n_documents, groups(documents, max_hashes)
+
+    at_once = found()
+    monkeypatch.setattr(near_duplicates, "BLOCKS", 1)
+    assert at_once == found()
+    assert 0 < at_once[1] < 250
 
 
 def test_memory_does_not_grow_with_the_number_of_documents():

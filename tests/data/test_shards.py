@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import subprocess
 import sys
 
 import pytest
@@ -21,6 +22,7 @@ from lm.record.schemas import DataRecord, read_part
 from lm.settings.commands import PackConfig
 from lm.system import files, store
 from lm.system.errors import ConfigError
+from tests.helpers import start
 
 WORDS = ["corpus=shards", "corpus.shard_mb=1", "corpus.first_mb=1", "tokenizer=byte"]
 
@@ -269,3 +271,31 @@ def test_a_changed_file_is_packed_anew_and_a_damaged_one_is_named(cfg, web):
     with pytest.raises(ValueError, match=r"c\.jsonl, the line at byte [\d,]+ is not JSON"):
         list(map(shards.pack, changed))
     assert not all(map(shards.is_packed, changed))
+
+
+@pytest.mark.slow
+def test_launchers_of_hydra_divide_the_packing_and_what_fails_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "web"
+    folder.mkdir()
+    written(folder, 350)  # 2.8 MB: two shards
+    words = ["-m", "every=2", *WORDS, f"corpus.path={folder}"]
+
+    def run(*words):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = start("lm.pack", *words, **pipes)
+        return *process.communicate(timeout=300), process.returncode
+
+    out, err, code = run("first=1", *words)
+    assert (out, code) == ("", 2)
+    assert "first=1 beside -m, which starts all 2: leave it out" in err
+    out, err, code = run(*words, "hydra/launcher=local")
+    assert code == 0, err
+    shards = [line.split() for line in out.splitlines() if line.startswith("shard ")]
+    assert sorted((line[1], line[4]) for line in shards) == [("0", "built"), ("1", "built")]
+    last = sorted(folder.iterdir())[-1]
+    text = last.read_text()
+    last.write_text(text[: len(text) // 2] + "no JSON\n")
+    out, err, code = run(*words)
+    assert code == 1
+    assert "is not JSON" in err and "1 of 2 jobs failed; the same command goes on" in err
