@@ -92,7 +92,7 @@ def token_nats(
                 logits = model(x)
                 nats = [metrics.nats(logits / t, y).flatten()[scored] for t in temperatures]
         parts.append(torch.stack(nats).cpu().double().numpy())
-    return np.concatenate(parts, axis=1) if parts else np.empty((len(temperatures), 0))
+    return np.concatenate(parts, axis=1)
 
 
 def pair_accuracy(

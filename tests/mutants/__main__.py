@@ -31,8 +31,11 @@ source_paths = ["lm"]
 only_mutate = ["{path}"]
 also_copy = {kept}
 pytest_add_cli_args_test_selection = {tests}
-# The same inputs every time: no mutant is to be killed by luck.
-pytest_add_cli_args = ["-p", "no:cacheprovider", "--hypothesis-seed=0"]
+# Fast tests alone, or a mutant costs seconds; the same inputs every time, or one is killed by luck.
+pytest_add_cli_args = [
+    "-m", "not slow and not faults", "-p", "no:cacheprovider", "--hypothesis-seed=0",
+    "-p", "tests.mutants.preload",
+]
 process_isolation = "forkserver"  # torch is imported once, in a process that computes nothing
 timeout_constant = 2.0
 timeout_multiplier = 5.0  # a mutant that never ends counts as killed after ten seconds or more
@@ -82,10 +85,12 @@ def run(path: str) -> tuple[int, list[Living]]:
     """Have mutmut try every mutant of a file; how many there are, and which live."""
     folder = WORK / path.replace("/", ".").removesuffix(".py")
     prepare(folder, path)
+    # Without the texts of a machine, whose tests are slow and which a nightly run does not have.
+    env = {name: value for name, value in os.environ.items() if name != "LM_DATA_DIR"}
     log = folder / "log.txt"
     with log.open("w") as out:
         command = [sys.executable, "-m", "mutmut", "run", "--max-children", N_JOBS]
-        done = subprocess.run(command, cwd=folder, stdout=out, stderr=subprocess.STDOUT)
+        done = subprocess.run(command, cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT)
     if done.returncode != 0:
         sys.exit(f"mutmut ended with exit code {done.returncode}: see {log}")
     codes = json.loads((folder / "mutants" / f"{path}.meta").read_text())["exit_code_by_key"]
@@ -118,10 +123,10 @@ def prepare(folder: Path, path: str) -> None:
 def mutable(source: str) -> str:
     """Source that does the same, of which mutmut changes what we want to see changed.
 
-    It leaves functions with a decorator alone, so that is applied below the function. And an
-    error's or the log's words are not science.
+    It leaves functions with a decorator alone, so that is applied below the function. What an
+    assertion, an error or the log says is not science, and `strict=True` of zip is an assertion.
     """
-    lines = source.splitlines()
+    lines = source.replace(", strict=True)", ")").splitlines()
     below: dict[int, list[str]] = {}  # what is put behind a line
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
@@ -162,7 +167,7 @@ class Changes:
         before, after = self._body(f"{plain}__mutmut_orig"), self._body(name)
         diff = list(difflib.unified_diff(before, after, n=0, lineterm=""))[2:]
         change = [line[0] + " " + line[1:].strip() for line in diff if line[0] != "@"]
-        return plain.removeprefix("x").strip("_ǁ").replace("ǁ", "."), tuple(change)
+        return plain[2:].replace("ǁ", "."), tuple(change)  # of x_function or xǁClassǁmethod
 
     def _body(self, name: str) -> list[str]:
         node = self.functions[name]

@@ -86,6 +86,30 @@ def test_a_parameter_without_a_gradient_stays():
     assert torch.equal(params[1], before)
 
 
+def test_a_group_without_gradients_does_not_hold_up_the_next():
+    idle, busy = make(), make(1)
+    groups = [{"params": idle, "parts": None}, {"params": busy, "parts": None}]
+    optimizer = Muon(groups, lr=0.1, momentum=0.9, weight_decay=0.0)
+    before = [p.detach().clone() for p in busy]
+    for p in busy:
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    assert not any(torch.equal(p, old) for p, old in zip(busy, before, strict=True))
+
+
+def test_in_bfloat16_the_update_is_the_rounded_one_of_float32():
+    steps = []
+    for dtype in (torch.float32, torch.bfloat16):
+        (p, *_) = make()
+        before = p.detach().clone()
+        p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(3))
+        groups = [{"params": [p], "parts": None}]
+        Muon(groups, lr=0.1, momentum=0.9, weight_decay=0.0, dtype=dtype).step()
+        steps.append(p.detach() - before)
+    error = (steps[1] - steps[0]).norm() / steps[0].norm()
+    assert 1e-4 < error < 0.05
+
+
 def test_state_restored_from_its_dict_continues_bit_for_bit():
     def run(params, optimizer, steps):
         for step in steps:

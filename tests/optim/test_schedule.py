@@ -3,9 +3,10 @@
 import itertools
 
 import pytest
+import torch
 
 from lm.config import ConstantConfig, CosineConfig, RangeConfig, WSDConfig, options
-from lm.optim.schedule import update_scale
+from lm.optim.schedule import set_rates, update_scale
 from lm.record.state import Budget, TrainState
 
 TRAINING = [name for name in options("schedule") if name != "range"]
@@ -94,3 +95,21 @@ def test_the_first_update_moves_and_the_last_has_the_final_rate(name, warmup, bu
 def test_a_warm_up_of_ten_updates_rises_by_tenths():
     found = scales(ConstantConfig(warmup=0.1), Budget(100))
     assert found[:11] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0])
+
+
+def test_the_only_update_of_a_run_that_ends_at_0_has_the_rate_of_its_middle():
+    assert update_scale(CosineConfig(warmup=0.0, final=0.0), 0.0, 1.0) == pytest.approx(0.5)
+
+
+def test_every_group_gets_its_share_of_its_own_base_and_each_optimizer_is_named():
+    def group(base_lr):
+        return {"params": [torch.nn.Parameter(torch.zeros(1))], "base_lr": base_lr}
+
+    optimizers = [
+        torch.optim.SGD([group(0.5), group(0.25)], lr=9.0),
+        torch.optim.AdamW([group(0.125)], lr=9.0),
+        torch.optim.SGD([group(2.0)], lr=9.0),
+    ]
+    rates = set_rates(optimizers, 0.5)
+    assert [[g["lr"] for g in o.param_groups] for o in optimizers] == [[0.25, 0.125], [0.0625], [1]]
+    assert rates == {"optim/lr": 0.25, "optim/lr_adamw": 0.0625, "optim/lr_sgd": 1.0}

@@ -1,9 +1,13 @@
 """Two runs are compared on the same bytes, with an interval that covers the truth."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from lm import config, train
+from lm import config, scoring, tokenizers, train
+from lm.data import pipeline
+from lm.record.run import Run
 from lm.report import paired
 
 
@@ -39,10 +43,29 @@ def test_a_text_of_one_span_is_told_to_be_too_short():
 
 def test_a_comparison_says_how_much_of_the_text_it_is_of():
     found = paired.Comparison(2.0, 1.5, -0.6, -0.4, 3, 3100, 3104)
-    assert (
-        "B is better (Student's t over 3 spans, 3,100 of the text's 3,104 bytes"
-        in paired.describe("A", "B", found)
-    )
+    assert paired.describe("outputs/a", "outputs/b", found).splitlines() == [
+        "A      2.0000 bits/byte  outputs/a",
+        "B      1.5000 bits/byte  outputs/b",
+        "B - A  -0.5000 bits/byte, 95 % interval -0.6000 to -0.4000",
+        "B is better (Student's t over 3 spans, 3,100 of the text's 3,104 bytes; one training seed "
+        "each)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.1, 0.3, "A is better"),
+        (-0.3, -0.1, "B is better"),
+        (0.0, 0.0, "neither"),
+        (0.0, 0.4, "neither"),
+        (-0.4, 0.0, "neither"),
+        (-0.1, 0.2, "neither"),
+    ],
+)
+def test_a_run_is_called_better_where_the_interval_is_clear_of_0(low, high, verdict):
+    found = paired.Comparison(1.0, 1.0 + (low + high) / 2, low, high, 3, 3100, 3104)
+    assert paired.describe("A", "B", found).splitlines()[-1].startswith(verdict)
 
 
 def test_special_tokens_have_no_bytes_and_do_not_move_the_cuts():
@@ -71,10 +94,6 @@ def test_the_interval_covers_the_truth_as_often_as_it_says_for_few_spans_too(n):
 def test_runs_of_different_tokenizers_compare_and_agree_with_their_own_scores(
     cfg, toy_text, tmp_path
 ):
-    from lm import scoring
-    from lm.data import pipeline
-    from lm.record.run import Run
-
     outs = []
     for name in ("byte", "bpe"):
         words = ["corpus=files", f"corpus.path={toy_text}", "track=off", "model=bigram_counts"]
@@ -99,3 +118,61 @@ def test_runs_of_different_tokenizers_compare_and_agree_with_their_own_scores(
     assert ("B is better" in text) == (found.high < 0)
     same = paired.compare(str(outs[0]), str(outs[0]))
     assert (same.low, same.high) == (0.0, 0.0) and "neither" in paired.describe("A", "A", same)
+
+
+@pytest.fixture
+def counted(cfg, toy_text, tmp_path):
+    """counted(text): a run, as far as it is read here, whose model has counted `text` alone."""
+
+    def make(text: str = "", corpus=toy_text) -> SimpleNamespace:
+        tokenizer = tokenizers.train("byte", [])
+        model = config.BigramCountsConfig(context_len=16).build(tokenizer.vocab_size)
+        model.fit(np.array(tokenizer.encode(text)))
+        settings = cfg("corpus=files", f"corpus.path={corpus}")
+        return SimpleNamespace(
+            path=tmp_path, cfg=settings, tokenizer=tokenizer, model={"best": model}.__getitem__
+        )
+
+    return make
+
+
+def test_a_model_that_knows_nothing_spends_the_same_on_every_byte_but_the_first(counted):
+    run = counted()
+    corpus = pipeline.prepare_corpus(run.cfg.corpus)
+    ids = pipeline.pack(corpus, run.tokenizer).val
+    found = paired.code_length(run)
+    assert found.text == pipeline.corpus_record(corpus).sha256.val
+    is_byte = run.tokenizer.token_lengths()[ids] > 0
+    assert found.ends.tolist() == np.cumsum(is_byte).tolist()
+    each = np.log2(run.tokenizer.vocab_size)
+    assert found.bits == pytest.approx(each * (np.cumsum(is_byte) - 1))
+
+
+def test_two_runs_are_scored_on_their_whole_text_and_the_better_is_seen(
+    counted, toy_text, monkeypatch
+):
+    runs = {"a": counted(), "b": counted(toy_text.read_text())}
+    monkeypatch.setattr(Run, "open", runs.__getitem__)
+    found = paired.compare("a", "b", trust=True)
+    ids = pipeline.pack(pipeline.prepare_corpus(runs["a"].cfg.corpus), runs["a"].tokenizer).val
+    lengths = runs["a"].tokenizer.token_lengths()
+    assert found.a == pytest.approx(np.log2(runs["a"].tokenizer.vocab_size))
+    whole = scoring.evaluate(runs["b"].model("best"), ids, lengths)["bpb"]
+    assert found.b == pytest.approx(whole, rel=1e-3)
+    assert found.low < found.b - found.a < found.high < 0
+    assert found.n_text == lengths[ids].sum() and found.n_bytes == found.n_text - 1
+    assert found.n_spans == found.n_bytes // paired.SPAN > 1
+
+
+def test_runs_on_different_texts_are_not_compared(counted, tmp_path, monkeypatch):
+    (tmp_path / "other.txt").write_text("another text, " * 500)
+    runs = {"a": counted(), "b": counted(corpus=tmp_path / "other.txt")}
+    monkeypatch.setattr(Run, "open", runs.__getitem__)
+    with pytest.raises(ValueError, match="different validation texts"):
+        paired.compare("a", "b", trust=True)
+
+
+def test_a_stranger_s_run_reads_no_file_of_this_machine_without_trust(counted, monkeypatch):
+    monkeypatch.setattr(Run, "open", lambda name: counted())
+    with pytest.raises(ValueError, match="was not made by you on this machine"):
+        paired.compare("a", "b")
