@@ -26,7 +26,7 @@ from lm.launch.hydra_internals import REPLACE
 from lm.launch.presets import folder
 from lm.launch.words import as_typed
 from lm.settings.commands import TunerConfig
-from lm.settings.reading import flat_values
+from lm.settings.reading import fields_of, flat_values
 from lm.system.errors import ConfigError
 from lm.system.text import shell_word
 
@@ -136,6 +136,33 @@ def compose_job(overrides: list[str], extra: list[str]) -> Config:
     return checked_job(overrides, compose_whole(overrides, extra))
 
 
+def compose_jobs(jobs: Sequence[list[str]], extra: list[str]) -> list[Config]:
+    """`compose_job` of each job of a sweep.
+
+    Jobs that choose the same parts are composed once, and the values of each are set in a copy.
+    """
+    parser = hydra_internals.overrides_parser()
+    composed: dict[tuple[str, ...], DictConfig] = {}  # by the words that choose parts
+    configs = []
+    for job in jobs:
+        choices = tuple(word for word in job if not _sets_value(word))
+        try:
+            _check_parts(job)
+            if choices not in composed:
+                composed[choices] = settings_of(compose_whole(list(choices), extra))
+            values = parser.parse_overrides([word for word in job if word not in choices])
+            configs.append(checked(job, hydra_internals.with_values(composed[choices], values)))
+        except Exception:  # whatever it is, Hydra's own way says it better
+            configs.append(compose_job(job, extra))
+    return configs
+
+
+def _sets_value(word: str) -> bool:
+    """Whether a word sets a setting of a part or of the run, and chooses no part."""
+    key = word.partition("=")[0]
+    return key not in (*config.GROUPS, "experiment", "arm") and bool(fields_of(Config, key))
+
+
 def compose_whole(overrides: list[str], extra: list[str]) -> DictConfig:
     """What Hydra composes of one job, its own settings under the key `hydra` included."""
     _check_parts(overrides)
@@ -148,7 +175,15 @@ def compose_whole(overrides: list[str], extra: list[str]) -> DictConfig:
 
 def checked_job(overrides: list[str], whole: DictConfig) -> Config:
     """The configuration in what compose_whole made of the overrides; raises ConfigError."""
-    composed = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
+    return checked(overrides, settings_of(whole))
+
+
+def settings_of(whole: DictConfig) -> DictConfig:
+    """What was composed but for Hydra's own settings."""
+    return OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
+
+
+def checked(overrides: list[str], composed: DictConfig) -> Config:
     if composed.get("init_from"):
         _check_one_model(overrides)
     cfg = load(composed)

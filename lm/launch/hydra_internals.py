@@ -18,7 +18,14 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Quote, QuotedString, Sweep
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    Override,
+    Quote,
+    QuotedString,
+    Sweep,
+)
 from hydra.core.plugins import Plugins
 from hydra.core.utils import configure_log
 from hydra.errors import HydraException
@@ -188,6 +195,13 @@ def trusted_targets() -> contextlib.AbstractContextManager[object]:
     whitelist = getattr(hydra.utils, "execution_whitelist", None)
     own = [f"{name}.*" for name in imported_modules()]
     return whitelist([*TRUSTED, *own]) if whitelist else contextlib.nullcontext()
+
+
+def with_values(composed: DictConfig, overrides: Sequence[Override]) -> DictConfig:
+    """A copy of what was composed in which further words have set values, as Hydra sets them."""
+    changed = copy.deepcopy(composed)
+    ConfigLoaderImpl._apply_overrides_to_config(list(overrides), changed)
+    return changed
 
 
 def run_composed(composed: DictConfig, task: TaskFunction) -> None:

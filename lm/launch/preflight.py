@@ -133,7 +133,7 @@ def _check_sweep(overrides: list[str], extra: list[str]) -> Plan:
     """Compose every arm of a sweep; where its directory is there already, it must be this one's."""
     root = _existing_sweep(overrides)
     jobs, n_arms = _arms(overrides, extra, root)
-    configs = [compose.compose_job(job, extra) for job in jobs]
+    configs = compose.compose_jobs(jobs, extra)
     if any(word.lstrip("+").startswith("hydra.sweep.subdir=") for word in overrides):
         _check_arms(jobs, configs, extra)
     elif root and not (root / study.STUDY).exists():

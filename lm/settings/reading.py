@@ -24,7 +24,10 @@ from lm.system.text import literal, unfit
 # How OmegaConf begins an error about a text with `${`, whatever is wrong with it.
 ABOUT_REFERENCE = re.compile(r"While dereferencing interpolation '.*?': ")
 FROM_MOST: tuple[Affects, ...] = ("result", "rounding", "nothing")
+MAX_KNOWN = 1000  # groups whose checked values are kept
 S = TypeVar("S", bound=Settings)
+
+_known: dict[tuple[type, str, str], dict[str, Any]] = {}
 
 
 def load(cls: type[S], source: Mapping | str | Path) -> S:
@@ -45,7 +48,7 @@ def load(cls: type[S], source: Mapping | str | Path) -> S:
     if not problems:
         plain = {key: value for key, value in source.items() if key not in groups}
         try:
-            checked = typed(cls, plain, "", without=groups)
+            checked = _typed_once(cls, plain, "", tuple(groups))
             return cls(**groups, **{key: checked[key] for key in plain})
         except ConfigError as error:
             problems.append(str(error))
@@ -126,7 +129,19 @@ def load_group(base: type[Settings], values: object, group: str) -> Settings:
     problems = unknown(cls, values, f"{group}.")
     if problems:
         raise ConfigError("; ".join(problems))
-    return cls(**typed(cls, values, f"{group}."))
+    return cls(**_typed_once(cls, values, f"{group}."))
+
+
+def _typed_once(
+    cls: type[Settings], values: Mapping, prefix: str, without: Collection[str] = ()
+) -> dict[str, Any]:
+    """`typed`, which a sweep or a report asks for the same values again and again."""
+    key = (cls, prefix, repr(values))  # which tells 1, 1.0, True and "1" apart
+    if key not in _known:
+        if len(_known) >= MAX_KNOWN:
+            _known.clear()
+        _known[key] = typed(cls, values, prefix, without)
+    return copy.deepcopy(_known[key])
 
 
 def _groups_with(cls: type[Settings], key: str) -> list[str]:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from lm import config
-from lm.launch import preflight
+from lm.config import Config
+from lm.launch import compose, preflight
+from lm.launch.words import as_typed
 from lm.sweep import study
 from lm.system.errors import ConfigError
 
@@ -119,6 +121,50 @@ def test_a_mistake_is_named_in_one_line_and_makes_nothing(word, tmp_path):
     assert BAD[word] in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+JOBS = [
+    "optimizer.lr=0.01 seed=1",
+    "optimizer.lr=0.02 seed=2 name=1e5",
+    "model=gru model.n_layer=3 seed=1",
+    "model=gru model.n_layer=2 track.notes=${model.name}",
+    "experiment=001_model_ladder model=bigram seed=3 corpus=shakespeare train.log_every=7",
+    "corpus=mix corpus.parts.a.path=README.md corpus.weights.a=1.0",
+    "arm=010_default_run/adamw_cosine seed=4",
+    "++train.log_every=7 ++seed=3",
+    "train.prompts=[a,b] train.also=[shakespeare]",
+    "train.tokens=20x train.batch_size=auto",
+    "optimizer=adamw optimizer.lr=0.01 ~arm",
+]
+WRONG = [word for word in BAD if not {"-m", "--steps", "seed"} & set(word.split())]
+
+
+def composed(compose_all):
+    """The Config or the error of each job."""
+    found = []
+    for words in [*JOBS, *WRONG[::9]]:
+        try:
+            found += compose_all([as_typed(words.split()), as_typed([*words.split(), "seed=5"])])
+        except Exception as error:  # Hydra has several kinds
+            found.append(f"{type(error)}: {error}")
+    return found
+
+
+@pytest.mark.slow
+def test_jobs_that_are_composed_once_are_those_that_hydra_composes_one_by_one(monkeypatch):
+    compose.register()
+    with compose.composing():
+        one_by_one = composed(lambda jobs: [compose.compose_job(job, []) for job in jobs])
+        assert composed(lambda jobs: compose.compose_jobs(jobs, [])) == one_by_one
+        assert sum(isinstance(job, Config) for job in one_by_one) >= 2 * len(JOBS)
+        n_composed = []
+        whole = compose.compose_whole
+        monkeypatch.setattr(
+            compose, "compose_whole", lambda *args: n_composed.append(args) or whole(*args)
+        )
+        jobs = [["model=gru", f"optimizer.lr={i / 100}", f"seed={i}"] for i in range(20)]
+        assert [job.seed for job in compose.compose_jobs(jobs, [])] == list(range(20))
+        assert len(n_composed) == 1
 
 
 # Words, and what is said of them.
