@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lm import compare
+from lm.corpora import generated
 from lm.settings.commands import CompareConfig
 from lm.system.errors import ConfigError, DamagedError
 
@@ -103,6 +104,8 @@ def test_a_log_that_cannot_be_written_hides_no_result(tiny, capsys):
         run(tiny, b="optimizer.lr=0.5", out="here", seconds=0.001)
     (*_, line) = capsys.readouterr().out.splitlines()
     assert json.loads(line) == json.loads(Path("here/compare.json").read_text())
+    # The next corpus.path=**/*.json took it for a text.
+    assert generated.what_file(Path("here/compare.json")) == "lm's own comparison"
 
 
 def test_comparisons_of_one_moment_have_folders_of_their_own(tiny, monkeypatch):

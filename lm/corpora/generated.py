@@ -49,6 +49,7 @@ BEGINNINGS = {
     rb"\x89PNG\r\n\x1a\n(?s:.){1,300}tEXtSoftware\x00lm": f"{OURS} plot",
     rb'\{"format":"lm-tokenizer"': f"{OURS} tokenizer",
     rb'\{"op_code":\d+,"worker_id":': f"{OURS} search",
+    rb'\{"difference": [^,]{1,30}, "interval": ': f"{OURS} comparison",
 }
 BEGINNING_BYTES = 2000
 STAGE = re.compile(

@@ -165,12 +165,12 @@ class Before:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.existed = out.exists() and out.absolute() not in _made
-        self.had_hydra = (out / ".hydra").exists()
+        self.had_hydra = self.existed and (out / ".hydra").exists()
         self.had_tokenizer = (out / "tokenizer.json").exists()
         self.content: dict[str, bytes | None] = {}  # None: it is not there
         for name in SMALL:
             if (_size(out / name) or 0) <= files.MAX_JSON:  # no start has written a larger one
-                self.content[name] = _content(out / name)
+                self.content[name] = _content(out / name) if self.existed else None
         self.log_size = _size(out / "train.log")
         self.metrics = _version(out / "metrics.jsonl")
 

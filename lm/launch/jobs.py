@@ -5,6 +5,7 @@ claim(job)              # from now on it is this run's
 score = finished(job)   # None if it has steps to do
 """
 
+import contextlib
 import logging
 import math
 import os
@@ -18,7 +19,7 @@ from lm.record import ownership
 from lm.record.schemas import CodeRecord, Summary, read_part
 from lm.sweep import arms
 from lm.system import files, store
-from lm.system.errors import ConfigError, DamagedError, OtherRunError
+from lm.system.errors import ConfigError, DamagedError, NoCheckpointError, OtherRunError
 
 log = logging.getLogger(__name__)
 LISTED = 6  # differing settings that an error names
@@ -145,8 +146,20 @@ def changes(saved: Config, cfg: Config) -> dict[str, str]:
 
 
 def _check_end(job: Job) -> None:
-    """ConfigError for a new budget that ends before the step at which the run stands."""
+    """ConfigError for a new budget that ends before the step at which the run stands.
+
+    NoCheckpointError for a complete run without a checkpoint, such as a copy of its small files:
+    there is nothing to go on from, and what it wrote would be cut off.
+    """
     step = _newest_step(job.out)
+    if step is None:
+        with contextlib.suppress(DamagedError):  # _forget_end sets that summary aside
+            if read_part(job.out, Summary):
+                raise NoCheckpointError(
+                    f"{job.out} is complete and has no checkpoint to go on from: put its "
+                    "checkpoints/ back, or start a new run"
+                )
+        step = 0
     train = job.cfg.train
     if job.cfg.unresolved():
         end = math.inf  # it is known once the model is
@@ -162,7 +175,7 @@ def _check_end(job: Job) -> None:
 def _extend(job: Job) -> None:
     """Let a run go on to another end: its code.json then names the step at which it stands, as its
     schedule is not that of a run which was that long from the start."""
-    step = _newest_step(job.out)
+    step = _newest_step(job.out) or 0
     code = job.out / "code.json"
     ends = _extended(job.out)
     if code.exists() and step and step not in ends:
@@ -182,10 +195,10 @@ def _forget_end(out: Path) -> None:
     (out / Summary.file).unlink(missing_ok=True)
 
 
-def _newest_step(out: Path) -> int:
-    """The step of the newest checkpoint, by the names of their folders; 0 if there is none."""
+def _newest_step(out: Path) -> int | None:
+    """The step of the newest checkpoint, by the names of their folders; None if there is none."""
     names = [path.name.removeprefix("step_") for path in (out / "checkpoints").glob("step_*")]
-    return max((int(name) for name in names if name.isdecimal()), default=0)
+    return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
 def _extended(out: Path) -> list[int]:

@@ -97,8 +97,10 @@ def _check_hydra(composed: DictConfig) -> None:
     if composed.hydra.mode is not None:
         raise ConfigError(f"hydra.mode={composed.hydra.mode.name}: leave it out; -m makes a sweep")
     subdir = composed.hydra.output_subdir
-    if subdir and os.path.basename(subdir) != subdir:  # Hydra would write beside the run
-        raise ConfigError(f"hydra.output_subdir={subdir}: give a name, which is made in the run")
+    if subdir not in (None, ".hydra"):  # Hydra would write there before the directory is the run's
+        raise ConfigError(
+            f"hydra.output_subdir={subdir}: leave it out; lm writes .hydra in the run"
+        )
     folder = flat_values(compose.plain(composed, resolve=False))["hydra.run.dir"]
     if not folder:
         raise ConfigError("hydra.run.dir is empty: give a folder, or leave it out")

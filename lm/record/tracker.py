@@ -21,6 +21,7 @@ import msgspec
 
 from lm import config
 from lm.models.base import LanguageModel
+from lm.record import checkpoint
 from lm.record.display import Display
 from lm.record.schemas import Row, Summary
 from lm.record.state import TrainState
@@ -102,6 +103,11 @@ class FileTracker:
         name: str = "",
     ) -> None:
         self.out = out
+        lost = 0 if checkpoint.steps(out) else _last_step(out / "metrics.jsonl")
+        if lost:
+            log.warning(
+                f"{out} has no checkpoint: it begins again, without its points up to step {lost}"
+            )
         n_points = cut_back(out / "metrics.jsonl", state.step)
         cut_back(out / "samples.jsonl", state.step)
         self.metrics = JsonLines(out / "metrics.jsonl")
@@ -274,20 +280,40 @@ def _plain(value: object) -> object:
 def cut_back(path: Path, step: int) -> int:
     """Drop the rows of `step` and later, and a last line torn by a crash.
 
-    Returns how many lines there were.
+    A damaged line between rows is dropped and told of. Returns how many lines there were.
     """
     if not path.exists():
         return 0
     # Not splitlines: a sample may hold U+2028, which is a line's end there but not in JSON.
     lines = foreign.read_text(path, errors="replace").split("\n")
     kept = []
-    for line in lines[:-1]:  # behind the last line's end is nothing, or a torn line
-        try:
-            row = msgspec.convert(json.loads(line), Row)
-        except (ValueError, RecursionError):
-            break
+    damaged = []  # the numbers of lines that are no row, since the last row
+    for number, line in enumerate(lines[:-1], start=1):  # behind the last is nothing, or a torn one
+        row = _row(line)
+        if row is None:
+            damaged.append(str(number))
+            continue
         if row.step >= step:
             break
+        if damaged:
+            log.warning(f"{path}: without its line {', '.join(damaged)}, which is damaged")
+            damaged = []
         kept.append(line + "\n")
     files.atomic_write(path, "".join(kept))
     return len(lines)
+
+
+def _row(line: str) -> Row | None:
+    """What a line holds; None if it is damaged."""
+    try:
+        return msgspec.convert(json.loads(line), Row)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _last_step(path: Path) -> int:
+    """The step of the last whole row; 0 if there is none."""
+    if not path.exists():
+        return 0
+    rows = map(_row, foreign.read_text(path, errors="replace").split("\n"))
+    return max((row.step for row in rows if row), default=0)

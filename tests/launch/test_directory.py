@@ -140,6 +140,10 @@ STARTS = {
     "corpus.path of nowhere, in a folder that is not there": ([], fails("corpus.path=nowhere")),
     "the same, in a folder of the user's": (["x/tokenizer.json"], fails("corpus.path=nowhere")),
     "deep": ([], ("hydra.run.dir=a/b/c", "corpus.path=nowhere")),
+    "the same, and Hydra writes first": (
+        [],
+        fails("corpus.path=nowhere", "hydra.output_subdir=.hydra"),
+    ),
     "an unknown setting": (["x/data.json"], fails("modle=gru")),
     "all is well but the folder": (["x/data.json", "x/code.diff"], fails()),
     "a text that is too short": ([], fails("model.context_len=100000")),

@@ -6,8 +6,9 @@ import pytest
 
 from lm import config
 from lm.launch import jobs, preflight
+from lm.record.schemas import Summary
 from lm.system import files
-from lm.system.errors import ConfigError, OtherRunError
+from lm.system.errors import ConfigError, NoCheckpointError, OtherRunError
 
 
 def test_a_directory_that_holds_another_run_is_refused(cfg, tmp_path):
@@ -41,6 +42,17 @@ def test_an_arm_that_was_made_longer_keeps_its_sweep_from_nothing(cfg, tmp_path)
     before = (tmp_path / "s/0" / config.RESOLVED).read_text()
     jobs.claim(jobs.Job(cfg("train.steps=6"), tmp_path / "s/0", [], sweep=tmp_path / "s"))
     assert (tmp_path / "s/0" / config.RESOLVED).read_text() == before
+
+
+def test_a_complete_run_without_its_checkpoints_gets_no_other_end(cfg, tmp_path):
+    """It began again at step 0, over the curves and the summary of a copy without checkpoints."""
+    config.save(cfg("train.steps=50"), tmp_path / config.RESOLVED)
+    summary = Summary(1.0, 1.0, 1.0, 50, 50, 50, 1.0, 1, 1)
+    (tmp_path / "summary.json").write_text(files.to_json(summary))
+    with pytest.raises(NoCheckpointError, match="has no checkpoint to go on from"):
+        jobs.claim(jobs.Job(cfg("train.steps=60"), tmp_path, []))
+    (tmp_path / "checkpoints/step_000000").mkdir(parents=True)
+    jobs.claim(jobs.Job(cfg("train.steps=60"), tmp_path, []))
 
 
 def test_a_run_stopped_on_its_way_and_given_another_end_says_so(cfg, tmp_path):

@@ -170,8 +170,9 @@ def test_jobs_that_are_composed_once_are_those_that_hydra_composes_one_by_one(mo
 # Words, and what is said of them.
 HYDRA = {
     "hydra.job.chdir=true": "paths are read from where the command starts",
-    "hydra.output_subdir=../x": "hydra.output_subdir=../x: give a name",
-    "hydra.output_subdir=/tmp/x": "hydra.output_subdir=/tmp/x: give a name",
+    "hydra.output_subdir=../x": "hydra.output_subdir=../x: leave it out",
+    "hydra.output_subdir=/tmp/x": "hydra.output_subdir=/tmp/x: leave it out",
+    "hydra.output_subdir=checkpoints": "lm writes .hydra itself",
     "hydra.verbose=nope": "hydra.verbose=nope: give true, false, or modules that log",
     "hydra.verbose=[lm,lm.nope]": "hydra.verbose=lm.nope: give true, false, or modules",
     "hydra.verbose=null": "hydra.verbose=None: give true, false, or modules",

@@ -149,6 +149,27 @@ def test_a_torn_or_strange_end_is_cut_off_on_resume(tmp_path, tail):
     assert path.read_text() == '{"step": 0}\n{"step": 1}\n'
 
 
+def test_a_damaged_line_costs_no_row_behind_it(tmp_path, caplog):
+    """All rows behind it were cut off, and nothing was said."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0}\nmy own note\n{"step": 1}\n{"step": 2}\n{"step": 3}\n')
+    cut_back(path, 3)
+    assert path.read_text() == '{"step": 0}\n{"step": 1}\n{"step": 2}\n'
+    assert "without its line 2, which is damaged" in caplog.text
+
+
+def test_a_run_whose_checkpoints_are_gone_says_what_it_loses(tracker, tmp_path, caplog):
+    """A copy without its checkpoints began again, and said nothing of the points it cut off."""
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n{"step": 40}\n{"step": 4')
+    with tracker():
+        pass
+    assert "has no checkpoint: it begins again, without its points up to step 40" in caplog.text
+    caplog.clear()
+    with tracker():
+        pass
+    assert not caplog.text
+
+
 def test_points_of_the_checkpoint_s_step_and_later_are_cut_off(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(f'{{"step": {n}}}\n' for n in (0, 10, 20, 20, 30)))
