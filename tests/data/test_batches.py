@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from lm import metrics
 from lm.data.batches import Batches, windows
+from lm.data.mixed_batches import MixedBatches
 from tests.helpers import timed
 
 
@@ -62,6 +63,49 @@ def test_a_batch_depends_on_seed_and_step_and_on_nothing_else():
     assert all(torch.equal(forwards[s][0], seen[s]) for s in steps)
     other = Batches(text, 4, 16, seed=8)
     assert not any(torch.equal(other[s][0], seen[s]) for s in steps[:20])
+
+
+def test_any_batch_may_be_the_first_that_is_asked_for():
+    text = np.random.default_rng(0).integers(0, 50, 500)
+    batches = Batches(text, 4, 16, seed=7)
+    for step in range(40):  # of five epochs
+        first = Batches(text, 4, 16, seed=7)[step]
+        assert all(map(torch.equal, first, batches[step]))
+    with pytest.raises(IndexError, match="batch -1 is negative"):
+        batches[-1]
+
+
+@pytest.mark.parametrize("n_proc", [1, 2, 3, 8])
+def test_processes_share_the_rows_of_a_batch_in_their_order(n_proc):
+    whole = Batches(np.arange(1000), 8, 16, seed=7)
+    shares = [Batches(np.arange(1000), 8, 16, 7, rank, n_proc) for rank in range(n_proc)]
+    for step in (0, 5, 12):
+        for whole_ids, *parts in zip(whole[step], *[share[step] for share in shares], strict=True):
+            assert torch.equal(torch.cat(parts), whole_ids)
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert {share.tokens for share in shares} == {8 * 16}
+
+
+@pytest.mark.parametrize(("size", "n_batches"), [(1, 100), (4, 25), (3, 34), (200, 1)])
+def test_the_length_is_the_batches_that_an_epoch_begins(size, n_batches):
+    assert len(Batches(np.arange(1001), size, 10, seed=0)) == n_batches
+
+
+def test_a_text_that_lies_behind_another_is_cut_within_itself():
+    """Both as whole windows and as those that jump at a seam."""
+    lengths = {"first": 150, "second": 37}
+    mixed = MixedBatches(np.arange(187), lengths, {"first": 0.0, "second": 1.0}, 4, 5, seed=3)
+    n_jumps = 0
+    for step in range(40):
+        inputs, targets = mixed[step]
+        assert inputs.min() >= 150 and targets.max() < 187 and torch.equal(targets, inputs + 1)
+        n_jumps += int((inputs.diff(dim=1) != 1).sum())
+    assert n_jumps > 0
+
+
+def test_no_windows_have_no_starts():
+    none = Batches(np.arange(100), 4, 10, seed=0).starts(np.arange(0))
+    assert none.shape == (0, 2) and none.dtype == np.int64
 
 
 @pytest.mark.parametrize("n", [1001, 1003, 1026])  # left out: nothing, 2, half of a window

@@ -1,6 +1,6 @@
 """Change the science of lm in thousands of small ways and ask whether a test notices each.
 
-    make mutants                                 # every file of JUDGES: hours
+    make mutants                                 # every file of judges.py: hours
     make mutants ARGS="lm/metrics.py"            # or some of them
     LM_MUTANT_JOBS=1 make mutants                # on one core
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.helpers import ROOT
-from tests.mutants.judges import JUDGES
+from tests.mutants.judges import FILES, JUDGES
 
 HERE = Path(__file__).parent
 WORK = ROOT / "build" / "mutants"
@@ -28,7 +28,7 @@ KEPT = ("conf", "docs", "experiments", "hydra_plugins", "tests", "README.md")  #
 SETTINGS = """
 [tool.mutmut]
 source_paths = ["lm"]
-only_mutate = ["{path}"]
+only_mutate = {paths}
 also_copy = {kept}
 pytest_add_cli_args_test_selection = {tests}
 # Fast tests alone, or a mutant costs seconds; the same inputs every time, or one is killed by luck.
@@ -58,33 +58,42 @@ class Living:
 
 
 def main() -> None:
-    paths = sys.argv[1:] or list(JUDGES)
-    unknown = [path for path in paths if path not in JUDGES]
+    wanted = sys.argv[1:] or FILES
+    unknown = [path for path in wanted if path not in FILES]
     if unknown:
-        sys.exit(f"{unknown[0]} is no file that tests.mutants.judges names")
+        sys.exit(f"{unknown[0]} is no file that tests/mutants/judges.py names")
     reasons = read_reasons((HERE / "living.txt").read_text(encoding="utf-8"))
     n_holes = 0
-    for path in paths:
-        n, living = run(path)
-        holes = [mutant for mutant in living if mutant not in reasons]
-        for mutant in holes:
-            print(f"\n{mutant}")
-        for mutant in reasons:
-            if mutant.path == path and mutant not in living:
-                print(f"\nliving.txt lists what lives no more:\n{mutant}")
-        n_holes += len(holes)
-        write_row(path, (n, n - len(living), len(living) - len(holes), len(holes)))
+    for group, judges in JUDGES.items():
+        paths = [path for path in group if path in wanted]
+        if not paths:
+            continue
+        folder = WORK / group[0].replace("/", ".").removesuffix(".py")
+        run(folder, paths, judges)
+        for path in paths:
+            n_holes += report(path, *result(folder, path), reasons)
     print(f"\n{n_holes} mutants live without a reason")
     sys.exit(1 if n_holes else 0)
 
 
-# --------------------------------------------------------------------------- one file's mutants
+def report(path: str, n: int, living: list[Living], reasons: dict[Living, str]) -> int:
+    """Print the holes of a file and put it into the table; how many holes it has."""
+    holes = [mutant for mutant in living if mutant not in reasons]
+    for mutant in holes:
+        print(f"\n{mutant}")
+    for mutant in reasons:
+        if mutant.path == path and mutant not in living:
+            print(f"\nliving.txt lists what lives no more:\n{mutant}")
+    write_row(path, (n, n - len(living), len(living) - len(holes), len(holes)))
+    return len(holes)
 
 
-def run(path: str) -> tuple[int, list[Living]]:
-    """Have mutmut try every mutant of a file; how many there are, and which live."""
-    folder = WORK / path.replace("/", ".").removesuffix(".py")
-    prepare(folder, path)
+# --------------------------------------------------------------------------- mutants of some files
+
+
+def run(folder: Path, paths: list[str], judges: tuple[str, ...]) -> None:
+    """Have mutmut try every mutant of the files in a folder of their own."""
+    prepare(folder, paths, judges)
     # Without the texts of a machine, whose tests are slow and which a nightly run does not have.
     env = {name: value for name, value in os.environ.items() if name != "LM_DATA_DIR"}
     log = folder / "log.txt"
@@ -93,31 +102,36 @@ def run(path: str) -> tuple[int, list[Living]]:
         done = subprocess.run(command, cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT)
     if done.returncode != 0:
         sys.exit(f"mutmut ended with exit code {done.returncode}: see {log}")
+
+
+def result(folder: Path, path: str) -> tuple[int, list[Living]]:
+    """How many mutants of a file were tried, and which live."""
     codes = json.loads((folder / "mutants" / f"{path}.meta").read_text())["exit_code_by_key"]
     names = [name.rpartition(".")[2] for name, code in codes.items() if code in SURVIVED]
     changes = Changes((folder / "mutants" / path).read_text(encoding="utf-8"))
     return len(codes), [Living(path, *changes.of(name)) for name in names]
 
 
-def prepare(folder: Path, path: str) -> None:
-    """A copy of the repository in which mutmut changes one file; it is made up to date."""
+def prepare(folder: Path, paths: list[str], judges: tuple[str, ...]) -> None:
+    """A copy of the repository in which mutmut changes some files; it is made up to date."""
     shutil.copytree(ROOT / "lm", folder / "lm", dirs_exist_ok=True)
     for name in KEPT:
         if not (folder / name).exists():
             (folder / name).symlink_to(ROOT / name)
-    source = folder / path
-    source.write_text(mutable(source.read_text(encoding="utf-8")), encoding="utf-8")
-    shutil.copystat(ROOT / path, source)  # by its time mutmut tells whether it has changed
-    settings = SETTINGS.format(path=path, kept=list(KEPT), tests=list(JUDGES[path]))
+    settings = SETTINGS.format(paths=paths, kept=list(KEPT), tests=list(judges))
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (folder / "pyproject.toml").write_text(project + settings, encoding="utf-8")
-    # Tests may have come that kill what lived.
-    meta = folder / "mutants" / f"{path}.meta"
-    if meta.exists():
-        known = json.loads(meta.read_text())
-        codes = known["exit_code_by_key"]
-        known["exit_code_by_key"] = {k: None if c in SURVIVED else c for k, c in codes.items()}
-        meta.write_text(json.dumps(known))
+    for path in paths:
+        source = folder / path
+        source.write_text(mutable(source.read_text(encoding="utf-8")), encoding="utf-8")
+        shutil.copystat(ROOT / path, source)  # by its time mutmut tells whether it has changed
+        # Tests may have come that kill what lived.
+        meta = folder / "mutants" / f"{path}.meta"
+        if meta.exists():
+            known = json.loads(meta.read_text())
+            codes = known["exit_code_by_key"]
+            known["exit_code_by_key"] = {k: None if c in SURVIVED else c for k, c in codes.items()}
+            meta.write_text(json.dumps(known))
 
 
 def mutable(source: str) -> str:
@@ -198,12 +212,12 @@ HEAD = "| file | mutants | killed | may live | live |"
 
 
 def write_row(path: str, counts: tuple[int, ...]) -> None:
-    """Put a file's counts into the table of README.md, whose rows are in the order of JUDGES."""
+    """Put a file's counts into the table of README.md, whose rows are in the order of judges.py."""
     page = HERE / "README.md"
     text, _, below = page.read_text(encoding="utf-8").partition(HEAD)
     rows = {line.split("`")[1]: line for line in below.splitlines()[2:]}
     rows[path] = " | ".join((f"| `{path}`", *map(str, counts))) + " |"
-    lines = [HEAD, "|---|--:|--:|--:|--:|", *[rows[path] for path in JUDGES if path in rows]]
+    lines = [HEAD, "|---|--:|--:|--:|--:|", *[rows[path] for path in FILES if path in rows]]
     page.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -1,45 +1,55 @@
-"""Which tests judge the mutants of a file: few and fast ones, so that a mutant costs little."""
+"""Which tests judge the mutants of which files: few and fast ones, so that a mutant costs little.
+
+Files with the same judges are tried in one run of mutmut, and each mutant is judged by those of
+the tests that call its function.
+"""
 
 CONTRACT = "tests/models/test_contract.py"
-COUNTED = (
-    "tests/models/test_ngram.py",
-    f"{CONTRACT}::test_a_window_above_the_context_is_refused_or_read_whole",
-    f"{CONTRACT}::test_counted_probabilities_sum_to_1",
-    f"{CONTRACT}::test_counting_costs_no_flops_and_training_some",
-    f"{CONTRACT}::test_counts_of_very_short_texts_are_still_probabilities",
-    f"{CONTRACT}::test_counts_read_a_memory_map_and_do_not_write_to_it",
-    f"{CONTRACT}::test_counts_stay_on_the_device_of_their_model",
-    f"{CONTRACT}::test_damaged_tables_are_refused_in_one_line",
-    f"{CONTRACT}::test_state_dict_goes_into_a_new_model_and_brings_the_same_logits",
-)
-JUDGES = {
-    "lm/record/guard.py": ("tests/record/test_guard.py",),
-    "lm/metrics.py": ("tests/test_metrics.py",),
-    "lm/optim/schedule.py": ("tests/optim/test_schedule.py",),
-    "lm/report/paired.py": ("tests/report/test_paired.py",),
-    "lm/report/sequential.py": ("tests/report/test_sequential.py",),
-    "lm/optim/muon.py": (
-        "tests/optim/test_muon.py",
-        "tests/optim/test_groups.py::test_our_optimizers_skip_a_step_by_themselves_where_found_inf_says_so",
+JUDGES: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("lm/metrics.py", "lm/record/guard.py", "lm/optim/schedule.py"): (
+        "tests/test_metrics.py",
+        "tests/record/test_guard.py",
+        "tests/optim/test_schedule.py",
     ),
-    "lm/data/batches.py": ("tests/data/test_batches.py",),
-    "lm/models/ngram.py": COUNTED,
-    "lm/models/bigram_counts.py": COUNTED,
-    "lm/optim/groups.py": ("tests/optim/test_groups.py",),
-    "lm/tokenizers/bpe_train.py": ("tests/tokenizers/test_bpe_train.py",),
-    "lm/tokenizers/merge.py": ("tests/tokenizers/test_encode.py",),
-    "lm/models/counts.py": COUNTED,
-    "lm/report/scaling.py": ("tests/report/test_scaling.py",),
-    "lm/scoring.py": (
+    ("lm/data/batches.py", "lm/scoring.py"): (
+        "tests/data/test_batches.py",
         "tests/test_scoring.py",
         "tests/corpora/test_pairs.py",
         "tests/system/test_parts.py::test_an_evaluation_is_the_same_whoever_makes_which_pass",
     ),
-    "lm/evaluate.py": ("tests/test_evaluate.py",),
-    "lm/update.py": ("tests/test_update.py",),
-    "lm/models/transformer.py": ("tests/models/test_transformer.py", CONTRACT),
-    "lm/models/attention.py": ("tests/models/test_attention.py", CONTRACT),
-    "lm/generate.py": ("tests/test_generate.py",),
-    "lm/record/checkpoint.py": ("tests/record/test_checkpoint.py",),
-    "lm/loop.py": ("tests/test_loop.py",),
+    ("lm/optim/muon.py", "lm/optim/groups.py"): (
+        "tests/optim/test_muon.py",
+        "tests/optim/test_groups.py",
+    ),
+    ("lm/models/counts.py", "lm/models/bigram_counts.py", "lm/models/ngram.py"): (
+        "tests/models/test_ngram.py",
+        f"{CONTRACT}::test_a_window_above_the_context_is_refused_or_read_whole",
+        f"{CONTRACT}::test_counted_probabilities_sum_to_1",
+        f"{CONTRACT}::test_counting_costs_no_flops_and_training_some",
+        f"{CONTRACT}::test_counts_of_very_short_texts_are_still_probabilities",
+        f"{CONTRACT}::test_counts_read_a_memory_map_and_do_not_write_to_it",
+        f"{CONTRACT}::test_counts_stay_on_the_device_of_their_model",
+        f"{CONTRACT}::test_damaged_tables_are_refused_in_one_line",
+        f"{CONTRACT}::test_state_dict_goes_into_a_new_model_and_brings_the_same_logits",
+    ),
+    ("lm/models/attention.py", "lm/models/transformer.py"): (
+        "tests/models/test_attention.py",
+        "tests/models/test_transformer.py",
+        CONTRACT,
+    ),
+    ("lm/update.py",): ("tests/test_update.py",),
+    ("lm/loop.py",): ("tests/test_loop.py",),
+    ("lm/generate.py",): ("tests/test_generate.py",),
+    ("lm/evaluate.py",): ("tests/test_evaluate.py",),
+    ("lm/record/checkpoint.py",): ("tests/record/test_checkpoint.py",),
+    ("lm/report/paired.py", "lm/report/scaling.py", "lm/report/sequential.py"): (
+        "tests/report/test_paired.py",
+        "tests/report/test_scaling.py",
+        "tests/report/test_sequential.py",
+    ),
+    ("lm/tokenizers/merge.py", "lm/tokenizers/bpe_train.py"): (
+        "tests/tokenizers/test_encode.py",
+        "tests/tokenizers/test_bpe_train.py",
+    ),
 }
+FILES = [path for group in JUDGES for path in group]

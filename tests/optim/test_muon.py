@@ -29,6 +29,12 @@ def test_orthogonalize_moves_singular_values_near_1_and_leaves_its_input():
     assert torch.equal(m, before)
 
 
+@pytest.mark.parametrize("size", [1e-5, 1e-3, 1e3])
+def test_the_length_of_a_gradient_does_not_matter(size):
+    m = torch.randn(16, 24, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(orthogonalize(m * size), orthogonalize(m), atol=1e-3, rtol=0)
+
+
 def test_orthogonalize_of_zeros_is_zeros():
     assert torch.equal(orthogonalize(torch.zeros(4, 6)), torch.zeros(4, 6))
 
