@@ -306,11 +306,15 @@ class TransformerConfig(ModelConfig):
 @dataclass
 class OptimizerConfig(Part):
     group: ClassVar[str] = "optimizer"
+    copies: ClassVar[int] = 2  # of each weight, in memory: itself, its gradient, what is kept of it
+    follows_width: ClassVar[bool] = False  # whether model.base_width has rules for its rates
 
 
 @dataclass
 class AdamWConfig(OptimizerConfig):
     builds: ClassVar[str] = "lm.optim.groups:adamw"
+    copies: ClassVar[int] = 4
+    follows_width: ClassVar[bool] = True
     name: str = "adamw"
     lr: float = at_least(3e-3, 0.0, 1e38)  # the highest rate, where the schedule is at 1
     beta1: float = within(0.9, 0.0, 1.0, below=True)  # decay of the gradient average
@@ -323,6 +327,8 @@ class AdamWConfig(OptimizerConfig):
 @dataclass
 class MuonConfig(OptimizerConfig):
     builds: ClassVar[str] = "lm.optim.groups:muon_and_adamw"
+    copies: ClassVar[int] = 3
+    follows_width: ClassVar[bool] = True
     name: str = "muon"
     lr: float = at_least(0.03, 0.0, 1e38)  # spectral norm of one hidden matrix's update
     momentum: float = within(0.95, 0.0, 0.9999)  # of the gradient average, Nesterov

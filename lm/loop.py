@@ -27,7 +27,7 @@ def train(run: TrainingRun, track: Tracker, report: Report | None = None) -> Num
     help, OutOfMemoryError, and StorageError if the last checkpoint could not be written.
     """
     while True:
-        # `recovering` swallows a NonFiniteError that it could mend by a rollback: then once more.
+        # After a rollback `recovering` ends without an error, and training starts again from there.
         with recovering(run, track):
             return train_until_done(run, track, report)
 
@@ -145,7 +145,8 @@ def must_read_losses(run: TrainingRun) -> bool:
     cfg, step = run.cfg.train, run.state.step
     if not run.update.ahead or run.budget.seconds or step % cfg.log_every == 0:
         return True
-    intervals = (cfg.eval_every, cfg.sample_every, cfg.save_every, run.budget.steps)
+    last = run.budget.steps
+    intervals = (cfg.eval_every, cfg.sample_every, cfg.save_every, last)  # see TrainingRun.due
     return any(every and (step + 1) % every == 0 for every in intervals)
 
 
@@ -157,7 +158,7 @@ def training_point(run: TrainingRun, rates: Numbers) -> Numbers:
         point["train/loss"] = sum(state.losses) / len(state.losses)
     point["epoch"] = round(state.step * run.batches.batch_size / run.batches.n_windows, 4)
     point |= rates
-    point["optim/grad_norm"] = run.grad_norm
+    point["optim/grad_norm"] = run.numbers["grad_norm"]
     speed = len(run.step_seconds) * run.batches.tokens / sum(run.step_seconds)
     point["speed/tokens_per_s"] = round(speed, 1)
     if run.peak_flops:

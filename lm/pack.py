@@ -16,9 +16,6 @@ if __name__ == "__main__":
 import functools
 import sys
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
 from lm.config import Config, ShardsConfig
 from lm.data import pipeline
 from lm.launch import cli, compose, spread
@@ -63,11 +60,10 @@ def pack(run: Config, first: int, every: int) -> None:
         print_line(f"{'shard':<10} {f'{number} of {len(shards)}':<12} {origin:<16} {size}")
 
 
-def job(every: int, composed: DictConfig) -> str:
+def job(every: int, run: Config, first: int) -> str:
     """One of the `every` jobs of -m: its shards; what went wrong, in one line."""
-    first = HydraConfig.get().job.num
     try:
-        pack(compose.load(composed), first, every)
+        pack(run, first, every)
     except (ValueError, OSError) as error:
         return f"first={first} every={every}: {error}"
     return ""

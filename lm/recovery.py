@@ -46,9 +46,9 @@ def judge_losses(run: TrainingRun, track: Tracker) -> dict[str, float]:
     """
     state = run.state
     row: dict[str, float] = {}
-    for own_step, loss, norm in run.unread.read():
-        run.grad_norm = norm
-        row = guard.judge(state, own_step, loss, norm, run.cfg.train)
+    for own_step, numbers in run.unread.read():
+        run.numbers = numbers
+        row = guard.judge(state, own_step, numbers["loss"], numbers["grad_norm"], run.cfg.train)
         if row and own_step < state.step:  # logged under the step to which it belongs
             then = copy.copy(state)
             then.step = own_step

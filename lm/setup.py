@@ -32,7 +32,7 @@ from lm.record.state import Budget, TrainState
 from lm.system import devices, distributed, memory, ranks, seeds
 from lm.system.errors import ConfigError, StorageError
 from lm.tokenizers import Tokenizer
-from lm.update import UnreadLosses, Update, should_compile
+from lm.update import NUMBERS, UnreadNumbers, Update, should_compile
 
 log = logging.getLogger(__name__)
 CPU_FLOPS_PER_SECOND = 2e11  # of a small CPU: what a budget in seconds is taken to be worth
@@ -57,11 +57,12 @@ class TrainingRun:
     budget: Budget
     update: Update
     state: TrainState
-    beside: contextlib.AbstractContextManager[None]  # what works while the loop does
+    beside: contextlib.AbstractContextManager[None]  # packs later shards while the loop trains
     peak_flops: float | None  # operations a second that the device can do at most; None: not known
     # What the loop keeps between two steps, and no checkpoint holds:
-    unread: UnreadLosses = field(default_factory=UnreadLosses)
-    grad_norm: float = math.nan  # of the last step that was read
+    unread: UnreadNumbers = field(default_factory=UnreadNumbers)
+    # of the last step that was read
+    numbers: dict[str, float] = field(default_factory=lambda: dict.fromkeys(NUMBERS, math.nan))
     step_seconds: list[float] = field(default_factory=list)  # since the last logged point
     save_error: StorageError | None = None  # why the last save failed
 

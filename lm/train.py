@@ -7,8 +7,11 @@ python -m lm.train --help model=gru             # the settings of that model
 python -m lm.train --cfg job model=gpt2         # what would be trained, in YAML
 torchrun --nproc-per-node 2 -m lm.train         # or train.n_proc=2: one for each GPU
 
-Each job of a command goes through run_job, which holds its directory, find_or_train, which chooses
-the processes, and train_here, in each of them, to train: set up, the loop, what follows a run.
+Each job of a command goes through three functions:
+
+run_job         holds its directory
+find_or_train   chooses the processes: torchrun's, some of its own, or this one
+train_here      runs in each of them and calls train: set up, the loop, what follows a run
 """
 
 if __name__ == "__main__":

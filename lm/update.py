@@ -1,7 +1,10 @@
 """One update of the weights: forward, backward, clip, optimizer.
 
 update = Update(model, optimizers, batches, cfg, device, dtype)
-loss, norm = update.train_on(number, step).tolist()     # of a batch
+loss, grad_norm = update.train_on(number, step).tolist()     # of a batch: NUMBERS
+
+Where the loss goes: the loop keeps it in UnreadNumbers, recovery.judge_losses reads it, guard.judge
+counts or skips it, and loop.training_point logs the mean of those that counted.
 """
 
 import logging
@@ -33,6 +36,7 @@ from lm.system import (
 )
 
 log = logging.getLogger(__name__)
+NUMBERS: tuple[str, ...] = ("loss", "grad_norm")  # of a step: nats a token; the norm unclipped
 WORTH_COMPILING = 1e13  # operations of a run on a CPU that repay the 15 s of compiling
 
 
@@ -65,12 +69,12 @@ class Loss(nn.Module):
 class Update:
     """Trains a model on one batch at a time: the loop calls `train_on(number, step)`.
 
-    That is `update(number)`, tried again with smaller micro-batches where memory does not suffice.
-    Both return the batch's loss in nats a token and the gradient's norm before clipping, (2,); if
-    either is non-finite, nothing has changed.
+    `train_on` calls `update(number)`, and again with smaller micro-batches where memory does not
+    suffice. Both return the NUMBERS of the step, (len(NUMBERS),); if one of them is non-finite, no
+    weight has changed.
 
     With `ahead`, on a GPU, the call returns before the GPU has computed them: the CPU runs
-    ahead, and whoever reads the two numbers waits for them.
+    ahead, and whoever reads the numbers waits for them.
     """
 
     def __init__(
@@ -90,7 +94,8 @@ class Update:
         self.loss_fn: nn.Module = Loss(model, dtype)
         # The same, with gradients averaged over the processes; made at the first step.
         self.all_ranks_loss_fn: nn.Module | None = None
-        # An optimizer that cannot skip a step must not begin one before its numbers are known.
+        # Only where every optimizer can itself skip a step whose numbers are not finite. Any other
+        # must not begin the step before they are known.
         self.ahead = device.type == "cuda" and all(map(skips_by_itself, optimizers))
         self.room = memory.room(device)  # bytes left once the weights are there
         self.micro_batch = 0  # windows that go through the model at a time; 0: all
@@ -105,7 +110,7 @@ class Update:
         else:
             self.seed_dropout(number, ranks.rank())
             loss = self.gradients(inputs, targets)
-        # failpoint.hit returns its value, unless a test breaks the run at that place.
+        # failpoint.hit returns what it is given: tests break a run at these places.
         loss = failpoint.hit("train.loss", loss, number)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         parameters[0].grad = failpoint.hit("train.grad", parameters[0].grad, number)
@@ -118,7 +123,8 @@ class Update:
         failpoint.hit("train.before_step")
         for optimizer in self.optimizers:
             if self.ahead:
-                # PyTorch's fused optimizers change nothing where this is 1: nobody waits for it.
+                # Where this is 1 a fused optimizer of PyTorch's changes nothing, so that the CPU
+                # need not wait to read it.
                 setattr(optimizer, "found_inf", (~finite).float())  # noqa: B010
             if self.ahead or bool(finite):  # only the second waits for a device
                 self.weights_changed = True
@@ -131,8 +137,8 @@ class Update:
     def seed_dropout(self, number: int, stream: int) -> None:
         """Seed what dropout draws from, PyTorch's own generator, for the batch of that number.
 
-        `stream` is the process, or the part of the batch: each leaves out other numbers. Seeded by
-        step, the generator needs no saving.
+        `stream` is the process, or the part of the batch: each leaves out other numbers. As each
+        batch has its own seed, the generator's state needs no saving.
         """
         seed = seeds.seed(self.cfg.seed, f"dropout{stream or ''}", number)
         if self.device.type == "cpu":  # torch.manual_seed looks for all other devices, 0.3 ms long
@@ -174,7 +180,7 @@ class Update:
         self.micro_batch = found if requested == "auto" else requested
 
     def train_on(self, number: int, step: int) -> Tensor:
-        """Update the weights with the batch of that number; its loss and gradient norm, (2,).
+        """Update the weights with the batch of that number; the NUMBERS of the step.
 
         Where memory does not suffice, train.micro_batch=auto goes on in halves, and halves of
         these: the same batch and, but for the rounding of sums, the same gradient. `step` is for
@@ -269,8 +275,8 @@ class Update:
             self.gradients(inputs, targets)
 
 
-class UnreadLosses:
-    """Losses and gradient norms that a GPU still computes while the CPU begins further steps.
+class UnreadNumbers:
+    """The NUMBERS of steps that a GPU still computes while the CPU begins further steps.
 
     Not yet run on a GPU. On a CPU it holds one step at a time.
     """
@@ -279,17 +285,18 @@ class UnreadLosses:
         self.steps: list[tuple[int, Tensor]] = []
 
     def add(self, step: int, numbers: Tensor) -> None:
-        """Keep the loss and the gradient norm (2,) of a step."""
+        """Keep the numbers (len(NUMBERS),) of a step."""
         self.steps.append((step, numbers))
 
-    def read(self) -> list[tuple[int, float, float]]:
-        """Step, loss and gradient norm of all that was added since; this waits for a GPU."""
+    def read(self) -> list[tuple[int, dict[str, float]]]:
+        """Each step that was added since, and its numbers by name; this waits for a GPU."""
         if not self.steps:
             return []
         steps = [step for step, _ in self.steps]
-        numbers = torch.stack([both for _, both in self.steps]).tolist()
+        rows = torch.stack([numbers for _, numbers in self.steps]).tolist()
         self.steps = []
-        return [(step, loss, norm) for step, (loss, norm) in zip(steps, numbers, strict=True)]
+        named = [dict(zip(NUMBERS, row, strict=True)) for row in rows]
+        return list(zip(steps, named, strict=True))
 
     def clear(self) -> None:
         self.steps = []

@@ -20,14 +20,16 @@ RESIDENT = 1 << 30  # bytes of a GPU's memory that the training tokens may take
 class Batches(torch.utils.data.Dataset):
     """The training batches of a token array; `batches[n]` needs no state and no history.
 
-    Each epoch draws every target once, in windows of context_len and an order of its own, but for
-    a stretch shorter than a window that is left out, as the rest would fill none. The stretches of
-    successive epochs lie side by side on the text, taken as a circle, so that over the epochs
-    every target is drawn equally often, to within one. The cuts between windows move from epoch to
-    epoch; a window that meets the left-out stretch or the end of the text goes on behind it.
+    Each epoch draws every target once, in windows of context_len and an order of its own. What is
+    left over, fewer targets than a window has, is left out of that epoch. It lies elsewhere in the
+    next one, so that over the epochs every target is drawn equally often, to within one. Where the
+    windows begin changes with each epoch, too; one that meets the left-out targets or the end of
+    the text goes on behind them.
 
-    `len` is the number of windows an epoch has, divided by the batch size and rounded up.
-    Of several processes each gets its share of the rows of the same batch, rank 0 the first ones.
+    Windows are numbered over all epochs: number n is window n % n_windows of epoch n // n_windows,
+    in the order of that epoch. Batch b has the numbers from b * batch_size on; `len` is the number
+    of batches in an epoch, rounded up. Of several processes each gets its share of the rows of the
+    same batch, rank 0 the first ones.
     """
 
     def __init__(
@@ -82,9 +84,9 @@ class Batches(torch.utils.data.Dataset):
         end = first + (self.rank + 1) * self.batch_size // self.n_proc
         return self.at(np.arange(begin, end))
 
-    def at(self, visits: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets (n, T) of windows by their number over all epochs, ascending (n,)."""
-        starts = self.starts(visits)
+    def at(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets (n, T) of windows by their numbers, ascending (n,)."""
+        starts = self.starts(numbers)
         places, firsts = starts[:, :1], starts[:, 1:]
         return self._cut(places, firsts, self.n_targets, self.n_drawn)
 
@@ -127,22 +129,22 @@ class Batches(torch.utils.data.Dataset):
             return tensor.to(self.device)
         return tensor.pin_memory().to(self.device, non_blocking=True)  # it need not wait for it
 
-    def starts(self, visits: np.ndarray) -> np.ndarray:
-        """Where windows begin, by their number over all epochs, ascending (n,): (n, 2).
+    def starts(self, numbers: np.ndarray) -> np.ndarray:
+        """Where windows begin, by their numbers, ascending (n,): (n, 2).
 
         That is a place among the targets that the window's epoch draws, and the first of these.
         """
-        if not len(visits):
+        if not len(numbers):
             return np.empty((0, 2), dtype=np.int64)
-        epochs = visits // self.n_windows
-        starts = np.empty((len(visits), 2), dtype=np.int64)
+        epochs = numbers // self.n_windows
+        starts = np.empty((len(numbers), 2), dtype=np.int64)
         for epoch in range(epochs[0], epochs[-1] + 1):
             rows = slice(*np.searchsorted(epochs, [epoch, epoch + 1]))
-            starts[rows] = self._epoch(epoch)[visits[rows] % self.n_windows]
+            starts[rows] = self._epoch(epoch)[numbers[rows] % self.n_windows]
         return starts
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        """The starts of an epoch's windows in the order of their visits, (n_windows, 2)."""
+        """The starts of an epoch's windows in the order of their numbers, (n_windows, 2)."""
         if epoch != self._cached_epoch:
             random = np.random.default_rng(seeds.seed(self.seed, "batches", epoch))
             cut = random.integers(self.context_len)
@@ -154,7 +156,7 @@ class Batches(torch.utils.data.Dataset):
         return self._cached_starts
 
     def _first_target(self, epoch: int) -> int:
-        """The first target behind the stretch that an epoch leaves out."""
+        """The first target behind those that an epoch leaves out."""
         n_left_out = self.n_targets - self.n_drawn
         start = seeds.seed(self.seed, "left out") + (epoch + 1) * n_left_out
         return start % self.n_targets

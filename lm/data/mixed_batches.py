@@ -59,12 +59,12 @@ class MixedBatches(Batches):
         self._cached_block = -1  # the block whose windows are kept
         self._cached_windows = np.zeros((0, 5), dtype=np.int64)
 
-    def at(self, visits: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        blocks = visits // BLOCK
-        windows = np.empty((len(visits), 5), dtype=np.int64)
+    def at(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        blocks = numbers // BLOCK
+        windows = np.empty((len(numbers), 5), dtype=np.int64)
         for block in range(blocks[0], blocks[-1] + 1):
             rows = blocks == block
-            windows[rows] = self._block(block)[visits[rows] % BLOCK]
+            windows[rows] = self._block(block)[numbers[rows] % BLOCK]
         return self._cut(*windows.T[..., None])
 
     def epochs(self, steps: int) -> dict[str, float]:

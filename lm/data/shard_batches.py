@@ -50,7 +50,7 @@ class ShardBatches(Batches):
         super().__init__(ids, batch_size, context_len, seed, rank, n_proc)
         self.shards = shards
         self.n_windows = round(self.n_windows * shards.times_first())
-        self._ends: list[int] = []  # of the groups of the first epoch, in visits
+        self._ends: list[int] = []  # of the groups of the first epoch, in windows
         self._cached: dict[tuple[int, int], Group] = {}  # the last one, by its epoch and number
 
     def to(self, device: torch.device, resident: int = 0) -> "ShardBatches":
@@ -58,10 +58,10 @@ class ShardBatches(Batches):
         self.device = device
         return self
 
-    def at(self, visits: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def at(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         rows = []
-        for group, numbers in self._by_group(visits):
-            windows = group.order[numbers]
+        for group, places_in_group in self._by_group(numbers):
+            windows = group.order[places_in_group]
             which = np.searchsorted(group.ends, windows, side="right")
             before = np.append(0, group.ends)[which]
             places = group.first_places[which] + (windows - before) * self.context_len
@@ -71,25 +71,25 @@ class ShardBatches(Batches):
         block = self._send(np.stack(rows).astype(np.int64))  # (n, T + 1)
         return block[:, :-1].contiguous(), block[:, 1:].contiguous()
 
-    def _by_group(self, visits: np.ndarray) -> Iterator[tuple[Group, np.ndarray]]:
-        """The groups of ascending visits, and the numbers of the visits in each."""
-        while len(visits):
-            epoch, number, first = self._place(int(visits[0]))
-            group = self._group(epoch, number)
-            n = int(np.searchsorted(visits, first + group.order.n))
-            yield group, visits[:n] - first
-            visits = visits[n:]
+    def _by_group(self, numbers: np.ndarray) -> Iterator[tuple[Group, np.ndarray]]:
+        """The groups of windows with ascending numbers, and their places in each."""
+        while len(numbers):
+            epoch, which, first = self._place(int(numbers[0]))
+            group = self._group(epoch, which)
+            n = int(np.searchsorted(numbers, first + group.order.n))
+            yield group, numbers[:n] - first
+            numbers = numbers[n:]
 
-    def _place(self, visit: int) -> tuple[int, int, int]:
-        """The epoch and the group of a visit, and the first visit of that group."""
+    def _place(self, window: int) -> tuple[int, int, int]:
+        """The epoch and the group of a window, and the first window of that group."""
         first = 0
         for number in range(self._n_groups()):
             if number == len(self._ends):
                 self._ends.append(first + self._group(0, number).order.n)
-            if visit < self._ends[number]:
+            if window < self._ends[number]:
                 return 0, number, first
             first = self._ends[number]
-        epoch = visit // first
+        epoch = window // first
         return epoch, 0, epoch * first
 
     def _n_groups(self) -> int:

@@ -1,17 +1,20 @@
 """One command as many jobs of Hydra's launchers, each with its number: `lm.pack -m`.
 
     is_asked(words)                       # whether -m stands among them
-    failures = spread(words, 64, task)    # task(composed) in each; what it returns is a failure
+    failures = spread(words, 64, task)    # task(cfg, number) in each; a text is its failure
 
 The jobs divide nothing among themselves but their numbers, so any of them may be started again.
 """
 
+import functools
 import os
 import secrets
 from collections.abc import Callable, Sequence
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from lm.config import Config
 from lm.launch import compose, hydra_internals
 from lm.launch.words import as_typed
 
@@ -22,8 +25,11 @@ def is_asked(words: Sequence[str]) -> bool:
     return "-m" in words or "--multirun" in words
 
 
-def spread(words: list[str], n: int, task: Callable[[DictConfig], str]) -> list[str]:
-    """Start n jobs by hydra/launcher=...; what their tasks returned, without the empty texts.
+Task = Callable[[Config, int], str]  # the run, the number of the job -> what failed, or ""
+
+
+def spread(words: list[str], n: int, task: Task) -> list[str]:
+    """Start n jobs by hydra/launcher=...; what failed in them.
 
     Raises ConfigError where the words are no run.
     """
@@ -37,4 +43,10 @@ def spread(words: list[str], n: int, task: Callable[[DictConfig], str]) -> list[
         hydra_internals.trusted_targets(),
         compose.composing(),
     ):
-        return [failure for failure in hydra_internals.launch(overrides, n, task) if failure]
+        failures = hydra_internals.launch(overrides, n, functools.partial(_run, task))
+    return [failure for failure in failures if failure]
+
+
+def _run(task: Task, composed: DictConfig) -> str:
+    """One of the jobs, in its own process or on its own machine."""
+    return task(compose.load(composed), HydraConfig.get().job.num)

@@ -39,7 +39,7 @@ def build_optimizers(
     broken; a model without parameters has no optimizer.
     """
     avoid_compiler_import()
-    if parametrization.is_on(model.cfg) and not cfg.builds.startswith("lm."):
+    if parametrization.is_on(model.cfg) and not cfg.follows_width:
         raise ConfigError(
             f"model.base_width={model.cfg.base_width}: no rule is known for the rates of "
             f"optimizer={cfg.name}, and those of adamw and muon are; give model.base_width=0"

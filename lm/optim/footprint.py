@@ -14,14 +14,12 @@ from lm.system import devices, memory
 from lm.system.errors import OutOfMemoryError
 from lm.system.memory import gigabytes
 
-COPIES = {"adamw": 4, "muon": 3}  # of each weight: itself, its gradient, the optimizer's averages
-LEAST_COPIES = 2  # with any other optimizer
 WIDTHS = ("n_embd", "n_hidden", "n_mlp")  # settings that models have
 
 
 def n_copies(cfg: Config) -> int:
     """Numbers of the size of the weights that training holds for each of them."""
-    copies = COPIES.get(cfg.optimizer.name, LEAST_COPIES)
+    copies = cfg.optimizer.copies
     if cfg.train.parts:  # their sums on the way, and what the processes exchange
         copies += (cfg.train.parts // cfg.train.n_proc).bit_length()
         copies += 2 if cfg.train.n_proc > 1 else 0

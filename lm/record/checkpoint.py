@@ -5,7 +5,7 @@
 
 checkpoints/step_000500/ holds model.safetensors, optimizer.safetensors, state.json and
 manifest.json. Nothing is pickled. No random state is stored, as every draw is a function of
-(seed, purpose, step).
+(seed, purpose, number of the batch).
 """
 
 import contextlib

@@ -26,8 +26,8 @@ class TrainState:
     skipped: Count = 0  # such steps in all
     rollbacks: Count = 0  # returns to a checkpoint because of too many of them
     micro_batch: Count = 0  # windows per forward pass that train.micro_batch=auto found; 0: all
-    skipped_batches: Count = 0  # the batch of a step is number step + skipped_batches
-    good_step: Step = -1  # newest scheduled checkpoint: where a rollback returns to
+    skipped_batches: Count = 0  # by rollbacks: step n trains on batch n + skipped_batches
+    good_step: Step = -1  # the newest scheduled checkpoint, to which a rollback returns
 
 
 @dataclass

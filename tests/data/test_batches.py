@@ -1,4 +1,4 @@
-"""A batch is a function of (seed, step); each target is scored once."""
+"""A batch is a function of (seed, number); each target is scored once."""
 
 import time
 

@@ -125,7 +125,7 @@ def test_a_step_that_is_not_finite_changes_nothing(optimizer, fault, make):
 
 def test_the_losses_that_nobody_read_yet_are_those_that_were_computed(make):
     expected = losses(make(), 6)
-    step, unread = make(), update.UnreadLosses()
+    step, unread = make(), update.UnreadNumbers()
     for number in range(6):
         unread.add(number, step(number))
     assert [loss for _, loss, _ in unread.read()] == expected
