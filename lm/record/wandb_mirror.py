@@ -181,6 +181,10 @@ class Mirror:
         self.record.url = None if run.offline else run.url
         self.record.first = first
         files.atomic_write(self.out / WandbRecord.file, files.to_json(self.record) + "\n")
+        if not self.is_over:
+            # What the client's import has made stays: a collection that looks at it stops training
+            # for 30 ms, and where processors are few for 0.2 s.
+            gc.freeze()
         return run
 
     def _stop_asking(self) -> None:
