@@ -279,3 +279,99 @@ def test_an_optimizer_of_ones_own_takes_no_step_with_a_non_finite_gradient(make,
     failpoint.switch_on("train.grad=nan@0")
     assert not math.isfinite(sum(made(0)))
     torch.testing.assert_close(made.model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_micro_batches_of_unequal_sizes_give_the_loss_and_gradient_of_the_whole_batch(make):
+    whole, parts = make(), make()
+    parts.micro_batch = 3  # of eight: three, three and two
+    expected = gradient(whole)
+    torch.testing.assert_close(gradient(parts), expected, rtol=1e-4, atol=1e-7)
+    losses = [made.gradients(*made.batches[1]) for made in (whole, parts)]
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
+
+
+def test_dropout_is_a_function_of_the_batch_the_part_and_the_seed(make):
+    made = make()
+
+    def drawn(number, stream):
+        made.seed_dropout(number, stream)
+        return torch.rand(8).tolist()
+
+    places = [(number, stream) for number in (0, 1, 7) for stream in (0, 1, 7)]
+    first = [drawn(*place) for place in places]
+    assert [drawn(*place) for place in places] == first
+    assert len(set(map(tuple, first))) == len(places)
+    made.cfg.seed += 1
+    assert not any(drawn(*place) in first for place in places)
+
+
+AUTO = ("train.batch_size=8", "train.micro_batch=auto")
+
+
+def test_a_batch_that_does_not_fit_goes_on_in_halves_until_it_does(make):
+    plain, made = make(), make(torch.float32, *AUTO)
+    failpoint.switch_on("train.forward=memory@1-2")
+    found = made.train_on(0, step=0)
+    assert made.micro_batch == 2
+    torch.testing.assert_close(found, plain.train_on(0, step=0), rtol=1e-4, atol=0)
+    torch.testing.assert_close(bits(made)[0], bits(plain)[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_single_window_or_a_size_that_was_asked_for_is_not_divided(make):
+    failpoint.switch_on("train.forward=memory")
+    auto = make(torch.float32, *AUTO)
+    with pytest.raises(MemoryError):
+        auto.train_on(0, step=0)
+    assert auto.micro_batch == 1
+    fixed = make(torch.float32, "train.batch_size=8", "train.micro_batch=4")
+    fixed.use_micro_batch(found=2)
+    with pytest.raises(MemoryError):
+        fixed.train_on(0, step=0)
+    assert fixed.micro_batch == 4
+    auto.use_micro_batch(found=2)
+    assert auto.micro_batch == 2
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("of another kind")])
+def test_a_step_that_has_moved_a_weight_or_fails_otherwise_is_not_tried_again(
+    error, make, monkeypatch
+):
+    made = make(torch.float32, *AUTO)
+
+    def step():
+        raise error
+
+    monkeypatch.setattr(made.optimizers[0], "step", step)
+    with pytest.raises(type(error)):
+        made.train_on(0, step=0)
+    assert made.micro_batch == 0
+
+
+def test_the_numbers_of_steps_are_read_once_and_in_their_order():
+    unread = update.UnreadNumbers()
+    assert unread.read() == []
+    unread.add(3, torch.tensor([2.0, 0.5]))
+    unread.add(4, torch.tensor([1.0, 0.25]))
+    named = [(3, {"loss": 2.0, "grad_norm": 0.5}), (4, {"loss": 1.0, "grad_norm": 0.25})]
+    assert unread.read() == named
+    assert unread.read() == []
+    unread.add(5, torch.tensor([2.0, 0.5]))
+    unread.clear()
+    assert unread.read() == []
+
+
+@pytest.mark.parametrize(
+    ("word", "device", "flops", "expected"),
+    [
+        ("auto", "cuda", 0.0, True),
+        ("auto", "mps", 1e20, False),
+        ("auto", "cpu", update.WORTH_COMPILING, True),
+        ("auto", "cpu", 0.99 * update.WORTH_COMPILING, False),
+        ("graphs", "cuda", 0.0, True),
+        ("off", "cuda", 1e20, False),
+    ],
+)
+def test_what_is_compiled_depends_on_the_device_and_the_length_of_the_run(
+    word, device, flops, expected
+):
+    assert update.should_compile(word, torch.device(device), flops) == expected

@@ -75,6 +75,13 @@ def test_any_batch_may_be_the_first_that_is_asked_for():
         batches[-1]
 
 
+def test_the_batches_of_a_seed_stay_what_they_were():
+    """Or a run that goes on after an update of the code reads some of its text twice."""
+    batches = Batches(np.arange(48), 2, 10, seed=5)
+    firsts = [batches[step][0][:, 0].tolist() for step in range(6)]  # of three epochs
+    assert firsts == [[36, 26], [46, 16], [33, 23], [43, 6], [31, 14], [4, 41]]
+
+
 @pytest.mark.parametrize("n_proc", [1, 2, 3, 8])
 def test_processes_share_the_rows_of_a_batch_in_their_order(n_proc):
     whole = Batches(np.arange(1000), 8, 16, seed=7)
@@ -135,7 +142,9 @@ def test_batches_cut_from_ids_on_the_device_are_the_same():
             assert a.is_contiguous() and b.is_contiguous()  # compiled once for all batches
     assert here.to(torch.device("meta"))[0][0].is_meta and here.resident_ids is not None
     assert here.to(torch.device("meta"), resident=7999).resident_ids is not None
-    assert Batches(here.ids, 4, 16, 0).to(torch.device("meta"), resident=7999).resident_ids is None
+    for device, room, moves in (("meta", 8000, True), ("meta", 7999, False), ("cpu", 8000, False)):
+        sent = Batches(here.ids, 4, 16, 0).to(torch.device(device), resident=room)  # 2,000 ids
+        assert (sent.resident_ids is not None) == moves
 
 
 def test_a_text_shorter_than_a_window_is_refused_with_the_way_out():

@@ -51,7 +51,7 @@ class Living:
 
     path: str
     function: str
-    change: tuple[str, ...]  # the lines of a diff, each with its - or +
+    change: tuple[str, ...]  # a diff's lines without comments, each with its - or +
 
     def __str__(self) -> str:
         return "\n".join((f"{self.path} {self.function}", *self.change))
@@ -180,7 +180,8 @@ class Changes:
         plain = name.rpartition("__mutmut_")[0]
         before, after = self._body(f"{plain}__mutmut_orig"), self._body(name)
         diff = list(difflib.unified_diff(before, after, n=0, lineterm=""))[2:]
-        change = [line[0] + " " + line[1:].strip() for line in diff if line[0] != "@"]
+        lines = [line.partition("  # ")[0] for line in diff if line[0] != "@"]
+        change = [f"{line[0]} {line[1:].strip()}" for line in lines]
         return plain[2:].replace("ǁ", "."), tuple(change)  # of x_function or xǁClassǁmethod
 
     def _body(self, name: str) -> list[str]:

@@ -20,6 +20,7 @@ JUDGES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("lm/optim/muon.py", "lm/optim/groups.py"): (
         "tests/optim/test_muon.py",
         "tests/optim/test_groups.py",
+        "tests/models/test_parametrization.py",
     ),
     ("lm/models/counts.py", "lm/models/bigram_counts.py", "lm/models/ngram.py"): (
         "tests/models/test_ngram.py",

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lm import config
+from lm.models.base import LanguageModel
 from lm.optim.groups import AdamW, check_partition, skips_by_itself
 from lm.optim.muon import Muon
 
@@ -107,6 +108,55 @@ def test_an_optimizer_that_does_not_say_so_never_skips_by_itself():
     assert not skips_by_itself(torch.optim.AdamW(weights, foreach=True))
     assert not skips_by_itself(AdamW(weights, foreach=True))
     assert skips_by_itself(AdamW(weights, fused=True))
+
+
+def test_each_optimizer_has_what_its_configuration_says():
+    model = config.TransformerConfig(n_layer=1).build(V)
+    own = {"lr": 0.05, "weight_decay": 0.3, "beta1": 0.7, "beta2": 0.8, "eps": 1e-5}
+    muon, rest = config.MuonConfig(momentum=0.6, **own).build(model, torch.bfloat16)
+    (alone,) = config.AdamWConfig(**own).build(model)
+    assert muon.dtype == torch.bfloat16
+    assert all(g["momentum"] == 0.6 and g["weight_decay"] == 0.3 for g in muon.param_groups)
+    for adamw, lr in ((alone, 0.05), (rest, 0.2 * 0.05)):
+        for group in adamw.param_groups:
+            assert group["betas"] == (0.7, 0.8) and group["eps"] == 1e-5 and group["fused"]
+            assert group["lr"] == pytest.approx(lr)
+
+
+def test_adamw_returns_what_its_closure_does():
+    assert AdamW([nn.Parameter(torch.zeros(2))], fused=True).step(lambda: 3.0) == 3.0
+
+
+class Inside(LanguageModel):
+    """An embedding and a vector stand between the matrices of its hidden part."""
+
+    hidden = ("body",)
+
+    def __init__(self):
+        super().__init__(config.BigramConfig(), V)
+        self.body = nn.Sequential(nn.Linear(3, 3), nn.Embedding(4, 3), nn.Linear(3, 5, bias=False))
+        self.head = nn.Linear(5, V)
+
+
+def test_muon_leaves_embeddings_and_vectors_inside_the_hidden_part_to_adamw():
+    groups = names_by_optimizer(model := Inside(), config.MuonConfig().build(model))
+    assert groups["Muon", 0.0] == {"body.0.weight", "body.2.weight"}
+    assert groups["AdamW", 0.0] == {"body.0.bias", "body.1.weight", "head.weight", "head.bias"}
+
+
+def test_a_hidden_part_that_is_not_there_is_told_with_those_that_are():
+    model = Inside()
+    model.hidden = ("bodies",)
+    with pytest.raises(ValueError, match=r"Inside names bodies: it has \['body', 'head'\]"):
+        config.MuonConfig().build(model)
+
+
+def test_a_parameter_that_is_not_trained_needs_no_optimizer():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[1].requires_grad_(False)
+    half = torch.optim.SGD(model[0].parameters(), lr=1.0)
+    check_partition(model, [half])
+    check_partition(model, [half, *[torch.optim.SGD(model[1].parameters(), lr=1.0)] * 2])
 
 
 def test_strays_and_doubles_are_named():
