@@ -394,6 +394,9 @@ class TrainConfig(Settings):
     tokens: Any = or_word(at_least(0, 0), "20x", whole=True)
     flops: float = at_least(0.0, 0.0, 1e30)  # of training, if above 0, the budget instead of steps
     seconds: float = at_least(0.0, 0.0, 1e9)  # of training, if above 0, the budget instead of steps
+    # evaluations in a row without a better val/bpb after which a run ends early; 0: none. It ends
+    # before its rate has fallen, so schedule=constant suits it
+    patience: int = at_least(0, 0, 1_000_000)
     # windows of context_len tokens per step; auto: as many as train.tokens ask for
     batch_size: Any = or_word(at_least(8, 1, 1 << 20), "auto", whole=True)
     # windows per pass; 0: all; auto: as many as fit
@@ -445,6 +448,10 @@ class TrainConfig(Settings):
         super().__post_init__()
         if len(self.budgets()) > 1:
             raise ConfigError(f"{' and '.join(self.budgets())} are set together: choose one budget")
+        if self.patience and not self.eval_every:
+            raise ConfigError(
+                f"train.patience={self.patience} counts evaluations: give train.eval_every above 0"
+            )
         if isinstance(self.micro_batch, str) and self.micro_batch.isdecimal():
             self.micro_batch = int(self.micro_batch)
         rules.check_micro_batch(self.micro_batch, self.batch_size, self.n_proc, self.compile)
@@ -543,7 +550,7 @@ PARTS: dict[str, type[Part]] = {
     "schedule": ScheduleConfig,
 }
 GROUPS = (*PARTS, "train", "track")
-BUDGETS = ("train.steps", "train.tokens", "train.flops", "train.seconds")
+BUDGETS = ("train.steps", "train.tokens", "train.flops", "train.seconds", "train.patience")
 
 
 def options(group: str) -> dict[str, type[Part]]:

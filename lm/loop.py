@@ -39,17 +39,17 @@ def train_until_done(run: TrainingRun, track: Tracker, report: Report | None) ->
     while True:
         ranks.note_step(state.step)
         signals.poll(ranks.largest)  # all processes stop at the same step
-        last = run.progress() >= 1
         previous_best = (state.best_val_bpb, state.best_step)  # in case the save fails
         improved = False
         if run.due(cfg.eval_every):
             val = evaluate_and_log(run, track)
-            improved = is_improvement(state, val["bpb"], last)
+            improved = is_improvement(state, val["bpb"], run.progress() >= 1)
             if improved:
                 state.best_val_bpb = val["bpb"]
                 state.best_step = state.step
-            if report is not None and not last:
+            if report is not None and run.progress() < 1:
                 ranks.on_rank_0(report, state.step, val["bpb"])
+        last = run.progress() >= 1  # known here, as a new best score may have renewed the patience
         if run.due(cfg.sample_every):
             track.samples(state, [write_sample(run, prompt) for prompt in run.prompts])
         if improved or run.due(cfg.save_every):

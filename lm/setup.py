@@ -168,7 +168,7 @@ def make_budget(cfg: Config, model: LanguageModel) -> Budget:
     steps = cfg.train.steps
     if tokens:
         steps = math.ceil(tokens / (cfg.train.batch_size * model.context_len))
-    return Budget(steps, cfg.train.seconds)
+    return Budget(steps, cfg.train.seconds, cfg.train.patience * cfg.train.eval_every)
 
 
 def _build_model(

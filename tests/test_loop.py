@@ -54,6 +54,46 @@ def test_a_run_killed_at_any_step_ends_bit_for_bit_like_one_that_never_stopped(
         assert a.read_bytes() == b.read_bytes()
 
 
+def test_a_run_that_gets_no_better_ends_when_its_patience_does(trained, cfg, tiny, tmp_path):
+    heard = []
+    out = tmp_path / "still"
+    out.mkdir()
+    words = ("optimizer.lr=0", "train.eval_every=3", "train.patience=2")
+    summary = train.train(cfg(*tiny, *words), out, report=lambda step, bpb: heard.append(step))
+    assert (summary["step"], summary["best_step"], heard) == (6, 0, [0, 3])
+    assert checkpoint.steps(out)[-1] == 6
+    whole = trained("learning", *words[1:])
+    assert rows(whole)[-1]["step"] == 20
+    assert rows(trained("no_patience", words[1])) == rows(whole)
+
+
+def test_patience_ends_a_resumed_run_where_it_ends_the_one_that_was_not_killed(
+    trained, monkeypatch
+):
+    """The score is best at step 6, so two evaluations later is step 12."""
+    scores = {0: 9.0, 3: 8.0, 6: 7.0, 9: 8.0, 12: 7.5, 15: 1.0}
+    words = ("train.eval_every=3", "train.patience=2", "train.save_every=4")
+    real = loop.evaluate_and_log
+    dies_at = [-1]
+
+    def scored(run, track):
+        if run.state.step == dies_at[0]:
+            raise Killed
+        return real(run, track) | {"bpb": scores[run.state.step]}
+
+    monkeypatch.setattr(loop, "evaluate_and_log", scored)
+    whole = trained("whole", *words)
+    for step in (6, 9, 12):
+        dies_at[0] = step
+        with pytest.raises(Killed):
+            trained("killed", *words)
+    dies_at[0] = -1
+    killed = trained("killed", *words)
+    assert rows(whole)[-1]["step"] == 12
+    assert rows(killed) == rows(whole)
+    assert json.loads((killed / "summary.json").read_text())["best_step"] == 6
+
+
 def test_how_often_a_run_is_evaluated_sampled_or_saved_changes_no_loss(trained):
     words = (*MODELS["dropout"], "train.log_every=1")
     often = trained("often", *words, "train.eval_every=1", "train.sample_every=3")

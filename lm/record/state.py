@@ -32,18 +32,26 @@ class TrainState:
 
 @dataclass
 class Budget:
-    """How long a run lasts: so many steps, or seconds of training if `seconds` is above 0."""
+    """How long a run lasts: so many steps, or seconds of training if `seconds` is above 0; less
+    where its score gets no better for `patience` steps, if that is above 0."""
 
     steps: int
     seconds: float = 0.0
+    patience: int = 0
 
     def progress(self, state: TrainState) -> float:
         """The share of the run that is done, from 0 to 1."""
+        if self.is_out_of_patience(state):
+            return 1.0
         if self.seconds:
             return min(1.0, state.seconds / self.seconds)
         if not self.steps:
             return 1.0
         return state.step / self.steps
+
+    def is_out_of_patience(self, state: TrainState) -> bool:
+        """Whether the best score is so many steps old; the evaluation that is due may be better."""
+        return 0 < self.patience <= state.step - max(0, state.best_step)
 
     def progress_after_update(self, state: TrainState) -> float:
         """The share of the run that is done after the next update.

@@ -42,6 +42,7 @@ BAD = {
     "train.steps=1e3": "could not be converted to Integer",
     "train.steps=": "train.steps",
     "train.micro_batch=4 train.compile=graphs": "whole batches, and train.micro_batch=4",
+    "train.patience=2 train.eval_every=0": "train.patience=2 counts evaluations: give train.eval_",
     "train.micro_batch=5": "train.batch_size=8 is not a multiple of train.micro_batch=5",
     "train.device=tpu": "train.device=tpu: choose auto or cpu or cuda or mps",
     "train.dtype=fp8": "train.dtype=fp8: choose auto or float32 or bfloat16",
