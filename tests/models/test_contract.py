@@ -204,6 +204,13 @@ def damage(tables: dict[str, torch.Tensor], how: str) -> None:
         tables[keys][-1] = 2**62
     elif how == "negative":
         tables[keys][0] = -1
+    elif how == "behind":  # the first key that no context has
+        size = V if keys == "pairs" else len(tables["keys_1"])
+        tables[keys][-1] = size * V
+    elif how == "twice":
+        tables[keys][1] = tables[keys][0]
+    elif how == "huge":
+        tables[counts][0] = 2**40 + 1
     elif how == "length":
         tables[counts] = tables[counts][:-1]
     elif how == "count":
@@ -214,7 +221,10 @@ def damage(tables: dict[str, torch.Tensor], how: str) -> None:
         tables[counts] = tables[counts][None]
 
 
-@pytest.mark.parametrize("how", ["order", "range", "negative", "length", "count", "dtype", "shape"])
+@pytest.mark.parametrize(
+    "how",
+    ["order", "range", "negative", "behind", "twice", "huge", "length", "count", "dtype", "shape"],
+)
 @pytest.mark.parametrize("name", ["bigram_counts", "ngram"])
 def test_damaged_tables_are_refused_in_one_line(name, how):
     tables = {k: v.clone() for k, v in build(name).state_dict().items()}

@@ -150,18 +150,18 @@ def mutable(source: str) -> str:
                     lines[decorator.lineno - 1] = ""
                     new = f"{' ' * node.col_offset}{node.name} = {text}({node.name})"
                     below.setdefault(node.end_lineno or 0, []).append(new)
-        elif isinstance(node, ast.Raise | ast.Assert) or is_log(node):
+        elif isinstance(node, ast.Raise | ast.Assert) or is_no_science(node):
             for i in range(node.lineno - 1, node.end_lineno):
                 lines[i] += "  # pragma: no mutate"
     parts = [[line, *below.get(i, [])] for i, line in enumerate(lines, 1)]
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
-def is_log(node: ast.AST) -> bool:
-    """Whether a statement writes to the log."""
+def is_no_science(node: ast.AST) -> bool:
+    """Whether a statement writes to the log, or names a place where tests break a run."""
     if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
         return False
-    return ast.unparse(node.value.func).startswith("log.")
+    return ast.unparse(node.value.func).startswith(("log.", "failpoint."))
 
 
 class Changes:

@@ -23,6 +23,7 @@ JUDGES: dict[tuple[str, ...], tuple[str, ...]] = {
         "tests/models/test_parametrization.py",
     ),
     ("lm/models/counts.py", "lm/models/bigram_counts.py", "lm/models/ngram.py"): (
+        "tests/models/test_counts.py",
         "tests/models/test_ngram.py",
         f"{CONTRACT}::test_a_window_above_the_context_is_refused_or_read_whole",
         f"{CONTRACT}::test_counted_probabilities_sum_to_1",

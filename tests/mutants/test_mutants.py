@@ -43,7 +43,8 @@ after = 4
 
 
 @pytest.mark.parametrize(
-    "statement", ['raise ValueError("no")', 'assert x, "no"', 'log.info("no")', "raise"]
+    "statement",
+    ['raise ValueError("no")', 'assert x, "no"', 'log.info("no")', 'failpoint.hit("no")', "raise"],
 )
 def test_what_an_error_an_assertion_or_the_log_says_is_left_alone(statement):
     made = mutable(f"def f(x):\n    {statement}\n    return 1\n")

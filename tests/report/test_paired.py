@@ -19,6 +19,12 @@ def test_student_s_quantile_is_that_of_the_tables(degrees, quantile):
     assert paired.t95(degrees) == pytest.approx(quantile, abs=5e-4)
 
 
+def test_student_s_quantile_is_the_more_exact_the_more_degrees():
+    """The error of the series falls with their fourth power, down to that of the normal's 1.96."""
+    assert paired.t95(30) == pytest.approx(2.042272456, abs=2.2e-6)
+    assert paired.t95(200) == pytest.approx(1.971896224, abs=2e-8)
+
+
 def test_spans_are_the_same_bytes_for_both_tokenizers():
     """Text of 18 bytes: tokens of 3 bytes at one bit a byte against tokens of 2 at two bits."""
     ends_a, ends_b = np.arange(3, 19, 3), np.arange(2, 19, 2)
