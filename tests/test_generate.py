@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lm import config
-from lm.generate import generate, generate_text, sample, uniform_draws
+from lm.generate import generate, generate_text, readable, sample, uniform_draws
 from tests import reference
 
 V, CONTEXT = 23, 16
@@ -253,7 +253,7 @@ class Scripted:
         self.ids = [ord(c) - 97 for c in text]
 
     def __call__(self, model, prompts, *, max_tokens, stop_ids, **how):
-        self.prompts, self.stop_ids = prompts, stop_ids
+        self.prompts, self.stop_ids, self.how = prompts, stop_ids, how
         for i in self.ids[:max_tokens]:
             yield [i]
 
@@ -281,6 +281,42 @@ def test_an_empty_prompt_is_the_start_of_a_document(monkeypatch):
     monkeypatch.setattr("lm.generate.generate", script)
     assert "".join(generate_text(None, Letters(), "", max_tokens=2)) == "ab"
     assert script.prompts == [[V - 1]] and script.stop_ids == (V - 1,)
+
+
+def test_every_setting_of_a_text_reaches_its_tokens(monkeypatch):
+    script = Scripted("abc")
+    monkeypatch.setattr("lm.generate.generate", script)
+    how = {"temperature": 0.5, "top_k": 7, "top_p": 0.9, "seed": 4, "compiled": True}
+    assert "".join(generate_text(None, Letters(), "b", max_tokens=9, **how)) == "abc"
+    assert script.prompts == [[1]] and script.how == how
+
+
+def test_unless_it_is_told_otherwise_a_text_is_drawn_from_the_model_s_own_probabilities():
+    model, plain = build("gru"), {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+    assert rows(model, PROMPTS, max_tokens=20) == rows(model, PROMPTS, max_tokens=20, **plain)
+    texts = ["".join(generate_text(model, Letters(), "abc", max_tokens=20, **how))
+             for how in ({}, {**plain, "stop": "", "compiled": False})]  # fmt: skip
+    assert texts[0] == texts[1]
+    draws = torch.rand(99)
+    expected = sample(LOGITS.expand(99, -1), draws, temperature=1.0, top_k=0, top_p=1.0)
+    assert torch.equal(sample(LOGITS.expand(99, -1), draws), expected)
+
+
+def test_a_prompt_with_a_character_that_the_tokenizer_lacks_becomes_the_start_of_a_document():
+    class Strict(Letters):
+        def encode_ordinary(self, text):
+            if not text.isascii():
+                raise ValueError("no such character")
+            return super().encode_ordinary(text)
+
+    assert readable("abc", Strict()) == "abc" and readable("é", Strict()) == ""
+
+
+def test_the_draws_of_a_seed_stay_what_they_were():
+    """Or the samples of a run that goes on after an update of the code change amid it."""
+    draws = uniform_draws(3, 2, 258)[:, [0, 1, 256]]
+    expected = [[0.194638, 0.601383, 0.810112], [0.556802, 0.729559, 0.288550]]
+    torch.testing.assert_close(draws, torch.tensor(expected), atol=1e-6, rtol=0)
 
 
 def test_text_of_a_real_model_streams_and_repeats():

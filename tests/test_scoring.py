@@ -52,6 +52,11 @@ def test_an_evaluation_means_over_tokens_and_over_the_bytes_of_the_text():
     assert found["bpb"] == pytest.approx(bits / is_text.sum(), rel=1e-6)
 
 
+def test_a_text_of_two_tokens_has_the_score_of_its_second():
+    found = scoring.evaluate(Positional(), TEXT[1:3], LENGTHS)
+    assert found["loss"] == pytest.approx(by_hand(TEXT[1:3])[0], rel=1e-6)
+
+
 def test_bits_per_byte_counts_the_bytes_of_tokens_that_have_several():
     lengths = np.arange(V) % 5
     found = scoring.evaluate(Positional(), TEXT, lengths)

@@ -145,6 +145,7 @@ def test_batches_cut_from_ids_on_the_device_are_the_same():
     for device, room, moves in (("meta", 8000, True), ("meta", 7999, False), ("cpu", 8000, False)):
         sent = Batches(here.ids, 4, 16, 0).to(torch.device(device), resident=room)  # 2,000 ids
         assert (sent.resident_ids is not None) == moves
+        assert not moves or sent.resident_ids.dtype == torch.int32  # four bytes each
 
 
 def test_a_text_shorter_than_a_window_is_refused_with_the_way_out():
