@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lm import metrics
 from lm.config import Config
 from lm.data.batches import Batches
 from lm.models.base import LanguageModel
@@ -40,30 +39,40 @@ NUMBERS: tuple[str, ...] = ("loss", "grad_norm")  # of a step: nats a token; the
 WORTH_COMPILING = 1e13  # operations of a run on a CPU that repay the 15 s of compiling
 
 
+class ModelLoss(nn.Module):
+    """`model.next_token_loss` as a module, which functional_call can give other weights."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        return self.model.next_token_loss(inputs, targets)
+
+
 class Loss(nn.Module):
     """Inputs and targets (B, T) -> the batch's mean loss in nats: the function that is
     differentiated, with the model's matrix products in `dtype`."""
 
     def __init__(self, model: LanguageModel, dtype: torch.dtype) -> None:
         super().__init__()
-        self.model = model
+        self.exact = ModelLoss(model)
         self.dtype = dtype
+        self.low_precision = model.low_precision
         # A sharded model rounds its weights itself, as it gathers them.
         self.needs_no_cast = dtype == torch.float32 or distributed.is_sharded(model)
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         if self.needs_no_cast:
-            with onednn.products(self.model, inputs, self.dtype):
-                logits = self.model(inputs)  # (B, T, V)
-        elif self.model.low_precision:
+            with onednn.products(self.exact, inputs, self.dtype):
+                return self.exact(inputs, targets)
+        if self.low_precision:
             # The optimizer keeps float32 weights; a pass uses them rounded, once. The casts of
             # autocast, at every product and back, would cost more than the products save.
-            weights = {name: p.to(self.dtype) for name, p in self.model.named_parameters()}
-            logits = functional_call(self.model, weights, (inputs,))  # (B, T, V)
-        else:
-            with devices.autocast(inputs.device, self.dtype):
-                logits = self.model(inputs)  # (B, T, V)
-        return metrics.next_token_loss(logits, targets)
+            weights = {name: p.to(self.dtype) for name, p in self.exact.named_parameters()}
+            return functional_call(self.exact, weights, (inputs, targets))
+        with devices.autocast(inputs.device, self.dtype):
+            return self.exact(inputs, targets)
 
 
 class Update:

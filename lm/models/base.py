@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lm import metrics
 from lm.config import ModelConfig
-from lm.models import parametrization
+from lm.models import head_loss, parametrization
 from lm.models.kv_cache import State
 
 
@@ -39,13 +39,38 @@ class LanguageModel(nn.Module):
         self.context_len = cfg.context_len
         self.memory = cfg.context_len  # earlier tokens that a prediction can depend on
         self.has_scaled_init = False
+        # A subclass may compute something else: its class has to say so itself.
+        self.head_is_apart = "before_logits" in vars(type(self))
 
     def forward(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, V)
         raise NotImplementedError
 
     def nats(self, ids: Tensor, targets: Tensor) -> Tensor:
         """-ln p(target) after ids, all (B, T); 0 where the target is metrics.IGNORE."""
+        if self.goes_in_pieces(ids):
+            return head_loss.nats(*self.before_logits(ids), targets)
         return metrics.nats(self(ids), targets)
+
+    def next_token_loss(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """The mean of `nats` over the targets that count, (): what training minimises."""
+        if self.goes_in_pieces(ids):
+            return head_loss.loss(*self.before_logits(ids), targets)
+        return metrics.next_token_loss(self(ids), targets)
+
+    def before_logits(self, ids: Tensor) -> tuple[Tensor, head_loss.Head]:
+        """For a large vocabulary: what the last product reads, (B, T, C), and that product.
+
+        Of ids (B, T); `forward` is the one times the other. A model without it can do as well.
+        """
+        raise NotImplementedError
+
+    def goes_in_pieces(self, ids: Tensor) -> bool:
+        """Whether ids (B, T) have so many logits that losses are computed in pieces of rows.
+
+        It depends on the shape alone: a run that is resumed computes as before.
+        """
+        n_logits = ids.numel() * self.vocab_size
+        return self.head_is_apart and n_logits >= head_loss.sizes(ids.device).least
 
     def fit(self, ids: np.ndarray) -> None:
         """Learn from all training tokens (N,) at once: what models that only count do."""

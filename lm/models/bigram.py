@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lm.config import BigramConfig
 from lm.models.base import LanguageModel
+from lm.models.head_loss import Head
 
 
 class Bigram(LanguageModel):
@@ -22,3 +23,6 @@ class Bigram(LanguageModel):
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.table(ids).float()  # (B, T, V)
+
+    def before_logits(self, ids: Tensor) -> tuple[Tensor, Head]:
+        return ids, Head(self.table.weight)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lm.config import GRUConfig
 from lm.models.base import LanguageModel
+from lm.models.head_loss import Head
 from lm.models.kv_cache import State
 
 
@@ -36,10 +37,16 @@ class GRU(LanguageModel):
         self.scale_init()
 
     def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.before_head(ids)).float()  # (B, T, V)
+
+    def before_logits(self, ids: Tensor) -> tuple[Tensor, Head]:
+        return self.before_head(ids), Head(self.head.weight, self.head.bias)
+
+    def before_head(self, ids: Tensor) -> Tensor:
         x = self.dropout(self.wte(ids))  # (B, T, C)
         for layer in self.layers:
             x = self.dropout(layer(x)[0])  # (B, T, n_hidden)
-        return self.head(x).float()  # (B, T, V)
+        return x
 
     def start(self, batch_size: int) -> State:
         zeros = self.head.weight.new_zeros(batch_size, self.cfg.n_hidden)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lm.config import MLPConfig
 from lm.models.base import LanguageModel
+from lm.models.head_loss import Head
 
 
 class MLP(LanguageModel):
@@ -32,7 +33,13 @@ class MLP(LanguageModel):
         self.scale_init()
 
     def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.before_head(ids)).float()  # (B, T, V)
+
+    def before_logits(self, ids: Tensor) -> tuple[Tensor, Head]:
+        return self.before_head(ids), Head(self.head.weight, self.head.bias)
+
+    def before_head(self, ids: Tensor) -> Tensor:
         ids = F.pad(ids, (self.memory, 0), value=self.vocab_size)  # (B, W-1+T)
         x = self.wte(ids).unfold(1, self.cfg.window, 1)  # (B, T, C, W)
         h = self.layer(x.mT.flatten(2)).tanh()  # (B, T, n_hidden)
-        return self.head(self.dropout(h)).float()  # (B, T, V)
+        return self.dropout(h)

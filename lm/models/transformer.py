@@ -18,6 +18,7 @@ from lm.config import TransformerConfig
 from lm.models import decode
 from lm.models.attention import Attention, Cache, Dropout, Rope, rope_table
 from lm.models.base import LanguageModel
+from lm.models.head_loss import Head
 from lm.models.kv_cache import KVCache
 from lm.models.slots import Slots
 
@@ -75,6 +76,13 @@ class Transformer(LanguageModel):
             nn.init.normal_(layer.weight, std=std)
 
     def forward(self, ids: Tensor) -> Tensor:
+        return self.unembed(self.stream(ids))  # (B, T, V)
+
+    def before_logits(self, ids: Tensor) -> tuple[Tensor, Head]:
+        return self.norm(self.stream(ids)), self.last_product()
+
+    def stream(self, ids: Tensor) -> Tensor:
+        """The residual stream (B, T, C) after the last block."""
         T = ids.shape[1]
         if self.context_len < T:
             raise ValueError(
@@ -84,7 +92,7 @@ class Transformer(LanguageModel):
         x, rope = self.embed(ids, torch.arange(T, device=ids.device))
         for block in self.blocks:
             x = block(x, rope, None)  # (B, T, C)
-        return self.unembed(x)  # (B, T, V)
+        return x
 
     def embed(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, Rope | None]:
         """The residual stream (B, T, C) at its start, and for RoPE the angles of the positions.
@@ -111,12 +119,11 @@ class Transformer(LanguageModel):
 
         It may be the stream after any layer: the lens asks for each.
         """
+        return self.last_product().logits(self.norm(x)).float()
+
+    def last_product(self) -> Head:
         weight = self.wte.weight if self.head is None else self.head.weight
-        logits = F.linear(self.norm(x), weight).float()  # (..., V)
-        cap = self.cfg.softcap
-        if cap:
-            logits = cap * torch.tanh(logits / cap)
-        return logits
+        return Head(weight, softcap=self.cfg.softcap)
 
     def start(self, batch_size: int) -> KVCache:
         cfg = self.cfg

@@ -76,7 +76,7 @@ def shard(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         fsdp.fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
         if on_cpu:  # where PyTorch 2.8 takes gloo's sum for its mean, silently
             part.set_force_sum_reduction_for_comms(True)
-    for method in ("start", "step"):  # by which generation calls the model
+    for method in ("nats", "next_token_loss", "start", "step"):  # by which others call the model
         fsdp.register_fsdp_forward_method(model, method)
     with torch.no_grad():  # the first pass makes buffers: made in inference mode they cannot train
         model(torch.zeros((1, 1), dtype=torch.long, device=device))
