@@ -5,11 +5,12 @@ import platform
 from pathlib import Path
 
 START, END = "<!-- results -->", "<!-- /results -->"
-FIELDS = ("part", "what", "context", "tokens_per_s", "gflop_per_s", "peak_mb", "seconds",
-          "percent_of_1_ms")  # fmt: skip
+FIELDS = ("part", "what", "logits", "context", "tokens_per_s", "gflop_per_s", "cpu_seconds",
+          "peak_mb", "seconds", "percent_of_1_ms")  # fmt: skip
 HEADS = {
     "context": ("size", "context", "tokens/s", "GFLOP/s", "peak MB"),
     "size": ("size", "context", "tokens/s", "GFLOP/s", "peak MB"),
+    "vocabulary": ("vocabulary", "logits", "processor seconds a step", "peak MB"),
     "start": ("run", "seconds to the first step"),
     "logging": ("run", "seconds of the first point, before the first step", "% of a step of 1 ms"),
 }
