@@ -305,6 +305,9 @@ def _one_line(error: Exception, words: Sequence[str]) -> str:
     whole = re.search(r"Value '(\d+)\.0' of type 'float' could not be .* to Integer", text)
     if whole:
         text += f": write {whole[1]}"
+    merged = re.match(r"Error merging override ([\w.]+)=.*could not be converted", text)
+    if merged:
+        text += f"; {merged[1]} takes {values.allowed(merged[1])}"
     if "schema/model/" in text:
         text += "; a model of your own takes import=MODULE too"
     return text

@@ -15,13 +15,11 @@ from hydra.errors import HydraException
 from lm import config
 from lm.config import Config
 from lm.launch import hydra_internals
-from lm.settings import MOST
 from lm.settings.commands import TunerConfig
-from lm.settings.reading import fields_of
+from lm.settings.reading import NOUNS, allowed_by, fields_of
 from lm.system.errors import ConfigError
 
 PARAMS = f"{TunerConfig.group}.params."  # for files alone
-NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 REASON = re.compile(r"while evaluating '.*?': (.*)")  # what a function such as range(a,b) says
 
 
@@ -66,17 +64,7 @@ def allowed(key: str) -> str:
     found = fields_of(Config, key)
     if group == TunerConfig.group:
         found = [f for f in dataclasses.fields(TunerConfig) if f.name == name]
-    for f in found:
-        if "choices" in f.metadata:
-            return " or ".join(f.metadata["choices"])
-        if f.type in (int, float) and "allowed" in f.metadata:
-            limits = f.metadata["allowed"].removesuffix(f" and at most {MOST}")
-            return f"{NOUNS[f.type]}, {limits}"
-        if f.type in NOUNS:
-            return NOUNS[f.type]
-        if f.type == list[str]:
-            return "a list, such as [a,b]"
-    return "a number, a word or a list"
+    return next(filter(None, map(allowed_by, found)), "a number, a word or a list")
 
 
 def _ways(key: str) -> str:

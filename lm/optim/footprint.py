@@ -73,7 +73,8 @@ def _way_out(model: LanguageModel, cfg: Config, name: str, shape: torch.Size) ->
     if name == "wpe.weight":  # one row for each position
         return "lower model.context_len or model.n_embd"
     settings = [f"model.{width}" for width in WIDTHS if getattr(cfg.model, width, 0) in shape]
-    if any(n in (model.vocab_size, model.vocab_size + 1) for n in shape):  # one row for no token
+    is_table = any(n in (model.vocab_size, model.vocab_size + 1) for n in shape)  # 1: no token
+    if is_table and 4 * shape.numel() > model.n_params():  # and not the many blocks
         if cfg.tokenizer.name != "bpe":
             return "give tokenizer=bpe with a smaller tokenizer.vocab_size"
         settings.insert(0, "tokenizer.vocab_size")

@@ -15,7 +15,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lm.settings.declare import MISSING, Affects, Part, Settings, fields_by_name
+from lm.settings.declare import MISSING, MOST, Affects, Part, Settings, fields_by_name
 from lm.settings.yaml_files import read_yaml
 from lm.system import files
 from lm.system.errors import ConfigError
@@ -23,6 +23,7 @@ from lm.system.text import literal, unfit
 
 # How OmegaConf begins an error about a text with `${`, whatever is wrong with it.
 ABOUT_REFERENCE = re.compile(r"While dereferencing interpolation '.*?': ")
+NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 FROM_MOST: tuple[Affects, ...] = ("result", "rounding", "nothing")
 MAX_KNOWN = 1000  # groups whose checked values are kept
 S = TypeVar("S", bound=Settings)
@@ -82,6 +83,17 @@ def fields_of(cls: type[Settings], key: str) -> list[Field]:
         variants = _groups(cls)[group].variants() if group in _groups(cls) else []
     found = [fields_by_name(variant).get(name) for variant in variants]
     return [f for f in found if f is not None]
+
+
+def allowed_by(f: Field) -> str:
+    """What a setting takes: `a whole number, from 0 to 9`; "" if no few words say it."""
+    if "choices" in f.metadata:
+        return " or ".join(f.metadata["choices"])
+    noun = NOUNS.get(f.type, "") if isinstance(f.type, type) else ""
+    if f.type in (int, float) and "allowed" in f.metadata:
+        limits = f.metadata["allowed"].removesuffix(f" and at most {MOST}")
+        return f"{noun}, {limits}"
+    return "a list, such as [a,b]" if f.type == list[str] else noun
 
 
 def is_path(cls: type[Settings], key: str) -> bool:
@@ -205,7 +217,9 @@ def typed(cls: type, values: Mapping, prefix: str, without: Collection[str] = ()
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or getattr(error, "key", None) or ""
         reason = ABOUT_REFERENCE.sub("", str(error).splitlines()[0])
-        raise ConfigError(f"{prefix}{key}: {reason}") from None
+        takes = [allowed_by(f) for f in fields(cls) if f.name == key]
+        way_out = f"; give {takes[0]}" if takes and takes[0] else ""
+        raise ConfigError(f"{prefix}{key}: {reason}{way_out}") from None
 
 
 def _in_reach(value: Any) -> Any:

@@ -247,8 +247,14 @@ def test_a_value_that_stands_for_none_is_not_taken_for_the_default(word):
         compose.compose_run([word])
     with pytest.raises(ConfigError, match=r"\[0\] is \?\?\?, which stands for no value"):
         compose.compose_run(["track.tags=[???]"])
-    with pytest.raises(ConfigError, match=r"^n: Value '.*' of type 'str' could not be converted"):
+    with pytest.raises(ConfigError, match=r"^n: Value '.*' of .* give a whole number, at least 1$"):
         cli.parse(SampleConfig, ["n=${x}"])
+
+
+def test_a_word_with_dashes_is_no_option():
+    """`unknown setting --n` beside the list of settings, where lm.train said what is wrong."""
+    with pytest.raises(ConfigError, match=r"^--n=3 is no option: settings are key=value, without"):
+        cli.parse(SampleConfig, ["--n=3"])
 
 
 def test_a_name_with_commas_is_found_among_names_with_commas(tmp_path):

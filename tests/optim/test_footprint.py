@@ -33,6 +33,8 @@ ADAMW = "optimizer=adamw"  # weights, gradients and two averages; Muon has one
         ((BPE, "model=bigram"), 30_000,
          ["900,000,000 weights of model=bigram take 14.4 GB", "table.weight, is 30,000 x 30,000",
           ": lower tokenizer.vocab_size"]),
+        (("tokenizer=char", "model=transformer", "model.n_embd=4096", "model.n_layer=2"), 20_000,
+         ["wte.weight, is 20,000 x 4,096: lower model.n_embd or model.n_layer"]),
         (("tokenizer=char", "model=bigram"), 30_000, ["give tokenizer=bpe with a smaller"]),
         ((BPE, "model=mlp"), 99_999_999,
          ["head.weight, is 99,999,999 x 256: lower tokenizer.vocab_size or model.n_hidden"]),
