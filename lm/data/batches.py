@@ -175,7 +175,7 @@ def windows(
     n_targets = len(ids) - 1
     stride = stride or context_len
     rest = max(0, n_targets - context_len)  # targets behind the first window
-    starts = np.arange(0, rest + stride, stride) if rest else np.zeros(1, dtype=np.int64)
+    starts = np.arange(0, rest + stride, stride)
     for row in range(0, len(starts), batch_size):
         places = starts[row : row + batch_size, None] + np.arange(context_len)  # (B, T)
         x = torch.from_numpy(ids[np.minimum(places, n_targets)].astype(np.int64))
