@@ -19,6 +19,7 @@ from lm.tokenizers import Tokenizer
 
 Pass = tuple[torch.Tensor, torch.Tensor]  # inputs and targets (B, T)
 TOKENS = 1 << 12  # at most in one forward pass: what it holds then fits a CPU's cache
+BLOCK = 1 << 10  # passes whose sums lie side by side
 LOGITS = 1 << 26  # numbers at most in the logits of one pass: 256 MB
 
 
@@ -44,9 +45,11 @@ def evaluate(
     n_bytes_of = torch.from_numpy(lengths).to(sum_device)
     rows = _rows_per_pass(model)
     # Of each pass nats of all, nats of text, tokens, bytes; several processes share the passes.
-    sums: list[torch.Tensor] = []
+    # In blocks: a small tensor that stays after each pass lies where the next pass would have had
+    # its logits, and the memory of a long text grew by those of every pass.
+    blocks: list[torch.Tensor] = []
     passes = windows(ids, rows, model.context_len)
-    for x, y in _share_of_rank(passes, ranks.rank(), ranks.n_proc()):
+    for n_before, (x, y) in enumerate(_share_of_rank(passes, ranks.rank(), ranks.n_proc())):
         signals.poll()
         failpoint.hit("eval.mid")
         x = x.to(device)
@@ -59,9 +62,12 @@ def evaluate(
         size = n_bytes_of[y.clamp(min=0)] * counted
         counts = (counted.sum(), size.sum())
         # Not nats[size > 0]: a GPU would be waited for, to know how many these are.
-        sums.append(torch.stack([nats.sum(), torch.where(size > 0, nats, 0.0).sum(), *counts]))
+        if n_before % BLOCK == 0:
+            blocks.append(torch.zeros(BLOCK, 4, dtype=torch.float64, device=sum_device))
+        sums = torch.stack([nats.sum(), torch.where(size > 0, nats, 0.0).sum(), *counts])
+        blocks[-1][n_before % BLOCK] = sums
     model.train(was_training)
-    columns = ranks.gathered(torch.stack(sums)).T.tolist()  # 4 of (passes,)
+    columns = ranks.gathered(torch.cat(blocks)).T.tolist()  # 4 of (passes,), zeros behind them
     # fsum rounds once, at the end: no order of the passes, nor number of processes, changes a bit.
     total, of_text, n_tokens, n_bytes = map(math.fsum, columns)
     loss = total / max(1, n_tokens)
@@ -79,7 +85,10 @@ def token_nats(
     model: LanguageModel, ids: np.ndarray, stride: int = 0, temperatures: Sequence[float] = (1.0,)
 ) -> np.ndarray:
     """-ln p of every token but the first, at each temperature (k, n - 1), in `windows`."""
-    parts = []
+    found = np.empty(
+        (len(temperatures), max(0, len(ids) - 1))
+    )  # at once, as the sums of `evaluate`
+    n_before = 0
     for x, y in windows(ids, _rows_per_pass(model), model.context_len, stride):
         signals.poll()
         x = x.to(model.device)
@@ -91,8 +100,10 @@ def token_nats(
             else:
                 logits = model(x)
                 nats = [metrics.nats(logits / t, y).flatten()[scored] for t in temperatures]
-        parts.append(torch.stack(nats).cpu().double().numpy())
-    return np.concatenate(parts, axis=1)
+        part = torch.stack(nats).cpu().double().numpy()
+        found[:, n_before : n_before + part.shape[1]] = part
+        n_before += part.shape[1]
+    return found
 
 
 def pair_accuracy(

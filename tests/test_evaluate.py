@@ -1,9 +1,11 @@
 """Scoring a text with a model."""
 
+import gc
 import re
 
 import numpy as np
 import pytest
+import torch
 
 from lm import evaluate, scoring
 from lm.corpora.named import named
@@ -18,6 +20,37 @@ def test_scoring_tokens_makes_no_more_logits_at_once_than_evaluation_does(cfg, t
     monkeypatch.setattr(scoring, "LOGITS", 5 * 3 * model.context_len)  # three windows
     nats = scoring.token_nats(model, np.arange(1000) % 5)
     assert nats.shape == (1, 999) and max(seen) == 3 * model.context_len
+
+
+def test_the_memory_of_an_evaluation_does_not_grow_with_the_text(cfg, tiny, monkeypatch):
+    """A small tensor of each pass was kept, where the next pass would have had its logits: 8
+    million tokens took 4.5 GB, and a run on a text of 400 MB was killed for its memory."""
+    model = cfg(*tiny, "model=bigram").model.build(5)
+    monkeypatch.setattr(scoring, "TOKENS", model.context_len)  # one window in a pass
+    alive = []
+
+    def count(ids, _plain=model.forward):
+        alive.append(sum(isinstance(there, torch.Tensor) for there in gc.get_objects()))
+        return _plain(ids)
+
+    model.forward = count
+    gc.collect()
+    ids = np.arange(40 * model.context_len + 1) % 5
+    assert scoring.evaluate(model, ids, np.ones(5, np.int64))["tokens"] == len(ids) - 1
+    assert len(alive) == 40 and alive[-1] < alive[2] + 10
+
+
+def test_scores_of_a_text_of_many_passes_add_up(cfg, tiny, monkeypatch):
+    """Also where the last block of sums is full, and where it has one pass."""
+    model = cfg(*tiny, "model=bigram").model.build(5)
+    monkeypatch.setattr(scoring, "TOKENS", model.context_len)
+    monkeypatch.setattr(scoring, "BLOCK", 2)
+    for n_passes in (1, 2, 3):
+        ids = np.arange(n_passes * model.context_len + 1) ** 2 % 5
+        nats = scoring.token_nats(model, ids)
+        found = scoring.evaluate(model, ids, np.full(5, 3))
+        assert nats.shape == (1, len(ids) - 1) and found["bytes"] == 3 * nats.size
+        assert found["loss"] == pytest.approx(nats.mean(), rel=1e-12)
 
 
 def test_a_text_is_compared_with_what_the_run_was_trained_on(trained, tiny, toy_text, tmp_path):
