@@ -4,8 +4,9 @@
     make mutants ARGS="lm/metrics.py"            # or some of them
     LM_MUTANT_JOBS=1 make mutants                # on one core
 
-A mutant that no test kills is a hole, unless living.txt says why it may live. README.md is written
-anew. What was killed is kept in build/mutants until the function changes; `rm -r` it to begin anew.
+A mutant that no test kills is a hole, unless living.txt says why it may live. The table of
+README.md is written anew; the exit code is 1 where a file has more holes than it said. What was
+killed is kept in build/mutants until the function changes; `rm -r` it to begin anew.
 """
 
 import ast
@@ -63,7 +64,7 @@ def main() -> None:
     if unknown:
         sys.exit(f"{unknown[0]} is no file that tests/mutants/judges.py names")
     reasons = read_reasons((HERE / "living.txt").read_text(encoding="utf-8"))
-    n_holes = 0
+    n_new = 0
     for group, judges in JUDGES.items():
         paths = [path for path in group if path in wanted]
         if not paths:
@@ -71,21 +72,25 @@ def main() -> None:
         folder = WORK / group[0].replace("/", ".").removesuffix(".py")
         run(folder, paths, judges)
         for path in paths:
-            n_holes += report(path, *result(folder, path), reasons)
-    print(f"\n{n_holes} mutants live without a reason")
-    sys.exit(1 if n_holes else 0)
+            n_new += report(path, *result(folder, path), reasons)
+    print(f"\n{n_new} mutants more than before live without a reason")
+    sys.exit(1 if n_new else 0)
 
 
 def report(path: str, n: int, living: list[Living], reasons: dict[Living, str]) -> int:
-    """Print the holes of a file and put it into the table; how many holes it has."""
+    """Print the holes of a file and put it into the table; how many more than that said they are.
+
+    A file that is not in the table has holes that nobody has looked at: none of them counts.
+    """
     holes = [mutant for mutant in living if mutant not in reasons]
     for mutant in holes:
         print(f"\n{mutant}")
     for mutant in reasons:
         if mutant.path == path and mutant not in living:
             print(f"\nliving.txt lists what lives no more:\n{mutant}")
-    write_row(path, (n, n - len(living), len(living) - len(holes), len(holes)))
-    return len(holes)
+    row = (n, n - len(living), len(living) - len(holes), len(holes))
+    before = write_row(path, row)
+    return 0 if before is None else max(0, len(holes) - before)
 
 
 # --------------------------------------------------------------------------- mutants of some files
@@ -212,14 +217,19 @@ def read_reasons(text: str) -> dict[Living, str]:
 HEAD = "| file | mutants | killed | may live | live |"
 
 
-def write_row(path: str, counts: tuple[int, ...]) -> None:
-    """Put a file's counts into the table of README.md, whose rows are in the order of judges.py."""
+def write_row(path: str, counts: tuple[int, ...]) -> int | None:
+    """Put a file's counts into the table of README.md; the last of its counts before, if any.
+
+    Its rows are in the order of judges.py.
+    """
     page = HERE / "README.md"
     text, _, below = page.read_text(encoding="utf-8").partition(HEAD)
     rows = {line.split("`")[1]: line for line in below.splitlines()[2:]}
+    before = int(rows[path].split("|")[-2]) if path in rows else None
     rows[path] = " | ".join((f"| `{path}`", *map(str, counts))) + " |"
     lines = [HEAD, "|---|--:|--:|--:|--:|", *[rows[path] for path in FILES if path in rows]]
     page.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+    return before
 
 
 if __name__ == "__main__":

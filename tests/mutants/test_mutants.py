@@ -3,7 +3,8 @@
 import pytest
 
 from tests.helpers import ROOT
-from tests.mutants.__main__ import HERE, Living, mutable, read_reasons
+from tests.mutants import __main__ as command
+from tests.mutants.__main__ import HEAD, HERE, Living, mutable, read_reasons
 from tests.mutants.judges import FILES, JUDGES
 
 
@@ -59,3 +60,17 @@ def test_every_mutant_that_may_live_is_of_a_judged_file_and_has_a_reason():
     assert isinstance(mutant, Living)
     with pytest.raises(SystemExit, match="a reason are missing"):
         read_reasons(str(mutant))
+
+
+def test_the_table_keeps_its_rows_in_order_and_tells_how_many_lived_before(tmp_path, monkeypatch):
+    page = tmp_path / "README.md"
+    page.write_text(f"words\n\n{HEAD}\n|---|--:|--:|--:|--:|\n", encoding="utf-8")
+    monkeypatch.setattr(command, "HERE", tmp_path)
+    first, second = FILES[:2]
+    assert command.write_row(second, (9, 8, 1, 0)) is None
+    assert command.write_row(first, (5, 2, 0, 3)) is None
+    assert command.write_row(first, (5, 3, 0, 2)) == 3
+    assert page.read_text(encoding="utf-8").splitlines() == [
+        "words", "", HEAD, "|---|--:|--:|--:|--:|",
+        f"| `{first}` | 5 | 3 | 0 | 2 |", f"| `{second}` | 9 | 8 | 1 | 0 |",
+    ]  # fmt: skip
