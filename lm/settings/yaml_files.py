@@ -4,6 +4,9 @@ values = yaml_files.read_yaml(Path("outputs/runs/.../config.resolved.yaml"))
 yaml_files.save(cfg, Path("config.resolved.yaml"))
 """
 
+import copy
+import functools
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +20,8 @@ from lm.system.errors import ConfigError, DamagedError, PointerError
 
 MAX_BYTES = 1 << 20  # of a YAML file of settings
 MAX_DEPTH = 20  # of the mappings and lists in it
+# One key with its values: a line that begins with it, and those that are indented or begin a list.
+BLOCK = re.compile(r"^([a-z_]+:(?: [^\n]*)?\n(?:(?: +|- )[^\n]*\n)*)", re.MULTILINE)
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # reads 500 files in a second, not in ten
 
 
@@ -59,6 +64,24 @@ def plain_yaml(text: str) -> Any:
     An alias (`*name`) repeats a part of the file, so that a few lines can mean a billion values,
     and a great depth ends the process in the C library: neither is allowed.
     """
+    values: dict[str, Any] = {}
+    blocks = BLOCK.split(text)
+    if not text or any(blocks[::2]) or "&" in text:  # other lines, or a name for all of it
+        return _plain(text)
+    try:
+        for block in blocks[1::2]:  # the runs of a sweep differ in one or two of them
+            values |= copy.deepcopy(_plain_once(block))
+    except (yaml.YAMLError, ValueError, TypeError):  # the whole says where
+        return _plain(text)
+    return values
+
+
+@functools.lru_cache(maxsize=1000)
+def _plain_once(block: str) -> Any:
+    return _plain(block)
+
+
+def _plain(text: str) -> Any:
     depth = 0
     for event in yaml.parse(text, Loader):  # no value is made yet
         if isinstance(event, yaml.AliasEvent):

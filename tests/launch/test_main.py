@@ -35,7 +35,8 @@ class MineConfig(ModelConfig):
     ("words", "expected"),
     [
         (["seed=1"], 1),  # Hydra would do it twice more
-        (["-m", "seed=1,2"], 6),  # the sweep and each arm: when they are checked and when they run
+        # The sweep and what its arms choose alike to check them; the sweep and each arm to run.
+        (["-m", "seed=1,2"], 5),
     ],
 )
 def test_what_was_composed_to_be_checked_is_not_composed_to_be_looked_at(
