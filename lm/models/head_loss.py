@@ -10,6 +10,7 @@ of what the head reads, (B, T, C), and of its weights, (V, C), where the pieces 
 float32. The backward pass multiplies both by a number. No product is computed twice.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,7 @@ class Sizes(NamedTuple):
 # 64 MB of float32 logits; 16 MB stay in a CPU's cache from one operation to the next.
 CPU = Sizes(least=1 << 24, piece=1 << 22, rows=256)
 GPU = Sizes(least=1 << 31, piece=1 << 28, rows=256)  # 8 and 1 GB; not yet run on one
+MOST_PIECES = 32  # a compiler writes them out one by one
 
 
 class Head(NamedTuple):
@@ -130,7 +132,8 @@ def _logit_gradient(
 def _pieces(x: Tensor, head: Head, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
     """All rows of x and their targets, (N, C) or ids (N,) and (N,), some at a time."""
     size = sizes(x.device)
-    n_rows = max(size.rows, size.piece // len(head.weight))
+    least = math.ceil(targets.numel() / MOST_PIECES)
+    n_rows = max(size.rows, size.piece // len(head.weight), least)
     x = x.flatten(0, targets.ndim - 1)
     return list(zip(x.split(n_rows), targets.flatten().split(n_rows), strict=True))
 
