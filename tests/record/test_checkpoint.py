@@ -12,11 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lm import config
 from lm.optim import groups
 from lm.record import checkpoint, optimizer_state
 from lm.record.state import TrainState
 from lm.system import failpoint, store
-from lm.system.errors import NoCheckpointError, PointerError
+from lm.system.errors import NoCheckpointError, NonFiniteError, PointerError, StorageError
 
 
 @pytest.fixture
@@ -85,6 +86,94 @@ def saved_at(parts, out, *steps, best=-1, keep_last=9):
 def test_the_last_ones_and_the_best_are_kept(parts, tmp_path):
     saved_at(parts, tmp_path, 1, 2, 3, 4, 5, 6, best=2, keep_last=2)
     assert checkpoint.steps(tmp_path) == [2, 5, 6]
+
+
+def test_the_one_that_a_rollback_goes_to_is_kept(parts, tmp_path):
+    model, optimizers = parts(*SMALL)
+    for step in range(1, 6):
+        checkpoint.save(tmp_path, model, optimizers, TrainState(step, good_step=3), keep_last=1)
+    assert checkpoint.steps(tmp_path) == [3, 5]
+
+
+def test_only_folders_that_are_named_as_ours_are_checkpoints(parts, tmp_path):
+    saved_at(parts, tmp_path, 7, 1_000_000)
+    there = tmp_path / "checkpoints"
+    (there / "step_000008").touch()
+    for name in ("step_9", "step_000009x", "step_last", "step_"):
+        (there / name).mkdir()
+    assert checkpoint.steps(tmp_path) == [7, 1_000_000]
+
+
+def test_checkpoints_of_later_steps_alone_are_removed(parts, tmp_path):
+    saved_at(parts, tmp_path, 4, 5, 6, 7)
+    checkpoint.remove_after(tmp_path, 5)
+    assert checkpoint.steps(tmp_path) == [4, 5]
+
+
+@pytest.mark.parametrize("of", ["weights", "optimizer"])
+def test_what_is_not_finite_is_not_saved(parts, tmp_path, of):
+    model, optimizers = parts(*SMALL)
+    name, p = next(iter(model.named_parameters()))
+    spoilt = p.data if of == "weights" else next(iter(optimizers[0].state.values()))["momentum"]
+    spoilt.flatten()[3] = torch.inf
+    text = f"step 4: {name} has" if of == "weights" else r"step 4: \S+momentum has"
+    with pytest.raises(NonFiniteError, match=text):
+        checkpoint.save(tmp_path, model, optimizers, TrainState(4), keep_last=1)
+    assert checkpoint.steps(tmp_path) == []
+
+
+def test_a_disk_that_refuses_is_told_with_what_is_needed_and_free(parts, tmp_path, monkeypatch):
+    model, optimizers = parts(*SMALL)
+    checkpoint.save(tmp_path / "other", model, optimizers, TrainState(4), keep_last=1)
+    files = checkpoint.folder(tmp_path / "other", 4).glob("*.safetensors")
+    n_bytes = sum(tensor.nbytes for path in files for tensor in load_file(path).values())
+    failpoint.switch_on("ckpt.mid_write=enospc")
+    said = (
+        rf"step 4 is not written .*No space.*: it needs {n_bytes:,} bytes, and [\d,]+ are free in"
+    )
+    with pytest.raises(StorageError, match=said):
+        checkpoint.save(tmp_path, model, optimizers, TrainState(4), keep_last=1)
+
+
+def changed_weights(parts, out, change):
+    """A model and a checkpoint of it whose first weights were changed."""
+    saved_at(parts, out, 2)
+    path = checkpoint.folder(out, 2)
+    weights = load_file(path / "model.safetensors")
+    name = next(iter(weights))
+    weights[name] = change(weights[name]).contiguous()
+    save_file(weights, path / "model.safetensors")
+    return path, parts(*SMALL, steps=0)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (torch.Tensor.half, r"holds another model: \S+ is torch.float16, not torch.float32"),
+        (lambda t: t[None], r"holds another model: size mismatch for \S+: \(1, .*\), not \("),
+        (lambda t: t * torch.nan, r"is damaged: \S+ has values that are not finite"),
+    ],
+)
+def test_weights_of_another_type_or_shape_or_not_finite_are_refused(parts, tmp_path, change, said):
+    path, model = changed_weights(parts, tmp_path, change)
+    with pytest.raises(ValueError, match=said):
+        checkpoint.load_weights(path, model)
+
+
+def test_a_model_is_compared_with_the_newest_intact_checkpoint_before_it_is_made(parts, tmp_path):
+    def build(*words):
+        return lambda: parts(*words, steps=0)[0]
+
+    wider = build("model.n_layer=1", "model.n_head=2", "model.n_embd=24")
+    checkpoint.check_newest_fits(tmp_path, wider)  # nothing is there to be compared with
+    saved_at(parts, tmp_path, 10, 20)
+    cut(0.01)(checkpoint.folder(tmp_path, 20) / "model.safetensors")
+    checkpoint.check_newest_fits(tmp_path, build(*SMALL))
+    with pytest.raises(
+        ValueError, match=r"step_000010 holds another model: .* makes it \["
+    ) as error:
+        checkpoint.check_newest_fits(tmp_path, wider)
+    assert config.RESOLVED in str(error.value)
 
 
 def flip(path):
