@@ -2,12 +2,14 @@
 
 import json
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from lm import baselines, loop, metrics, train, update
+from lm import baselines, config, loop, metrics, train, update
 from lm.record import checkpoint, guard, origin
+from lm.record.state import TrainState
 from lm.system import failpoint
 from lm.system.errors import NonFiniteError, OutOfMemoryError
 from lm.system.tensors import load_tensors
@@ -366,3 +368,65 @@ def test_the_loss_told_beside_an_evaluation_is_that_of_the_steps_just_before(tra
         if r.message.startswith("step     10  ") and "val" in r.message
     ]
     assert f"loss {sum(each[6:10]) / 4:.3f}  val loss" in line
+
+
+@pytest.mark.parametrize(
+    ("bpb", "last", "bad_in_a_row", "expected"),
+    [
+        (1.9, False, 0, True),
+        (2.0, False, 0, False),
+        (2.1, True, 0, False),
+        (1.9, False, 1, False),  # amid skipped steps nothing is saved
+        (1.9, True, 1, True),  # but at the end
+    ],
+)
+def test_the_best_is_what_is_better_and_can_be_saved(bpb, last, bad_in_a_row, expected):
+    state = TrainState(best_val_bpb=2.0, bad_in_a_row=bad_in_a_row)
+    assert loop.is_improvement(state, bpb, last) is expected
+
+
+def steps_read(ahead: bool = True, seconds: float = 0.0) -> list[int]:
+    """The steps of 0 to 99 after which the losses are read, as on a GPU."""
+    cfg = config.TrainConfig(log_every=40, eval_every=25, sample_every=0, save_every=30)
+    run = SimpleNamespace(
+        cfg=SimpleNamespace(train=cfg),
+        state=TrainState(),
+        update=SimpleNamespace(ahead=ahead),
+        budget=SimpleNamespace(seconds=seconds, steps=98),
+    )
+    found = []
+    for run.state.step in range(100):
+        if loop.must_read_losses(run):
+            found.append(run.state.step)
+    return found
+
+
+def test_a_gpu_is_waited_for_only_where_the_losses_are_needed():
+    """After steps that are logged, and before what happens at the next step: evaluation, a save,
+    the end."""
+    assert steps_read() == sorted({0, 40, 80} | {24, 49, 74, 99} | {29, 59, 89} | {97})
+    assert steps_read(ahead=False) == steps_read(seconds=9.0) == list(range(100))
+
+
+def test_a_point_of_the_curve_is_of_the_steps_since_the_last():
+    model = config.BigramConfig(context_len=8).build(5)
+    model.flops_per_token = lambda: 600
+    run = SimpleNamespace(
+        state=TrainState(step=30, losses=[1.0, 2.0, 6.0]),
+        batches=SimpleNamespace(batch_size=4, n_windows=700, tokens=32),
+        numbers={"grad_norm": 0.5},
+        step_seconds=[0.5, 0.25, 0.25],
+        peak_flops=None,
+        model=model,
+    )
+    point = loop.training_point(run, {"optim/lr": 0.1})
+    assert point == {
+        "train/loss": 3.0,
+        "epoch": 0.1714,
+        "optim/lr": 0.1,
+        "optim/grad_norm": 0.5,
+        "speed/tokens_per_s": 96.0,
+    }
+    run.peak_flops, run.state.losses = 1e6, []
+    point = loop.training_point(run, {})
+    assert point["speed/mfu"] == pytest.approx(96 * 600 / 1e6) and "train/loss" not in point
