@@ -41,7 +41,7 @@ class Kind:
     is_path: bool = False
     has_choices: bool = False
     may_be_none: bool = False
-    may_refer: bool = False  # ${...} means what Hydra makes of it, whatever stands around it
+    is_folder: bool = False  # of Hydra's: ${...} means what Hydra makes of it, wherever it stands
 
 
 def as_typed(words: Sequence[str]) -> list[str]:
@@ -75,7 +75,7 @@ def as_typed(words: Sequence[str]) -> list[str]:
 def kind_of(key: str) -> Kind | None:
     """What the text setting `key` takes; None if it is a number, a switch, a group or unknown."""
     if key in FOLDERS:
-        return Kind(is_path=True, may_refer=True)
+        return Kind(is_path=True, is_folder=True)
     group, _, name = key.rpartition(".")
     if group == TunerConfig.group:
         found = [f for f in dataclasses.fields(TunerConfig) if f.name == name]
@@ -119,6 +119,9 @@ class _Word:
             if os.path.lexists(text):
                 return text if _is_plain(text) else _quoted(text)
         value = hydra_internals.read_value(text)
+        is_several = value is UNREADABLE or hydra_internals.is_sweep(value)
+        if self.kind.is_folder and is_several:  # no sweep goes over it: a comma is one of the name
+            return self._quoted(text)
         if value is UNREADABLE or (self.is_sweep and CHOICE.fullmatch(text)):
             return self._by_parts(text)
         if hydra_internals.is_sweep(value):
@@ -168,7 +171,7 @@ class _Word:
 
     def _quoted(self, text: str) -> str:
         """A text that is no path of something there, in quotes."""
-        return hydra_internals.quoted(text, "'") if self.kind.may_refer else _quoted(text)
+        return hydra_internals.quoted(text, "'") if self.kind.is_folder else _quoted(text)
 
     def _several(self, text: str, is_choice: bool) -> str:
         """A value that Hydra reads as that of a sweep, though it may be one text with a comma."""

@@ -155,6 +155,15 @@ def test_a_reference_in_the_name_of_an_arm_s_directory_is_one_whatever_stands_be
     assert OmegaConf.create({"seed": 7, "name": text}).name == subdir.replace("${seed}", "7")
 
 
+@pytest.mark.parametrize("name", ["s,b", "my (1),b", "choice(a,b)", "range(1,3)", "a b,${seed}"])
+def test_a_folder_of_hydra_s_may_have_a_comma_as_no_sweep_goes_over_it(name):
+    """`-m hydra.sweep.dir=s,b` was a sweep over Hydra's configuration, which there is none of."""
+    for key in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"):
+        _, word = as_typed(["-m", f"{key}={name}"])
+        text = hydra_internals.read_value(word.partition("=")[2])
+        assert OmegaConf.create({"seed": 7, "name": text}).name == name.replace("${seed}", "7")
+
+
 @pytest.mark.parametrize("place", ["~", "~/texts/a b.txt"])
 def test_a_tilde_is_the_home_directory_wherever_a_path_is_taken(place, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
