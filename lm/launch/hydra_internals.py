@@ -4,7 +4,9 @@ import argparse
 import contextlib
 import copy
 import itertools
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -46,6 +48,7 @@ VERSION: dict[str, str] = {"version_base": "1.3"} if _IS_1_3 else {}
 REPLACE: dict[str, Any] = {} if _IS_1_3 else {"replace": True}
 # What a configuration may have called: parts of lm, Hydra and its plugins, and log handlers.
 TRUSTED = ("lm.*", "hydra.*", "hydra_plugins.*", "logging.*")
+LAUNCHERS = ("submitit", "joblib", "hydra_plugins")  # folders of their code
 UNREADABLE = object()  # stands for the value of a text that is none in Hydra's grammar
 
 
@@ -215,6 +218,19 @@ def run_composed(composed: DictConfig, task: TaskFunction) -> None:
     running.run(config_name="config", task_function=task, overrides=[])
 
 
+@contextlib.contextmanager
+def errors_of_launcher() -> Iterator[None]:
+    """What a launcher's own code raises, such as where there is no cluster, as a ConfigError."""
+    try:
+        yield
+    except RuntimeError as error:
+        place = traceback.extract_tb(error.__traceback__)[-1].filename
+        if not set(LAUNCHERS) & set(Path(place).parts):
+            raise
+        text = " ".join(str(error).split())
+        raise ConfigError(f"hydra/launcher cannot start the jobs: {text}") from error
+
+
 def run_sweep(overrides: Sequence[str], task: TaskFunction) -> None:
     """Run the jobs of a sweep that is checked already, as hydra.main does after composing each of
     them once more to see whether it can be.
@@ -226,7 +242,8 @@ def run_sweep(overrides: Sequence[str], task: TaskFunction) -> None:
     sweepers.validate_batch_is_legal = lambda *_: None
     try:
         words = [*overrides, "hydra.mode=MULTIRUN"]
-        _hydra().multirun(config_name="config", task_function=task, overrides=words)
+        with errors_of_launcher():
+            _hydra().multirun(config_name="config", task_function=task, overrides=words)
     finally:
         sweepers.validate_batch_is_legal = validate
 
@@ -249,7 +266,9 @@ def launch(overrides: Sequence[str], n: int, task: TaskFunction) -> list[Any]:
         config=composed,
     )
     words = [list(composed.hydra.overrides.task) for _ in range(n)]
-    return [job.return_value for job in launcher.launch(words, initial_job_idx=0)]
+    with errors_of_launcher():
+        jobs = launcher.launch(words, initial_job_idx=0)
+    return [job.return_value for job in jobs]
 
 
 @contextlib.contextmanager

@@ -31,6 +31,17 @@ class MineConfig(ModelConfig):
 """
 
 
+def test_a_launcher_without_its_cluster_is_told_in_one_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("LM_UID", "abcd")
+    monkeypatch.setenv(SWEEP, "")  # for what the sweep sets to be taken back
+    monkeypatch.setenv("PATH", str(tmp_path))  # no srun
+    monkeypatch.setattr(sys, "argv", ["lm.train"])
+    silent = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+    with pytest.raises(SystemExit, match="2"):
+        main.start(lambda job: 1.0, ["-m", "hydra/launcher=slurm", "seed=1,2", *silent])
+    assert "hydra/launcher cannot start the jobs: Could not detect" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
