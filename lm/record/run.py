@@ -67,6 +67,10 @@ class Run:
         Raises ValueError if there is no such checkpoint, DamagedError if it is damaged.
         """
         steps = checkpoint.steps(self.path)
+        if not steps and (self.path / Summary.file).exists():  # a resume= would find it complete
+            raise ValueError(
+                f"{self.path} is complete and has no checkpoint: put checkpoints/ back"
+            )
         if not steps:
             raise ValueError(
                 f"{self.path} has no checkpoint: python -m lm.train "

@@ -28,6 +28,11 @@ def test_a_run_without_a_checkpoint_says_how_to_get_one(cfg, tmp_path):
     tokenizers.train("byte", ["x"]).save(tmp_path / "tokenizer.json")
     with pytest.raises(ValueError, match=f"has no checkpoint: .*resume={tmp_path} makes one"):
         Run.open(str(tmp_path)).model()
+    (tmp_path / "summary.json").write_text("{}")  # resume= would say that there is nothing to do
+    with pytest.raises(
+        ValueError, match=r"is complete and has no checkpoint: put checkpoints/ back"
+    ):
+        Run.open(str(tmp_path)).model()
 
 
 def test_weights_that_do_not_fit_are_named_and_other_errors_stay(trained, monkeypatch):
