@@ -3,7 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-CACHE := $(or $(LM_CACHE_DIR),outputs/cache)
+# Goes into the folder of the cache, or ends there: LM_CACHE_DIR may hold a blank, and begin with ~.
+IN_CACHE = cache="$${LM_CACHE_DIR:-outputs/cache}"; \
+  case "$$cache" in "~"|"~/"*) cache="$$HOME$${cache\#?}";; esac; \
+  CDPATH= cd -- "$$cache" 2>/dev/null || exit 0
+# What a name of ours ends with there; other names are somebody else's.
+HEX4 := [0-9a-f][0-9a-f][0-9a-f][0-9a-f]
+HEX16 := $(HEX4)$(HEX4)$(HEX4)$(HEX4)
 EXTRAS := dev,sweep,launchers,interop,data,tour,dashboard,eval
 
 .DEFAULT_GOAL := help
@@ -84,7 +90,13 @@ clean: clean-cache  ## delete the virtual environment and the caches; runs stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 cache:  ## what the cache holds, and its size
-	@du -ch $(CACHE)/* 2>/dev/null | sed 's|$(CACHE)/||'
+	@$(IN_CACHE); du -ch -- * 2>/dev/null
 
 clean-cache:  ## delete the built corpora, tokenizers, tokens and compiled code, and what was downloaded
-	rm -rf $(CACHE)/downloads $(CACHE)/hub $(CACHE)/compiled $(foreach kind,corpora tokenizers tokens floors overlap wandb,$(CACHE)/$(kind)-* $(CACHE)/.$(kind)-*)
+	@$(IN_CACHE); \
+	for kind in corpora tokenizers tokens floors overlap shards wandb; do \
+	  rm -rf ./$$kind-$(HEX16) ./.$$kind-$(HEX16)*; \
+	done; \
+	rm -f downloads/names.txt downloads/shakespeare.txt downloads/.*.tmp hub/$(HEX16).json hub/.*.tmp; \
+	rmdir downloads hub 2>/dev/null; \
+	[ ! -e compiled/CACHEDIR.TAG ] || rm -rf compiled

@@ -53,7 +53,7 @@ BEGINNINGS = {
 }
 BEGINNING_BYTES = 2000
 STAGE = re.compile(
-    r"(?:corpora|tokenizers|tokens|floors|overlap|wandb)-[0-9a-f]{16}"
+    r"(?:corpora|tokenizers|tokens|floors|overlap|shards|wandb)-[0-9a-f]{16}"
 )  # a folder of our cache
 WANDB = re.compile(r"(?:offline-)?run-\d{8}_\d{6}-\w+")  # a run in a folder of W&B
 NAMES = {"__pycache__", "node_modules", "site-packages", "dist-packages"}

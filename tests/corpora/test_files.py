@@ -335,6 +335,7 @@ GENERATED = {
               "outputs/cache/corpora-0123456789abcdef/train.jsonl"),
     "cache elsewhere": ("c/tokens-0123456789abcdef/manifest.json", "c/downloads/names.txt"),
     "cache folder alone": ("stage/corpus.json", "stage/manifest.json", "stage/val.jsonl"),
+    "cache of shards": ("sh/shards-0123456789abcdef/part.txt",),
     "search": ("s/study.json", "s/trials.jsonl"),
     "W&B": ("w/offline-run-20261128_120000-a1b2/x.wandb",
             "w/offline-run-20261128_120000-a1b2/files/requirements.txt"),

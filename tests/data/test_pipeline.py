@@ -195,10 +195,19 @@ def test_jobs_that_find_every_stage_damaged_build_it_again(cfg, tiny, tmp_path, 
     assert built == 3 if locks else 3 <= built <= 12
 
 
-def test_make_tells_the_size_of_the_cache_and_empties_it(cfg, tiny):
+def test_make_tells_the_size_of_the_cache_and_empties_it_of_what_is_ours(
+    cfg, tiny, tmp_path, monkeypatch
+):
+    """Of LM_CACHE_DIR="my data" it deleted `my`, and of a folder of the user's all `downloads`."""
+    (tmp_path / "my").mkdir()
+    monkeypatch.setenv("LM_CACHE_DIR", str(tmp_path / "my data"))
     pipeline.prepare(cfg(*tiny))
-    for name in ("floors-0", "overlap-0", "wandb-0", "downloads", "wandb"):  # the last is not ours
-        (files.cache_dir() / name).mkdir(exist_ok=True)
+    ours = ["floors-", "overlap-", "wandb-", "shards-", ".tokens-"]
+    theirs = ["wandb", "tokens-mine", "downloads/mine.txt", "compiled/mine.txt"]
+    for name in (*(f"{kind}{'0a' * 8}" for kind in ours), *theirs, "downloads/names.txt"):
+        (files.cache_dir() / name).mkdir(parents=True, exist_ok=True)
+    (files.cache_dir() / "downloads/names.txt").rmdir()
+    (files.cache_dir() / "downloads/names.txt").touch()
     makefile = compose.folder("conf").parent / "Makefile"
 
     def make(target):
@@ -212,7 +221,16 @@ def test_make_tells_the_size_of_the_cache_and_empties_it(cfg, tiny):
     listed = {line.split("\t")[1].split("-")[0] for line in make("cache").splitlines()}
     assert {"corpora", "tokenizers", "tokens", "total"} <= listed
     make("clean-cache")
-    assert os.listdir(files.cache_dir()) == ["wandb"]
+    left = {str(path.relative_to(files.cache_dir())) for path in files.cache_dir().glob("**/*")}
+    assert left == {*theirs, "downloads", "compiled"}
+    assert (tmp_path / "my").is_dir()
+    (files.cache_dir() / "compiled/CACHEDIR.TAG").touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LM_CACHE_DIR", "~/my data")
+    make("clean-cache")
+    assert not (tmp_path / "my data/compiled").exists()
+    monkeypatch.setenv("LM_CACHE_DIR", "nowhere")
+    make("clean-cache")
 
 
 def test_a_job_killed_while_it_builds_costs_the_others_nothing(cfg, tiny, tmp_path, monkeypatch):
