@@ -39,7 +39,7 @@ def build_optimizers(
     broken; a model without parameters has no optimizer.
     """
     avoid_compiler_import()
-    if parametrization.is_on(model.cfg) and not cfg.follows_width:
+    if parametrization.is_on(model.cfg) and not _follows_width(cfg):
         raise ConfigError(
             f"model.base_width={model.cfg.base_width}: no rule is known for the rates of "
             f"optimizer={cfg.name}, and those of adamw and muon are; give model.base_width=0"
@@ -114,6 +114,15 @@ def _place(error: Exception) -> str:
 
 def broken(cfg: Part, how: str) -> ConfigError:
     return ConfigError(f"{cfg.group}={cfg.name}: {cfg.builds} {how}")
+
+
+def _follows_width(cfg: OptimizerConfig) -> bool:
+    """What the class that names the optimizer's function says: the rules are of that function.
+
+    So a dataclass that inherits AdamW's settings for a function of its own has to say it itself.
+    """
+    names_it = next(cls for cls in type(cfg).__mro__ if "builds" in vars(cls))
+    return vars(names_it).get("follows_width", False)
 
 
 def _takes(make: Callable, *arguments: object) -> bool:
