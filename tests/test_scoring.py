@@ -76,7 +76,9 @@ def test_scoring_is_without_dropout_and_leaves_the_model_as_it_was(training):
     assert model.training == training
 
 
-def test_each_token_but_the_first_has_its_own_score():
+@pytest.mark.parametrize("tokens", [scoring.TOKENS, 47])  # in one pass, or in 25
+def test_each_token_but_the_first_has_its_own_score(tokens, monkeypatch):
+    monkeypatch.setattr(scoring, "TOKENS", tokens)
     found = scoring.token_nats(Positional().eval(), TEXT)
     assert found.shape == (1, 999) and found.dtype == np.float64
     assert found[0] == pytest.approx(by_hand(TEXT), rel=1e-4)
