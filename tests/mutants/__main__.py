@@ -106,7 +106,10 @@ def run(folder: Path, paths: list[str], judges: tuple[str, ...]) -> None:
         command = [sys.executable, "-m", "mutmut", "run", "--max-children", N_JOBS]
         done = subprocess.run(command, cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT)
     if done.returncode != 0:
-        sys.exit(f"mutmut ended with exit code {done.returncode}: see {log}")
+        judged = f"python -m pytest {' '.join(judges)}"
+        sys.exit(
+            f"mutmut ended with exit code {done.returncode}: see {log}; does this pass? {judged}"
+        )
 
 
 def result(folder: Path, path: str) -> tuple[int, list[Living]]:
