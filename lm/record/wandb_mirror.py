@@ -80,6 +80,7 @@ class Mirror:
         self.histograms = Histograms()
         self.told: dict[str, float] = {}  # when there was an alert of this title
         self.facts: dict[str, object] = {}  # numbers that are no curves
+        self.earlier_url = ""  # of the run that is opened again
         self.pending: Point | None = None  # the newest point that came too fast
         self.credit = float(BURST)  # points that may be sent at once
         self.credit_time = time.monotonic()
@@ -110,6 +111,8 @@ class Mirror:
             # It has one, by now maybe another in W&B; without any it would get the variable's.
             has_variable = bool(os.environ.get("WANDB_NAME"))
             arguments["name"] = (saved.name or None) if has_variable else None
+        if saved is not None:
+            self.earlier_url = saved.url or ""
         n_before = None if saved is None else n_points
         # All that the client allocates sets off collections, in which training stands still: of
         # everything that is there, for 0.1 s. So that is looked at once more, and then at the end.
@@ -174,7 +177,7 @@ class Mirror:
             # which is at most a point and its samples for every line of metrics.jsonl.
             first = self.record.first + 2 * n_before + 2
             run.log({}, step=first)
-            log.info(f"W&B: run {run.id} goes on")
+            self._tell_place(run)
         self.record.id = run.id
         self.record.mode = "offline" if run.offline else "online"
         self.record.path = str(run.dir)
@@ -186,6 +189,20 @@ class Mirror:
             # for 30 ms, and where processors are few for 0.2 s.
             gc.freeze()
         return run
+
+    def _tell_place(self, run: "wandb.Run") -> None:
+        """Log that the run goes on, and where if that is another place of W&B than before."""
+        log.info(f"W&B: run {run.id} goes on")
+        if run.offline or not run.url or not self.earlier_url:
+            return
+        before, now = [
+            "/".join(wandb_registry.place(url)[:2]) for url in (self.earlier_url, run.url)
+        ]
+        if before != now:
+            log.warning(
+                f"W&B: it goes on in {now}, and its points until now are in {before}: "
+                "WANDB_PROJECT and WANDB_ENTITY, or track.project and track.entity, were others"
+            )
 
     def _stop_asking(self) -> None:
         """Have a run opened offline while a server does not answer."""

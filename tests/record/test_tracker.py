@@ -616,6 +616,26 @@ def test_a_server_that_fails_in_the_middle_costs_the_loop_nothing_and_the_end_it
     assert [row["step"] for row in history(cut_off)][-1] == 199
 
 
+def test_a_run_that_goes_on_in_another_project_of_w_and_b_says_so(
+    tracker, tmp_path, monkeypatch, caplog
+):
+    """Begun with WANDB_PROJECT and resumed without, it was said to go on, and had no points
+    there."""
+    client = {"id": "a", "offline": False, "dir": tmp_path / "client", "save": lambda *_, **__: 0}
+    (tmp_path / "client").mkdir()
+    run = SimpleNamespace(log=lambda *_, **__: 0, finish=lambda **_: None, **client)
+    monkeypatch.setattr(wandb_client, "open_run", lambda *_: (run, ""))
+    monkeypatch.setattr(wandb_mirror, "wandb_mode", lambda _: "online")
+    said = []
+    for project in ("theirs", "theirs", "lm"):
+        run.url = f"https://wandb.ai/me/{project}/runs/a"
+        caplog.clear()
+        with tracker("track=online"):
+            wait_until_open(tmp_path)
+        said.append("it goes on in me/lm, and its points until now are in me/theirs" in caplog.text)
+    assert said == [False, False, True]
+
+
 def test_a_collection_while_w_and_b_is_open_looks_at_nothing_that_was_there_before(tracker, server):
     """The first import of the client set off one of everything, and training stood still for it:
     for 0.12 s of the processor, once in each run."""
