@@ -26,6 +26,7 @@ from lm.settings.reading import typed, unknown
 from lm.system import environment, files, streams
 from lm.system.environment import launch_rank
 from lm.system.errors import STORAGE, ConfigError
+from lm.system.text import as_utf8
 
 DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 NO_ROOM = "this command needs more than there is"
@@ -142,6 +143,7 @@ def parse(cls: type[S], words: Sequence[str], paths: str = "") -> S:
     The list called `paths` gets those that are no key=value, or the path of something that exists.
     """
     types = {f.name: f.type for f in dataclasses.fields(cls)}
+    are_paths = {f.name for f in dataclasses.fields(cls) if "path" in f.metadata}
     values: dict[str, Any] = {}
     texts: dict[str, str] = {}
     rest = []
@@ -151,7 +153,8 @@ def parse(cls: type[S], words: Sequence[str], paths: str = "") -> S:
             _check_other(cls, word, paths)
             rest.append(word)
         elif types[key] in (str, str | None):
-            texts[key] = text
+            is_path = key in are_paths or os.path.lexists(text)  # whose bytes are its name
+            texts[key] = text if is_path else as_utf8(text)
         else:
             values[key] = names(text) if types[key] == list[str] else text
     if rest:

@@ -16,6 +16,9 @@ CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
     r"\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
+HALVES = re.compile(
+    "[\ud800-\udfff]"
+)  # of characters, and what Python makes of bytes it cannot read
 
 
 def printable(text: str) -> str:
@@ -43,6 +46,18 @@ def shell_word(text: str) -> str:
         else:
             parts += [f"\\x{byte:02x}" for byte in os.fsencode(char)]
     return f"$'{''.join(parts)}'"  # of bash and zsh
+
+
+def as_utf8(text: str) -> str:
+    """A word of the command line as it was typed in UTF-8, where Python took it for another
+    encoding: LC_ALL=C with PYTHONUTF8=0 makes halves of characters of it. Else the same text.
+    """
+    if not HALVES.search(text):
+        return text
+    try:
+        return os.fsencode(text).decode()
+    except UnicodeError:
+        return text
 
 
 def _on_terminal(text: str) -> bool:
@@ -76,8 +91,10 @@ def unfit(node: object, key: str, is_path: Callable[[str], bool]) -> list[str]:
         for value in node:
             problems += unfit(value, key, is_path)
     elif isinstance(node, str):
-        if re.search("[\ud800-\udfff]", node):  # of a word whose bytes are none
-            problems.append(f"{key}={node!a}: this is not UTF-8")
+        if HALVES.search(node):  # of a word whose bytes are none
+            is_utf8 = as_utf8(node) != node
+            way_out = "leave out PYTHONUTF8=0, by which Python cannot read it"
+            problems.append(f"{key}={node!a}: {way_out if is_utf8 else 'this is not UTF-8'}")
         elif "${" in node and not is_path(key):
             problems.append(f"{key}={node}: write the value itself")
     return problems
