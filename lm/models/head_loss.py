@@ -10,7 +10,6 @@ of what the head reads, (B, T, C), and of its weights, (V, C), where the pieces 
 float32. The backward pass multiplies both by a number. No product is computed twice.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -32,7 +31,6 @@ class Sizes(NamedTuple):
 # 64 MB of float32 logits; 16 MB stay in a CPU's cache from one operation to the next.
 CPU = Sizes(least=1 << 24, piece=1 << 22, rows=256)
 GPU = Sizes(least=1 << 31, piece=1 << 28, rows=256)  # 8 and 1 GB; not yet run on one
-MOST_PIECES = 32  # a compiler writes them out one by one
 
 
 class Head(NamedTuple):
@@ -78,37 +76,74 @@ class _Loss(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float
     ) -> Tensor:
-        head = Head(weight, bias, softcap)
-        dtype = _at_least_float32(weight)
-        by_product = x.is_floating_point()
-        n_targets = (targets != metrics.IGNORE).sum()
-        total = torch.zeros((), dtype=dtype, device=x.device)
-        of_x = []
-        shape = weight.shape[::-1] if by_product else weight.shape  # as the sums below lie
-        of_weight = torch.zeros(shape, dtype=dtype, device=x.device)
-        of_bias = None if bias is None else torch.zeros_like(bias, dtype=dtype)
-        for rows, y in _pieces(x, head, targets):  # (n, C), (n,)
-            piece_loss, grad = _logit_gradient(head, rows, y, n_targets)
-            total += piece_loss
-            if of_bias is not None:
-                of_bias += grad.sum(0)
-            if by_product:
-                grad = grad.to(weight.dtype)  # (n, V)
-                of_x.append(F.linear(grad, weight.t()))  # (n, C)
-                of_weight += F.linear(rows.t(), grad.t())  # (C, V): the faster way round
-            else:
-                of_weight.index_add_(0, rows, grad)
-        of_x = torch.cat(of_x).view(x.shape) if by_product else None
-        of_weight = (of_weight.t() if by_product else of_weight).to(weight.dtype)
-        of_bias = None if of_bias is None else of_bias.to(weight.dtype)
-        ctx.save_for_backward(of_x, of_weight, of_bias)
-        return total
+        of = _loss_and_gradients
+        if torch.compiler.is_compiling():
+            of = _uncompiled_loss_and_gradients
+        loss, *gradients = of(x, weight, bias, targets, softcap)
+        ctx.save_for_backward(*gradients)
+        ctx.by_product = x.is_floating_point()
+        return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grads = [None if of is None else of * grad.to(of.dtype) for of in ctx.saved_tensors]
-        return (*grads, None, None)
+        of_weight, *others = [of * grad.to(of.dtype) for of in ctx.saved_tensors]
+        of_x = others.pop(0) if ctx.by_product else None
+        of_bias = others.pop(0) if others else None
+        return of_x, of_weight, of_bias, None, None
+
+
+def _loss_and_gradients(
+    x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float
+) -> list[Tensor]:
+    """The loss, (), and its gradients to the weight, to x unless that is ids, and to a bias."""
+    head = Head(weight, bias, softcap)
+    dtype = _at_least_float32(weight)
+    by_product = x.is_floating_point()
+    n_targets = (targets != metrics.IGNORE).sum()
+    total = torch.zeros((), dtype=dtype, device=x.device)
+    of_x = []
+    shape = weight.shape[::-1] if by_product else weight.shape  # as the sums below lie
+    of_weight = torch.zeros(shape, dtype=dtype, device=x.device)
+    of_bias = torch.zeros(len(weight), dtype=dtype, device=x.device)
+    for rows, y in _pieces(x, head, targets):  # (n, C), (n,)
+        piece_loss, grad = _logit_gradient(head, rows, y, n_targets)
+        total += piece_loss
+        if bias is not None:
+            of_bias += grad.sum(0)
+        if by_product:
+            grad = grad.to(weight.dtype)  # (n, V)
+            of_x.append(F.linear(grad, weight.t()))  # (n, C)
+            of_weight += F.linear(rows.t(), grad.t())  # (C, V): the faster way round
+        else:
+            of_weight.index_add_(0, rows, grad)
+        del grad  # before the next piece has logits
+    found = [total, (of_weight.t() if by_product else of_weight).to(weight.dtype)]
+    if by_product:
+        found.append(torch.cat(of_x).view(x.shape))
+    if bias is not None:
+        found.append(of_bias.to(bias.dtype))
+    return found
+
+
+# To the compiler one operation: it would write out each piece, and take half as long again or more.
+_uncompiled_loss_and_gradients = torch.library.custom_op(
+    "lm::loss_and_gradients", _loss_and_gradients, mutates_args=()
+)
+
+
+@_uncompiled_loss_and_gradients.register_fake
+def _(
+    x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float
+) -> list[Tensor]:
+    found = [weight.new_empty((), dtype=_at_least_float32(weight))]
+    if x.is_floating_point():
+        found += [weight.new_empty(weight.shape[::-1]).t(), x.new_empty(x.shape)]
+    else:
+        found.append(weight.new_empty(weight.shape))
+    if bias is not None:
+        found.append(torch.empty_like(bias))
+    return found
 
 
 def _logit_gradient(
@@ -132,8 +167,7 @@ def _logit_gradient(
 def _pieces(x: Tensor, head: Head, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
     """All rows of x and their targets, (N, C) or ids (N,) and (N,), some at a time."""
     size = sizes(x.device)
-    least = math.ceil(targets.numel() / MOST_PIECES)
-    n_rows = max(size.rows, size.piece // len(head.weight), least)
+    n_rows = max(size.rows, size.piece // len(head.weight))
     x = x.flatten(0, targets.ndim - 1)
     return list(zip(x.split(n_rows), targets.flatten().split(n_rows), strict=True))
 

@@ -121,17 +121,6 @@ def test_the_default_run_and_smaller_ones_have_all_logits_at_once():
     assert not real.goes_in_pieces(torch.zeros(B, cfg.context_len, device="meta"))
 
 
-def test_a_batch_of_any_size_has_a_number_of_pieces_that_can_be_compiled(in_pieces):
-    head, x, y = example("plain", torch.float32)
-    many = head_loss.MOST_PIECES * 7 // B + 1
-    x, y = x.expand(many, B, T, C).flatten(0, 1), y.expand(many, B, T).flatten(0, 1)
-    calls: list[int] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "nats", lambda logits, y: calls.append(len(y)) or logits[..., 0])
-        head_loss.nats(x, head, y)
-    assert len(calls) <= head_loss.MOST_PIECES and min(calls[:-1]) > 7
-
-
 def test_a_subclass_that_computes_something_else_is_asked_for_its_logits(in_pieces):
     class Flat(Bigram):
         def forward(self, ids):
