@@ -173,7 +173,7 @@ HYDRA = {
     "hydra.job.chdir=true": "paths are read from where the command starts",
     "hydra.output_subdir=../x": "hydra.output_subdir=../x: leave it out",
     "hydra.output_subdir=/tmp/x": "hydra.output_subdir=/tmp/x: leave it out",
-    "hydra.output_subdir=checkpoints": "lm writes .hydra itself",
+    "hydra.output_subdir=checkpoints": "lm writes .hydra in the run",
     "hydra.verbose=nope": "hydra.verbose=nope: give true, false, or modules that log",
     "hydra.verbose=[lm,lm.nope]": "hydra.verbose=lm.nope: give true, false, or modules",
     "hydra.verbose=null": "hydra.verbose=None: give true, false, or modules",
