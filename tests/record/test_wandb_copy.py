@@ -27,7 +27,8 @@ def opened(cfg, monkeypatch):
     def open_one(out: Path) -> str:
         out.mkdir(exist_ok=True)
         (out / "metrics.jsonl").touch()
-        Mirror(out, made, None, 0, "gru")
+        # Closed, as its thread would make outputs/ where the next test is by then.
+        Mirror(out, made, None, 0, "gru").close(None)
         return json.loads((out / "wandb.json").read_text())["id"]
 
     return open_one
