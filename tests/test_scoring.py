@@ -42,7 +42,10 @@ TEXT = np.random.default_rng(0).integers(0, V, 1000)
 TEXT[::50] = 256
 
 
-def test_an_evaluation_means_over_tokens_and_over_the_bytes_of_the_text():
+@pytest.mark.parametrize("block", [scoring.BLOCK, 4])
+def test_an_evaluation_means_over_tokens_and_over_the_bytes_of_the_text(block, monkeypatch):
+    monkeypatch.setattr(scoring, "TOKENS", 47)  # 25 passes
+    monkeypatch.setattr(scoring, "BLOCK", block)
     found = scoring.evaluate(Positional(), TEXT, LENGTHS)
     nats, is_text = by_hand(TEXT), TEXT[1:] != 256
     assert (found["tokens"], found["bytes"]) == (999, is_text.sum()) and is_text.sum() < 999
