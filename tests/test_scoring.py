@@ -68,6 +68,12 @@ def test_bits_per_byte_counts_the_bytes_of_tokens_that_have_several():
     assert found["bpb"] == pytest.approx(bits / found["bytes"], rel=1e-6)
 
 
+def test_the_bytes_of_a_long_text_are_counted_to_the_last():
+    """float32 does not tell one byte of a hundred million."""
+    found = scoring.evaluate(Positional(), TEXT, np.full(V, 2**24 + 1))
+    assert found["bytes"] == 999 * (2**24 + 1)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_scoring_is_without_dropout_and_leaves_the_model_as_it_was(training):
     model = Positional().train(training)
