@@ -74,6 +74,17 @@ def test_the_bytes_of_a_long_text_are_counted_to_the_last():
     assert found["bytes"] == 999 * (2**24 + 1)
 
 
+def test_a_run_in_bfloat16_is_evaluated_in_bfloat16():
+    torch.manual_seed(0)
+    model = config.MLPConfig(context_len=8).build(V)
+    exact, rounded = (
+        scoring.evaluate(model, TEXT, LENGTHS, dtype)["loss"]
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert rounded == pytest.approx(exact, rel=1e-2) and rounded != exact
+    assert exact == scoring.evaluate(model, TEXT, LENGTHS)["loss"]
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_scoring_is_without_dropout_and_leaves_the_model_as_it_was(training):
     model = Positional().train(training)
