@@ -69,7 +69,7 @@ def main() -> None:
         paths = [path for path in group if path in wanted]
         if not paths:
             continue
-        folder = WORK / group[0].replace("/", ".").removesuffix(".py")
+        folder = WORK / "+".join(paths).replace("/", ".").replace(".py", "")
         run(folder, paths, judges)
         for path in paths:
             n_new += report(path, *result(folder, path), reasons)
