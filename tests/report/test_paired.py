@@ -47,6 +47,12 @@ def test_a_text_of_one_span_is_told_to_be_too_short():
         paired.common_spans(ends, bits, ends, bits, span=5)
 
 
+def test_tokenizers_that_never_end_at_the_same_byte_cannot_be_compared():
+    ends_a, ends_b = np.arange(1, 20, 2), np.arange(2, 21, 2)
+    with pytest.raises(ValueError, match="too short to compare"):
+        paired.common_spans(ends_a, np.arange(10.0), ends_b, np.arange(10.0), span=1)
+
+
 def test_a_comparison_says_how_much_of_the_text_it_is_of():
     found = paired.Comparison(2.0, 1.5, -0.6, -0.4, 3, 3100, 3104)
     assert paired.describe("outputs/a", "outputs/b", found).splitlines() == [
@@ -142,16 +148,21 @@ def counted(cfg, toy_text, tmp_path):
     return make
 
 
-def test_a_model_that_knows_nothing_spends_the_same_on_every_byte_but_the_first(counted):
-    run = counted()
+def test_a_model_that_knows_nothing_spends_the_same_on_every_byte_but_the_first(counted, tmp_path):
+    """And nothing on the ends of documents, which have no bytes."""
+    (tmp_path / "notes").mkdir()
+    for letter in "abc":
+        (tmp_path / "notes" / f"{letter}.md").write_text(letter * 100, encoding="utf-8")
+    run = counted(corpus=tmp_path / "notes")
     corpus = pipeline.prepare_corpus(run.cfg.corpus)
     ids = pipeline.pack(corpus, run.tokenizer).val
     found = paired.code_length(run)
     assert found.text == pipeline.corpus_record(corpus).sha256.val
     is_byte = run.tokenizer.token_lengths()[ids] > 0
+    assert 1 < np.count_nonzero(~is_byte) < 10
     assert found.ends.tolist() == np.cumsum(is_byte).tolist()
     each = np.log2(run.tokenizer.vocab_size)
-    assert found.bits == pytest.approx(each * (np.cumsum(is_byte) - 1))
+    assert found.bits == pytest.approx(each * (np.cumsum(is_byte) - is_byte[0]))  # not predicted
 
 
 def test_two_runs_are_scored_on_their_whole_text_and_the_better_is_seen(
@@ -176,6 +187,14 @@ def test_runs_on_different_texts_are_not_compared(counted, tmp_path, monkeypatch
     monkeypatch.setattr(Run, "open", runs.__getitem__)
     with pytest.raises(ValueError, match="different validation texts"):
         paired.compare("a", "b", trust=True)
+
+
+def test_of_a_run_from_elsewhere_nothing_but_the_text_is_read(counted, monkeypatch):
+    asked = []
+    monkeypatch.setattr(paired.ownership, "check_reads", lambda *words: asked.append(words))
+    monkeypatch.setattr(Run, "open", lambda name: counted())
+    paired.compare("a", "b", trust=True)
+    assert [words[2:] for words in asked] == [(True, [paired.ownership.CORPUS])] * 2
 
 
 def test_a_stranger_s_run_reads_no_file_of_this_machine_without_trust(counted, monkeypatch):
