@@ -12,6 +12,7 @@ failure of `send` is logged and ends the sending; that of `send_slowly` is logge
 
 import logging
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     import wandb
 
 log = logging.getLogger(__name__)
+# Seconds after which a thread that waits for Python's lock gets it. A step of training lets go of
+# it a hundred times: at the usual 0.005 each time may cost as much while W&B's client computes.
+SWITCH_INTERVAL = 0.0002
 Action = Callable[["wandb.Run"], object]
 
 
@@ -42,6 +46,8 @@ class Sender:
         self._slow_fault = ""  # the first one, as it is told
         self._is_ending = False  # what fails now is told in one line at the end
         self._is_late = False  # what is slow has no more time
+        self._usual_interval = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_INTERVAL)
         self._lane = _Lane("W&B: points")
         self._slow_lane = _Lane("W&B: tables and artifacts")
         self._lane.add(lambda: self._open(open_run))
@@ -128,6 +134,7 @@ class Sender:
         self._has_ended = True
         self._lane.stop()
         self._slow_lane.stop()
+        sys.setswitchinterval(self._usual_interval)
         if not complete:
             wandb_client.kill()
             wandb_client.forget()
