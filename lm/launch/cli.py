@@ -167,11 +167,10 @@ def _check_other(cls: type[Settings], word: str, paths: str) -> None:
     known = [f.name for f in dataclasses.fields(cls) if f.name != "overrides"]
     key, equals, _ = word.partition("=")
     is_path = bool(paths) and (not equals or os.path.lexists(files.expanded(word)))
-    if word in ("-m", "--multirun") and getattr(cls, "launches", False):
-        return
-    if word.startswith("-") and not os.path.lexists(word):
+    is_of_run = "overrides" in {f.name for f in dataclasses.fields(cls)}  # as is --config-dir
+    if word.startswith("-") and not (is_of_run or os.path.lexists(word)):
         raise ConfigError(f"{word} is no option: settings are key=value, without dashes")
-    if is_path or "overrides" in {f.name for f in dataclasses.fields(cls)}:
+    if is_path or is_of_run:
         return
     if not equals:
         raise ConfigError(

@@ -179,7 +179,6 @@ class PackConfig(Settings):
     hydra/launcher=slurm (or local) starts all N of them.
     """
 
-    launches: ClassVar[bool] = True  # with -m, by Hydra's launchers
     first: int = at_least(0, 0)  # number of the first shard to pack, counted from 0
     every: int = at_least(1, 1)  # then each Nth one, so that N commands divide the work
     overrides: list[str] = field(default_factory=list)  # the settings of the run

@@ -128,7 +128,7 @@ def test_the_losses_that_nobody_read_yet_are_those_that_were_computed(make):
     step, unread = make(), update.UnreadNumbers()
     for number in range(6):
         unread.add(number, step(number))
-    assert [loss for _, loss, _ in unread.read()] == expected
+    assert [numbers["loss"] for _, numbers in unread.read()] == expected
 
 
 @needs_gpu
