@@ -341,7 +341,7 @@ DAMAGE = {
             shutil.rmtree(r / "checkpoints"),
             (r / "checkpoints/step_\u00b2").mkdir(parents=True),
         ),
-        READ,
+        READ | {"resume"},
         "has no checkpoint",
     ),
     "a link to the outside": (linked("train.log", "/etc/hostname"), OPEN, "not a plain file"),
