@@ -85,9 +85,8 @@ def token_nats(
     model: LanguageModel, ids: np.ndarray, stride: int = 0, temperatures: Sequence[float] = (1.0,)
 ) -> np.ndarray:
     """-ln p of every token but the first, at each temperature (k, n - 1), in `windows`."""
-    found = np.empty(
-        (len(temperatures), max(0, len(ids) - 1))
-    )  # at once, as the sums of `evaluate`
+    # At once, as the sums of `evaluate`: what stays after each pass takes the place of the next.
+    found = np.empty((len(temperatures), max(0, len(ids) - 1)))
     n_before = 0
     for x, y in windows(ids, _rows_per_pass(model), model.context_len, stride):
         signals.poll()

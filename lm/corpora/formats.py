@@ -19,6 +19,7 @@ from typing import BinaryIO, NamedTuple
 from lm.corpora import parquet
 from lm.system import foreign, packed
 from lm.system.errors import ConfigError
+from lm.system.text import HALVES
 
 MAX_FIELD = 1 << 30  # characters of one cell of a .csv file
 BEGINNING = 8000  # bytes that tell a text from other data, as in git
@@ -26,7 +27,6 @@ BINARY = re.compile(rb"[\x00-\x06\x0e-\x1a\x7f]")  # what stands in no text
 COPIES = 3  # of a text that is read at once: its bytes, its characters, and what is made of them
 DEPTH = 4  # of the nested fields that a message lists
 REPLACE = "have lm.train put U+FFFD in such places with corpus.errors=replace"
-SURROGATE = re.compile("[\ud800-\udfff]")
 SPACE = re.compile(r"\s*")
 LINE_END = re.compile(r"[\r\n]")
 
@@ -156,7 +156,7 @@ class Reader:
                     f"{place}: \\u{ord(text[error.start]):x} is half a character, which UTF-8 "
                     f"cannot hold; repair it, or {REPLACE}"
                 ) from None
-            return SURROGATE.sub("\ufffd", text)
+            return HALVES.sub("\ufffd", text)
         return text
 
     def _no_text(self, record: object) -> str:

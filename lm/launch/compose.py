@@ -184,6 +184,7 @@ def settings_of(whole: DictConfig) -> DictConfig:
 
 
 def checked(overrides: list[str], composed: DictConfig) -> Config:
+    """The configuration in the settings that the overrides compose; raises ConfigError."""
     if composed.get("init_from"):
         _check_one_model(overrides)
     cfg = load(composed)

@@ -220,12 +220,15 @@ def run_composed(composed: DictConfig, task: TaskFunction) -> None:
 
 @contextlib.contextmanager
 def errors_of_launcher() -> Iterator[None]:
-    """What a launcher's own code raises, such as where there is no cluster, as a ConfigError."""
+    """What a launcher's own code raises, such as where there is no cluster, as a ConfigError.
+
+    An error of a job, which has a cause in another process, stays what it is.
+    """
     try:
         yield
     except RuntimeError as error:
         place = traceback.extract_tb(error.__traceback__)[-1].filename
-        if not set(LAUNCHERS) & set(Path(place).parts):
+        if error.__cause__ is not None or not set(LAUNCHERS) & set(Path(place).parts):
             raise
         text = " ".join(str(error).split())
         raise ConfigError(f"hydra/launcher cannot start the jobs: {text}") from error
@@ -242,8 +245,7 @@ def run_sweep(overrides: Sequence[str], task: TaskFunction) -> None:
     sweepers.validate_batch_is_legal = lambda *_: None
     try:
         words = [*overrides, "hydra.mode=MULTIRUN"]
-        with errors_of_launcher():
-            _hydra().multirun(config_name="config", task_function=task, overrides=words)
+        _hydra().multirun(config_name="config", task_function=task, overrides=words)
     finally:
         sweepers.validate_batch_is_legal = validate
 
@@ -266,9 +268,7 @@ def launch(overrides: Sequence[str], n: int, task: TaskFunction) -> list[Any]:
         config=composed,
     )
     words = [list(composed.hydra.overrides.task) for _ in range(n)]
-    with errors_of_launcher():
-        jobs = launcher.launch(words, initial_job_idx=0)
-    return [job.return_value for job in jobs]
+    return [job.return_value for job in launcher.launch(words, initial_job_idx=0)]
 
 
 @contextlib.contextmanager

@@ -76,6 +76,7 @@ def start(run: Run, words: list[str]) -> None:
     with (
         cli.errors_in_one_line(),
         compose.errors_in_one_line(words),
+        hydra_internals.errors_of_launcher(),
         hydra_internals.errors_that_pass(),
         hydra_internals.trusted_targets(),
     ):

@@ -19,13 +19,11 @@ from lm.launch import compose, hydra_internals
 from lm.launch.words import as_typed
 
 FOLDER = "outputs/packing"  # what a launcher writes of its jobs, such as Slurm's logs
+Task = Callable[[Config, int], str]  # the run and the job's number -> what failed, "" if nothing
 
 
 def is_asked(words: Sequence[str]) -> bool:
     return "-m" in words or "--multirun" in words
-
-
-Task = Callable[[Config, int], str]  # the run, the number of the job -> what failed, or ""
 
 
 def spread(words: list[str], n: int, task: Task) -> list[str]:
@@ -40,6 +38,7 @@ def spread(words: list[str], n: int, task: Task) -> list[str]:
     overrides = [folder, *args.overrides, *compose.search_path_override(args.config_dir)]
     with (
         compose.errors_in_one_line(words),
+        hydra_internals.errors_of_launcher(),
         hydra_internals.trusted_targets(),
         compose.composing(),
     ):

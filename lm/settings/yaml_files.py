@@ -82,6 +82,7 @@ def _plain_once(block: str) -> Any:
 
 
 def _plain(text: str) -> Any:
+    """`plain_yaml` of a text that is read as a whole."""
     depth = 0
     for event in yaml.parse(text, Loader):  # no value is made yet
         if isinstance(event, yaml.AliasEvent):

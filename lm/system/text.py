@@ -16,9 +16,8 @@ CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
     r"\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
-HALVES = re.compile(
-    "[\ud800-\udfff]"
-)  # of characters, and what Python makes of bytes it cannot read
+# Halves of characters, and what Python makes of bytes that it cannot read.
+HALVES = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
