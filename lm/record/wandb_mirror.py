@@ -114,6 +114,8 @@ class Mirror:
         if saved is not None:
             self.earlier_url = saved.url or ""
         n_before = None if saved is None else n_points
+        with contextlib.suppress(Exception):  # the sender's thread meets it again, and tells it
+            wandb_client.load()
         # All that the client allocates sets off collections, in which training stands still: of
         # everything that is there, for 0.1 s. So that is looked at once more, and then at the end.
         gc.collect()
