@@ -214,7 +214,8 @@ def explained(values: Sequence[object], scores: Sequence[float], bins: int = 4) 
     names: list[object] = [as_text(value) for value in values]
     if len(numbers) == len(values) and len(set(names)) > bins:
         ordered = sorted(set(numbers))
-        names = [ordered.index(number) * bins // len(ordered) for number in numbers]
+        place = {number: i for i, number in enumerate(ordered)}
+        names = [place[number] * bins // len(ordered) for number in numbers]
     groups: dict[object, list[float]] = {}
     for name, score in zip(names, scores, strict=True):
         groups.setdefault(name, []).append(score)

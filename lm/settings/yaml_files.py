@@ -4,7 +4,6 @@ values = yaml_files.read_yaml(Path("outputs/runs/.../config.resolved.yaml"))
 yaml_files.save(cfg, Path("config.resolved.yaml"))
 """
 
-import copy
 import functools
 import re
 from collections.abc import Mapping
@@ -70,10 +69,19 @@ def plain_yaml(text: str) -> Any:
         return _plain(text)
     try:
         for block in blocks[1::2]:  # the runs of a sweep differ in one or two of them
-            values |= copy.deepcopy(_plain_once(block))
+            values |= _copied(_plain_once(block))
     except (yaml.YAMLError, ValueError, TypeError):  # the whole says where
         return _plain(text)
     return values
+
+
+def _copied(value: Any) -> Any:
+    """A copy of what a YAML text holds; `copy.deepcopy` takes five times as long."""
+    if isinstance(value, dict):
+        return {key: _copied(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_copied(part) for part in value]
+    return value
 
 
 @functools.lru_cache(maxsize=1000)

@@ -4,6 +4,7 @@ paths.expanded("~/my.txt")         # "/home/amelia/my.txt"
 paths.public("/home/amelia/my.txt")  # "my.txt"
 """
 
+import functools
 import os
 import re
 from pathlib import Path
@@ -20,11 +21,14 @@ def public(path: str) -> str:
     So it tells neither where somebody's folders lie nor what the person is called. A folder with
     the person's name becomes ~.
     """
-    here = os.getcwd()
     home = os.path.expanduser("~")
     people = {Path(home).name, *map(os.environ.get, ("USER", "LOGNAME", "USERNAME"))}
     people -= {"root"}  # nobody is called that
-    full = os.path.abspath(expanded(path))
+    return _public(path, os.path.abspath(expanded(path)), os.getcwd(), home, frozenset(people))
+
+
+@functools.lru_cache(maxsize=10_000)  # a report of many runs asks for the same paths again
+def _public(path: str, full: str, here: str, home: str, people: frozenset[str | None]) -> str:
     is_below = os.path.commonpath([full, here]) == here if path else False
     is_of_windows = re.match(r"[A-Za-z]:[/\\]|\\\\", path)  # where another machine's run was made
     if is_below and not is_of_windows and not Path(home).is_relative_to(here):
