@@ -167,10 +167,10 @@ class Merges:
         pair[row + 1 >= length] = NO_RANK
         pair <<= _ROW_BITS
         pair |= row
-        after = np.repeat(np.minimum(row + 1, height), n).reshape(-1)  # flat, H x n each
-        before = np.repeat(np.where(row == 0, height, row - 1), n).reshape(-1)
-        flat_ids = ids.reshape(-1)
-        flat_pair = pair.reshape(-1)
+        after = np.repeat(np.minimum(row + 1, height), n)  # flat, H x n each
+        before = np.repeat(np.where(row == 0, height, row - 1), n)
+        flat_ids = ids.ravel()
+        flat_pair = pair.ravel()
         while True:
             best = pair.min(axis=0)  # (n,)
             column = np.flatnonzero(best < _NO_PAIR)
@@ -239,9 +239,8 @@ def _in_order(merges: Sequence[Merge], ranks: list[int]) -> bool:
     """Whether a pair always ranks after whatever makes its parts: then merging never opens a lower
     rank.
     """
-    rank_of: dict[int, int] = {}  # the last rank that makes an id
-    for (_, _, new), rank in zip(merges, ranks, strict=True):
-        rank_of[new] = max(rank_of.get(new, -1), rank)
+    # The last rank that makes an id: ranks ascend, or are the new ids themselves.
+    rank_of = {new: rank for (_, _, new), rank in zip(merges, ranks, strict=True)}
     for (left, right, _), rank in zip(merges, ranks, strict=True):
         if rank_of.get(left, -1) >= rank or rank_of.get(right, -1) >= rank:
             return False

@@ -4,7 +4,7 @@ train(["hug", "pug"], n_merge=1, split=lambda t: [t])   # [(117, 103, 256)]
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 def train(
@@ -44,6 +44,23 @@ def encode(chunk: bytes, merges: list[tuple[int, int, int]]) -> list[int]:
     for left, right, new in merges:
         ids = _replace(ids, (left, right), new)
     return ids
+
+
+def encode_by_rank(
+    ids: Sequence[int], ranked: Mapping[tuple[int, int], tuple[int, int]]
+) -> list[int]:
+    """Merge the pair of lowest rank, the leftmost first, until none is left; `ranked` has the rank
+    and the new id of each pair.
+    """
+    ids = list(ids)
+    while True:
+        found = [
+            (*ranked[pair], at) for at, pair in enumerate(itertools.pairwise(ids)) if pair in ranked
+        ]
+        if not found:
+            return ids
+        _, new, at = min(found)
+        ids[at : at + 2] = [new]
 
 
 def _replace(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:

@@ -1,7 +1,6 @@
 """Ids, bytes and text: round trips, special tokens, streams, and equality with the peers."""
 
 import itertools
-import random
 import subprocess
 import threading
 
@@ -12,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm import tokenizers
-from lm.tokenizers import base, bpe, merge, stream, table
-from lm.tokenizers.merge import Merges
+from lm.tokenizers import base, bpe, stream, table
 from lm.tokenizers.text import BLOCK_LEN
 from tests.tokenizers import reference
 
@@ -293,48 +291,6 @@ def test_forgetting_the_known_chunks_changes_nothing(trained, library_text, monk
         assert trained.encode_ordinary(short) == plain(trained, short)
 
 
-# --- the three ways to merge
-
-
-@settings(deadline=None, max_examples=200)
-@given(
-    chunks=st.lists(st.text("abc", max_size=70).filter(bool).map(str.encode), max_size=30),
-    seed=st.integers(0, 99),
-)
-def test_scan_heap_and_rounds_agree_with_the_reference(chunks, seed):
-    rng = random.Random(seed)
-    documents = ["".join(rng.choices("abc", k=50)) for _ in range(5)]
-    merges = reference.train(documents, rng.randrange(60), lambda t: [t])
-    merger = Merges(merges, range(256))
-    assert merger.in_order
-    expected = [reference.encode(chunk, merges) for chunk in chunks]
-    assert [merger.merge_by_scan(list(chunk)) for chunk in chunks] == expected
-    assert [merger.merge_by_heap(list(chunk)) for chunk in chunks] == expected
-    length = np.array([len(chunk) for chunk in chunks], np.int64)
-    ids, count = merger.encode_many(b"".join(chunks), np.cumsum(length) - length, length)
-    assert [part.tolist() for part in np.split(ids, np.cumsum(count)[:-1])][
-        : len(chunks)
-    ] == expected
-
-
-@settings(deadline=None, max_examples=100)
-@given(
-    words=st.sets(st.text("abc", min_size=2, max_size=6).map(str.encode), max_size=30),
-    chunks=st.lists(st.text("abc", min_size=1, max_size=20).map(str.encode), min_size=40),
-)
-def test_rounds_need_no_order_of_the_merges(words, chunks):
-    """In rank files a token may rank before its parts do."""
-    ids = {word: 256 + k for k, word in enumerate(words)}
-    ids |= {bytes([b]): b for b in range(256)}
-    cuts = [(word[:k], word[k:], ids[word]) for word in words for k in range(1, len(word))]
-    merges = [(ids[a], ids[b], new) for a, b, new in cuts if a in ids and b in ids]
-    merger = Merges(merges, range(256), by_new_id=True)
-    expected = [merger.merge_by_scan(list(chunk)) for chunk in chunks]
-    length = np.array([len(chunk) for chunk in chunks], np.int64)
-    found, count = merger.encode_many(b"".join(chunks), np.cumsum(length) - length, length)
-    assert [part.tolist() for part in np.split(found, np.cumsum(count)[:-1])] == expected
-
-
 # --- the peers
 
 
@@ -386,17 +342,6 @@ def known_to_python(text: str) -> str:
     return "".join(c for c in text if unicodedata.category(c) != "Cn")
 
 
-@settings(deadline=None, max_examples=60)
-@given(text=st.text("ab \n", max_size=12), more=st.text("abc", max_size=30))
-def test_long_chunks_that_numpy_shrinks_agree_with_the_heap(text, more):
-    merges = reference.train([text * 4 + more], 40, lambda t: [t])
-    merger = Merges(merges, range(256))
-    chunk = (text * 400 + more).encode() * 2 + b"ab" * 1200
-    assert (
-        merger.encode(chunk) == merger.merge_by_heap(list(chunk)) == reference.encode(chunk, merges)
-    )
-
-
 @pytest.mark.parametrize("clash", [False, True])
 def test_keys_of_one_hash_are_kept_apart(monkeypatch, clash):
     """Whoever writes a text can make two chunks hash alike."""
@@ -446,23 +391,6 @@ def test_a_disallowed_special_that_begins_in_an_allowed_one_is_refused_everywher
         for encode in (tokenizer.encode_iterable, lambda p, a: tokenizer.encode("".join(p), a)):
             with pytest.raises(ValueError, match="'><b' at offset 2: pass it"):
                 list(encode(parts, {"<a>"}))
-
-
-@pytest.mark.parametrize("by_new_id", [False, True])
-def test_chunks_merged_together_get_the_ids_of_each_alone(by_new_id, monkeypatch):
-    """Of every length, in matrices of few columns: one ends where the next begins."""
-    rng = np.random.default_rng(3)
-    texts = ["".join(rng.choice(list("aab\u00e9"), size=200)) for _ in range(8)]
-    trained = tokenizers.train("bpe", texts, vocab_size=330, pattern=r"[\s\S]{1,30}")
-    merger = Merges(trained.merges, range(256), by_new_id=by_new_id)
-    monkeypatch.setattr(merge, "_TOGETHER", 40)
-    chunks = [rng.choice([97, 98, 195, 169], size=n % 70 + 1).astype(np.uint8) for n in range(700)]
-    length = np.array([len(chunk) for chunk in chunks])
-    data = np.concatenate(chunks).tobytes()
-    ids, count = merger.encode_many(data, np.cumsum(length) - length, length)
-    alone = [merger.merge_by_scan(chunk.tolist()) for chunk in chunks]
-    assert count.tolist() == [len(part) for part in alone]
-    assert ids.tolist() == [i for part in alone for i in part]
 
 
 def test_a_refused_text_spoils_no_chunk_that_was_new_in_it(library_text):
