@@ -36,6 +36,7 @@ from lm.system import (
 
 log = logging.getLogger(__name__)
 NUMBERS: tuple[str, ...] = ("loss", "grad_norm")  # of a step: nats a token; the norm unclipped
+N_JUDGED = 2  # the first ones: a step in which one of these is not finite is skipped
 WORTH_COMPILING = 1e13  # operations of a run on a CPU that repay the 15 s of compiling
 
 
@@ -79,7 +80,7 @@ class Update:
     """Trains a model on one batch at a time: the loop calls `train_on(number, step)`.
 
     `train_on` calls `update(number)`, and again with smaller micro-batches where memory does not
-    suffice. Both return the NUMBERS of the step, (len(NUMBERS),); if one of them is non-finite, no
+    suffice. Both return the NUMBERS of the step, (len(NUMBERS),); if loss or norm is non-finite, no
     weight has changed.
 
     With `ahead`, on a GPU, the call returns before the GPU has computed them: the CPU runs
@@ -128,7 +129,7 @@ class Update:
         # Each process then knows of a non-finite number of any of them.
         mean = parts.mean if self.n_parts else ranks.mean
         numbers = mean(torch.stack([loss, distributed.full_tensor(norm)]))
-        finite = numbers.sum().isfinite()
+        finite = numbers[:N_JUDGED].sum().isfinite()
         failpoint.hit("train.before_step")
         for optimizer in self.optimizers:
             if self.ahead:

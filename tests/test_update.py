@@ -64,6 +64,21 @@ def test_a_step_that_is_not_finite_leaves_weights_and_optimizer_as_they_were(
     assert all(p.grad is None for p in step.model.parameters())
 
 
+def test_a_further_number_of_a_step_may_be_nan_and_stops_no_training(make, monkeypatch):
+    """Such as the gradient's noise, of which one pass tells nothing: every step was left out, and
+    nothing said so, as the loss was finite."""
+    step = make(torch.float32)
+    before = copy.deepcopy(step.model.state_dict())
+
+    def mean_and_nan(numbers):
+        return torch.cat([numbers, torch.tensor([math.nan])])
+
+    monkeypatch.setattr(update.ranks, "mean", mean_and_nan)
+    assert math.isnan(step(0)[2])
+    after = step.model.state_dict()
+    assert not any(torch.equal(after[name], before[name]) for name in before)
+
+
 def test_clipping_shortens_the_gradient_as_a_whole_and_tells_its_length_before(make, monkeypatch):
     plain = gradient(exact := make())
     clipped = make(torch.float32, "train.clip=0.01")

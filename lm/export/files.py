@@ -87,7 +87,8 @@ def _as_bpe(tokenizer: Tokenizer) -> BPETokenizer:
     if isinstance(tokenizer, ByteTokenizer):
         tokens = {byte: bytes([byte]) for byte in range(256)}
         return BPETokenizer(tokens, [], "gpt2", tokenizer.specials)
-    assert isinstance(tokenizer, BPETokenizer), f"{tokenizer.name} is none of our tokenizers"
+    if not isinstance(tokenizer, BPETokenizer):
+        raise ValueError(f"a tokenizer of kind {tokenizer.name} is none of other programs'")
     return tokenizer
 
 

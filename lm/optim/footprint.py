@@ -75,7 +75,7 @@ def _way_out(model: LanguageModel, cfg: Config, name: str, shape: torch.Size) ->
     settings = [f"model.{width}" for width in WIDTHS if getattr(cfg.model, width, 0) in shape]
     is_table = any(n in (model.vocab_size, model.vocab_size + 1) for n in shape)  # 1: no token
     if is_table and 4 * shape.numel() > model.n_params():  # and not the many blocks
-        if cfg.tokenizer.name != "bpe":
+        if not hasattr(cfg.tokenizer, "vocab_size"):
             return "give tokenizer=bpe with a smaller tokenizer.vocab_size"
         settings.insert(0, "tokenizer.vocab_size")
     elif getattr(cfg.model, "n_layer", 1) > 1:
