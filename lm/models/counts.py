@@ -88,10 +88,9 @@ def slices(start: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
 
     For start and length (N,): the i of each index and the index, (M,) with M the sum of lengths.
     """
-    device = start.device
-    row = torch.repeat_interleave(torch.arange(len(start), device=device), length)
+    row = torch.repeat_interleave(length)
     n_before = length.cumsum(0) - length
-    index = torch.arange(len(row), device=device) + (start - n_before)[row]
+    index = torch.arange(len(row), device=row.device) + (start - n_before)[row]
     return row, index
 
 

@@ -63,7 +63,7 @@ class Ngram(CountModel):
         ids = np.asarray(ids).astype(np.int64)
         tables: dict[str, np.ndarray] = {}
         # The table row of the sequence that starts at each place; at first all are empty.
-        row = np.zeros(len(ids) + 1, np.int64)
+        row = np.zeros_like(ids)
         for n in self.orders:
             n_places = max(len(ids) - n + 1, 0)
             keys, places = sort(row[:n_places] * self.vocab_size + ids[n - 1 :])
@@ -181,9 +181,9 @@ class Ngram(CountModel):
         return torch.where(targets == metrics.IGNORE, 0.0, nats)
 
     def contexts(self, ids: Tensor) -> dict[int, Tensor]:
-        """For each order n the row (B T,) of the n - 1 tokens up to a position, -1 if unknown."""
+        """For each order n above 1 the row (B T,) of the n - 1 tokens up to a position, or -1."""
         row = torch.zeros_like(ids)  # (B, T): the empty context
-        rows = {1: row.flatten()}
+        rows = {}
         for n in self.orders[:-1]:
             if n > 1:  # of the tokens before, and none stand before the window
                 row = F.pad(row[:, :-1], (1, 0), value=-1)

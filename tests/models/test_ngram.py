@@ -57,6 +57,56 @@ def test_the_loss_of_targets_alone_is_that_of_the_whole_distribution(order):
     x, y = windows[:, :-1], windows[:, 1:].clone()
     y[0, -2:] = metrics.IGNORE
     torch.testing.assert_close(model.nats(x, y), metrics.nats(model(x), y), atol=1e-5, rtol=1e-5)
+    x, y = torch.cartesian_prod(torch.arange(V), torch.arange(V)).T[:, :, None]  # all pairs
+    torch.testing.assert_close(model.nats(x, y), metrics.nats(model(x), y), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3])
+def test_the_loss_of_targets_is_that_of_the_distribution_where_the_text_is_shorter_than_the_order(
+    n,
+):
+    model = ngram(np.arange(n), 5)
+    x, y = torch.tensor([[0, 1, 2, 0, 5]]), torch.tensor([[1, 2, 0, 0, 6]])
+    torch.testing.assert_close(model.nats(x, y), metrics.nats(model(x), y), atol=1e-6, rtol=1e-6)
+
+
+def test_the_tables_of_a_text_are_those_made_by_hand():
+    model = ngram(np.array([0, 1, 0, 1, 2], np.uint16), 2, vocab_size=3)
+    single, pairs = model.table(1), model.table(2)
+    assert single.tokens.tolist() == [0, 1, 2] and single.starts.tolist() == [0, 3]
+    assert pairs.keys.tolist() == [1, 3, 5]  # 0 1, 1 0 and 1 2: the row of the first times 3
+    assert pairs.tokens.tolist() == [1, 0, 2]
+    assert pairs.starts.tolist() == [0, 1, 3, 3]  # nothing follows 2
+    # Before 0 stand 1 and the start, before 1 and 2 one token each.
+    assert model.counts_1.tolist() == [2, 1, 1] and model.counts_2.tolist() == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("counts", "discounts"),
+    [
+        # y = 4 / (4 + 2 * 2) = 1/2: 1 - 2y 2/4, 2 - 3y 1/2, 3 - 4y 1/1
+        ([1, 1, 1, 1, 2, 2, 3, 4, 9], (0.5, 1.25, 1.0)),
+        # Without a count of 2 y is 1: 1 - 0 is no discount of 1; 3 - 4 * 1/4
+        ([1, 3, 3, 3, 3, 4], (0.5, 1.0, 2.0)),
+        # Without a count of 1 y is 0, so that nothing is left of the formula.
+        ([2, 2, 2, 2, 2, 2, 3], (0.5, 1.0, 1.5)),
+        # Without a count of 3 larger ones lose half of 3.
+        ([1, 1, 1, 1, 2, 5], (1 - 2 * (4 / 6) / 4, 1.0, 1.5)),
+        ([], (0.5, 1.0, 1.5)),
+    ],
+)
+def test_discounts_follow_from_how_many_sequences_occur_once_twice_and_so_on(counts, discounts):
+    """By equation 26 of Chen and Goodman, or half of the count where it gives none."""
+    model = NgramConfig(order=1).build(V)
+    model.counts_1 = torch.tensor(counts)
+    assert model.discounts(1).tolist() == pytest.approx(discounts)
+
+
+def test_a_saved_single_token_that_is_not_in_the_vocabulary_is_refused():
+    tables = ngram(text(), 2).state_dict()
+    tables["keys_1"][-1] = V
+    with pytest.raises(ValueError, match="keys of order 1 are not in order or have no context"):
+        NgramConfig(order=2).build(V).load_state_dict(tables)
 
 
 @pytest.mark.parametrize("add_k", [0.01, 1.0])
@@ -66,6 +116,8 @@ def test_bigram_counts_score_targets_alone_as_the_whole_distribution_does(add_k)
     model.fit(ids)
     x = torch.tensor([ids[:8].tolist(), [3] * 8, [0, 3, 0, 1, 3, 3, 1, 0]])
     y = torch.tensor([ids[1:9].tolist(), [0] * 8, [3, 0, 1, 3, 3, 1, 0, metrics.IGNORE]])
+    torch.testing.assert_close(model.nats(x, y), metrics.nats(model(x), y), atol=1e-6, rtol=1e-6)
+    x, y = torch.cartesian_prod(torch.arange(V), torch.arange(V)).T[:, None]  # all pairs
     torch.testing.assert_close(model.nats(x, y), metrics.nats(model(x), y), atol=1e-6, rtol=1e-6)
 
 
@@ -123,12 +175,13 @@ def test_chunks_of_a_long_text_count_the_same(vocab_size, monkeypatch):
     """Also vocabularies whose pairs need 64 bits."""
     dtype = np.uint16 if vocab_size < 2**16 else np.uint32
     ids = (text().astype(np.int64) * (vocab_size // V)).astype(dtype)
-    whole, parts = (BigramCountsConfig().build(vocab_size) for _ in range(2))
-    whole.fit(ids)
-    monkeypatch.setattr("lm.models.bigram_counts.CHUNK", 37)
-    parts.fit(ids)
-    assert torch.equal(whole.pairs, parts.pairs) and torch.equal(whole.counts, parts.counts)
-    assert whole.counts.sum() == len(ids) - 1
+    wide = ids.astype(np.int64)
+    pairs, counts = np.unique(wide[:-1] * vocab_size + wide[1:], return_counts=True)
+    for chunk in (1 << 24, 37, 398):  # one, many, and one pair that is left
+        monkeypatch.setattr("lm.models.bigram_counts.CHUNK", chunk)
+        model = BigramCountsConfig().build(vocab_size)
+        model.fit(ids)
+        assert np.array_equal(model.pairs, pairs) and np.array_equal(model.counts, counts)
 
 
 def nats(model, ids: np.ndarray, window: int) -> float:

@@ -82,6 +82,17 @@ def test_a_step_takes_the_share_of_a_weight_that_it_takes_at_the_base(name):
             assert share == pytest.approx(0.005) or group["weight_decay"] == 0
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_each_parameter_that_adamw_moves_has_the_eps_of_its_factors(name):
+    model = transformer(**WIDE, base_depth=2)
+    factors = parametrization.adamw_factors(model)
+    names = {id(p): name for name, p in model.named_parameters()}
+    adamw = build_optimizers(config.options("optimizer")[name](eps=1e-6), model)[-1]
+    found = {names[id(p)]: group["eps"] for group in adamw.param_groups for p in group["params"]}
+    assert found == pytest.approx({name: 1e-6 * factors[name].eps for name in found})
+    assert len(set(found.values())) == 3  # 1/m, 1/(m d) and 1 of the base's
+
+
 def test_muon_moves_what_has_the_role_of_a_hidden_matrix():
     model = transformer(**WIDE)
     muon, adamw = build_optimizers(config.MuonConfig(lr=0.05), model)

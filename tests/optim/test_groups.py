@@ -8,7 +8,7 @@ from torch import nn
 
 from lm import config
 from lm.models.base import LanguageModel
-from lm.optim.groups import AdamW, check_partition, skips_by_itself
+from lm.optim.groups import AdamW, avoid_compiler_import, check_partition, skips_by_itself
 from lm.optim.muon import Muon
 
 V = 11
@@ -125,6 +125,16 @@ def test_each_optimizer_has_what_its_configuration_says():
 
 def test_adamw_returns_what_its_closure_does():
     assert AdamW([nn.Parameter(torch.zeros(2))], fused=True).step(lambda: 3.0) == 3.0
+
+
+def test_methods_of_every_optimizer_are_marked_as_not_for_the_compiler(monkeypatch):
+    """Without the mark the first call of one imports all of torch._dynamo."""
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods = [getattr(torch.optim.Optimizer, name).__wrapped__ for name in names]
+    for method in methods:
+        monkeypatch.delattr(method, "__dynamo_disable", raising=False)
+    avoid_compiler_import()
+    assert [method.__dynamo_disable for method in methods] == methods
 
 
 class Inside(LanguageModel):
