@@ -41,6 +41,44 @@ def test_a_clear_difference_is_found_and_early():
     assert power == pytest.approx(0.98, abs=0.015) and pairs < 5.5
 
 
+def test_every_look_has_the_t_of_its_pairs():
+    drawn = np.array([[1.0, -2.0, 4.0, 3.0, 5.0], [-2.0, -1.0, -1.5, 0.0, -3.0]])
+    found = sequential._t_of(drawn, first=3)
+    expected = []
+    for n in (3, 4, 5):
+        rows = drawn[:, :n]
+        expected.append(abs(rows.mean(1)) / (rows.std(1, ddof=1) / n**0.5))
+    assert found == pytest.approx(np.array(expected))
+
+
+def test_the_bounds_are_those_at_which_one_comparison_in_twenty_errs(monkeypatch):
+    """Of 20 comparisons with two looks each, worked out here by sorting and counting."""
+    t = np.random.default_rng(3).random((2, 20))
+    monkeypatch.setattr(sequential, "_t_of", lambda drawn, first: t)
+    monkeypatch.setattr(sequential, "N_BLOCKS", 1)
+    first, second, low, high = sequential.bounds(4)
+    assert first == second == math.inf
+    ranks = [int((low > t[0]).sum()), int((high > t[1]).sum())]
+    assert low in t[0] and high in t[1] and ranks[0] == ranks[1]  # equally rare at both looks
+    errs = (t[0] > low) | (t[1] > high)
+    assert errs.sum() <= 1
+    lower = [np.sort(row)[ranks[0] - 1] for row in t]
+    assert ((t[0] > lower[0]) | (t[1] > lower[1])).sum() > 1
+
+
+def test_the_same_number_of_pairs_has_the_same_bounds():
+    assert sequential.bounds(3) == sequential.bounds(3)
+
+
+def test_the_interval_is_the_mean_and_the_bound_times_its_standard_error():
+    found = sequential.judge([-1.0, -2.0, -3.0], [math.inf, math.inf, 4.0])  # 4 / sqrt(3) each side
+    half = 4 / 3**0.5
+    assert (found.difference, found.verdict) == (-2.0, "")
+    assert (found.low, found.high) == pytest.approx((-2.0 - half, -2.0 + half))
+    early = sequential.judge([-1.0, -2.0], [math.inf, math.inf, 4.0])
+    assert early == sequential.Judged(-1.5, -math.inf, math.inf, "")
+
+
 def test_the_interval_and_who_is_better():
     bounds = sequential.bounds(4)
     assert sequential.judge([-0.02], bounds).verdict == ""
