@@ -1,16 +1,24 @@
 """Scoring a text with a model."""
 
 import gc
+import math
 import re
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from lm import evaluate, scoring
+import lm
+from lm import config, evaluate, scoring
+from lm.corpora import overlap
+from lm.corpora.base import TooShortError
 from lm.corpora.named import named
 from lm.data import pipeline
+from lm.record import ownership
 from lm.record.run import Run
+from lm.system.errors import ConfigError
 
 
 def test_scoring_tokens_makes_no_more_logits_at_once_than_evaluation_does(cfg, tiny, monkeypatch):
@@ -112,3 +120,139 @@ def test_a_text_that_is_too_short_to_score_is_told_so(text, trained_once, tmp_pa
     with pytest.raises(ValueError, match=r"short|no text") as caught:
         evaluate.command(evaluate.EvaluateConfig(run=str(run), corpus=str(path)))
     assert "val_fraction" not in str(caught.value)
+
+
+FILES = config.FilesConfig(path="own.txt")
+SHARDS = config.ShardsConfig(path="own")
+TRAIN, VAL = np.arange(7), np.array([7, 8, 9])
+
+
+class Model:
+    """Stands in for a model, and knows where it came from and went to."""
+
+    context_len = 16
+
+    def __init__(self, checkpoint):
+        self.asked = [checkpoint]
+
+    def to(self, device):
+        self.asked.append(device)
+        return self
+
+
+@pytest.fixture
+def run_of(monkeypatch):
+    """run_of(corpus): a run that was trained on it, and nothing behind it is computed."""
+
+    def make(corpus):
+        cfg = SimpleNamespace(corpus=corpus, model=SimpleNamespace(name="gru"))
+        tokenizer = SimpleNamespace(token_lengths=lambda: "lengths")
+        run = SimpleNamespace(path="runs/a", cfg=cfg, tokenizer=tokenizer, model=Model)
+        monkeypatch.setattr(evaluate, "Run", SimpleNamespace(open={"runs/a": run}.get))
+        monkeypatch.setattr(evaluate.devices, "choose", "on {}".format)
+        return run
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("own", "words", "name", "ids"),
+    [
+        (FILES, {}, "files val", VAL),
+        (FILES, {"split": "train"}, "files train", TRAIN),
+        (FILES, {"corpus": "*.md"}, "*.md all", [*TRAIN, *VAL]),
+        (FILES, {"corpus": "*.md", "split": "val"}, "*.md val", VAL),
+        (FILES, {"corpus": "names"}, "names val", VAL),
+        (SHARDS, {}, "shards val", VAL),
+        (SHARDS, {"split": "all"}, "shards all of the first part", [*TRAIN, *VAL]),
+    ],
+)
+def test_a_score_is_told_with_its_text_and_units(
+    own, words, name, ids, run_of, monkeypatch, capsys
+):
+    run, prepared, reads = run_of(own), SimpleNamespace(train=TRAIN, val=VAL), []
+
+    def score(model, scored, lengths):
+        assert (model.asked, lengths) == (["last", "on cpu"], "lengths")
+        assert scored.tolist() == list(ids)
+        return {"loss": 3 * math.log(2), "ppl": 8, "bpb": 1.5, "tokens": 1234, "bytes": 5678}
+
+    def copied(of, text, scored):
+        assert of is run and text is prepared
+        return overlap.Copied(0.25, 12) if scored is VAL else None
+
+    monkeypatch.setattr(evaluate.ownership, "check_reads", lambda *asked: reads.append(asked))
+    monkeypatch.setattr(pipeline, "prepare_corpus", lambda text: text)
+    monkeypatch.setattr(
+        pipeline, "pack", lambda text, by: prepared if by is run.tokenizer else None
+    )
+    monkeypatch.setattr(evaluate, "evaluate", score)
+    monkeypatch.setattr(evaluate, "copied_from_training", copied)
+    settings = {"run": "runs/a", "checkpoint": "last", "device": "cpu", "trust": True}
+    evaluate.command(evaluate.EvaluateConfig(**settings, **words))
+    own_text = [("runs/a", run.cfg, True, [ownership.CORPUS])]
+    assert reads == ([] if "corpus" in words else own_text)
+    told = "copied      25.0% of all runs of 12 tokens in it stand in the training text, too\n"
+    assert capsys.readouterr().out == (
+        "run         runs/a  (gru, checkpoint last)\n"
+        f"text        {name}: 1,234 tokens, 5,678 bytes, windows of 16\n"
+        f"{told if ids is VAL else ''}"
+        "loss        2.0794 nats a token (3.0000 bits)\n"
+        "perplexity  8.000 a token\n"
+        "bits/byte   1.5000\n"
+    )
+
+
+def test_a_text_of_the_run_s_own_that_is_too_short_is_told_as_it_is_in_training(
+    run_of, monkeypatch
+):
+    def refuse(text):
+        raise TooShortError(f"{text.name} is short")
+
+    run_of(SHARDS)
+    monkeypatch.setattr(evaluate.ownership, "check_reads", lambda *_: None)
+    monkeypatch.setattr(pipeline, "prepare_corpus", refuse)
+    with pytest.raises(TooShortError, match="shards is short"):
+        evaluate.command(evaluate.EvaluateConfig(run="runs/a"))
+
+
+def test_the_scores_of_tasks_are_told_with_their_errors(run_of, monkeypatch, capsys):
+    run = run_of(FILES)
+
+    def score(model, tokenizer, tasks, limit):
+        assert (model.asked, tokenizer) == (["last", "on cpu"], run.tokenizer)
+        assert (tasks, limit) == (["one", "two.yaml"], 5)
+        one = SimpleNamespace(documents=1200, metrics={"acc": (0.5, 0.0123), "ppl": (9.0, None)})
+        return {"one": one, "a_long_group": SimpleNamespace(documents=0, metrics={})}
+
+    monkeypatch.setattr(
+        lm, "harness", SimpleNamespace(evaluate=score, VERSION="0.4"), raising=False
+    )
+    settings = {"run": "runs/a", "checkpoint": "last", "device": "cpu"}
+    evaluate.command(evaluate.EvaluateConfig(**settings, tasks="one,two.yaml,", limit=5))
+    assert capsys.readouterr().out == (
+        "run         runs/a  (gru, checkpoint last)\n"
+        "harness     lm_eval 0.4, contexts of 16 tokens\n"
+        "one           1,200 documents\n"
+        "              acc 0.5000 +- 0.0123\n"
+        "              ppl 9.0000\n"
+        "a_long_group  a group\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"limit": 3}, "limit=3 is of tasks="),
+        ({"tasks": "x", "split": "val"}, "leave out split=val"),
+        ({"tasks": "x", "corpus": "names"}, "leave out corpus=names"),
+        ({"tasks": "x"}, "tasks= needs lm_eval: pip install lm_eval"),
+    ],
+)
+def test_tasks_stand_alone_and_need_the_harness(words, said, run_of, monkeypatch):
+    run_of(FILES)
+    monkeypatch.delitem(sys.modules, "lm.harness", raising=False)
+    monkeypatch.delattr(lm, "harness", raising=False)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(ConfigError, match=said):
+        evaluate.command(evaluate.EvaluateConfig(run="runs/a", **words))

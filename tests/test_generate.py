@@ -9,6 +9,7 @@ import torch
 
 from lm import config
 from lm.generate import generate, generate_text, readable, sample, uniform_draws
+from lm.models.kv_cache import KVCache
 from tests import reference
 
 V, CONTEXT = 23, 16
@@ -153,12 +154,31 @@ def test_wrong_prompts_are_refused_with_what_to_do(model):
         next(generate(model, [[1], []], max_tokens=3))
     for bad in (V, -1):
         with pytest.raises(ValueError, match=f"prompt 0 has token {bad}, .* 0 to {V - 1}"):
-            next(generate(model, [[1, bad]], max_tokens=3))
+            next(generate(model, [[0, V - 1, bad]], max_tokens=3))
 
 
 def test_no_prompts_and_no_tokens_give_nothing(model):
     assert list(generate(model, [], max_tokens=3)) == []
     assert list(generate(model, [[1]], max_tokens=0)) == []
+
+
+def test_a_step_of_the_model_is_made_for_each_token_and_none_behind_the_last(model, monkeypatch):
+    calls, step = [], model.step
+    monkeypatch.setattr(model, "step", lambda *ids: calls.append(0) or step(*ids))
+    long = rows(model, PROMPTS[:3], max_tokens=4, seed=3)  # no window is full
+    assert len(calls) == 4
+    assert rows(model, PROMPTS[:3], max_tokens=1, seed=3) == [row[:1] for row in long]
+    assert len(calls) == 5
+
+
+def test_only_a_transformer_is_compiled_and_only_if_asked(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(KVCache, "compile", lambda state: compiled.append(state))
+    for name, how in (("transformer", {}), ("gru", {"compiled": True})):
+        rows(build(name), [[1]], max_tokens=2, **how)
+    assert not compiled
+    rows(build("transformer"), [[1]], max_tokens=2, compiled=True)
+    assert len(compiled) == 1
 
 
 # ------------------------------------------------------------------------------------ sampling
@@ -215,6 +235,18 @@ def test_top_p_keeps_the_fewest_that_reach_p(top_p, kept):
     expected = torch.zeros(5)
     expected[kept] = LOGITS[kept].softmax(-1)
     torch.testing.assert_close(frequencies(LOGITS, top_p=top_p), expected, atol=1e-3, rtol=0)
+
+
+def test_top_p_takes_no_more_than_reach_it_to_the_bit():
+    shares = frequencies(torch.zeros(4), top_p=0.5)  # each has 0.25
+    assert sorted(shares.tolist()) == pytest.approx([0.0, 0.0, 0.5, 0.5], abs=1e-3)
+
+
+@pytest.mark.parametrize("how", [{}, {"top_k": 3}, {"top_p": 0.9}])
+def test_of_logits_that_are_no_numbers_some_token_is_chosen(how):
+    """It is the loss that tells a run that it came apart."""
+    tokens = sample(torch.full((2, 5), torch.nan), torch.tensor([0.0, 0.9]), **how)
+    assert tokens.shape == (2,) and all(0 <= token < 5 for token in tokens)
 
 
 def test_top_k_comes_before_top_p():
@@ -274,6 +306,12 @@ def test_text_that_cannot_begin_the_stop_string_is_not_held_back(monkeypatch):
     monkeypatch.setattr("lm.generate.generate", Scripted("xyabq"))
     pieces = list(generate_text(None, Letters(), "a", max_tokens=99, stop="abc"))
     assert pieces == ["x", "y", "abq"]
+
+
+def test_text_ends_before_the_first_of_the_stop_strings_in_one_piece(monkeypatch):
+    monkeypatch.setattr("lm.generate.generate", Scripted("abc"))
+    monkeypatch.setattr(Letters, "decode_stream", lambda self, ids: (f"{i}-{i}-" for i in ids))
+    assert "".join(generate_text(None, Letters(), "a", max_tokens=9, stop="-")) == "0"
 
 
 def test_an_empty_prompt_is_the_start_of_a_document(monkeypatch):

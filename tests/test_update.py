@@ -1,8 +1,10 @@
 """The update's fast paths against the plain one: bfloat16, compiled, attention written out."""
 
+import contextlib
 import copy
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ import torch.nn.functional as F
 from lm import config, update
 from lm.data.batches import Batches
 from lm.optim.groups import AdamW
-from lm.system import devices, failpoint
+from lm.system import devices, failpoint, seeds
 from tests.helpers import TINY_TRANSFORMER
 
 V, T = 64, 16
@@ -48,6 +50,19 @@ def test_in_bfloat16_weights_and_gradients_stay_float32_and_near_the_exact_ones(
     assert not torch.equal(exact, rounded)
 
 
+def test_a_model_that_is_not_rounded_as_a_whole_gets_autocast_of_the_run_s_type(make, monkeypatch):
+    made, given = make(torch.bfloat16), []
+    made.loss_fn.low_precision = False  # as of a GRU
+
+    def autocast(*device_and_type):
+        given.append(device_and_type)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(update.devices, "autocast", autocast)
+    gradient(made)
+    assert given == [(torch.device("cpu"), torch.bfloat16)]
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("fault", ["train.loss=nan", "train.grad=inf", "train.grad=nan"])
 def test_a_step_that_is_not_finite_leaves_weights_and_optimizer_as_they_were(
@@ -57,8 +72,8 @@ def test_a_step_that_is_not_finite_leaves_weights_and_optimizer_as_they_were(
     step = make(torch.float32, f"optimizer={optimizer}")
     step(0)
     before = copy.deepcopy([step.model.state_dict(), *(o.state_dict() for o in step.optimizers)])
-    failpoint.switch_on(f"{fault}@1")
-    assert not math.isfinite(sum(step(1)))
+    failpoint.switch_on(f"{fault}@7")
+    assert not math.isfinite(sum(step(7)))
     after = [step.model.state_dict(), *(o.state_dict() for o in step.optimizers)]
     torch.testing.assert_close(after, before, rtol=0, atol=0)
     assert all(p.grad is None for p in step.model.parameters())
@@ -230,12 +245,72 @@ def test_compiled_code_stays_out_of_a_cache_that_the_user_did_not_make(monkeypat
 
 def test_without_a_compiler_auto_goes_on_and_on_is_refused(make, monkeypatch):
     def fails(*_, **__):
-        raise RuntimeError("no C++ compiler\nmore")
+        raise RuntimeError(message)
 
     monkeypatch.setattr(torch, "compile", fails)
-    assert make().compile() == "not compiled (no C++ compiler)"
+    plain, made, message = make(), make(), "no C++ compiler\nmore"
+    uncompiled = made.loss_fn
+    assert made.compile() == "not compiled (no C++ compiler)"
+    assert made.loss_fn is uncompiled
+    assert torch.equal(made(0), plain(0))
     with pytest.raises(ValueError, match="compile=on: no C"):
         make(torch.float32, "train.compile=on").compile()
+    message = ""
+    assert make().compile() == "not compiled (RuntimeError)"
+
+
+@pytest.mark.parametrize(
+    ("word", "device", "graphs", "plain_draws"),
+    [("on", "cpu", False, True), ("on", "cuda", False, False), ("graphs", "cuda", True, False)],
+)
+def test_the_compiler_is_told_of_graphs_of_draws_and_that_all_batches_are_alike(
+    word, device, graphs, plain_draws, make, monkeypatch
+):
+    given = []
+
+    def fails(_, **options):
+        given.append(options)
+        raise RuntimeError
+
+    monkeypatch.setattr(torch, "compile", fails)
+    made = make(torch.float32, f"train.compile={word}")
+    made.device = torch.device(device)
+    with pytest.raises(ValueError, match=f"train.compile={word}: RuntimeError"):
+        made.compile()
+    options = {"triton.cudagraphs": graphs, "fallback_random": plain_draws}
+    assert given == [{"dynamic": False, "options": options}]
+
+
+@pytest.mark.parametrize(("n_parts", "windows"), [(0, 8), (4, 2)])
+def test_what_is_compiled_sees_the_shapes_of_a_step_and_leaves_no_trace(
+    n_parts, windows, make, monkeypatch
+):
+    shapes = []
+
+    class Compiled(torch.nn.Module):
+        """Stands in for the compiled loss, and sees what it is called with."""
+
+        def __init__(self, loss_fn, **_):
+            super().__init__()
+            self.loss_fn = loss_fn
+
+        def forward(self, inputs, targets):
+            shapes.append((tuple(inputs.shape), tuple(targets.shape)))
+            return self.loss_fn(inputs, targets)
+
+    monkeypatch.setattr(torch, "compile", Compiled)
+    made = make(torch.float32, "train.batch_size=8", f"train.parts={n_parts}")
+    mode = torch.get_deterministic_debug_mode()
+    try:
+        torch.set_deterministic_debug_mode("warn")
+        assert re.fullmatch(r"compiled in \d\.\d s", made.compile())
+        assert torch.get_deterministic_debug_mode() == 1  # to warn is 1, and to fail 2
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+    assert shapes == [((windows, T), (windows, T))]
+    assert all(p.grad is None for p in made.model.parameters())
+    made(0)
+    assert set(shapes) == {((windows, T), (windows, T))}
 
 
 def test_auto_compiles_long_runs_alone():
@@ -305,6 +380,79 @@ def test_micro_batches_of_unequal_sizes_give_the_loss_and_gradient_of_the_whole_
     torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
 
 
+def test_loss_and_gradient_of_a_step_are_those_of_its_model(make):
+    """The tests beside it compare one update with another: all of them 64 times as large passed."""
+    made, plain = make(), make()
+    expected = plain.model.next_token_loss(*plain.batches[2])
+    expected.backward()
+    loss = made.gradients(*made.batches[2])
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-6, atol=0)
+    for p, alone in zip(made.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, alone.grad, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(("n_parts", "expected"), [(0, "ranks"), (4, "parts")])
+def test_processes_average_in_the_order_of_a_tree_for_a_batch_in_parts(
+    n_parts, expected, make, monkeypatch
+):
+    used = []
+    for name in ("ranks", "parts"):
+        module = getattr(update, name)
+
+        def mean(value, name=name, plain=module.mean):
+            used.append(name)
+            return plain(value)
+
+        monkeypatch.setattr(module, "mean", mean)
+    make(torch.float32, f"train.parts={n_parts}")(0)
+    assert used == [expected]
+
+
+def test_processes_exchange_gradients_with_the_last_micro_batch_alone(make, monkeypatch):
+    made, exchanges = make(), []
+    ddp = torch.nn.Sequential()  # stands in for PyTorch's wrapper of the loss
+    ddp.forward = made.loss_fn.forward
+    monkeypatch.setattr(
+        update.distributed,
+        "data_parallel",
+        lambda module, device: ddp if (module, device) == (made.loss_fn, made.device) else None,
+    )
+
+    def sync(module, now):
+        exchanges.append((module, now))
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(update.distributed, "gradient_sync", sync)
+    made.micro_batch = 3
+    made(0)
+    assert exchanges == [(ddp, False), (ddp, False), (ddp, True)]
+
+
+def test_dropout_of_a_step_is_seeded_by_its_batch_and_process(make, monkeypatch):
+    made, seeded = make(), []
+    monkeypatch.setattr(update.ranks, "rank", lambda: 2)
+    monkeypatch.setattr(made, "seed_dropout", lambda *place: seeded.append(place))
+    made(5)
+    assert seeded == [(5, 2)]
+
+
+def test_a_batch_in_parts_is_their_mean_and_each_has_dropout_of_its_own(make):
+    words = ("model.dropout=0.2", "train.clip=0")
+    made, plain = make(torch.float32, *words, "train.parts=4"), make(torch.float32, *words)
+    loss, norm = made(3)
+    inputs, targets = plain.batches[3]
+    expected = 0.0
+    for part in range(4):
+        rows = slice(2 * part, 2 * part + 2)
+        plain.seed_dropout(3, part)
+        share = plain.loss_fn(inputs[rows], targets[rows]) / 4
+        share.backward()
+        expected += share.item()
+    squares = sum(p.grad.square().sum() for p in plain.model.parameters())
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert norm.item() == pytest.approx(squares.sqrt().item(), rel=1e-4)
+
+
 def test_dropout_is_a_function_of_the_batch_the_part_and_the_seed(make):
     made = make()
 
@@ -320,6 +468,16 @@ def test_dropout_is_a_function_of_the_batch_the_part_and_the_seed(make):
     assert not any(drawn(*place) in first for place in places)
 
 
+def test_the_dropout_of_a_seed_stays_what_it_was(make):
+    """Or a run that goes on after an update of the code is another one from there."""
+    made = make()
+    for stream, purpose in ((0, "dropout"), (3, "dropout3")):
+        torch.manual_seed(seeds.seed(made.cfg.seed, purpose, 7))
+        expected = torch.rand(8)
+        made.seed_dropout(7, stream)
+        assert torch.equal(torch.rand(8), expected)
+
+
 AUTO = ("train.batch_size=8", "train.micro_batch=auto")
 
 
@@ -330,6 +488,22 @@ def test_a_batch_that_does_not_fit_goes_on_in_halves_until_it_does(make):
     assert made.micro_batch == 2
     torch.testing.assert_close(found, plain.train_on(0, step=0), rtol=1e-4, atol=0)
     torch.testing.assert_close(bits(made)[0], bits(plain)[0], rtol=1e-4, atol=1e-6)
+
+
+def test_half_a_gradient_of_a_step_that_did_not_fit_is_freed_and_not_counted(make, monkeypatch):
+    plain, made, is_free = make(), make(torch.float32, *AUTO), []
+    gradients = made.gradients
+
+    def begin(inputs, targets):
+        is_free.append(all(p.grad is None for p in made.model.parameters()))
+        return gradients(inputs, targets)
+
+    monkeypatch.setattr(made, "gradients", begin)
+    made.micro_batch = 4
+    failpoint.switch_on("train.forward=memory@2")  # with the gradient of four windows in place
+    numbers = made.train_on(0, step=0)
+    assert is_free == [True, True] and made.micro_batch == 2
+    torch.testing.assert_close(numbers, plain.train_on(0, step=0), rtol=1e-4, atol=0)
 
 
 def test_a_single_window_or_a_size_that_was_asked_for_is_not_divided(make):
@@ -345,6 +519,47 @@ def test_a_single_window_or_a_size_that_was_asked_for_is_not_divided(make):
     assert fixed.micro_batch == 4
     auto.use_micro_batch(found=2)
     assert auto.micro_batch == 2
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "n_parts", "said"),
+    [
+        (0, 0, "8 windows of X; train.micro_batch=4 takes less, and train.micro_batch=auto"),
+        (3, 0, "3 windows of X; train.micro_batch=2 takes less, and train.micro_batch=auto"),
+        (2, 0, "2 windows of X; train.micro_batch=1 takes less, and train.micro_batch=auto"),
+        (
+            1,
+            0,
+            "1 windows of X; a smaller model.context_len takes less, and train.micro_batch=auto",
+        ),
+        (0, 4, "2 windows of X; train.parts=8 takes less"),
+        (0, 8, "1 windows of X; a smaller model.context_len takes less"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_what_takes_less(micro_batch, n_parts, said, make):
+    made = make(torch.float32, "train.batch_size=8")
+    made.micro_batch, made.n_parts = micro_batch, n_parts
+    said = said.replace("X", "model.context_len=16 at a time, of train.batch_size=8")
+    said = said.replace("=auto", "=auto finds what fits")
+    assert made.too_large(5) == f"out of memory at step 5: {said}"
+
+
+def test_weights_that_leave_no_room_for_a_batch_are_told_with_the_room_there_was(make, monkeypatch):
+    made = make(torch.float32, "train.batch_size=8")
+    weights = sum(p.nbytes for p in made.model.parameters())
+    monkeypatch.setattr(update.footprint, "n_bytes", lambda model, cfg: weights + 50)
+    monkeypatch.setattr(
+        update.footprint,
+        "describe",
+        lambda model, cfg, room: f"{room - weights} for {model is made.model, cfg is made.cfg}",
+    )
+    made.room = 100  # beside the weights: twice what else they take
+    assert "8 windows" in made.too_large(5)
+    made.room = 99
+    begin = "out of memory at step 5: 99 for (True, True)"
+    assert made.too_large(5) == f"{begin}, or train.micro_batch=4"
+    made.micro_batch = 1
+    assert made.too_large(5) == begin
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("of another kind")])
@@ -373,6 +588,8 @@ def test_the_numbers_of_steps_are_read_once_and_in_their_order():
     unread.add(5, torch.tensor([2.0, 0.5]))
     unread.clear()
     assert unread.read() == []
+    unread.add(6, torch.tensor([1.0, 0.25]))
+    assert unread.read() == [(6, named[1][1])]
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,24 @@ def test_a_model_is_compared_with_the_newest_intact_checkpoint_before_it_is_made
     assert config.RESOLVED in str(error.value)
 
 
+def test_a_model_with_tables_far_larger_than_its_weights_is_refused(parts, tmp_path, monkeypatch):
+    """Which it computes as it is made, and no file holds."""
+    saved_at(parts, tmp_path, 2)
+    path = checkpoint.folder(tmp_path, 2)
+    model, _ = parts(*SMALL, steps=0)
+    weights = sum(p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
+    most = 100 + 4 * (path / "model.safetensors").stat().st_size - weights
+    monkeypatch.setattr(checkpoint, "SPARE", 100)
+    monkeypatch.setattr(checkpoint.memory, "skeleton", lambda build: build())
+    for n_bytes in (most, most + 1):
+        table = torch.zeros(n_bytes, dtype=torch.uint8)
+        model.register_buffer("table", table, persistent=False)
+        if n_bytes == most:
+            checkpoint.check_fits(path, lambda: model)
+    with pytest.raises(ValueError, match="far more than its weights"):
+        checkpoint.check_fits(path, lambda: model)
+
+
 def flip(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -212,6 +230,49 @@ def test_a_damaged_newest_one_is_named_and_the_one_before_used(parts, tmp_path, 
         assert checkpoint.resume(out, model, optimizers).step == 10, kind
         assert "step_000020 is damaged and set aside" in caplog.text
         assert checkpoint.steps(out) == [10]
+
+
+def test_a_checkpoint_of_another_step_or_without_tensors_is_damaged_though_it_is_sealed(
+    parts, tmp_path, caplog
+):
+    saved_at(parts, tmp_path, 10)
+    there = checkpoint.folder(tmp_path, 10)
+    for step in (20, 30, 40):
+        shutil.copytree(there, checkpoint.folder(tmp_path, step))
+    for step, name in ((30, "model.safetensors"), (40, "optimizer.safetensors")):
+        path = checkpoint.folder(tmp_path, step)
+        state = json.loads((path / "state.json").read_text())
+        state["state"]["step"] = step
+        (path / "state.json").write_text(json.dumps(state))
+        (path / name).write_text("no tensors")
+        (path / store.MANIFEST).unlink()
+        store.seal(path)
+    assert checkpoint.resume(tmp_path, *parts(*SMALL)).step == 10
+    for said in (
+        "set aside: its state is that of step 10",
+        "step_000030/model.safetensors cannot be read",
+        "step_000040/optimizer.safetensors cannot be read",
+    ):
+        assert said in caplog.text
+
+
+def test_an_old_checkpoint_that_cannot_be_deleted_stops_no_run(parts, tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError
+
+    monkeypatch.setattr(store, "remove", refuse)
+    saved_at(parts, tmp_path, 1, 2, keep_last=1)
+    assert checkpoint.steps(tmp_path) == [1, 2]
+
+
+def test_what_a_killed_process_was_writing_is_deleted_at_the_next_start(parts, tmp_path):
+    saved_at(parts, tmp_path, 10)
+    there = checkpoint.folder(tmp_path, 10)
+    with store.temporary_folder(there) as half:
+        pass
+    half.mkdir()
+    assert checkpoint.resume(tmp_path, *parts(*SMALL)).step == 10
+    assert [path.name for path in there.parent.iterdir()] == ["step_000010"]
 
 
 def test_if_all_are_damaged_it_does_not_start_again_in_silence(parts, tmp_path):
