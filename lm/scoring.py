@@ -88,13 +88,17 @@ def token_nats(
     # At once, as the sums of `evaluate`: what stays after each pass takes the place of the next.
     found = np.empty((len(temperatures), max(0, len(ids) - 1)))
     n_before = 0
-    for x, y in windows(ids, _rows_per_pass(model), model.context_len, stride):
+    only_plain = tuple(temperatures) == (1.0,)
+    rows = _rows_per_pass(model)
+    if not only_plain:  # the logits, these divided by a temperature, and their softmax
+        rows = max(1, rows // 4)
+    for x, y in windows(ids, rows, model.context_len, stride):
         signals.poll()
         x = x.to(model.device)
         y = y.to(model.device)
         scored = y.flatten() != metrics.IGNORE
         with onednn.products(model, x, torch.float32):
-            if tuple(temperatures) == (1.0,):
+            if only_plain:
                 nats = [model.nats(x, y).flatten()[scored]]
             else:
                 logits = model(x)

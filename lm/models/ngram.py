@@ -30,9 +30,7 @@ class Table(NamedTuple):
     """The sequences of one order, as rows sorted by their keys, and their contexts."""
 
     keys: Tensor  # (rows,)
-    tokens: Tensor  # (rows,) the last of each sequence
     probs: Tensor  # (rows,) less the discount
-    starts: Tensor  # (contexts + 1,) the row where each context begins
     backoff: Tensor  # (contexts,) what is left to the shorter one
 
 
@@ -59,7 +57,11 @@ class Ngram(CountModel):
         self.set_tables({name: torch.zeros(0) for name in self.tables})
 
     def fit(self, ids: np.ndarray) -> None:
-        """Count every sequence of up to `order` tokens, with one sort per order."""
+        """Count every sequence of up to `order` tokens."""
+        self.set_tables(self.count(ids))
+
+    def count(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """The tables of the ids (n,), with one sort per order."""
         ids = np.asarray(ids).astype(np.int64)
         tables: dict[str, np.ndarray] = {}
         # The table row of the sequence that starts at each place; at first all are empty.
@@ -78,8 +80,9 @@ class Ngram(CountModel):
                 n_before[row[0]] += 1
                 tables[f"counts_{n - 1}"] = n_before
             row = np.empty(n_places, np.int64)
-            row[places] = np.cumsum(new) - 1
-        self.set_tables(tables)
+            row[places] = np.cumsum(new)
+            row -= 1
+        return tables
 
     def prepare(self) -> None:
         """Compute the tables that `forward` reads, on the CPU: MPS knows no float64."""
@@ -88,25 +91,20 @@ class Ngram(CountModel):
         n_contexts = 1  # the empty one
         for n in self.orders:
             keys = self.get_buffer(f"keys_{n}").cpu()
-            counts = self.get_buffer(f"counts_{n}").cpu().double()
+            counts = self.get_buffer(f"counts_{n}").cpu()
             contexts = keys // V
-            discounts = self.discounts(n)[counts.clamp(max=3).long() - 1]
+            discounts = self.discounts(n)[counts.clamp(max=3).sub_(1)]
+            counts = counts.double()
             totals = counts.new_zeros(n_contexts).index_add_(0, contexts, counts)
             taken = counts.new_zeros(n_contexts).index_add_(0, contexts, discounts)
-            probs = (counts - discounts) / totals[contexts]
-            backoff = torch.where(totals > 0, taken / totals, 1.0)
-            firsts = torch.arange(n_contexts + 1) * V
-            computed = {
-                "starts": torch.searchsorted(keys, firsts),
-                "tokens": keys % V,
-                "probs": probs.float(),
-                "backoff": backoff.float(),
-            }
-            for name, table in computed.items():
-                self.register_buffer(f"{name}_{n}", table.to(device), persistent=False)
+            # In place: of a long text each of these tables takes hundreds of megabytes.
+            probs = counts.sub_(discounts).div_(totals[contexts])
+            backoff = torch.where(totals > 0, taken.div_(totals), 1.0)
+            for name, table in {"probs": probs, "backoff": backoff}.items():
+                self.register_buffer(f"{name}_{n}", table.float().to(device), persistent=False)
             n_contexts = len(keys)
         unigram = (self.get_buffer("backoff_1") / V).repeat(V)
-        unigram[self.get_buffer("tokens_1")] += self.get_buffer("probs_1")
+        unigram[self.get_buffer("keys_1")] += self.get_buffer("probs_1")  # with no context before
         self.register_buffer("unigram", unigram, persistent=False)
 
     def discounts(self, order: int) -> Tensor:
@@ -152,10 +150,10 @@ class Ngram(CountModel):
                 continue
             known = contexts[n] >= 0  # (N,)
             context = contexts[n].clamp(min=0)
-            first = table.starts[context]
-            n_rows = table.starts[context + 1] - first
+            first = torch.searchsorted(table.keys, context * V)
+            n_rows = torch.searchsorted(table.keys, (context + 1) * V) - first
             position, row = slices(first, torch.where(known, n_rows, 0))
-            places.append(position * V + table.tokens[row])
+            places.append(position * V + table.keys[row] % V)
             values.append(table.probs[row] * left[position])
             left = left * torch.where(known, table.backoff[context], 1.0)
         probs = left[:, None] * self.unigram  # (N, V)
