@@ -1,11 +1,13 @@
 """Text of any size: how long until the first step, how much memory, how fast shards are packed.
 
     python experiments/benchmarks/data/bench.py --gb 1 3 10      # 10 GB: about half an hour
+    python experiments/benchmarks/data/bench.py --gb 10 --no-pack      # a quarter of that
 
 Writes .parquet files of 250 MB of text, drawn word by word from Python's own modules, to a
 temporary folder. For each size it starts `lm.train corpus=shards` with an empty cache, kills it by
 SIGKILL after some steps, goes on, and compares the weights with those of a run that nothing
-disturbed. Writes results.csv and README.md's table. Needs pyarrow.
+disturbed; then it packs the rest. The memory of training stands beside that of the same model on
+1 MB of the same text. Writes results.csv and README.md's table. Needs pyarrow.
 """
 
 import argparse
@@ -36,6 +38,7 @@ SETTINGS += [
     "train.log_every=1",
 ]
 SETTINGS += [f"train.steps={STEPS}", "train.eval_every=0", "train.save_every=10"]
+README = HERE / "README.md"
 
 
 def words() -> tuple[np.ndarray, np.ndarray]:
@@ -68,10 +71,12 @@ def write_files(folder: Path, gb: float) -> None:
         writer.close()
 
 
-def train(folder: Path, cache: str, out: str, kill_after: int = 0) -> dict[str, float]:
+def train(
+    folder: Path, cache: str, out: str, kill_after: int = 0, words: tuple[str, ...] = ()
+) -> dict[str, float]:
     """Run lm.train; seconds to its first step, and the most memory it and its packer had, MB."""
     environment = {**os.environ, "LM_CACHE_DIR": str(folder / cache)}
-    command = [sys.executable, "-m", "lm.train", *SETTINGS, f"hydra.run.dir={out}"]
+    command = [sys.executable, "-m", "lm.train", *SETTINGS, *words, f"hydra.run.dir={out}"]
     start = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE)
     metrics = folder / out / "metrics.jsonl"
@@ -116,28 +121,36 @@ def weights(folder: Path, out: str) -> bytes:
     return (folder / out / f"checkpoints/step_{STEPS:06}/model.safetensors").read_bytes()
 
 
-def measure(gb: float) -> dict[str, object]:
+def pack(folder: Path, gb: float) -> float:
+    """MB of text a second, of those shards that training has left."""
+    environment = {**os.environ, "LM_CACHE_DIR": str(folder / "cache")}
+    command = [sys.executable, "-m", "lm.pack", *SETTINGS[:3]]
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    seconds = time.perf_counter() - start
+    lines = done.stdout.decode()
+    n_built = len(re.findall(r"built in ([\d.]+) s", lines))
+    return n_built / len(lines.splitlines()) * gb * 1e3 / seconds
+
+
+def measure(gb: float, packs: bool) -> dict[str, object]:
     folder = Path(tempfile.mkdtemp(prefix="lm-data-"))
     try:
         write_files(folder / "web", gb)
+        write_files(folder / "little", 0.001)
+        little = ("corpus=files", "corpus.path=little")
+        alone = train(folder, "cache", "alone", words=little)
         disturbed = train(folder, "cache", "run", kill_after=25)
         train(folder, "cache", "run")
         whole = train(folder, "cache2", "whole")
         same = weights(folder, "run") == weights(folder, "whole")
-        environment = {**os.environ, "LM_CACHE_DIR": str(folder / "cache")}
-        pack = [sys.executable, "-m", "lm.pack", *SETTINGS[:3]]
-        start = time.perf_counter()
-        done = subprocess.run(pack, cwd=folder, env=environment, check=True, capture_output=True)
-        seconds = time.perf_counter() - start
-        built = re.findall(r"built in ([\d.]+) s", done.stdout.decode())
-        n_shards = len(done.stdout.decode().splitlines())
         return {
             "GB of text": gb,
             "first step, s": round(disturbed["first"], 1),
             "memory of training, MB": round(whole["memory"]),
+            "on 1 MB, MB": round(alone["memory"]),
             "memory of packing, MB": round(whole["packer"]),
-            "shards": n_shards,
-            "packed, MB/s": round(len(built) / n_shards * gb * 1e3 / seconds, 1) if built else "",
+            "packed, MB/s": round(pack(folder, gb), 1) if packs else "",
             "killed and resumed": "the same bits" if same else "OTHER BITS",
         }
     finally:
@@ -147,14 +160,31 @@ def measure(gb: float) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--gb", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--no-pack", action="store_true", help="leave out the speed of packing")
+    args = parser.parse_args()
     rows = []
-    for gb in parser.parse_args().gb:
-        rows.append(measure(gb))
+    for gb in args.gb:
+        rows.append(measure(gb, not args.no_pack))
         print(*(f"{name} {value}" for name, value in rows[-1].items()), sep="; ", flush=True)
-        with open(HERE / "results.csv", "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, rows[0])
-            table.writeheader()
-            table.writerows(rows)
+        write(rows)
+
+
+def write(rows: list[dict[str, object]]) -> None:
+    """results.csv, and the same as README.md's table."""
+    with open(HERE / "results.csv", "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    lines = [list(rows[0]), ["--:"] * len(rows[0]), *(map(str, row.values()) for row in rows)]
+    block = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    text = README.read_text(encoding="utf-8")
+    text = re.sub(
+        "<!-- table -->.*<!-- /table -->",
+        lambda _: f"<!-- table -->\n{block}\n<!-- /table -->",
+        text,
+        flags=re.S,
+    )
+    README.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
