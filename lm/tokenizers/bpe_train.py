@@ -52,8 +52,8 @@ def learn_merges(
         new = 256 + len(merges)
         merges.append((left, right, new))
         queue.add_token(left, right)
-        first, last = state.merge(pair, left, right, new)
-        queue.push(first, last)
+        first = state.merge(pair, left, right, new)
+        queue.push(first)
         if progress and len(merges) % 64 == 0:
             progress(len(merges), n_merge)
     if progress:
@@ -74,7 +74,7 @@ class _Pairs:
         length = np.array([len(chunk) for chunk, _ in items], np.int64)
         n = int(length.sum()) + len(items) + 1  # a border before each chunk and one at the end
         border = np.append(np.cumsum(length + 1) - length - 1, n - 1)
-        index = np.int32 if n < 2**31 - 1 else np.int64
+        index = _integer_up_to(n)
         inside = np.ones(n, bool)
         inside[border] = False
         self.symbol = np.full(n, _BORDER, np.int32)
@@ -128,14 +128,14 @@ class _Pairs:
         self.right += right
         self.n_pair = last
 
-    def merge(self, pair: int, left: int, right: int, new: int) -> tuple[int, int]:
-        """Replace the pair everywhere by the new id, leftmost first. Returns the range of numbers
-        (first, last + 1) of the pairs this makes.
+    def merge(self, pair: int, left: int, right: int, new: int) -> int:
+        """Replace the pair everywhere by the new id, leftmost first. The pairs that this makes are
+        numbered from the number that is returned.
         """
         symbol = self.symbol
         at = self.places[pair]
         at = at[self.pair[at] == pair]
-        self.places[pair] = at[:0]
+        self.places[pair] = self.places[0]  # none: a slice of `at` would keep all of it
         if left == right:
             at = _without_overlaps(at, self.next)
         second = self.next[at]
@@ -162,7 +162,12 @@ class _Pairs:
         inner = previous_symbol != _BORDER
         at = previous[inner]
         self._add(at, previous_symbol[inner], at, lambda keys: (keys.tolist(), [new] * len(keys)))
-        return first, self.n_pair
+        return first
+
+
+def _integer_up_to(n: int) -> type[np.signedinteger]:
+    """The integers for positions from -1 to n: half the memory where 32 bits hold them."""
+    return np.int32 if n <= np.iinfo(np.int32).max else np.int64
 
 
 def _without_overlaps(at: np.ndarray, next_of: np.ndarray) -> np.ndarray:
@@ -185,8 +190,8 @@ class _Queue:
         self.tokens = [bytes([byte]) for byte in range(256)]
         self.sort_keys = [_descending(token) for token in self.tokens]
         self.heap: list[tuple] = []  # (-count, tie, pair)
-        self.threshold = max(1, int(state.count[: state.n_pair].max(initial=0)) // 4)
-        self.push(1, state.n_pair)
+        self.threshold = max(1, int(state.count[: state.n_pair].max()) // 4)
+        self.push(1)
 
     def add_token(self, left: int, right: int) -> None:
         """Learn the length of the next new token, and its bytes where the tie rule needs them."""
@@ -196,11 +201,11 @@ class _Queue:
             self.tokens.append(token)
             self.sort_keys.append(_descending(token))
 
-    def push(self, first: int, last: int, below: float = np.inf) -> None:
-        """Enter those of the pairs numbered first to last - 1 whose count is at least the
-        threshold, and less than `below`.
+    def push(self, first: int, below: float = np.inf) -> None:
+        """Enter those of the pairs from number `first` on whose count is at least the threshold,
+        and less than `below`.
         """
-        count = self.state.count[first:last]
+        count = self.state.count[first : self.state.n_pair]
         enter = (count >= self.threshold) & (count < below)
         for pair in (np.flatnonzero(enter) + first).tolist():
             self._enter(int(self.state.count[pair]), pair)
@@ -228,7 +233,7 @@ class _Queue:
                 return None
             below = self.threshold
             self.threshold = max(1, self.threshold // 2)
-            self.push(1, self.state.n_pair, below)
+            self.push(1, below)
 
 
 def _descending(token: bytes) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ the tests that call its function.
 """
 
 CONTRACT = "tests/models/test_contract.py"
+BPE_TRAIN = "tests/tokenizers/test_bpe_train.py"
 JUDGES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("lm/metrics.py", "lm/record/guard.py", "lm/optim/schedule.py"): (
         "tests/test_metrics.py",
@@ -34,8 +35,12 @@ JUDGES: dict[tuple[str, ...], tuple[str, ...]] = {
         f"{CONTRACT}::test_damaged_tables_are_refused_in_one_line",
         f"{CONTRACT}::test_state_dict_goes_into_a_new_model_and_brings_the_same_logits",
     ),
-    ("lm/models/attention.py", "lm/models/transformer.py"): (
+    ("lm/models/attention.py",): (
         "tests/models/test_attention.py",
+        f"{CONTRACT}::test_steps_of_any_size_end_at_the_logits_of_forward",
+        f"{CONTRACT}::test_steps_of_rows_with_different_lengths_end_at_the_logits_of_forward",
+    ),
+    ("lm/models/transformer.py",): (
         "tests/models/test_transformer.py",
         CONTRACT,
     ),
@@ -50,6 +55,20 @@ JUDGES: dict[tuple[str, ...], tuple[str, ...]] = {
         "tests/report/test_sequential.py",
     ),
     ("lm/tokenizers/merge.py",): ("tests/tokenizers/test_merge.py",),
-    ("lm/tokenizers/bpe_train.py",): ("tests/tokenizers/test_bpe_train.py",),
+    ("lm/tokenizers/bpe_train.py",): (
+        f"{BPE_TRAIN}::test_merges_of_weighted_words_are_those_of_the_words_repeated",
+        f"{BPE_TRAIN}::test_there_may_be_more_pairs_than_65536",
+        f"{BPE_TRAIN}::test_three_equal_letters_are_one_pair_and_a_letter",
+        f"{BPE_TRAIN}::test_what_ends_a_chunk_belongs_to_no_pair",
+        f"{BPE_TRAIN}::test_positions_take_32_bits_as_long_as_these_hold_them",
+        f"{BPE_TRAIN}::test_first_pair_takes_the_lowest_ids_and_greatest_bytes_the_greatest_strings",
+        f"{BPE_TRAIN}::test_greatest_bytes_puts_a_longer_string_above_its_prefix",
+        f"{BPE_TRAIN}::test_counts_beyond_32_bits_do_not_overflow",
+        f"{BPE_TRAIN}::test_counts_that_could_overflow_are_refused",
+        f"{BPE_TRAIN}::test_chunks_of_one_byte_teach_nothing",
+        f"{BPE_TRAIN}::test_a_tie_break_that_is_none_is_refused",
+        f"{BPE_TRAIN}::test_progress_tells_every_64_merges_and_the_last",
+        f"{BPE_TRAIN}::test_a_token_may_have_1024_bytes_and_no_more",
+    ),
 }
 FILES = [path for group in JUDGES for path in group]

@@ -1,17 +1,19 @@
 """Training equals the slow reference, to the last merge."""
 
 import os
+import random
 import subprocess
 import sys
 import warnings
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm import tokenizers
-from lm.tokenizers import base, count, text
+from lm.tokenizers import base, bpe_train, count, text
 from lm.tokenizers.bpe_train import MAX_TOKEN_BYTES, TIE_BREAKS, learn_merges
 from lm.tokenizers.count import count_chunks
 from lm.tokenizers.split import Splitter
@@ -19,6 +21,38 @@ from tests.tokenizers import reference
 
 RUNS = st.text(st.sampled_from("aab b\n"), max_size=40)  # few letters: many ties and overlaps
 ANY = st.text(max_size=40)
+
+
+@pytest.mark.parametrize("tie_break", TIE_BREAKS)
+@pytest.mark.parametrize("letters", ["a", "ab", "aab ", "abcdefgh"])
+def test_merges_of_weighted_words_are_those_of_the_words_repeated(letters, tie_break):
+    rng = random.Random(0)
+    words = ["".join(rng.choices(letters, k=rng.randint(1, 60))) for _ in range(12)]
+    counts = {word.encode(): rng.randint(1, 9) for word in words}
+    documents = [word.decode() for word, count in counts.items() for _ in range(count)]
+    expected = reference.train(documents, 60, lambda text: [text], tie_break)
+    assert learn_merges(counts, 60, tie_break) == expected
+
+
+def test_there_may_be_more_pairs_than_65536():
+    counts = {bytes([a, b]): 1 for a in range(256) for b in range(256)}
+    counts |= {b"yy": 2**58, b"zz": 2**58 + 1}
+    assert learn_merges(counts, 3) == [(122, 122, 256), (121, 121, 257), (0, 0, 258)]
+
+
+def test_three_equal_letters_are_one_pair_and_a_letter():
+    assert learn_merges({b"aaa": 1}, 5) == [(97, 97, 256), (256, 97, 257)]
+
+
+def test_what_ends_a_chunk_belongs_to_no_pair():
+    """de ends both chunks; as c joins it, the count of aa, the first pair, stays what it was."""
+    merges = learn_merges({b"cde": 5, b"de": 5, b"aa": 4}, 9)
+    assert merges == [(100, 101, 256), (99, 256, 257), (97, 97, 258)]
+
+
+def test_positions_take_32_bits_as_long_as_these_hold_them():
+    assert bpe_train._integer_up_to(2**31 - 1) is np.int32
+    assert bpe_train._integer_up_to(2**31) is np.int64
 
 
 @pytest.mark.parametrize("tie_break", TIE_BREAKS)
@@ -45,20 +79,32 @@ def test_first_pair_takes_the_lowest_ids_and_greatest_bytes_the_greatest_strings
     assert learn_merges(counts, 1, "greatest-bytes") == [(121, 122, 256)]
 
 
-def test_greatest_bytes_puts_a_longer_string_above_its_prefix():
+@pytest.mark.parametrize("b", [b"b", b"\0"])
+def test_greatest_bytes_puts_a_longer_string_above_its_prefix(b):
     """After ab: (ab, z) and (a, y) tie, and ab > a although it is the longer."""
-    counts = {b"ab": 9, b"abz": 3, b"ay": 3}
+    counts = {b"a" + b: 9, b"a" + b + b"z": 3, b"ay": 3}
     assert learn_merges(counts, 2, "greatest-bytes")[1] == (256, 122, 257)
 
 
 def test_counts_beyond_32_bits_do_not_overflow():
     merges = learn_merges({b"ab": 2**40, b"cd": 2**40 + 1, b"ef": 2**33}, 3)
     assert [m[:2] for m in merges] == [(99, 100), (97, 98), (101, 102)]
+    assert learn_merges({b"ab": 2**58, b"cd": 2**58 + 1}, 1) == [(99, 100, 256)]  # no float64
 
 
 def test_counts_that_could_overflow_are_refused():
     with pytest.raises(ValueError, match="2\\^62"):
-        learn_merges({b"ab": 2**62}, 1)
+        learn_merges({b"ab": 2**60, b"cd": 2**60}, 1)
+    assert learn_merges({b"ab": 2**60, b"cd": 2**60 - 1}, 1) == [(97, 98, 256)]
+
+
+def test_chunks_of_one_byte_teach_nothing():
+    assert learn_merges({b"a": 9}, 5) == learn_merges({}, 5) == []
+
+
+def test_a_tie_break_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="tie_break=last is not one of first-pair, greatest-bytes"):
+        learn_merges({b"ab": 1}, 1, "last")
 
 
 def test_a_vocabulary_the_text_cannot_fill_ends_early_with_a_warning():
@@ -82,14 +128,20 @@ def test_specials_in_the_text_are_neither_counted_nor_merged_across():
     assert tokenizers.train("char", ["x<|endoftext|>y"]).vocab_size == 3
 
 
-def test_progress_counts_up_to_the_number_of_merges():
+@pytest.mark.parametrize(
+    ("n_merge", "told"), [(13, [13]), (64, [64, 64]), (130, [64, 128, 130]), (0, [0])]
+)
+def test_progress_tells_every_64_merges_and_the_last(n_merge, told):
     calls = []
-    tokenizers.train(
-        "bpe",
-        ["pack my box with five dozen liquor jugs"],
-        vocab_size=270,
-        progress=lambda *call: calls.append(call),
-    )
+    counts = {bytes([k, k + 1]): 1 for k in range(200)}
+    learn_merges(counts, n_merge, progress=lambda *call: calls.append(call))
+    assert calls == [(done, n_merge) for done in told]
+
+
+def test_progress_reaches_the_caller_of_train():
+    calls = []
+    text = "pack my box with five dozen liquor jugs"
+    tokenizers.train("bpe", [text], vocab_size=270, progress=lambda *call: calls.append(call))
     assert calls[-1] == (13, 13)
 
 
@@ -116,6 +168,13 @@ def test_training_is_the_same_for_every_hash_seed_and_order_of_documents(library
         assert done.returncode == 0, done.stderr
         prints.add(done.stdout)
     assert len(prints) == 1
+
+
+def test_a_token_may_have_1024_bytes_and_no_more():
+    """Ten merges double a to 1024 of them; neither two such nor one more letter are merged."""
+    doubled = [(97, 97, 256), *[(k - 1, k - 1, k) for k in range(257, 266)]]
+    assert learn_merges({b"a" * 4096: 1}, 20) == doubled
+    assert learn_merges({b"a" * 1024: 1, b"a" * 1024 + b"b": 1}, 20) == doubled
 
 
 def test_no_token_is_longer_than_the_limit_and_what_is_saved_can_be_read(tmp_path):
