@@ -25,6 +25,13 @@ def test_student_s_quantile_is_the_more_exact_the_more_degrees():
     assert paired.t95(200) == pytest.approx(1.971896224, abs=2e-8)
 
 
+def test_what_student_s_quantile_lacks_is_the_next_term_of_its_series():
+    """Of Abramowitz and Stegun's 26.7.5, which has four."""
+    z = 1.959964
+    fourth = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * 30**4)
+    assert paired.t95(30) + fourth == pytest.approx(2.042272456, abs=3e-8)
+
+
 def test_spans_are_the_same_bytes_for_both_tokenizers():
     """Text of 18 bytes: tokens of 3 bytes at one bit a byte against tokens of 2 at two bits."""
     ends_a, ends_b = np.arange(3, 19, 3), np.arange(2, 19, 2)

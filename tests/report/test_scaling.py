@@ -1,5 +1,6 @@
 """The scaling law finds again what made-up runs were made with."""
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,9 +42,45 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says(monkeypatch):
     assert inside >= 6
 
 
-def test_too_few_sizes_are_refused():
-    with pytest.raises(ValueError, match="at least three sizes"):
-        scaling.fit(N[:3], D[:3], TRUTH.predict(N, D)[:3])
+@pytest.mark.parametrize(("n_sizes", "n_budgets"), [(2, 3), (5, 2)])
+def test_too_few_sizes_or_budgets_are_refused(n_sizes, n_budgets):
+    n, d = (v.ravel() for v in np.meshgrid(SIZES[:n_sizes], TOKENS[:n_budgets]))
+    with pytest.raises(ValueError, match="at least three sizes and three budgets"):
+        scaling.fit(n, d, TRUTH.predict(n, d))
+
+
+def test_three_sizes_and_three_budgets_are_enough():
+    n, d = (v.ravel() for v in np.meshgrid(SIZES[:3], TOKENS))
+    law = scaling.fit(n, d, TRUTH.predict(n, d))
+    assert law.predict(n, d) == pytest.approx(TRUTH.predict(n, d), abs=1e-4)
+
+
+def test_a_finer_grid_lies_between_the_neighbours_of_an_exponent():
+    exponents = np.linspace(0, 1, 11)
+    for k, first, last in ((5, 0.4, 0.6), (1, 0.0, 0.2), (0, 0.0, 0.1), (9, 0.8, 1), (10, 0.9, 1)):
+        assert scaling._around(exponents, k) == pytest.approx(np.linspace(first, last, 15))
+
+
+def test_the_best_cells_are_those_of_least_squares_one_by_one():
+    """And those with a negative constant are none."""
+    alphas, betas = np.array([0.3, 0.55, 0.9, 1.4]), np.array([0.2, 0.5, 1.1])
+    bpb = TRUTH.predict(N, D) + np.random.default_rng(2).normal(0, 0.02, len(N))
+    expected = []
+    for (i, alpha), (j, beta) in itertools.product(enumerate(alphas), enumerate(betas)):
+        x = np.stack((np.ones(len(N)), N**-alpha, D**-beta), 1)
+        scale = x.max(0)
+        w = np.linalg.lstsq(x / scale, bpb)[0] / scale
+        if (w >= 0).all():
+            expected.append((((x @ w - bpb) ** 2).sum(), *w, alpha, beta, i, j))
+    expected.sort()
+    assert 3 < len(expected) < 12
+    for k, n_found in ((3, 3), (100, len(expected))):
+        found = [
+            (c.error, c.law.floor, c.law.a, c.law.b, c.law.alpha, c.law.beta, c.i, c.j)
+            for c in scaling._best_cells(N, D, bpb, alphas, betas, k)
+        ]
+        assert len(found) == n_found
+        assert np.array(found) == pytest.approx(np.array(expected[:k]), rel=1e-5)
 
 
 def test_points_that_no_law_fits_are_refused():
