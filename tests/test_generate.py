@@ -140,6 +140,12 @@ def test_a_long_prompt_is_cut_at_the_front_with_a_warning(model):
     assert cut == rows(model, [[1], long[9:]], max_tokens=5)
 
 
+def test_a_prompt_that_fills_the_context_is_read_whole_without_a_warning(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(rows(model, [list(range(CONTEXT))], max_tokens=1)[0]) == 1
+
+
 @pytest.mark.parametrize("context_len", [2, 3])
 def test_the_smallest_contexts_roll_too(context_len):
     torch.manual_seed(0)
@@ -200,6 +206,15 @@ def test_tokens_come_as_often_as_the_softmax_says(temperature):
     torch.testing.assert_close(got, expected, atol=1e-3, rtol=0)
 
 
+def test_a_draw_runs_through_the_tokens_by_their_ids_or_from_the_likeliest_on():
+    """Or the samples of a run that goes on after an update of the code change amid it."""
+    logits = torch.tensor([0.25, 0.5, 0.25]).log().expand(3, -1)
+    draws = torch.tensor([0.2, 0.3, 0.8])
+    assert sample(logits, draws).tolist() == [0, 1, 2]
+    assert sample(logits, draws, top_k=3)[:2].tolist() == [1, 1]
+    assert sample(logits, draws, top_p=0.99)[:2].tolist() == [1, 1]
+
+
 def test_temperature_0_takes_the_likeliest():
     assert frequencies(LOGITS, temperature=0)[2] == 1.0
 
@@ -211,8 +226,13 @@ def test_temperatures_near_0_take_the_likeliest(dtype, how):
     logits = LOGITS.to(dtype)
     assert frequencies(logits, temperature=1e-1, **how)[2] > 0.99
     for exponent in (2, 5, 20, 37, 38, 39, 45, 46, 150, 300, 323):
-        for shifted in (logits, 1e4 * logits, logits.where(logits > 0, -torch.inf)):
+        for shifted in (logits, 1e4 * logits, 1e9 * logits, logits.where(logits > 0, -torch.inf)):
             assert frequencies(shifted, n=99, temperature=10.0**-exponent, **how)[2] == 1.0
+
+
+def test_temperatures_near_0_take_the_likeliest_of_each_row_by_itself():
+    logits = 1e9 * torch.tensor([[9.0, 0.0], [1.0, 0.0]])
+    assert sample(logits, torch.tensor([0.9, 0.1]), temperature=1e-30).tolist() == [0, 0]
 
 
 def test_huge_temperatures_take_all_alike_but_the_impossible():
@@ -308,10 +328,24 @@ def test_text_that_cannot_begin_the_stop_string_is_not_held_back(monkeypatch):
     assert pieces == ["x", "y", "abq"]
 
 
-def test_text_ends_before_the_first_of_the_stop_strings_in_one_piece(monkeypatch):
+@pytest.mark.parametrize(
+    ("pieces", "stop", "expected"),
+    [
+        (["a-b-", "c"], "-", "a"),
+        (["xab", "cdy"], "abcd", "x"),
+        (["xabc", "abcdy"], "abcd", "xabc"),
+    ],
+)
+def test_text_in_pieces_ends_before_the_first_stop_string(pieces, stop, expected, monkeypatch):
     monkeypatch.setattr("lm.generate.generate", Scripted("abc"))
-    monkeypatch.setattr(Letters, "decode_stream", lambda self, ids: (f"{i}-{i}-" for i in ids))
-    assert "".join(generate_text(None, Letters(), "a", max_tokens=9, stop="-")) == "0"
+    monkeypatch.setattr(Letters, "decode_stream", lambda self, ids: iter(pieces))
+    assert "".join(generate_text(None, Letters(), "a", max_tokens=9, stop=stop)) == expected
+
+
+def test_without_a_stop_string_none_is_looked_for(monkeypatch):
+    text = "aXXXXb"
+    monkeypatch.setattr("lm.generate.generate", Scripted(text))
+    assert "".join(generate_text(None, Letters(), "a", max_tokens=9)) == text
 
 
 def test_an_empty_prompt_is_the_start_of_a_document(monkeypatch):
