@@ -175,3 +175,16 @@ def test_dropout_leaves_out_its_share_and_keeps_the_mean():
     assert y.mean() == pytest.approx(1, abs=0.003)
     neighbours = (y[:, 1:] * y[:, :-1]).mean()  # drawn in the same 64 bits, and independent
     assert neighbours == pytest.approx(1, abs=0.005)
+
+
+def test_the_dropout_layer_acts_in_training_alone():
+    layer, x = attending.Dropout(0.5), torch.ones(1000)
+    assert torch.equal(layer.eval()(x), x)
+    assert layer.train()(x).unique().tolist() == [0, 2]
+    assert attending.Dropout(0.0)(x) is x
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_layer_has_biases_where_they_are_asked_for(bias):
+    layer = Attention(TransformerConfig(bias=bias), 0)
+    assert (layer.qkv.bias is not None, layer.proj.bias is not None) == (bias, bias)
