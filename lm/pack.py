@@ -58,6 +58,7 @@ def pack(run: Config, first: int, every: int) -> None:
         origin = "reused" if seconds is None else f"built in {seconds:.1f} s"
         size = f"{len(shards.ids(number)):,} tokens"
         print_line(f"{'shard':<10} {f'{number} of {len(shards)}':<12} {origin:<16} {size}")
+        sys.stdout.flush()  # into a file too; and a launcher may end its processes by force
 
 
 def job(every: int, run: Config, first: int) -> str:
