@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lm import baselines
+from lm import baselines, first_lines
 from lm.config import Config, FilesConfig, MixConfig
 from lm.corpora import overlap, pairs
 from lm.corpora.named import named, short_name
@@ -24,7 +24,6 @@ from lm.data.mixed_batches import MixedBatches
 from lm.data.packing import packed_beside
 from lm.data.shard_batches import ShardBatches
 from lm.generate import readable
-from lm.models import parametrization
 from lm.models.base import LanguageModel
 from lm.optim import contract, footprint
 from lm.record import checkpoint, origin
@@ -128,17 +127,9 @@ def set_up(
     if saved is not None:
         run.state = saved
     else:
-        _check_counts_all(model, prepared)
-        model.fit(prepared.train)  # counts; nothing for a model that learns by gradient
-        if initial_weights is not None:
-            initial_weights(model)
+        _begin(model, prepared, initial_weights)
     run.update.use_micro_batch(run.state.micro_batch)
-    log.info(_describe(run, device, dtype))
-    if model.trainable and (ranks.n_proc() > 1 or cfg.train.parts):
-        log.info(_describe_bits(cfg.train.parts, device))
-    if parametrization.is_on(cfg.model):
-        log.info(parametrization.describe(model))
-    for line in _describe_sources(run):
+    for line in first_lines.lines(cfg, model, batches, run.budget, device, dtype):
         log.info(line)
     _compile_if_worth_it(run, device)
     return run
@@ -189,6 +180,18 @@ def _build_model(
     else:
         model.to(device)
     return model, dtype
+
+
+def _begin(
+    model: LanguageModel,
+    prepared: pipeline.Prepared,
+    initial_weights: Callable[[LanguageModel], None] | None,
+) -> None:
+    """What precedes the first step of a new run."""
+    _check_counts_all(model, prepared)
+    model.fit(prepared.train)  # counts; nothing for a model that learns by gradient
+    if initial_weights is not None:
+        initial_weights(model)
 
 
 def _check_counts_all(model: LanguageModel, prepared: pipeline.Prepared) -> None:
@@ -299,53 +302,3 @@ def _baselines(prepared: pipeline.Prepared) -> dict[str, float]:
     if "floor_bpb" in prepared.facts:
         found["corpus/floor_bpb"] = prepared.facts["floor_bpb"]
     return found
-
-
-def _describe_sources(run: TrainingRun) -> list[str]:
-    """A line for each source of a mix: its share of the windows, and how often it is read."""
-    if not isinstance(run.cfg.corpus, MixConfig):
-        return []
-    if not run.model.trainable:
-        return [f"{'weights':<10} {'of no use':<12} this model counts every part once, as it is"]
-    lines = []
-    epochs = {}
-    if isinstance(run.batches, MixedBatches) and not run.budget.seconds:
-        epochs = run.batches.epochs(run.budget.steps)
-    for name, weight in run.cfg.corpus.weights.items():
-        line = f"{'source':<10} {name:<12} {weight:.4g} of the windows"
-        if name in epochs:
-            line += f", {epochs[name]:.1f} epochs"
-        lines.append(line)
-    return lines
-
-
-def _describe_bits(n_parts: int, device: torch.device) -> str:
-    """The line that says on which numbers of processes a run has the same bits."""
-    n_proc = ranks.n_proc()
-    n_threads = torch.get_num_threads()
-    each = f"{n_threads} CPU thread{'s' if n_threads > 1 else ''} each"
-    if not n_parts:
-        return (
-            f"{'bits':<10} {'of ' + str(n_proc):<12} the same on {n_proc} processes of {each}, and "
-            "no other number; train.parts=8 lifts that"
-        )
-    counts = ", ".join(str(1 << i) for i in range(n_parts.bit_length()))
-    text = f"the same on {' or '.join(counts.rsplit(', ', 1))} processes of {each}"
-    if device.type != "cpu":
-        text = f"added in one order on {counts} processes; shown to be the same on CPUs alone"
-    return f"{'bits':<10} {f'{n_parts} parts':<12} {text}"
-
-
-def _describe(run: TrainingRun, device: torch.device, dtype: torch.dtype) -> str:
-    """The first line of a run about its model: size, device, dtype and budget."""
-    name = str(dtype).removeprefix("torch.")
-    size = f"{run.model.n_params():,} parameters"
-    line = f"{'model':<10} {run.cfg.model.name:<12} {size} on {device.type} in {name}"
-    if not run.model.trainable:
-        return line
-    if run.budget.seconds:
-        return f"{line}; {run.budget.seconds:g} s of training"
-    epochs = run.budget.steps * run.batches.batch_size / run.batches.n_windows
-    return (
-        f"{line}; {run.budget.steps:,} steps of {run.batches.tokens:,} tokens, {epochs:.1f} epochs"
-    )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lm import scoring, setup, train
+from lm import first_lines, scoring, train
 from lm.launch import processes
 from lm.record import origin
 from lm.record.schemas import CodeRecord
@@ -187,15 +187,15 @@ def test_another_number_of_processes_is_no_change_of_a_run_in_parts(cfg):
 
 
 def test_a_run_says_on_how_many_processes_its_bits_are_the_same(monkeypatch):
-    monkeypatch.setattr(setup.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(first_lines.torch, "get_num_threads", lambda: 2)
     cpu = torch.device("cpu")
-    line = setup._describe_bits(8, cpu)
+    line = first_lines.of_bits(8, cpu)
     assert line.endswith("8 parts      the same on 1, 2, 4 or 8 processes of 2 CPU threads each")
     monkeypatch.setattr(ranks, "n_proc", lambda: 3)
     assert "the same on 3 processes of 2 CPU threads each, and no other" in (
-        setup._describe_bits(0, cpu)
+        first_lines.of_bits(0, cpu)
     )
-    assert "on CPUs alone" in setup._describe_bits(8, torch.device("meta"))
+    assert "on CPUs alone" in first_lines.of_bits(8, torch.device("meta"))
 
 
 CASES = {
