@@ -94,7 +94,10 @@ class Sender:
         if self.run is None or self.is_off or self._is_late:
             return
         try:
-            action(self.run)
+            try:
+                action(self.run)
+            except RuntimeError:  # "dictionary changed size during iteration": by the other thread
+                action(self.run)
         except Exception as error:
             if self._slow_fault or self._is_late:
                 return
