@@ -24,7 +24,10 @@ def lines(
     dtype: torch.dtype,
 ) -> list[str]:
     """The lines of the log, in the order in which they are read."""
-    found = [of_model(cfg, model, batches, budget, device, dtype)]
+    name = str(dtype).removeprefix("torch.")
+    size = f"{model.n_params():,} parameters on {device.type} in {name}"
+    line = f"{'model':<10} {cfg.model.name:<12} {size}"
+    found = [line + of_budget(batches, budget) if model.trainable else line]
     if model.trainable and (ranks.n_proc() > 1 or cfg.train.parts):
         found.append(of_bits(cfg.train.parts, device))
     if parametrization.is_on(cfg.model):
@@ -34,24 +37,12 @@ def lines(
     return found
 
 
-def of_model(
-    cfg: Config,
-    model: LanguageModel,
-    batches: Batches,
-    budget: Budget,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> str:
-    """Size, device, dtype and budget."""
-    name = str(dtype).removeprefix("torch.")
-    size = f"{model.n_params():,} parameters"
-    line = f"{'model':<10} {cfg.model.name:<12} {size} on {device.type} in {name}"
-    if not model.trainable:
-        return line
+def of_budget(batches: Batches, budget: Budget) -> str:
+    """What follows the model's size on its line: how long it is trained."""
     if budget.seconds:
-        return f"{line}; {budget.seconds:g} s of training"
+        return f"; {budget.seconds:g} s of training"
     epochs = budget.steps * batches.batch_size / batches.n_windows
-    return f"{line}; {budget.steps:,} steps of {batches.tokens:,} tokens, {epochs:.1f} epochs"
+    return f"; {budget.steps:,} steps of {batches.tokens:,} tokens, {epochs:.1f} epochs"
 
 
 def of_bits(n_parts: int, device: torch.device) -> str:

@@ -85,7 +85,7 @@ class Sender:
         if self.run is None or self.is_off:
             return
         try:
-            action(self.run)
+            _call(action, self.run)
         except Exception as error:  # the client raises a dozen unrelated classes
             self.give_up(error)
 
@@ -94,10 +94,7 @@ class Sender:
         if self.run is None or self.is_off or self._is_late:
             return
         try:
-            try:
-                action(self.run)
-            except RuntimeError:  # "dictionary changed size during iteration": by the other thread
-                action(self.run)
+            _call(action, self.run)
         except Exception as error:
             if self._slow_fault or self._is_late:
                 return
@@ -153,6 +150,16 @@ class Sender:
             self.run.finish(exit_code=1 if self.has_failed else exit_code)
         except Exception as error:
             self.give_up(error)
+
+
+def _call(action: Action, run: "wandb.Run") -> None:
+    """action(run), a second time if the other thread changed what the client went through."""
+    try:
+        action(run)
+    except RuntimeError as error:
+        if "changed size during iteration" not in str(error):
+            raise
+        action(run)
 
 
 class _Lane:

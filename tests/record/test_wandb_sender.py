@@ -3,6 +3,8 @@
 import sys
 from types import SimpleNamespace
 
+import pytest
+
 from lm.record.wandb_sender import SWITCH_INTERVAL, Sender
 
 
@@ -17,7 +19,8 @@ def test_training_waits_little_for_pythons_lock_while_there_is_a_run_of_wandb():
     assert sys.getswitchinterval() == usual
 
 
-def test_what_the_other_thread_came_in_between_is_sent_again(caplog):
+@pytest.mark.parametrize("how", ["send", "send_slowly"])
+def test_what_the_other_thread_came_in_between_is_sent_again(how, caplog):
     """Once in 17 runs an artifact met a point in the client: "dictionary changed size during
     iteration", and the run had no model in W&B."""
     tried = []
@@ -29,6 +32,20 @@ def test_what_the_other_thread_came_in_between_is_sent_again(caplog):
 
     run = SimpleNamespace(finish=lambda **_: None)
     sender = Sender(lambda: run, lambda: None)
-    sender.send_slowly("the artifacts", upload)
+    words = ("the artifacts",) if how == "send_slowly" else ()
+    getattr(sender, how)(*words, upload)
     assert sender.end(0, 10)
-    assert tried == [run, run] and "did not take" not in caplog.text
+    assert tried == [run, run] and not caplog.text
+
+
+def test_another_error_is_told_and_not_tried_again(caplog):
+    tried = []
+
+    def upload(run):
+        tried.append(run)
+        raise RuntimeError("no disk")
+
+    sender = Sender(lambda: SimpleNamespace(finish=lambda **_: None), lambda: None)
+    sender.send_slowly("the artifacts", upload)
+    sender.end(0, 10)
+    assert len(tried) == 1 and "did not take the artifacts: no disk" in caplog.text
