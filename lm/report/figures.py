@@ -43,7 +43,6 @@ STYLE: dict[Any, object] = {
     "svg.fonttype": "path",
 }
 
-
 Numbers = Sequence[float] | np.ndarray
 Points = tuple[Numbers, Numbers]  # the x and the y values of a curve
 
@@ -112,10 +111,10 @@ class Style(NamedTuple):
 
 
 class End(NamedTuple):
-    """A label to the right of a panel, at the height at which its line ends."""
+    """Where a line meets the right side of its panel, and what it is called there."""
 
     height: float
-    text: str
+    label: str
     colour: str
 
 
@@ -151,14 +150,9 @@ def chart(series: Sequence[Series], path: Path, x: str, y: str, log: str = "x") 
             _draw_series(axis, s, styles[s.label])
         for name in log:
             getattr(axis, f"set_{name}scale")("log")
-        axis.set_xlabel(x)
-        axis.set_ylabel(y)
+        axis.set(xlabel=x, ylabel=y)
         _clear_frame(axis)
-        axis.tick_params(length=0, which="both")
-        handles, labels = axis.get_legend_handles_labels()
-        by_label = dict(zip(labels, handles, strict=True))
-        legend = {"loc": "outside right upper", "frameon": False}
-        figure.legend(by_label.values(), by_label.keys(), **legend)
+        _add_legend(figure, axis)
         _save(figure, path)
 
 
@@ -174,22 +168,18 @@ def charts(panels: Mapping[str, Sequence[Series]], path: Path, x: Sequence[str],
         figure = Figure(figsize=size, layout="constrained", facecolor="white")
         axes = figure.subplots(n_rows, 2, squeeze=False, sharey="row").flatten()
         for axis, title, name in zip(axes, panels, x, strict=False):
-            axis.set_title(literal(title), loc="left", fontsize=11, fontweight="bold", pad=10)
+            _set_title(axis, title)
             for s in panels[title]:
                 _draw_series(axis, s, styles[s.label])
-            axis.set_xscale("log")
-            axis.set_yscale("log")
+            axis.set(xlabel=name, xscale="log", yscale="log")
             xs = sorted({int(value) for s in panels[title] for value in s.x})
             axis.set_xticks(xs, [str(value) for value in xs])
             axis.minorticks_off()
-            axis.set_xlabel(name)
-            axis.tick_params(length=0, which="both", labelleft=True)
+            axis.tick_params(labelleft=True)
             _clear_frame(axis)
         for axis in axes[::2]:
             axis.set_ylabel(y)
-        handles, labels = axes[0].get_legend_handles_labels()
-        by_label = dict(zip(labels, handles, strict=True))
-        figure.legend(by_label.values(), by_label.keys(), loc="outside right upper", frameon=False)
+        _add_legend(figure, axes[0])
         _save(figure, path)
 
 
@@ -219,6 +209,18 @@ def _clear_frame(axis: Axes) -> None:
     axis.grid(True, axis="y", color=GRID, linewidth=0.8)
     axis.set_axisbelow(True)
     axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(length=0, which="both")
+
+
+def _set_title(axis: Axes, title: str) -> None:
+    axis.set_title(literal(title), loc="left", fontsize=11, fontweight="bold", pad=10)
+
+
+def _add_legend(figure: Figure, axis: Axes) -> None:
+    """Write a legend beside the figure, with each label of `axis` once."""
+    handles, labels = axis.get_legend_handles_labels()
+    by_label = dict(zip(labels, handles, strict=True))
+    figure.legend(by_label.values(), by_label.keys(), loc="outside right upper", frameon=False)
 
 
 def _draw_series(axis: Axes, series: Series, style: Style) -> None:
@@ -236,46 +238,40 @@ def _draw_series(axis: Axes, series: Series, style: Style) -> None:
 
 
 def _draw_panel(axis: Axes, panel: Panel, styles: dict[str, Style], x: str, y: str) -> None:
-    axis.set_title(literal(panel.title), loc="left", fontsize=11, fontweight="bold", pad=10)
-    ends = []
+    _set_title(axis, panel.title)
     drawn = []
+    ends = []
+    levels = []
     for line in panel.lines:
-        if not line.is_level:
-            grid, mean = _draw_band(axis, line, styles[line.label])
+        style = styles[line.label]
+        if line.is_level:
+            levels.append(End(line.level, line.label, style.colour))
+        else:
+            grid, mean = _draw_band(axis, line, style)
             drawn.append((grid, mean))
-            ends.append(_end(mean[-1], line.label, styles[line.label].colour))
-    levels = [(line.level, line.label, styles[line.label].colour)
-              for line in panel.lines if line.is_level]  # fmt: skip
-    levels += [(value, name, SOFT) for name, value in panel.levels.items()]
-    for value, name, colour in levels:
+            ends.append(End(mean[-1], line.label, style.colour))
+    levels += [End(value, name, SOFT) for name, value in panel.levels.items()]
+    for value, _, colour in levels:
         axis.axhline(value, color=colour, linewidth=1.1, linestyle=LEVEL_DASH, alpha=0.9)
-        ends.append(_end(value, name, colour))
-    low, high = view(drawn, [value for value, _, _ in levels])
+    low, high = view(drawn, [level.height for level in levels])
     axis.set_ylim(low, high)
     axis.set_xlim(0, max((grid[-1] for grid, _ in drawn), default=1.0))
     if not drawn:
         axis.set_xticks([])
-    axis.set_xlabel(x if drawn else "no training: counted once")
-    axis.set_ylabel(y)
+    axis.set(xlabel=x if drawn else "no training: counted once", ylabel=y)
     axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda v, _: human(v)))
     _clear_frame(axis)
-    axis.tick_params(length=0)
-    _label_ends(axis, ends, low, high)
+    _label_ends(axis, ends + levels, low, high)
 
 
 def _draw_band(axis: Axes, line: Line, style: Style) -> tuple[np.ndarray, np.ndarray]:
     """Draw a line's mean and range over seeds; returns the x and the means (points,)."""
     grid, mean, low, high = line.band()
-    axis.fill_between(grid, low, high, color=style.colour, alpha=0.18, linewidth=0)
-    axis.plot(grid, mean, color=style.colour, linestyle=style.dash, linewidth=1.8)
+    _draw_series(axis, Series(line.label, grid, mean, band=(low, high)), style)
     if len(grid) == 1:  # evaluated at the end alone
         axis.plot(grid, mean, "o", color=style.colour, markersize=4, clip_on=False)
         axis.vlines(grid, low, high, color=style.colour, linewidth=1.2)
     return grid, mean
-
-
-def _end(height: float, label: str, colour: str) -> End:
-    return End(height, f"{cut(label)}  {height:.3f}", colour)
 
 
 def _label_ends(axis: Axes, ends: Sequence[End], low: float, high: float) -> None:
@@ -288,7 +284,7 @@ def _label_ends(axis: Axes, ends: Sequence[End], low: float, high: float) -> Non
             line = {"arrowstyle": "-", "color": end.colour, "lw": 0.7, "alpha": 0.6}
             line["relpos"] = (0, 0.5)
         axis.annotate(
-            end.text,
+            f"{cut(end.label)}  {end.height:.3f}",
             xy=(1.0, min(max(end.height, low), high)),
             xytext=(1.04, place),
             xycoords=beside,
@@ -314,11 +310,9 @@ def view(
     return low - pad, high + pad
 
 
-def spread_out(
-    heights: Sequence[float], low: float, high: float, gap: float = 0.052
-) -> list[float]:
-    """Heights of labels near the given ones, sorted, none nearer than `gap` of the whole."""
-    step = gap * (high - low)
+def spread_out(heights: Sequence[float], low: float, high: float) -> list[float]:
+    """Heights of labels near the given ones, sorted, and a line of text apart from each other."""
+    step = 0.052 * (high - low)
     placed = [min(max(h, low), high) for h in sorted(heights)]
     for _ in range(200):
         moved = False
