@@ -9,8 +9,6 @@ upstream gives another folder, and nothing stale is ever read.
 
 import contextlib
 import dataclasses
-import functools
-import itertools
 import logging
 import sys
 import warnings
@@ -246,7 +244,7 @@ def pack(corpus: Path, tokenizer: Tokenizer, engine: str = "auto") -> Prepared:
     """
     about = corpus_record(corpus)
     sha256 = msgspec.structs.asdict(about.sha256)
-    text: Any = sha256
+    text: object = sha256
     if about.parts:  # the same documents may be divided in other ways
         n_documents = {}
         for name, part in about.parts.items():
@@ -261,10 +259,7 @@ def pack(corpus: Path, tokenizer: Tokenizer, engine: str = "auto") -> Prepared:
         nonlocal made_by
         encoder = engines.choose(engine, tokenizer, _n_bytes(about))
         made_by = f"; engine {encoder.name if encoder else 'own'}"
-        parts = _pack_parts(tmp, corpus, about, tokenizer, encoder)
-        sums = {split: _sum_of_tokens(parts, split) for split in SPLITS}
-        parts.pop("", None)
-        token_files.write_record(tmp, tokenizer, files.fingerprint(text), Splits(**sums), parts)
+        token_files.write(tmp, corpus, about, files.fingerprint(text), tokenizer, encoder)
 
     seconds = store.build_once(folder, make, lambda f: token_files.check(f, tokenizer))
     tokens = files.read_record(folder / token_files.RECORD, TokensRecord)
@@ -290,41 +285,6 @@ def pack(corpus: Path, tokenizer: Tokenizer, engine: str = "auto") -> Prepared:
 def _val_fraction(about: CorpusRecord, part: str) -> float:
     source = dict(about.source["parts"])[part] if part else about.source
     return source["val_fraction"]
-
-
-def _pack_parts(
-    folder: Path,
-    corpus: Path,
-    about: CorpusRecord,
-    tokenizer: Tokenizer,
-    encoder: engines.Gigatoken | None,
-) -> dict[str, Splits[TokenCounts]]:
-    """Write the token files, part by part; a corpus that is no mix is its own part, named ""."""
-    counts: dict[str, dict[str, TokenCounts]] = {}
-    for split in SPLITS:
-        documents = read(corpus, split)
-        for name, part in (about.parts or {"": about}).items():
-            ends = part.split_by != "position"  # which is one text
-            own = documents
-            if name:
-                own = itertools.islice(documents, getattr(part.splits, split).n_documents)
-            encode_parts = None
-            if encoder:
-                source = f"{documents_file(corpus, split)}{f', part {name}' if name else ''}"
-                encode_parts = functools.partial(encoder.encode_parts, source=source)
-            packed = token_files.pack(folder, split, own, tokenizer, ends, bool(name), encode_parts)
-            counts.setdefault(name, {})[split] = packed
-    return {name: Splits(**of_part) for name, of_part in counts.items()}
-
-
-def _sum_of_tokens(parts: dict[str, Splits[TokenCounts]], split: str) -> TokenCounts:
-    total = TokenCounts(0, 0)
-    for part in parts.values():
-        counts = getattr(part, split)
-        total.n_tokens += counts.n_tokens
-        total.n_bytes += counts.n_bytes
-        total.n_documents += counts.n_documents
-    return total
 
 
 def _measure_copied(

@@ -1,23 +1,62 @@
 """Packed tokens on disk: the ids of each split, and a record that says what they mean.
 
-token_files.pack(folder, "train", documents, tokenizer, ends=True)
+token_files.write(folder, corpus, about, "9f2c...", tokenizer)     # both splits and the record
 token_files.load(folder, "train")          # (n,) uint16 or uint32, memory-mapped
 """
 
+import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from lm.corpora import written
+from lm.data import engines
 from lm.system import failpoint, files, foreign
 from lm.system.errors import DamagedError
-from lm.system.schemas import Splits, TokenCounts, TokensRecord
+from lm.system.schemas import CorpusRecord, Splits, TokenCounts, TokensRecord
 from lm.tokenizers import Tokenizer
 
 RECORD = "tokens.json"
 CHUNK = 1 << 22  # ids held in memory while packing or checking
 
 EncodeParts = Callable[[Iterable[str]], Iterator[tuple[np.ndarray, bool]]]
+
+
+def write(
+    folder: Path,
+    corpus: Path,
+    about: CorpusRecord,
+    text: str,
+    tokenizer: Tokenizer,
+    encoder: engines.Gigatoken | None = None,
+) -> None:
+    """Write the ids of a prepared corpus, those of a mix part by part, and their record.
+
+    `text` is the fingerprint of the text in both splits. `encoder` stands in for the tokenizer.
+    """
+    counts: dict[str, dict[str, TokenCounts]] = {}
+    totals = {split: TokenCounts(0, 0) for split in written.SPLITS}
+    for split, total in totals.items():
+        documents = written.read(corpus, split)
+        for name, part in (about.parts or {"": about}).items():
+            ends = part.split_by != "position"  # which is one text
+            own = documents
+            if name:
+                own = itertools.islice(documents, getattr(part.splits, split).n_documents)
+            encode_parts = None
+            if encoder:
+                source = str(written.documents_file(corpus, split))
+                source += f", part {name}" if name else ""
+                encode_parts = functools.partial(encoder.encode_parts, source=source)
+            packed = pack(folder, split, own, tokenizer, ends, bool(name), encode_parts)
+            counts.setdefault(name, {})[split] = packed
+            total.n_tokens += packed.n_tokens
+            total.n_bytes += packed.n_bytes
+            total.n_documents += packed.n_documents
+    parts = {name: Splits(**of_part) for name, of_part in counts.items() if name}
+    write_record(folder, tokenizer, text, Splits(**totals), parts)
 
 
 def pack(
