@@ -156,16 +156,10 @@ def rms_norm(n: int, eps: float | None, gain: Tensor) -> Function:
 
 def mlp(module: "MLP", products: Products) -> Function:
     """A block's MLP as a function of x (B, C)."""
-    activation = module.activation
-    up = products.of(module.up, gelu=activation == "gelu")
+    is_gelu = module.activation == "gelu"
+    up = products.of(module.up, gelu=is_gelu)
     down = products.of(module.down)
-    if activation == "gelu":
+    if is_gelu:  # computed within the product by `up`
         return lambda x: down(up(x))
-    if activation == "relu2":
-        return lambda x: down(up(x).relu_().square_())
-
-    def swiglu(x: Tensor) -> Tensor:
-        gate, x = up(x).chunk(2, dim=-1)
-        return down(F.silu(gate).mul_(x))
-
-    return swiglu
+    between = module.between
+    return lambda x: down(between(up(x)))

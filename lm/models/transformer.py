@@ -211,15 +211,18 @@ class MLP(nn.Module):
         self.down = nn.Linear(n_mlp, cfg.n_embd, bias=cfg.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.up(x)  # (B, T, n_mlp), for swiglu twice as wide
+        return self.down(self.between(self.up(x)))  # (B, T, C)
+
+    def between(self, x: Tensor) -> Tensor:
+        """The activation: (..., n_mlp) of what `up` gives, which for swiglu is twice as wide."""
+        if self.activation == "gelu":
+            return gelu(x)
+        if self.activation == "relu2":
+            return F.relu(x).square()  # So et al. 2021, https://arxiv.org/abs/2109.08668
         if self.activation == "swiglu":
             gate, x = x.chunk(2, dim=-1)
-            x = F.silu(gate) * x
-        elif self.activation == "relu2":
-            x = F.relu(x).square()  # So et al. 2021, https://arxiv.org/abs/2109.08668
-        else:
-            x = gelu(x)
-        return self.down(x)  # (B, T, C)
+            return F.silu(gate) * x
+        raise ValueError(f"model.activation={self.activation}: MLP.between does not compute it")
 
 
 def gelu(x: Tensor) -> Tensor:

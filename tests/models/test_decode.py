@@ -1,13 +1,18 @@
 """The fast path for one token a row gives what the plain path gives, whatever the model."""
 
+import dataclasses
+
 import pytest
 import torch
 
+from lm.config import TransformerConfig
 from lm.generate import generate
 from lm.models import decode
 from lm.models.slots import Slots
 from tests.models import small
 
+FIELDS = {field.name: field for field in dataclasses.fields(TransformerConfig)}
+ACTIVATIONS = FIELDS["activation"].metadata["choices"]
 KINDS = [n for n, cfg in small.SETTINGS.items() if hasattr(cfg, "n_head")]
 
 
@@ -30,6 +35,30 @@ def test_decoding_equals_the_plain_path(name, reorder, monkeypatch):
     plain = logits(model, ids)
     for a, b in zip(fast, plain, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_each_activation_is_decoded_as_it_is_trained(activation):
+    torch.manual_seed(0)
+    cfg = dataclasses.replace(small.SETTINGS["transformer"], activation=activation)
+    model, ids = cfg.build(small.V).eval(), small.batch()
+    whole = model(ids)  # (B, T, V)
+    state = model.start(len(ids))
+    for t in range(ids.shape[1]):
+        one = model.step(ids[:, t : t + 1], state)  # (B, V)
+        torch.testing.assert_close(one, whole[:, t], atol=1e-5, rtol=1e-5)
+    assert state.decoder is not None
+
+
+def test_an_activation_that_is_only_named_in_the_settings_is_refused():
+    """It was trained as GELU, and decoded as SwiGLU."""
+    model = small.build("transformer")
+    for block in model.blocks:
+        block.mlp.activation = "new"
+    with pytest.raises(ValueError, match="activation=new"):
+        model(small.batch())
+    with pytest.raises(ValueError, match="activation=new"):
+        model.step(small.batch()[:, :1], model.start(3))
 
 
 def test_decoding_serves_float32_on_a_cpu_in_evaluation_alone():
