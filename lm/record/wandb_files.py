@@ -1,4 +1,4 @@
-"""What W&B gets of a run's files: copies without the paths of this machine, and its lowest scores.
+"""What W&B gets of a run's files: copies without the paths of this machine, and points of curves.
 
 wandb_files.copy_all(run, out, cfg)
 wandb_files.lowest(out / "metrics.jsonl")      # {"val/bpb": {"min": 2.1}, ...}
@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,12 @@ def copy_all(run: "wandb.Run", out: Path, cfg: config.Config) -> None:
         else:
             shutil.copy(out / name, copy)
         run.save(str(copy), base_path=run.dir, policy="now")
+
+
+def last_points(metrics: Path, seconds: float) -> list[Mapping[str, object]]:
+    """The points of the last `seconds` of training, out of a run's metrics.jsonl."""
+    rows = [json.loads(line) for line in foreign.read_text(metrics).split("\n")[:-1]]
+    return [row for row in rows if row["seconds"] > rows[-1]["seconds"] - seconds]
 
 
 def lowest(metrics: Path) -> dict[str, dict[str, float]]:

@@ -12,12 +12,9 @@ No call but `close` waits for W&B, and that for track.finish_timeout seconds at 
 import contextlib
 import functools
 import gc
-import json
 import logging
 import math
 import os
-import re
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,10 +28,10 @@ from lm.record import (
     wandb_alerts,
     wandb_artifact,
     wandb_client,
-    wandb_copy,
     wandb_files,
     wandb_init,
     wandb_names,
+    wandb_record,
     wandb_registry,
 )
 from lm.record.schemas import WandbRecord
@@ -80,24 +77,18 @@ class Mirror:
         self.histograms = Histograms()
         self.told: dict[str, float] = {}  # when there was an alert of this title
         self.facts: dict[str, object] = {}  # numbers that are no curves
-        self.earlier_url = ""  # of the run that is opened again
         self.pending: Point | None = None  # the newest point that came too fast
         self.credit = float(BURST)  # points that may be sent at once
         self.credit_time = time.monotonic()
         if cfg.track.mode == "off" or requested_mode(cfg.track.mode) == "off":
             return
         try:
-            saved = self._saved_record()
-            uid = saved.id if saved else secrets.token_hex(4)
-            if saved and wandb_copy.is_copy(out, saved):
-                uid = secrets.token_hex(4)
-                log.info(
-                    f"W&B: {out} is a copy of {saved.home}, so it gets a W&B run of its own, "
-                    f"{uid}, and leaves {saved.id} alone"
-                )
-                saved = None
-            self.record = self._begin_record(saved, uid)
-            lost = [] if saved is None or saved.closed else self._last_points()
+            self.record, saved = wandb_record.begin(out)
+            lost: list[Point] = []
+            if saved is not None and not saved.closed:
+                # Before a server answers, or is given up, nothing is sent.
+                seconds = RESENT_SECONDS + cfg.track.init_timeout
+                lost = wandb_files.last_points(out / "metrics.jsonl", seconds)
         except Exception as error:  # a full disk, a damaged wandb.json: training goes on
             text = wandb_client.in_one_line(error)
             log.warning(f"W&B stopped: {text}; the run's own files go on")
@@ -111,52 +102,23 @@ class Mirror:
             # It has one, by now maybe another in W&B; without any it would get the variable's.
             has_variable = bool(os.environ.get("WANDB_NAME"))
             arguments["name"] = (saved.name or None) if has_variable else None
-        if saved is not None:
-            self.earlier_url = saved.url or ""
-        n_before = None if saved is None else n_points
         with contextlib.suppress(Exception):  # the sender's thread meets it again, and tells it
             wandb_client.load()
         # All that the client allocates sets off collections, in which training stands still: of
         # everything that is there, for 0.1 s. So that is looked at once more, and then at the end.
         gc.collect()
         gc.freeze()
-        self.sender = Sender(lambda: self._open(arguments, n_before), self._stop_asking)
+        self.sender = Sender(lambda: self._open(arguments, saved, n_points), self._stop_asking)
         self.sender.send(lambda run: wandb_files.copy_all(run, out, cfg))
         for row in lost:
             self.sender.send(functools.partial(self._send, row))
 
     # ------------------------------------------------------------------------------- opening
 
-    def _saved_record(self) -> WandbRecord | None:
-        """What wandb.json says of the last start of this run; None where it has no W&B run yet."""
-        path = self.out / WandbRecord.file
-        if not path.exists():
-            return None
-        saved = files.read_record(path, WandbRecord)
-        if not re.fullmatch(r"[\w-]{0,64}", saved.id):  # it becomes part of a path
-            raise ValueError(f"{path} has an id that is none: {saved.id[:64]!a}")
-        return saved if saved.id else None
-
-    def _begin_record(self, saved: WandbRecord | None, uid: str) -> WandbRecord:
-        """The record of this start, written before W&B hears of it: a start that is cut short
-        leaves no second run."""
-        record = wandb_copy.at_home(self.out, uid)
-        record.names = saved.names if saved else wandb_names.VERSION
-        if saved:
-            record.first = saved.first
-            record.name = saved.name
-        files.atomic_write(self.out / WandbRecord.file, files.to_json(record) + "\n")
-        return record
-
-    def _last_points(self) -> list[Point]:
-        """The last points of the last start, some of which the client may have lost in a kill."""
-        lines = foreign.read_text(self.out / "metrics.jsonl").split("\n")[:-1]
-        rows = [json.loads(line) for line in lines]
-        window = RESENT_SECONDS + self.cfg.track.init_timeout  # before that nothing is sent
-        return [row for row in rows if row["seconds"] > rows[-1]["seconds"] - window]
-
-    def _open(self, arguments: dict[str, object], n_before: int | None) -> "wandb.Run":
-        """The open run. `n_before` is the number of points of earlier starts; None: a new run."""
+    def _open(
+        self, arguments: dict[str, object], saved: WandbRecord | None, n_points: int
+    ) -> "wandb.Run":
+        """The open run: that of the `saved` last start, or a new one."""
         self.mode = wandb_mode(self.cfg.track.mode)
         # One folder for all runs, as `wandb sync` and `wandb leet` read a single one.
         home = Path("outputs").absolute()
@@ -174,32 +136,30 @@ class Mirror:
             log.warning(f"W&B {self.fault}{OFFLINE_THEN}")
             self.fault = ""
         first = 0
-        if n_before is not None:
+        if saved is not None:
             # W&B drops points whose counter was there before: go on above all that was sent,
             # which is at most a point and its samples for every line of metrics.jsonl.
-            first = self.record.first + 2 * n_before + 2
+            first = self.record.first + 2 * n_points + 2
             run.log({}, step=first)
-            self._tell_place(run)
+            self._tell_place(run, saved.url)
         self.record.id = run.id
         self.record.mode = "offline" if run.offline else "online"
         self.record.path = str(run.dir)
         self.record.url = None if run.offline else run.url
         self.record.first = first
-        files.atomic_write(self.out / WandbRecord.file, files.to_json(self.record) + "\n")
+        wandb_record.write(self.out, self.record)
         if not self.is_over:
             # What the client's import has made stays: a collection that looks at it stops training
             # for 30 ms, and where processors are few for 0.2 s.
             gc.freeze()
         return run
 
-    def _tell_place(self, run: "wandb.Run") -> None:
+    def _tell_place(self, run: "wandb.Run", earlier_url: str | None) -> None:
         """Log that the run goes on, and where if that is another place of W&B than before."""
         log.info(f"W&B: run {run.id} goes on")
-        if run.offline or not run.url or not self.earlier_url:
+        if run.offline or not run.url or not earlier_url:
             return
-        before, now = [
-            "/".join(wandb_registry.place(url)[:2]) for url in (self.earlier_url, run.url)
-        ]
+        before, now = ["/".join(wandb_registry.place(url)[:2]) for url in (earlier_url, run.url)]
         if before != now:
             log.warning(
                 f"W&B: it goes on in {now}, and its points until now are in {before}: "
@@ -374,7 +334,7 @@ class Mirror:
             if error is None and self.group is None and self.record.url:
                 log.info(f"W&B: {self.record.url}; {wandb_registry.view_command(self.record.url)}")
             with contextlib.suppress(OSError):  # a full disk: the next start sends its end again
-                files.atomic_write(self.out / WandbRecord.file, files.to_json(self.record))
+                wandb_record.write(self.out, self.record)
             if self.fault:
                 log.warning(f"W&B {self.fault}{OFFLINE_THEN}")
         elif not sender.has_failed:

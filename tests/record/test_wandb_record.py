@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lm.record import wandb_client, wandb_copy
+from lm.record import wandb_client, wandb_record
 from lm.record.schemas import WandbRecord
 from lm.record.wandb_mirror import Mirror
 from lm.system import files
@@ -76,11 +76,11 @@ def test_a_run_that_was_moved_goes_on_with_its_own(opened):
 def test_what_another_machine_wrote_is_taken_for_a_copy_unless_it_is_the_same_folder(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    record = wandb_copy.at_home(out, "a1")
-    assert not wandb_copy.is_copy(out, WandbRecord("a1"))  # of an older version
+    record = wandb_record.at_home(out, "a1")
+    assert not wandb_record.is_copy(out, WandbRecord("a1"))  # of an older version
     record.home, record.host = "/mnt/elsewhere/out", "another"
-    assert not wandb_copy.is_copy(out, record)  # a shared folder under another name
+    assert not wandb_record.is_copy(out, record)  # a shared folder under another name
     record.inode += 1
-    assert wandb_copy.is_copy(out, record)
+    assert wandb_record.is_copy(out, record)
     record.host, record.device = files.HOST, record.device + 1
-    assert not wandb_copy.is_copy(out, record)  # moved to another disk
+    assert not wandb_record.is_copy(out, record)  # moved to another disk
