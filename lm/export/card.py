@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from lm import config
-from lm.huggingface import config_json
+from lm.huggingface import families
 from lm.record.run import Run
 from lm.record.schemas import CodeRecord, DataRecord, Summary, read_part
 from lm.system.text import printable
@@ -45,7 +45,7 @@ def write(run: Run, checkpoint: str, kind: str, name: str) -> str:
     """
     step = int(run.checkpoint(checkpoint).name.removeprefix("step_"))
     code = read_part(run.path, CodeRecord)
-    since = config_json.SINCE[config_json.family(run.cfg.model)] if kind == "hf" else ""
+    since = families.SINCE[families.family(run.cfg.model)] if kind == "hf" else ""
     versions = json.loads(code.to_json()) if code else {}
     in_code = json.dumps(name, ensure_ascii=False)[1:-1]
     return f"""# {_plain(f"{run.cfg.name or run.cfg.model.name} on {run.cfg.corpus.name}")}

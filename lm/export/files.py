@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from lm.huggingface import config_json, weights
+from lm.huggingface import config_json, families, weights
 from lm.record.run import Run
 from lm.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer, formats
 
@@ -22,7 +22,7 @@ def to_transformers(run: Run, checkpoint: str, folder: Path) -> None:
     tokenizer = run.tokenizer
     eot_id = tokenizer.specials.get(tokenizer.eot)
     config = config_json.to_hf(run.cfg.model, tokenizer.vocab_size, eot_id)
-    _check_loadable(config_json.family(run.cfg.model))
+    _check_loadable(families.family(run.cfg.model))
     model = run.model(checkpoint)
     tensors = {}
     for name, tensor in weights.to_hf(model).items():
@@ -50,9 +50,9 @@ def _check_loadable(family: str) -> None:
     folder = Path(found.submodule_search_locations[0])
     if not (folder / "models" / family).is_dir():
         version = importlib.metadata.version("transformers")
-        needed = config_json.SINCE[family]
+        needed = families.SINCE[family]
         raise ValueError(
-            f"transformers {version}, installed here, has no {config_json.CLASSES[family]}: "
+            f"transformers {version}, installed here, has no {families.CLASSES[family]}: "
             f"pip install 'transformers>={needed}'"
         )
 

@@ -16,11 +16,10 @@ import msgspec
 from msgspec import Meta
 
 from lm.config import ModelConfig, TransformerConfig
+from lm.huggingface import families
 from lm.system import files
 from lm.system.errors import ConfigError
 
-# activation in our settings -> theirs; our gelu is the tanh form
-ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2"}
 FILE = "config.json"
 # Our name of a setting -> theirs, where they differ
 GPT2_KEYS = {"n_mlp": "n_inner", "context_len": "n_positions", "norm_eps": "layer_norm_epsilon"}
@@ -35,103 +34,15 @@ LLAMA_KEYS = {
     "norm_eps": "rms_norm_eps",
     "softcap": "final_logit_softcapping",
 }
-CLASSES = {
-    "gpt2": "GPT2LMHeadModel",
-    "llama": "LlamaForCausalLM",
-    "apertus": "ApertusForCausalLM",
-    "nanochat": "NanoChatForCausalLM",
-}
-# The release of transformers from which on each can be loaded; 4.50 is where our tests began
-SINCE = {"gpt2": "4.50", "llama": "4.50", "apertus": "4.56", "nanochat": "5.0"}
-# The settings that each family can express.
-FAMILIES: dict[str, dict[str, tuple]] = {
-    "gpt2": {
-        "positions": ("learned",),
-        "norm": ("layernorm",),
-        "activation": tuple(ACTIVATIONS),
-        "qk_norm": (False,),
-        "embed_norm": (False,),
-        "softcap": (0.0,),
-    },
-    "llama": {
-        "positions": ("rope",),
-        "norm": ("rmsnorm",),
-        "activation": ("swiglu",),
-        "qk_norm": (False,),
-        "embed_norm": (False,),
-        "softcap": (0.0,),
-    },
-    "apertus": {
-        "positions": ("rope",),
-        "norm": ("rmsnorm",),
-        "activation": tuple(ACTIVATIONS),
-        "qk_norm": (True,),
-        "embed_norm": (False,),
-        "bias": (False,),
-        "softcap": (0.0,),
-    },
-    "nanochat": {
-        "positions": ("rope",),
-        "norm": ("rmsnorm",),
-        "activation": tuple(ACTIVATIONS),
-        "qk_norm": (True,),
-        "embed_norm": (True,),
-        "bias": (False,),
-    },
-}
-
-
-def family(cfg: ModelConfig) -> str:
-    """The model_type of the class of transformers that computes this model, a key of FAMILIES.
-
-    Raises ValueError, with the settings that differ in the nearest, if none does.
-    """
-    cfg = _as_transformer(cfg)
-    differences = {name: _differences(cfg, name) for name in FAMILIES}
-    nearest = min(FAMILIES, key=lambda name: len(differences[name]))
-    if differences[nearest]:
-        mine = [_override(key, getattr(cfg, key)) for key in differences[nearest]]
-        theirs = [_override(key, value) for key, value in differences[nearest].items()]
-        raise ValueError(
-            f"no class of transformers computes this model; {nearest}, the nearest, differs in "
-            f"{', '.join(mine)}: train with {' '.join(theirs)} "
-            "(format=tokenizers exports the tokenizer of any run)"
-        )
-    return nearest
-
-
-def _as_transformer(cfg: ModelConfig) -> TransformerConfig:
-    if not isinstance(cfg, TransformerConfig) or cfg.name != "transformer":
-        raise ValueError(
-            f"model {cfg.name} has no class in transformers: format=hf takes model=transformer; "
-            "format=tokenizers and format=tiktoken write its tokenizer"
-        )
-    return cfg
-
-
-def _differences(cfg: TransformerConfig, name: str) -> dict[str, object]:
-    """Which settings the family `name` cannot express, each with the first value that it can."""
-    differences: dict[str, object] = {}
-    for key, values in FAMILIES[name].items():
-        if getattr(cfg, key) not in values:
-            differences[key] = values[0]
-    if name == "gpt2" and cfg.n_kv_head not in (0, cfg.n_head):
-        differences["n_kv_head"] = 0  # as many as n_head
-    return differences
-
-
-def _override(key: str, value: object) -> str:
-    """A setting of the model as it is written on the command line."""
-    return f"model.{key}={str(value).lower() if isinstance(value, bool) else value}"
 
 
 def to_hf(cfg: ModelConfig, vocab_size: int, eot_id: int | None) -> dict[str, object]:
     """The values of the model's config.json; ValueError if no family can express it."""
-    cfg = _as_transformer(cfg)
-    name = family(cfg)
+    name = families.family(cfg)
+    assert isinstance(cfg, TransformerConfig), "no other model has a family"
     shared = {
         "model_type": name,
-        "architectures": [CLASSES[name]],
+        "architectures": [families.CLASSES[name]],
         "vocab_size": vocab_size,
         "bos_token_id": eot_id,
         "eos_token_id": eot_id,
@@ -149,7 +60,7 @@ def to_hf(cfg: ModelConfig, vocab_size: int, eot_id: int | None) -> dict[str, ob
             "n_head": cfg.n_head,
             "n_inner": n_mlp,
             "n_positions": cfg.context_len,
-            "activation_function": ACTIVATIONS[cfg.activation],
+            "activation_function": families.ACTIVATIONS[cfg.activation],
             "layer_norm_epsilon": cfg.norm_eps,
             "attn_pdrop": cfg.dropout,
             "embd_pdrop": cfg.dropout,
@@ -172,7 +83,7 @@ def to_hf(cfg: ModelConfig, vocab_size: int, eot_id: int | None) -> dict[str, ob
     if name == "llama":
         return values | {"hidden_act": "silu", "mlp_bias": cfg.bias}
     # Left out, both would have a default that is none of ours: a padding token, scaled angles.
-    values |= {"hidden_act": ACTIVATIONS[cfg.activation], "pad_token_id": None}
+    values |= {"hidden_act": families.ACTIVATIONS[cfg.activation], "pad_token_id": None}
     if name == "apertus":
         return values | {"rope_scaling": None}
     # The final norm's gains are in the head, so that it is no longer the embedding.
@@ -244,10 +155,10 @@ class Rotary(msgspec.Struct, kw_only=True):
     rope_theta: Base = 10_000.0
     tie_word_embeddings: bool = False
     attention_bias: bool = False
+    rms_norm_eps: Epsilon = 1e-6
 
 
 class Llama(Rotary, kw_only=True):
-    rms_norm_eps: Epsilon = 1e-6
     hidden_act: str = "silu"
     mlp_bias: bool = False
 
@@ -259,7 +170,6 @@ class Apertus(Rotary, kw_only=True):
 
 
 class NanoChat(Rotary, kw_only=True):
-    rms_norm_eps: Epsilon = 1e-6
     hidden_act: str = "relu2"
     final_logit_softcapping: float = 15.0
 
@@ -267,22 +177,20 @@ class NanoChat(Rotary, kw_only=True):
 T = TypeVar("T", Gpt2, Llama, Apertus, NanoChat)
 
 
-def _typed(values: Mapping[str, object], kind: type[T], folder: Path) -> T:
+def _typed(values: Mapping[str, object], kind: type[T], path: Path) -> T:
     """The values as `kind`; ValueError names the file, the key, its value and what is allowed."""
     known = {}
     for field in msgspec.structs.fields(kind):
         if field.name not in values:
             if field.required:
-                raise ValueError(f"{folder / FILE} has no {field.name!r}")
+                raise ValueError(f"{path} has no {field.name!r}")
             continue
         value = values[field.name]
         try:
             known[field.name] = msgspec.convert(value, field.type)
         except msgspec.ValidationError as error:
             allowed = str(error).replace("`", "").replace("Expected", "expected")
-            raise ValueError(
-                f"{folder / FILE}: {field.name} is {ascii(value)[:60]}, {allowed}"
-            ) from None
+            raise ValueError(f"{path}: {field.name} is {ascii(value)[:60]}, {allowed}") from None
     return kind(**known)
 
 
@@ -292,20 +200,21 @@ def settings_of(folder: Path) -> dict[str, Any]:
     Raises FileNotFoundError or ValueError if config.json is missing, or holds a model that our
     transformer cannot be.
     """
+    path = folder / FILE
     values = read(folder)
     model_type = values.get("model_type")
     if model_type == "gpt2":
-        theirs = _gpt2(_typed(values, Gpt2, folder), folder)
+        theirs = _gpt2(_typed(values, Gpt2, path), path)
     elif model_type == "llama":
-        theirs = _llama(_typed(values, Llama, folder), folder)
+        theirs = _llama(_typed(values, Llama, path), path)
     elif model_type == "apertus":
-        theirs = _apertus(_typed(values, Apertus, folder), folder)
+        theirs = _apertus(_typed(values, Apertus, path), path)
     elif model_type == "nanochat":
-        theirs = _nanochat(_typed(values, NanoChat, folder), folder)
+        theirs = _nanochat(_typed(values, NanoChat, path), path)
     else:
         raise ValueError(
             f"init_from={folder}: its model_type is {ascii(model_type)[:60]}, and "
-            f"{', '.join(FAMILIES)} can be read"
+            f"{', '.join(families.FAMILIES)} can be read"
         )
     settings = {"name": "transformer", "qk_norm": False, **theirs}
     try:
@@ -313,39 +222,42 @@ def settings_of(folder: Path) -> dict[str, Any]:
     except ConfigError as error:
         keys = GPT2_KEYS if model_type == "gpt2" else LLAMA_KEYS
         text = re.sub(r"model\.(\w+)", lambda found: keys.get(found[1], found[1]), str(error))
-        raise ValueError(f"{folder / FILE}: {text}") from None
+        raise ValueError(f"{path}: {text}") from None
     return settings
 
 
-def _activation(key: str, value: str, folder: Path) -> str:
+def _activation(key: str, value: str, path: Path) -> str:
     """Our name of the activation that config.json gives under `key`."""
-    activations = {theirs: ours for ours, theirs in ACTIVATIONS.items()}
+    activations = {theirs: ours for ours, theirs in families.ACTIVATIONS.items()}
     activations["gelu_pytorch_tanh"] = "gelu"
     if value not in activations:
-        raise ValueError(
-            f"{folder / FILE}: {key}={value[:60]} is not one of ours, {', '.join(activations)}"
-        )
+        raise ValueError(f"{path}: {key}={value[:60]} is not one of ours, {', '.join(activations)}")
     return activations[value]
 
 
-def _gpt2(values: Gpt2, folder: Path) -> dict[str, Any]:
-    supported = {
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "add_cross_attention": False,
-    }
+def _check_supported(values: Gpt2 | Rotary, path: Path, **supported: object) -> None:
+    """ValueError where a key of config.json has another value than the one that can be read."""
     for key, value in supported.items():
-        if getattr(values, key) != value:
-            raise ValueError(
-                f"{folder / FILE}: {key}={getattr(values, key)} is not supported, {value} is"
-            )
+        found = getattr(values, key)
+        if found != value:
+            raise ValueError(f"{path}: {key}={str(found)[:60]} is not supported, {value} is")
+
+
+def _gpt2(values: Gpt2, path: Path) -> dict[str, Any]:
+    _check_supported(
+        values,
+        path,
+        scale_attn_weights=True,
+        scale_attn_by_inverse_layer_idx=False,
+        add_cross_attention=False,
+    )
     return {
         "n_layer": values.n_layer,
         "n_head": values.n_head,
         "n_embd": values.n_embd,
         "n_mlp": values.n_inner or 4 * values.n_embd,
         "context_len": values.n_positions,
-        "activation": _activation("activation_function", values.activation_function, folder),
+        "activation": _activation("activation_function", values.activation_function, path),
         "norm_eps": values.layer_norm_epsilon,
         "tie": values.tie_word_embeddings,
         "positions": "learned",
@@ -354,71 +266,51 @@ def _gpt2(values: Gpt2, folder: Path) -> dict[str, Any]:
     }
 
 
-def _llama(values: Llama, folder: Path) -> dict[str, Any]:
-    if values.hidden_act != "silu":
-        raise ValueError(
-            f"{folder / FILE}: hidden_act={values.hidden_act[:60]} is not supported, silu is"
-        )
+def _llama(values: Llama, path: Path) -> dict[str, Any]:
+    _check_supported(values, path, hidden_act="silu")
     if values.attention_bias != values.mlp_bias:
-        raise ValueError(
-            f"{folder / FILE}: attention_bias and mlp_bias differ, and ours are one setting"
-        )
+        raise ValueError(f"{path}: attention_bias and mlp_bias differ, and ours are one setting")
     return {
-        **_rotary(values, folder),
-        "norm_eps": values.rms_norm_eps,
-        "tie": values.tie_word_embeddings,
+        **_rotary(values, path),
         "bias": values.attention_bias,
         "activation": "swiglu",
     }
 
 
-def _apertus(values: Apertus, folder: Path) -> dict[str, Any]:
-    _check_unbiased(values, folder)
+def _apertus(values: Apertus, path: Path) -> dict[str, Any]:
+    _check_supported(values, path, attention_bias=False)
     if values.rope_parameters is None:
-        raise ValueError(f"{folder / FILE} has no 'rope_parameters': rotary positions are scaled")
+        raise ValueError(f"{path} has no 'rope_parameters': rotary positions are scaled")
     return {
-        **_rotary(values, folder),
-        "norm_eps": values.rms_norm_eps,
-        "tie": values.tie_word_embeddings,
-        "activation": _activation("hidden_act", values.hidden_act, folder),
+        **_rotary(values, path),
+        "activation": _activation("hidden_act", values.hidden_act, path),
         "qk_norm": True,
     }
 
 
-def _nanochat(values: NanoChat, folder: Path) -> dict[str, Any]:
-    _check_unbiased(values, folder)
-    if values.tie_word_embeddings:
-        raise ValueError(f"{folder / FILE}: tie_word_embeddings=True is not supported, False is")
+def _nanochat(values: NanoChat, path: Path) -> dict[str, Any]:
+    _check_supported(values, path, attention_bias=False, tie_word_embeddings=False)
     return {
-        **_rotary(values, folder),
-        "norm_eps": values.rms_norm_eps,
-        "tie": False,
-        "activation": _activation("hidden_act", values.hidden_act, folder),
+        **_rotary(values, path),
+        "activation": _activation("hidden_act", values.hidden_act, path),
         "softcap": values.final_logit_softcapping,
         "qk_norm": True,
         "embed_norm": True,
     }
 
 
-def _check_unbiased(values: Rotary, folder: Path) -> None:
-    if values.attention_bias:
-        raise ValueError(f"{folder / FILE}: attention_bias=True is not supported, False is")
-
-
-def _rotary(values: Rotary, folder: Path) -> dict[str, Any]:
+def _rotary(values: Rotary, path: Path) -> dict[str, Any]:
     """The settings that all families with rotary positions give under the same names."""
     rope = values.rope_parameters or Rope()
     scaling = values.rope_scaling or rope
     rope_type = scaling.rope_type or scaling.type or "default"
     if rope_type != "default":
-        raise ValueError(
-            f"{folder / FILE}: rotary positions scaled by {rope_type[:60]!r} are not supported"
-        )
+        raise ValueError(f"{path}: rotary positions scaled by {rope_type[:60]!r} are not supported")
     n_head = values.num_attention_heads
     n_embd = values.hidden_size
     if values.head_dim not in (None, n_embd // n_head):
         raise ValueError(
-            f"{folder / FILE}: head_dim={values.head_dim} is not hidden_size={n_embd} / "
+            f"{path}: head_dim={values.head_dim} is not hidden_size={n_embd} / "
             f"num_attention_heads={n_head}"
         )
     return {
@@ -431,6 +323,8 @@ def _rotary(values: Rotary, folder: Path) -> dict[str, Any]:
         "rope_base": rope.rope_theta or values.rope_theta,
         "positions": "rope",
         "norm": "rmsnorm",
+        "norm_eps": values.rms_norm_eps,
+        "tie": values.tie_word_embeddings,
     }
 
 

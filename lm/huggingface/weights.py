@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lm.config import ModelConfig, TransformerConfig
-from lm.huggingface import config_json, rotary_weights
+from lm.huggingface import config_json, families, rotary_weights
 from lm.models.base import LanguageModel
 from lm.models.parametrization import score_factor
 from lm.models.transformer import Transformer
@@ -39,7 +39,7 @@ def to_hf(model: LanguageModel) -> Tensors:
 
     Raises ValueError if no class of transformers computes this model.
     """
-    family = config_json.family(model.cfg)
+    family = families.family(model.cfg)
     assert isinstance(model, Transformer)
     ours = {name: p.detach() for name, p in model.named_parameters()}
     factor = score_factor(model.cfg)  # theirs divide scores by the root of the head's width alone

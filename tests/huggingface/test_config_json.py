@@ -6,7 +6,7 @@ import re
 import pytest
 
 from lm import config
-from lm.huggingface import config_json
+from lm.huggingface import config_json, families
 from tests.models.small import SETTINGS
 
 
@@ -14,7 +14,7 @@ def test_every_preset_of_the_transformer_has_a_class():
     found = {}
     for name, cfg in SETTINGS.items():
         try:
-            found[name] = config_json.family(cfg)
+            found[name] = families.family(cfg)
         except ValueError as refused:
             found[name] = re.sub("model .* has no", "has no", str(refused)).partition(":")[0]
     others = {"bigram", "bigram_counts", "gru", "mlp", "ngram"}
@@ -51,7 +51,7 @@ def test_every_preset_of_the_transformer_has_a_class():
 def test_what_no_class_can_express_is_refused_with_the_reason(change, reason):
     llama = {"activation": "swiglu", "qk_norm": False, "tie": False}
     with pytest.raises(ValueError) as refused:
-        config_json.family(config.TransformerConfig(**llama | change))
+        families.family(config.TransformerConfig(**llama | change))
     assert reason in str(refused.value)
 
 

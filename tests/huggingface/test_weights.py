@@ -7,7 +7,7 @@ import torch
 
 from lm import config, tokenizers, train
 from lm.export import files
-from lm.huggingface import config_json, weights
+from lm.huggingface import config_json, families, weights
 from lm.record.run import Run
 from tests.helpers import BPE, GPT2, TINY_TRANSFORMER, export
 
@@ -39,7 +39,7 @@ def test_every_combination_of_options_that_a_class_has_gives_its_logits(family):
     for values in itertools.product(*options.values()):
         chosen = dict(zip(options, values, strict=True))
         cfg = config.TransformerConfig(context_len=8, n_layer=2, n_head=4, n_embd=16, **chosen)
-        assert config_json.family(cfg) == family
+        assert families.family(cfg) == family
         _assert_same_logits(cfg)
 
 
