@@ -21,6 +21,7 @@ from lm.config import Config
 from lm.data.batches import Batches
 from lm.models.base import LanguageModel
 from lm.optim import contract, footprint
+from lm.optim.clip import clip_gradients
 from lm.optim.groups import skips_by_itself
 from lm.system import (
     devices,
@@ -57,7 +58,7 @@ class Loss(nn.Module):
 
     def __init__(self, model: LanguageModel, dtype: torch.dtype) -> None:
         super().__init__()
-        self.exact = ModelLoss(model)
+        self.model_loss = ModelLoss(model)
         self.dtype = dtype
         self.low_precision = model.low_precision
         # A sharded model rounds its weights itself, as it gathers them.
@@ -65,21 +66,21 @@ class Loss(nn.Module):
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         if self.needs_no_cast:
-            with onednn.products(self.exact, inputs, self.dtype):
-                return self.exact(inputs, targets)
+            with onednn.products(self.model_loss, inputs, self.dtype):
+                return self.model_loss(inputs, targets)
         if self.low_precision:
             # The optimizer keeps float32 weights; a pass uses them rounded, once. The casts of
             # autocast, at every product and back, would cost more than the products save.
-            weights = {name: p.to(self.dtype) for name, p in self.exact.named_parameters()}
-            return functional_call(self.exact, weights, (inputs, targets))
+            weights = {name: p.to(self.dtype) for name, p in self.model_loss.named_parameters()}
+            return functional_call(self.model_loss, weights, (inputs, targets))
         with devices.autocast(inputs.device, self.dtype):
-            return self.exact(inputs, targets)
+            return self.model_loss(inputs, targets)
 
 
 class Update:
     """Trains a model on one batch at a time: the loop calls `train_on(number, step)`.
 
-    `train_on` calls `update(number)`, and again with smaller micro-batches where memory does not
+    `train_on` calls `step(number)`, and again with smaller micro-batches where memory does not
     suffice. Both return the NUMBERS of the step, (len(NUMBERS),); if loss or norm is non-finite, no
     weight has changed.
 
@@ -112,7 +113,8 @@ class Update:
         self.n_parts = cfg.train.parts  # of a batch, each with a sum of its own; 0: none
         self.weights_changed = False  # whether the step under way has moved any weight
 
-    def __call__(self, number: int) -> Tensor:
+    def step(self, number: int) -> Tensor:
+        """One try of the batch of that number, with micro-batches of the size at hand."""
         self.weights_changed = False
         inputs, targets = self.batches[number]
         if self.n_parts:
@@ -124,8 +126,7 @@ class Update:
         loss = failpoint.hit("train.loss", loss, number)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         parameters[0].grad = failpoint.hit("train.grad", parameters[0].grad, number)
-        # The logged norm is the raw gradient's, comparable across clipping thresholds.
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.cfg.train.clip or math.inf)
+        norm = clip_gradients(parameters, self.cfg.train.clip)
         # Each process then knows of a non-finite number of any of them.
         mean = parts.mean if self.n_parts else ranks.mean
         numbers = mean(torch.stack([loss, distributed.full_tensor(norm)]))
@@ -198,7 +199,7 @@ class Update:
         """
         while True:
             try:
-                return self(number)
+                return self.step(number)
             except (RuntimeError, MemoryError) as error:
                 size = self.micro_batch or self.cfg.train.batch_size
                 fixed = self.cfg.train.micro_batch != "auto" or size == 1

@@ -144,14 +144,14 @@ def test_a_model_learns_and_speaks_at_every_limit(cls, name, value):
     if model.trainable:
         optimizers = cfg.optimizer.build(model)
         batches = Batches(IDS, 2, model.context_len, 0)
-        one_step = Update(model, optimizers, batches, cfg, torch.device("cpu"), torch.float32)
+        update = Update(model, optimizers, batches, cfg, torch.device("cpu"), torch.float32)
         for step in range(3):
             scale = cfg.schedule.build((step + 1) / 3)
             assert 0 <= scale <= 1
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["base_lr"] * scale
-            finite = bool(one_step(step).isfinite().all())
+            finite = bool(update.step(step).isfinite().all())
             assert finite or (name in RATES and value > 1)
         assert name in RATES or all(p.isfinite().all() for p in model.parameters())
     assert len(list(generate(model, [[1, 2]], max_tokens=3))) == 3

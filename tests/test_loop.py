@@ -35,7 +35,7 @@ def test_a_run_killed_at_any_step_ends_bit_for_bit_like_one_that_never_stopped(
 ):
     words = (*MODELS[case], "train.save_every=6", "train.log_every=4")
     whole = trained("whole", *words)
-    real, kills = update.Update.__call__, iter([3, 9, 17])
+    real, kills = update.Update.step, iter([3, 9, 17])
     dies_at = [next(kills)]
 
     def dies(self, step):
@@ -43,7 +43,7 @@ def test_a_run_killed_at_any_step_ends_bit_for_bit_like_one_that_never_stopped(
             raise Killed
         return real(self, step)
 
-    monkeypatch.setattr(update.Update, "__call__", dies)
+    monkeypatch.setattr(update.Update, "step", dies)
     for _ in range(3):
         with pytest.raises(Killed):
             trained("killed", *words)

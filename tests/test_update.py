@@ -69,28 +69,28 @@ def test_a_step_that_is_not_finite_leaves_weights_and_optimizer_as_they_were(
     optimizer, fault, make, monkeypatch
 ):
     """Clipping one infinite gradient makes all others zero: the step must not be taken at all."""
-    step = make(torch.float32, f"optimizer={optimizer}")
-    step(0)
-    before = copy.deepcopy([step.model.state_dict(), *(o.state_dict() for o in step.optimizers)])
+    made = make(torch.float32, f"optimizer={optimizer}")
+    made.step(0)
+    before = copy.deepcopy([made.model.state_dict(), *(o.state_dict() for o in made.optimizers)])
     failpoint.switch_on(f"{fault}@7")
-    assert not math.isfinite(sum(step(7)))
-    after = [step.model.state_dict(), *(o.state_dict() for o in step.optimizers)]
+    assert not math.isfinite(sum(made.step(7)))
+    after = [made.model.state_dict(), *(o.state_dict() for o in made.optimizers)]
     torch.testing.assert_close(after, before, rtol=0, atol=0)
-    assert all(p.grad is None for p in step.model.parameters())
+    assert all(p.grad is None for p in made.model.parameters())
 
 
 def test_a_further_number_of_a_step_may_be_nan_and_stops_no_training(make, monkeypatch):
     """Such as the gradient's noise, of which one pass tells nothing: every step was left out, and
     nothing said so, as the loss was finite."""
-    step = make(torch.float32)
-    before = copy.deepcopy(step.model.state_dict())
+    made = make(torch.float32)
+    before = copy.deepcopy(made.model.state_dict())
 
     def mean_and_nan(numbers):
         return torch.cat([numbers, torch.tensor([math.nan])])
 
     monkeypatch.setattr(update.ranks, "mean", mean_and_nan)
-    assert math.isnan(step(0)[2])
-    after = step.model.state_dict()
+    assert math.isnan(made.step(0)[2])
+    after = made.model.state_dict()
     assert not any(torch.equal(after[name], before[name]) for name in before)
 
 
@@ -104,7 +104,7 @@ def test_clipping_shortens_the_gradient_as_a_whole_and_tells_its_length_before(m
             "step",
             lambda: seen.extend(p.grad.flatten() for p in clipped.model.parameters()),
         )
-    _, norm = clipped(0)
+    _, norm = clipped.step(0)
     assert norm == pytest.approx(plain.norm().item(), rel=1e-5)
     expected = plain * 0.01 / plain.norm()
     torch.testing.assert_close(torch.cat(seen), expected, rtol=1e-4, atol=1e-8)
@@ -118,8 +118,8 @@ def test_every_other_model_trains_in_bfloat16_too(name, cfg, tiny):
         torch.manual_seed(0)
         model = made.model.build(V)
         batches, optimizers = Batches(IDS, 8, T, 0), made.optimizer.build(model)
-        step = update.Update(model, optimizers, batches, made, torch.device("cpu"), number)
-        losses.append([step(i)[0].item() for i in range(3)])
+        updated = update.Update(model, optimizers, batches, made, torch.device("cpu"), number)
+        losses.append([updated.step(i)[0].item() for i in range(3)])
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
 
 
@@ -130,7 +130,7 @@ def test_a_compiled_update_is_the_plain_one(dropout, make):
     plain, compiled = (make(torch.float32, f"model.dropout={dropout}") for _ in range(2))
     assert compiled.compile().startswith("compiled in")
     for step in range(3):
-        torch.testing.assert_close(plain(step), compiled(step), rtol=1e-5, atol=0)
+        torch.testing.assert_close(plain.step(step), compiled.step(step), rtol=1e-5, atol=0)
 
 
 COMPILE = """
@@ -152,14 +152,14 @@ def test_a_step_that_a_gpu_would_leave_out_by_itself_changes_no_bit(make, words,
     plain, ahead = make(torch.float32, *words), make(torch.float32, *words)
     ahead.ahead = True  # as on a GPU: nobody reads whether the numbers are finite
     for step in range(3):
-        assert torch.equal(plain(step), ahead(step))
+        assert torch.equal(plain.step(step), ahead.step(step))
     assert all(map(torch.equal, bits(plain), bits(ahead)))
     before = bits(ahead)
     failpoint.switch_on("train.grad=nan")
-    assert ahead(3)[1].isnan()
+    assert ahead.step(3)[1].isnan()
     failpoint.switch_on("")
     assert all(map(torch.equal, before, bits(ahead)))
-    assert torch.equal(plain(4), ahead(4))
+    assert torch.equal(plain.step(4), ahead.step(4))
     assert all(map(torch.equal, bits(plain), bits(ahead)))
 
 
@@ -187,13 +187,14 @@ def test_a_step_of_a_gpu_reads_no_number_back(words, number, cfg, tiny, monkeypa
     made = cfg(*tiny, *TINY_TRANSFORMER, *words)
     model = made.model.build(V).to(meta)
     batches = Batches(IDS, 8, T, 0).to(meta)
-    step = update.Update(model, made.optimizer.build(model, number), batches, made, meta, number)
-    step.ahead = True
+    optimizers = made.optimizer.build(model, number)
+    updated = update.Update(model, optimizers, batches, made, meta, number)
+    updated.ahead = True
     for i in range(2):
-        assert step(i).is_meta
+        assert updated.step(i).is_meta
     assert len(found) == 2 and all(flag.is_meta for flag in found)
     with pytest.raises(RuntimeError, match="meta"):
-        step(2).sum().item()
+        updated.step(2).sum().item()
 
 
 @pytest.mark.faults
@@ -252,7 +253,7 @@ def test_without_a_compiler_auto_goes_on_and_on_is_refused(make, monkeypatch):
     uncompiled = made.loss_fn
     assert made.compile() == "not compiled (no C++ compiler)"
     assert made.loss_fn is uncompiled
-    assert torch.equal(made(0), plain(0))
+    assert torch.equal(made.step(0), plain.step(0))
     with pytest.raises(ValueError, match="compile=on: no C"):
         make(torch.float32, "train.compile=on").compile()
     message = ""
@@ -309,7 +310,7 @@ def test_what_is_compiled_sees_the_shapes_of_a_step_and_leaves_no_trace(
         torch.set_deterministic_debug_mode(mode)
     assert shapes == [((windows, T), (windows, T))]
     assert all(p.grad is None for p in made.model.parameters())
-    made(0)
+    made.step(0)
     assert set(shapes) == {((windows, T), (windows, T))}
 
 
@@ -339,7 +340,7 @@ def test_a_batch_too_large_to_compile_is_left_to_the_first_step(make, monkeypatc
     assert made.compile().startswith("compiled in the first step")
     assert made.loss_fn is not plain and all(p.grad is None for p in made.model.parameters())
     made.micro_batch = 4
-    assert torch.isfinite(made(0)).all()
+    assert torch.isfinite(made.step(0)).all()
 
 
 class Plain(torch.optim.SGD):
@@ -367,7 +368,7 @@ def test_an_optimizer_of_ones_own_takes_no_step_with_a_non_finite_gradient(make,
     made.optimizers = [Plain(made.model.parameters(), lr=0.1)]
     before = copy.deepcopy(made.model.state_dict())
     failpoint.switch_on("train.grad=nan@0")
-    assert not math.isfinite(sum(made(0)))
+    assert not math.isfinite(sum(made.step(0)))
     torch.testing.assert_close(made.model.state_dict(), before, rtol=0, atol=0)
 
 
@@ -404,7 +405,7 @@ def test_processes_average_in_the_order_of_a_tree_for_a_batch_in_parts(
             return plain(value)
 
         monkeypatch.setattr(module, "mean", mean)
-    make(torch.float32, f"train.parts={n_parts}")(0)
+    make(torch.float32, f"train.parts={n_parts}").step(0)
     assert used == [expected]
 
 
@@ -424,7 +425,7 @@ def test_processes_exchange_gradients_with_the_last_micro_batch_alone(make, monk
 
     monkeypatch.setattr(update.distributed, "gradient_sync", sync)
     made.micro_batch = 3
-    made(0)
+    made.step(0)
     assert exchanges == [(ddp, False), (ddp, False), (ddp, True)]
 
 
@@ -432,14 +433,14 @@ def test_dropout_of_a_step_is_seeded_by_its_batch_and_process(make, monkeypatch)
     made, seeded = make(), []
     monkeypatch.setattr(update.ranks, "rank", lambda: 2)
     monkeypatch.setattr(made, "seed_dropout", lambda *place: seeded.append(place))
-    made(5)
+    made.step(5)
     assert seeded == [(5, 2)]
 
 
 def test_a_batch_in_parts_is_their_mean_and_each_has_dropout_of_its_own(make):
     words = ("model.dropout=0.2", "train.clip=0")
     made, plain = make(torch.float32, *words, "train.parts=4"), make(torch.float32, *words)
-    loss, norm = made(3)
+    loss, norm = made.step(3)
     inputs, targets = plain.batches[3]
     expected = 0.0
     for part in range(4):

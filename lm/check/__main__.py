@@ -18,7 +18,6 @@ import logging
 import sys
 import time
 
-import torch
 from rich.markup import escape
 
 from lm import config, metrics
@@ -30,6 +29,7 @@ from lm.data.batches import Batches
 from lm.launch import cli, compose
 from lm.models.base import LanguageModel
 from lm.optim import footprint, horizon
+from lm.optim.clip import clip_gradients
 from lm.optim.contract import build_optimizers
 from lm.optim.schedule import set_rates, update_scale
 from lm.record.find import find_run
@@ -137,7 +137,7 @@ def _train(bench: Bench, model: LanguageModel, prepared: pipeline.Prepared, step
         x, y = batches[step]
         loss = metrics.next_token_loss(model(x.to(bench.device)), y.to(bench.device))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.train.clip or float("inf"))
+        clip_gradients(model.parameters(), cfg.train.clip)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()

@@ -25,6 +25,7 @@ from lm.config import Config, ModelConfig, TransformerConfig
 from lm.launch import compose
 from lm.models.base import LanguageModel
 from lm.optim import horizon
+from lm.optim.clip import clip_gradients
 from lm.optim.contract import build_optimizers
 from lm.optim.schedule import set_rates
 from lm.report import figures
@@ -192,7 +193,7 @@ def walk(run: Config, cfg: ModelConfig, axis: str, n_steps: int, seed: int) -> W
     set_rates(optimizers, RATE_SHARE)
     for step in range(1, n_steps + 1):
         metrics.next_token_loss(model(inputs), targets).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), run.train.clip or math.inf)
+        clip_gradients(model.parameters(), run.train.clip)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()

@@ -16,12 +16,12 @@ from lm.config import MixConfig, ShardsConfig
 from lm.data.batches import Batches
 from lm.lens.subject import Subject
 from lm.lens.views import Values, quantized
+from lm.optim.clip import clip_gradients
 from lm.optim.contract import build_optimizers
 from lm.optim.schedule import set_rates, update_scale
 from lm.record import checkpoint
 from lm.record.state import TrainState
 from lm.setup import make_budget
-from lm.system import seeds
 from lm.update import Update
 
 MAX_FLOPS = 1e12  # of a step: some seconds on two cores
@@ -63,10 +63,10 @@ def of(subject: Subject) -> Values:
     update = Update(model, optimizers, batches, cfg, torch.device("cpu"), torch.float32)
     weights = {name: p.detach().clone() for name, p in model.named_parameters()}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.seed(cfg.seed, "dropout", number))
+        update.seed_dropout(number, 0)
         update.gradients(x, y)
     clip = cfg.train.clip
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip or torch.inf)
+    norm = clip_gradients(model.parameters(), clip)
     if not (nats.isfinite().all() and norm.isfinite()):
         return {"missing": "loss or gradient is infinite or not a number, so the step is skipped"}
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

@@ -60,8 +60,8 @@ def make(cfg, tiny):
     return build
 
 
-def losses(step: update.Update, n: int = 5) -> list[float]:
-    return [step(number)[0].item() for number in range(n)]
+def losses(made: update.Update, n: int = 5) -> list[float]:
+    return [made.step(number)[0].item() for number in range(n)]
 
 
 @needs_gpu
@@ -100,48 +100,48 @@ def test_losses_are_those_of_the_cpu(optimizer, make):
 @pytest.mark.parametrize("word", ["on", "graphs"])
 def test_a_compiled_step_is_the_plain_one(word, make):
     plain = losses(make())
-    step = make(DEVICE, torch.float32, f"train.compile={word}")
-    assert step.compile().startswith("compiled")
-    assert losses(step) == pytest.approx(plain, abs=1e-3)
+    made = make(DEVICE, torch.float32, f"train.compile={word}")
+    assert made.compile().startswith("compiled")
+    assert losses(made) == pytest.approx(plain, abs=1e-3)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "own"])
 @pytest.mark.parametrize("fault", ["train.loss=nan", "train.grad=inf"])
 def test_a_step_that_is_not_finite_changes_nothing(optimizer, fault, make):
     """Built-in optimizers skip it by found_inf, on a GPU without waiting; others are not called."""
-    step = make(DEVICE, torch.float32, *([] if optimizer == "own" else [f"optimizer={optimizer}"]))
+    made = make(DEVICE, torch.float32, *([] if optimizer == "own" else [f"optimizer={optimizer}"]))
     if optimizer == "own":
-        own = [PlainSgd(step.model.parameters())]
-        step = update.Update(step.model, own, step.batches, step.cfg, DEVICE, torch.float32)
-    step(0)
-    before = copy.deepcopy([step.model.state_dict(), *(o.state_dict() for o in step.optimizers)])
+        own = [PlainSgd(made.model.parameters())]
+        made = update.Update(made.model, own, made.batches, made.cfg, DEVICE, torch.float32)
+    made.step(0)
+    before = copy.deepcopy([made.model.state_dict(), *(o.state_dict() for o in made.optimizers)])
     failpoint.switch_on(f"{fault}@1-2")
-    assert not math.isfinite(step(1).sum().item())
-    after = [step.model.state_dict(), *(o.state_dict() for o in step.optimizers)]
+    assert not math.isfinite(made.step(1).sum().item())
+    after = [made.model.state_dict(), *(o.state_dict() for o in made.optimizers)]
     torch.testing.assert_close(after, before, rtol=0, atol=0)
     failpoint.switch_on("")
-    assert math.isfinite(step(2).sum().item())
+    assert math.isfinite(made.step(2).sum().item())
 
 
 def test_the_losses_that_nobody_read_yet_are_those_that_were_computed(make):
     expected = losses(make(), 6)
-    step, unread = make(), update.UnreadNumbers()
+    made, unread = make(), update.UnreadNumbers()
     for number in range(6):
-        unread.add(number, step(number))
+        unread.add(number, made.step(number))
     assert [numbers["loss"] for _, numbers in unread.read()] == expected
 
 
 @needs_gpu
 def test_micro_batch_auto_halves_where_the_memory_of_the_gpu_ends(make):
     """All memory but 300 MB is taken: 65,536 windows at a time do not fit, a part of them does."""
-    step = make(DEVICE, torch.float32, "train.micro_batch=auto", "train.batch_size=8")
+    made = make(DEVICE, torch.float32, "train.micro_batch=auto", "train.batch_size=8")
     rows = 1 << 16
-    step.batches = Batches(IDS, rows, T, 0).to(DEVICE)
-    step.cfg.train.batch_size = rows
+    made.batches = Batches(IDS, rows, T, 0).to(DEVICE)
+    made.cfg.train.batch_size = rows
     taken = torch.empty(memory.room(DEVICE) - (300 << 20), dtype=torch.uint8, device=DEVICE)
-    loss, norm = step.train_on(0, 1).tolist()
+    loss, norm = made.train_on(0, 1).tolist()
     assert math.isfinite(loss + norm)
-    assert 0 < step.micro_batch < rows
+    assert 0 < made.micro_batch < rows
     del taken
     torch.cuda.empty_cache()
 

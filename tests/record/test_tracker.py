@@ -708,7 +708,7 @@ def test_the_client_is_loaded_before_the_first_step(server, tiny, tmp_path):
 def test_the_death_of_the_client_s_own_process_is_one_warning(
     train, server, monkeypatch, caplog, tmp_path
 ):
-    def kill_at_step_10(self, step, _step=update.Update.__call__, _done=[]):  # noqa: B006
+    def kill_at_step_10(self, step, _step=update.Update.step, _done=[]):  # noqa: B006
         if step == 10 and not _done:
             _done.append(1)
             wait_until_open(tmp_path / "outputs/runs/a")
@@ -723,7 +723,7 @@ def test_the_death_of_the_client_s_own_process_is_one_warning(
         return _step(self, step)
 
     good = digest(train("good", "track=off"))
-    monkeypatch.setattr(update.Update, "__call__", kill_at_step_10)
+    monkeypatch.setattr(update.Update, "step", kill_at_step_10)
     out = train("a", "track=online")
     assert digest(out) == good
     assert caplog.text.count("W&B stopped") == 1

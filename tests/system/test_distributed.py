@@ -29,20 +29,20 @@ EXACT = ("train.compile=off", "train.dist_timeout=200")
 
 def until(cfg: config.Config, out: Path, step: int) -> None:
     """Train up to that step, and no further: as a kill leaves it."""
-    real = update.Update.__call__
+    real = update.Update.step
 
     def dies(self, at: int, *size: int):
         if at == step:
             raise Killed
         return real(self, at, *size)
 
-    update.Update.__call__ = dies
+    update.Update.step = dies
     try:
         out.mkdir(exist_ok=True)
         with pytest.raises(Killed):
             train.train(cfg, out)
     finally:
-        update.Update.__call__ = real
+        update.Update.step = real
 
 
 def all_claims(cfgs: dict[str, config.Config], folder: Path) -> dict:
@@ -107,7 +107,7 @@ def numbers_kept(cfg: config.Config, out: Path) -> list[float]:
     run.update.gradients(*run.batches[0])
     parameters = list(run.model.parameters())
     held = [parameters, [p.grad for p in parameters]]
-    run.update(0)
+    run.update.step(0)
     for name in ("exp_avg", "exp_avg_sq"):
         held.append([run.optimizers[0].state[p][name] for p in parameters])
     n = run.model.n_params()

@@ -89,11 +89,11 @@ def make(n_layer: int, n_embd: int, context_len: int, vocab_size: int, **setting
 
 def seconds_a_step(update, clock) -> float:
     """The median over some steps, after a first one."""
-    update(0)
+    update.step(0)
     seconds: list[float] = []
     while len(seconds) < REPEATS or (sum(seconds) < 2 and len(seconds) < 20):
         start = clock()
-        update(len(seconds) + 1)
+        update.step(len(seconds) + 1)
         seconds.append(clock() - start)
     return statistics.median(seconds)
 

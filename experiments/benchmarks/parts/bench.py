@@ -61,11 +61,11 @@ def update(words: list[str]):
 
 def weights_after(words: list[str]) -> str:
     """The SHA-256 of all weights after 8 steps, in one of several processes."""
-    step = update(words)
+    made = update(words)
     for number in range(8):
-        step(number)
+        made.step(number)
     digest = hashlib.sha256()
-    for p in step.model.parameters():
+    for p in made.model.parameters():
         digest.update(p.detach().numpy().tobytes())
     return digest.hexdigest()
 
@@ -80,12 +80,12 @@ def timed(words: list[str], n_parts: int) -> list[float]:
     sides = [update(words), update([*words, f"train.parts={n_parts}"])]
     found: list[list[list[float]]] = [[[], []], [[], []]]
     for turn in range(TURNS + 1):  # the first warms up
-        for side, step in enumerate(sides):
+        for side, made in enumerate(sides):
             ranks.largest(0.0)  # all begin together
             wall = time.perf_counter()
             cpu = time.process_time()
             for number in range(STEPS):
-                step(number)
+                made.step(number)
             spent = torch.tensor(time.process_time() - cpu, dtype=torch.float64)
             (longest,) = ranks.largest(time.perf_counter() - wall)
             together = ranks.total(spent).item()

@@ -73,10 +73,10 @@ def ours(case: Case, options: dict, compiled: str, device: str, exact: bool = Fa
     ids = np.random.default_rng(0).integers(0, V, 1 << 18).astype(np.uint16)
     batches = Batches(ids, B, T, seed=0).to(where)
     optimizers = cfg.optimizer.build(model, number)
-    step = update.Update(model, optimizers, batches, cfg, where, number)
+    made = update.Update(model, optimizers, batches, cfg, where, number)
     if compiled != "off":
-        step.compile()
-    return step
+        made.compile()
+    return made.step
 
 
 def check(device: str) -> list[str]:

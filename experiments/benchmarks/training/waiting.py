@@ -44,13 +44,13 @@ def measure() -> float:
     dtype = devices.matmul_dtype("auto", device, model.low_precision)
     ids = np.random.default_rng(0).integers(0, 1024, 1 << 18).astype(np.uint16)
     batches = Batches(ids, cfg.train.batch_size, cfg.model.context_len, seed=0)
-    step = update.Update(model, cfg.optimizer.build(model, dtype), batches, cfg, device, dtype)
+    made = update.Update(model, cfg.optimizer.build(model, dtype), batches, cfg, device, dtype)
     for number in range(3):
-        step(number)
+        made.step(number)
     n = 0
     start = time.perf_counter()
     while time.perf_counter() - start < SECONDS:
-        step(n)
+        made.step(n)
         n += 1
     return n * batches.tokens / (time.perf_counter() - start)
 
