@@ -31,12 +31,7 @@ def command(cfg: ExportConfig) -> None:
         raise ValueError(f"{out} exists already: choose another out=")
     streams.check_output(cfg.out or str(out))
     with store.new_folder(out) as folder:
-        if cfg.format == "hf":
-            files.to_transformers(run, cfg.checkpoint, folder)
-        elif cfg.format == "tokenizers":
-            files.to_tokenizers(run.tokenizer, folder)
-        else:
-            files.to_tiktoken(run.tokenizer, run.path.name, folder)
+        files.WRITERS[cfg.format](run, cfg.checkpoint, folder)
         text = card.write(run, cfg.checkpoint, cfg.format, out.name)
         (folder / "README.md").write_text(text, encoding="utf-8")
     names = sorted(path.name for path in out.iterdir())

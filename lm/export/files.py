@@ -1,9 +1,13 @@
-"""The files of an export: what transformers, tokenizers and tiktoken read."""
+"""The files of an export: what transformers, tokenizers and tiktoken read.
+
+A new format has its writer in WRITERS, its lines of Python in card.USES, and its name in the
+choices of ExportConfig.format.
+"""
 
 import importlib.metadata
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors.torch import save
@@ -80,6 +84,14 @@ def to_tiktoken(tokenizer: Tokenizer, name: str, folder: Path) -> None:
         "special_tokens": bpe.specials,
     }
     _write(folder / "encoding.json", encoding)
+
+
+Writer = Callable[[Run, str, Path], None]  # from a run and its checkpoint into a new folder
+WRITERS: dict[str, Writer] = {
+    "hf": to_transformers,
+    "tokenizers": lambda run, checkpoint, folder: to_tokenizers(run.tokenizer, folder),
+    "tiktoken": lambda run, checkpoint, folder: to_tiktoken(run.tokenizer, run.path.name, folder),
+}
 
 
 def _as_bpe(tokenizer: Tokenizer) -> BPETokenizer:

@@ -1,5 +1,6 @@
 """A model card says how good its checkpoint is, and how to load it."""
 
+import dataclasses
 import json
 import re
 
@@ -8,7 +9,15 @@ import pytest
 from lm import config, tokenizers
 from lm.export import card, files
 from lm.record.run import Run
+from lm.settings.commands import ExportConfig
 from tests.helpers import BPE, tiktoken_of_card
+
+
+def test_every_format_that_can_be_asked_for_has_a_writer_and_a_card():
+    """A format without a card was written, and then failed with a KeyError."""
+    fields = {field.name: field for field in dataclasses.fields(ExportConfig)}
+    choices = fields["format"].metadata["choices"]
+    assert sorted(choices) == sorted(files.WRITERS) == sorted(card.USES)
 
 
 def test_the_card_gives_the_results_of_the_checkpoint_that_is_exported(trained):
