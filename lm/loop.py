@@ -49,7 +49,7 @@ def train_until_done(run: TrainingRun, track: Tracker, report: Report | None) ->
                 state.best_step = state.step
             if report is not None and run.progress() < 1:
                 ranks.on_rank_0(report, state.step, val["bpb"])
-        last = run.progress() >= 1  # known here, as a new best score may have renewed the patience
+        last = run.progress() >= 1  # after best_step is set, from which train.patience counts
         if run.due(cfg.sample_every):
             track.samples(state, [write_sample(run, prompt) for prompt in run.prompts])
         if improved or run.due(cfg.save_every):
@@ -120,6 +120,7 @@ def update_and_log(run: TrainingRun, track: Tracker) -> None:
     run.unread.add(state.step, numbers)
     row: Numbers = {}
     if must_read_losses(run):
+        # Fills state.losses and run.numbers, of which training_point makes a point.
         row = judge_losses(run, track)
     seconds = time.perf_counter() - start
     if run.budget.seconds:  # the rates depend on it, so all processes need the same clock

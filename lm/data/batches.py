@@ -90,6 +90,44 @@ class Batches(torch.utils.data.Dataset):
         places, firsts = starts[:, :1], starts[:, 1:]
         return self._cut(places, firsts, self.n_targets, self.n_drawn)
 
+    def starts(self, numbers: np.ndarray) -> np.ndarray:
+        """Where windows begin, by their numbers, ascending (n,): (n, 2).
+
+        That is a place among the targets that the window's epoch draws, and the first of these.
+        Of 10 tokens the targets are 0 to 8, and with context_len=4 an epoch draws 8 of the 9, such
+        as 6 7 8 0 1 2 3 4, in two windows:
+
+            starts    targets of the window
+            (1, 6)    7 8 0 1       from place 1 on; behind the end of the text comes its beginning
+            (5, 6)    2 3 4 6       place 8 would be target 5, which is left out: place 0 instead
+        """
+        if not len(numbers):
+            return np.empty((0, 2), dtype=np.int64)
+        epochs = numbers // self.n_windows
+        starts = np.empty((len(numbers), 2), dtype=np.int64)
+        for epoch in range(epochs[0], epochs[-1] + 1):
+            rows = slice(*np.searchsorted(epochs, [epoch, epoch + 1]))
+            starts[rows] = self._epoch(epoch)[numbers[rows] % self.n_windows]
+        return starts
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        """The starts of an epoch's windows in the order of their numbers, (n_windows, 2)."""
+        if epoch != self._cached_epoch:
+            random = np.random.default_rng(seeds.seed(self.seed, "batches", epoch))
+            cut = random.integers(self.context_len)
+            starts = np.empty((self.n_windows, 2), dtype=np.int64)
+            starts[:, 0] = cut + random.permutation(self.n_windows) * self.context_len
+            starts[:, 1] = self._first_target(epoch)
+            self._cached_starts = starts
+            self._cached_epoch = epoch
+        return self._cached_starts
+
+    def _first_target(self, epoch: int) -> int:
+        """The first target behind those that an epoch leaves out."""
+        n_left_out = self.n_targets - self.n_drawn
+        start = seeds.seed(self.seed, "left out") + (epoch + 1) * n_left_out
+        return start % self.n_targets
+
     def _cut(
         self,
         places: np.ndarray,
@@ -128,38 +166,6 @@ class Batches(torch.utils.data.Dataset):
         if self.device.type != "cuda":
             return tensor.to(self.device)
         return tensor.pin_memory().to(self.device, non_blocking=True)  # it need not wait for it
-
-    def starts(self, numbers: np.ndarray) -> np.ndarray:
-        """Where windows begin, by their numbers, ascending (n,): (n, 2).
-
-        That is a place among the targets that the window's epoch draws, and the first of these.
-        """
-        if not len(numbers):
-            return np.empty((0, 2), dtype=np.int64)
-        epochs = numbers // self.n_windows
-        starts = np.empty((len(numbers), 2), dtype=np.int64)
-        for epoch in range(epochs[0], epochs[-1] + 1):
-            rows = slice(*np.searchsorted(epochs, [epoch, epoch + 1]))
-            starts[rows] = self._epoch(epoch)[numbers[rows] % self.n_windows]
-        return starts
-
-    def _epoch(self, epoch: int) -> np.ndarray:
-        """The starts of an epoch's windows in the order of their numbers, (n_windows, 2)."""
-        if epoch != self._cached_epoch:
-            random = np.random.default_rng(seeds.seed(self.seed, "batches", epoch))
-            cut = random.integers(self.context_len)
-            starts = np.empty((self.n_windows, 2), dtype=np.int64)
-            starts[:, 0] = cut + random.permutation(self.n_windows) * self.context_len
-            starts[:, 1] = self._first_target(epoch)
-            self._cached_starts = starts
-            self._cached_epoch = epoch
-        return self._cached_starts
-
-    def _first_target(self, epoch: int) -> int:
-        """The first target behind those that an epoch leaves out."""
-        n_left_out = self.n_targets - self.n_drawn
-        start = seeds.seed(self.seed, "left out") + (epoch + 1) * n_left_out
-        return start % self.n_targets
 
 
 def windows(

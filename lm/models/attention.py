@@ -35,7 +35,7 @@ class Attention(nn.Module):
         self.n_kv_head = cfg.n_kv_head or cfg.n_head
         self.head_dim = cfg.n_embd // cfg.n_head
         self.qk_norm = cfg.qk_norm
-        self.score_factor = score_factor(cfg)
+        self.score_factor = score_factor(cfg)  # 1 unless model.base_width is set
         self.p_drop = cfg.dropout
         kv_rows = self.n_kv_head * self.head_dim
         self.qkv_rows = (cfg.n_embd, kv_rows, kv_rows)  # three matrices in one product

@@ -39,7 +39,7 @@ class LanguageModel(nn.Module):
         self.context_len = cfg.context_len
         self.memory = cfg.context_len  # earlier tokens that a prediction can depend on
         self.has_scaled_init = False
-        # A subclass may compute something else: its class has to say so itself.
+        # Only the class that defines before_logits itself: a subclass of it may compute otherwise.
         self.head_is_apart = "before_logits" in vars(type(self))
 
     def forward(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, V)

@@ -185,3 +185,11 @@ def test_a_batch_of_many_epochs_is_drawn_in_time_linear_in_its_windows():
     starts = batches.starts(np.arange(1 << 19))
     assert time.process_time() - began < 1.5
     assert len(starts) == 1 << 19
+
+
+def test_the_windows_of_ten_tokens_are_those_that_starts_tells_of():
+    batches = Batches(np.arange(10), batch_size=2, context_len=4, seed=3)
+    assert batches.starts(np.arange(2)).tolist() == [[1, 6], [5, 6]]
+    inputs, targets = batches[0]
+    assert inputs.tolist() == [[7, 8, 0, 1], [2, 3, 4, 6]]
+    assert targets.tolist() == [[8, 9, 1, 2], [3, 4, 5, 7]]
