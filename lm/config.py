@@ -143,18 +143,10 @@ class MixConfig(CorpusConfig):
 
     def part_configs(self) -> dict[str, CorpusConfig]:
         """The checked corpus of each part; what it does not say itself it has from the mix."""
-        if not self.parts:
-            raise ConfigError(
-                "corpus.parts is empty: give corpus.parts.NAME.path=FILE corpus.weights.NAME=SHARE "
-                "for each source"
-            )
         defaults: dict[str, object] = {"val_fraction": self.val_fraction}
         if self.near_duplicates == "keep":
             defaults["near_duplicates"] = "keep"
-        return {
-            name: mix_parts.load(CorpusConfig, name, values, defaults)
-            for name, values in self.parts.items()
-        }
+        return mix_parts.load(CorpusConfig, self.parts, defaults)
 
 
 # ---------------------------------------------------------------------------------- tokenizer
@@ -446,12 +438,8 @@ class TrainConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.budgets()) > 1:
-            raise ConfigError(f"{' and '.join(self.budgets())} are set together: choose one budget")
-        if self.patience and not self.eval_every:
-            raise ConfigError(
-                f"train.patience={self.patience} counts evaluations: give train.eval_every above 0"
-            )
+        rules.check_budgets(self.budgets())
+        rules.check_patience(self.patience, self.eval_every)
         if isinstance(self.micro_batch, str) and self.micro_batch.isdecimal():
             self.micro_batch = int(self.micro_batch)
         rules.check_micro_batch(self.micro_batch, self.batch_size, self.n_proc, self.compile)

@@ -1,6 +1,6 @@
 """The settings of corpus=mix: the corpus of each part, and its weight.
 
-mix_parts.load(CorpusConfig, "plays", {"name": "shakespeare"}, defaults={"val_fraction": 0.1})
+mix_parts.load(CorpusConfig, {"plays": {"name": "shakespeare"}}, defaults={"val_fraction": 0.1})
 """
 
 import math
@@ -15,11 +15,22 @@ from lm.system.errors import ConfigError
 S = TypeVar("S", bound=Settings)
 
 
-def load(base: type[S], name: str, values: object, defaults: Mapping[str, object]) -> S:
-    """The checked corpus of one part; what it does not say itself it has from `defaults`.
+def load(
+    base: type[S], parts: Mapping[str, object], defaults: Mapping[str, object]
+) -> dict[str, S]:
+    """The checked corpus of each part; what it does not say itself it has from `defaults`.
 
     `base` is the class of which every corpus is a kind. Raises ConfigError with the part's keys.
     """
+    if not parts:
+        raise ConfigError(
+            "corpus.parts is empty: give corpus.parts.NAME.path=FILE corpus.weights.NAME=SHARE "
+            "for each source"
+        )
+    return {name: _load_part(base, name, values, defaults) for name, values in parts.items()}
+
+
+def _load_part(base: type[S], name: str, values: object, defaults: Mapping[str, object]) -> S:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", str(name)):
         raise ConfigError(
             f"corpus.parts.{str(name)[:60]!a}: a part's name has 1 to 40 of A-Z, a-z, 0-9, _, -"

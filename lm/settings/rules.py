@@ -27,6 +27,20 @@ def check_heads(n_embd: int, n_head: int, n_kv_head: int, positions: str) -> Non
         )
 
 
+def check_budgets(budgets: list[str]) -> None:
+    """A run ends by one budget; each is given as train.KEY=VALUE."""
+    if len(budgets) > 1:
+        raise ConfigError(f"{' and '.join(budgets)} are set together: choose one budget")
+
+
+def check_patience(patience: int, eval_every: int) -> None:
+    """Evaluations without a better score are counted where there are any."""
+    if patience and not eval_every:
+        raise ConfigError(
+            f"train.patience={patience} counts evaluations: give train.eval_every above 0"
+        )
+
+
 def check_micro_batch(
     micro_batch: int | str, batch_size: int | str, n_proc: int, compile: str
 ) -> None:
