@@ -12,7 +12,7 @@ import difflib
 import logging
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,7 @@ class Harness(TemplateLM):
                 bar.update(len(rows))
         return texts
 
-    def _write(self, contexts: list[str], settings: dict[str, Any], seed: int) -> list[str]:
+    def _write(self, contexts: list[str], settings: dict[str, object], seed: int) -> list[str]:
         known = normalize_gen_kwargs(settings)
         eot = self.ours.decode([self.eot_token_id])
         stops = [stop for stop in handle_stop_sequences(known.get("until"), eot) if stop]
@@ -249,7 +249,7 @@ def _first(stops: Sequence[str], text: str) -> int | None:
     return min(places, default=None)
 
 
-def _metrics(values: dict[str, Any]) -> dict[str, tuple[float, float | None]]:
+def _metrics(values: Mapping[str, object]) -> dict[str, tuple[float, float | None]]:
     """The numbers of a task from the harness's "acc,none", "acc_stderr,none" and so on."""
     metrics = {}
     for key, value in values.items():

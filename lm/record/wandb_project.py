@@ -206,7 +206,7 @@ def _rows(run: "Run", ours: ProjectRun) -> tuple[list[dict[str, Any]], float]:
     return rows, seen
 
 
-def _summary(ours: ProjectRun, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _summary(ours: ProjectRun, rows: Sequence[Mapping[str, object]]) -> dict[str, Any]:
     """What summary.json says of a complete run; empty for one that is not."""
     last = [row for row in rows if "val/bpb" in row][-1:]
     if ours.state != "finished" or not last or not ours.summary.keys() >= set(TOTALS):

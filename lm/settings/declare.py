@@ -26,7 +26,7 @@ MOST = (1 << 63) - 1  # the highest integer that every file and library takes
 Affects = Literal["result", "rounding", "nothing"]
 
 
-def setting(default: Any, affects: Affects | None = None, **rules: object) -> Any:
+def setting(default: object, affects: Affects | None = None, **rules: object) -> Any:
     """A field of a Settings class; without `affects` it affects what its class says; path=True is
     for the name of a file or folder, or a list of them, in which `~` is the home directory."""
     metadata = rules if affects is None else {**rules, "affects": affects}
@@ -62,7 +62,7 @@ def zero_or(default: float, low: float, high: float, affects: Affects | None = N
     return setting(default, affects, low=low, high=high, allowed=allowed, zero=True)
 
 
-def or_word(number: Any, word: str, whole: bool) -> Any:
+def or_word(number: Field, word: str, whole: bool) -> Any:
     """A number as `number`, a field, declares it, or a word: of a form such as `auto` or `20x`.
 
     `word` is that form, in which 20 stands for any number above 0; such a setting has the type Any.
@@ -184,7 +184,7 @@ def _broken_rule(f: Field, value: Any) -> str:
     return f"{str(value)[:40]}: must be {f.metadata['allowed']}"
 
 
-def _as_number(f: Field, value: Any) -> Any:
+def _as_number(f: Field, value: object) -> object:
     """A text that is a number as one, a whole number as a float where fractions are allowed."""
     if isinstance(value, str) and not _is_word(f, value):
         try:

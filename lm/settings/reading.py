@@ -222,7 +222,7 @@ def typed(cls: type, values: Mapping, prefix: str, without: Collection[str] = ()
         raise ConfigError(f"{prefix}{key}: {reason}{way_out}") from None
 
 
-def _in_reach(value: Any) -> Any:
+def _in_reach(value: object) -> object:
     """The values, nested or not, with an infinity for each whole number that no float holds."""
     if isinstance(value, dict):
         return {key: _in_reach(inner) for key, inner in value.items()}

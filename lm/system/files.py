@@ -135,7 +135,7 @@ def read_record(path: Path, kind: type[T], links: bool = False) -> T:
     """
     value = read_json(path, links)
     if isinstance(value, dict) and isinstance(kind, msgspec.StructMeta):
-        for key in _floats_of(kind):
+        for key in _floats_of(cast(type[msgspec.Struct], kind)):
             name = value.get(key)
             if isinstance(name, str) and name in NOT_FINITE:
                 value[key] = float(name)
@@ -146,9 +146,9 @@ def read_record(path: Path, kind: type[T], links: bool = False) -> T:
 
 
 @functools.cache
-def _floats_of(kind: type[Any]) -> list[str]:
+def _floats_of(kind: type[msgspec.Struct]) -> list[str]:
     """The keys of a record's JSON whose values are floats."""
-    fields = msgspec.structs.fields(cast(type[msgspec.Struct], kind))
+    fields = msgspec.structs.fields(kind)
     return [field.encode_name for field in fields if field.type in FLOATS]
 
 
