@@ -83,6 +83,18 @@ def test_every_command_on_a_page_has_a_verb_and_keys_that_help_knows():
     assert n_keys > 50
 
 
+def test_the_road_of_a_batch_names_functions_that_are_in_their_files():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 200
+    (row,) = re.findall(r"^\| a batch's road \| (.*) \|$", text, re.M)
+    places = re.findall(r"((?:`[\w.]+`(?:, )?)+) \(`([^`]+)`\)", row)
+    assert len(places) == row.count("(") > 8
+    for names, file in places:
+        code = (ROOT / "lm" / file).read_text(encoding="utf-8")
+        for name in re.findall(r"\w+", names):
+            assert re.search(rf"\b(?:def|class) {name}\b", code), f"{name} is not in {file}"
+
+
 def test_every_target_of_make_on_a_page_is_there():
     text = "\n".join(pages().values())
     words = ["make", "-n", "N=001", *sorted(set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.M)))]
