@@ -43,11 +43,15 @@ train: setup  ## train the default model: corpus, tokenizer, transformer
 tour: $(VENV)/ready-tour  ## six lessons, from bytes to a sweep; N=1 opens the first in the browser
 	$(BIN)/python experiments/tour $(N)
 
+# Tests start hundreds of processes; where a shell forbids it to keep compiled modules, each of them
+# would compile lm anew.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
+
 test: $(VENV)/ready-test  ## every test but those of test-faults
-	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-faults: $(VENV)/ready-test  ## the slow ones: kills, signals, full disks, hostile files
-	$(BIN)/python -m pytest -n auto --dist worksteal -m faults $(ARGS)
+	$(PYTEST) -m faults $(ARGS)
 
 fuzz: $(VENV)/ready-test  ## ten million random inputs to all that lm reads: hours; or LM_FUZZ_SECONDS=600
 	$(BIN)/python -m tests.fuzz $(ARGS)

@@ -34,3 +34,29 @@ def test_a_test_leaves_the_environment_as_it_was():
     home = os.environ.pop("HOME", None)
     next(fixture, None)
     assert dict(os.environ) == before and os.environ.get("HOME") == home
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(
+    ("body", "code", "stderr"),
+    [
+        ("", 0, ""),
+        ("sys.exit(3)", 3, ""),
+        ("sys.exit('no room')", 1, "no room\n"),
+        ("raise KeyError('x')", 1, "KeyError: 'x'\n"),
+    ],
+)
+def test_a_fork_ends_as_a_process_does(forks, tmp_path, body, code, stderr):
+    """With its exit code, after its threads and what is registered with atexit, all of it
+    written: though its memory is not freed piece by piece."""
+    lines = [
+        "import atexit, sys, threading, time",
+        "atexit.register(print, 'last')",
+        "thread = threading.Thread(target=lambda: [time.sleep(0.05), print('thread')])",
+        "thread.start()",
+        body,
+    ]
+    (tmp_path / "ending.py").write_text("\n".join(lines), encoding="utf-8")
+    done = forks.run(["ending"], tmp_path, conftest.environment(), tmp_path, timeout=60)
+    assert (done.returncode, done.stdout) == (code, "thread\nlast\n")
+    assert done.stderr == stderr or (stderr and done.stderr.endswith(stderr))

@@ -8,6 +8,8 @@
 `--help` is answered here, before anything slow is loaded.
 """
 
+import atexit
+import gc
 import sys
 
 from lm.system import environment, signals
@@ -19,6 +21,9 @@ def begin(verb: str) -> None:
     Torch, which loads later, finds in the environment how its threads wait.
     """
     signals.end_on_ctrl_c()
+    # Python looks for garbage once more at the end, among all that torch has made: half a second
+    # for memory that the system takes back anyway. Registered first, this runs last.
+    atexit.register(gc.freeze)
     environment.let_threads_yield()
     words = sys.argv[1:]
     if verb == "lm":
