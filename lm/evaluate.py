@@ -27,7 +27,7 @@ from lm.record.schemas import DataRecord, read_part
 from lm.scoring import evaluate
 from lm.settings.commands import EvaluateConfig
 from lm.system import devices, files
-from lm.system.errors import ConfigError
+from lm.system.errors import ConfigError, no_code_for
 from lm.system.streams import print_line
 
 
@@ -74,10 +74,7 @@ def command(cfg: EvaluateConfig) -> None:
     if split == "auto":
         is_file = cfg.corpus and isinstance(text, FilesConfig)
         split = "all" if is_file else "val"
-    if split == "all":
-        ids = np.concatenate([prepared.train, prepared.val])
-    else:
-        ids = prepared.val if split == "val" else prepared.train
+    ids = ids_of(prepared, split)
     result = evaluate(model, ids, run.tokenizer.token_lengths())
     print_line(f"run         {run.path}  ({run.cfg.model.name}, checkpoint {cfg.checkpoint})")
     size = f"{result['tokens']:,} tokens, {result['bytes']:,} bytes"
@@ -91,6 +88,17 @@ def command(cfg: EvaluateConfig) -> None:
     print_line(f"loss        {result['loss']:.4f} nats a token ({bits:.4f} bits)")
     print_line(f"perplexity  {result['ppl']:.3f} a token")
     print_line(f"bits/byte   {result['bpb']:.4f}")
+
+
+def ids_of(prepared: pipeline.Prepared, split: str) -> np.ndarray:
+    """The tokens (N,) of a split: val, train, or all of the text."""
+    if split == "val":
+        return prepared.val
+    if split == "train":
+        return prepared.train
+    if split == "all":
+        return np.concatenate([prepared.train, prepared.val])
+    raise no_code_for("split", split)
 
 
 def score_tasks(run: Run, cfg: EvaluateConfig) -> None:

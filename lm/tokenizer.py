@@ -32,7 +32,7 @@ from lm.settings.commands import (
 )
 from lm.system import files, streams
 from lm.system.console import Console
-from lm.system.errors import ConfigError
+from lm.system.errors import ConfigError, no_code_for
 from lm.system.text import printable
 from lm.tokenizers import Tokenizer, formats
 from lm.tokenizers.text import encode_utf8
@@ -104,8 +104,10 @@ def encode(cfg: EncodeText) -> None:
         for ids in _groups(ids_of_text):
             if cfg.format == "raw":
                 sink.write(np.array(ids, tokenizer.dtype).tobytes())
-            else:
+            elif cfg.format == "text":
                 sink.write((" ".join(map(str, ids)) + "\n").encode())
+            else:
+                raise no_code_for("format", cfg.format)
 
 
 def decode(cfg: DecodeIds) -> None:
@@ -117,7 +119,12 @@ def decode(cfg: DecodeIds) -> None:
     streams.check_new(cfg.out, cfg.overwrite)
     tokenizer = open_tokenizer(cfg.tokenizer)
     with streams.open_bytes(cfg.path) as source, streams.open_output(cfg.out) as sink:
-        ids = _raw_ids(source, tokenizer) if cfg.format == "raw" else _text_ids(source)
+        if cfg.format == "raw":
+            ids = _raw_ids(source, tokenizer)
+        elif cfg.format == "text":
+            ids = _text_ids(source)
+        else:
+            raise no_code_for("format", cfg.format)
         to_terminal = cfg.out == "-" and sys.stdout.isatty()
         for text in tokenizer.decode_stream(ids, cfg.errors):
             if to_terminal:

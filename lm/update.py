@@ -34,6 +34,7 @@ from lm.system import (
     seeds,
     signals,
 )
+from lm.system.errors import no_code_for
 
 log = logging.getLogger(__name__)
 NUMBERS: tuple[str, ...] = ("loss", "grad_norm")  # of a step: nats a token; the norm unclipped
@@ -319,9 +320,11 @@ def should_compile(word: str, device: torch.device, flops: float) -> bool:
     It depends on settings and machine alone, never on the clock, so that a resumed run decides
     alike: compiled sums round differently.
     """
-    if word != "auto":
+    if word == "auto":
+        return device.type == "cuda" or (device.type == "cpu" and flops >= WORTH_COMPILING)
+    if word in ("on", "off", "graphs"):
         return word != "off"
-    return device.type == "cuda" or (device.type == "cpu" and flops >= WORTH_COMPILING)
+    raise no_code_for("train.compile", word)
 
 
 def _first_line(error: Exception) -> str:

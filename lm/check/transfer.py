@@ -32,7 +32,7 @@ from lm.report import figures
 from lm.settings.commands import TransferConfig
 from lm.system import devices, seeds
 from lm.system.console import Console
-from lm.system.errors import ConfigError
+from lm.system.errors import ConfigError, no_code_for
 from lm.system.streams import check_output
 
 VOCAB_SIZE = 256
@@ -142,6 +142,8 @@ def resized(model: ModelConfig, cfg: TransferConfig, sweep: Sweep, size: int) ->
         changed["n_layer"] = size if sweep.axis == "depth" else _numbers("depths", cfg.depths)[0]
         if cfg.heads == "grow":
             names += ["n_head", "n_kv_head"]
+        elif cfg.heads != "fixed":
+            raise no_code_for("heads", cfg.heads)
     for name in names:
         value, rest = divmod(getattr(model, name) * width, own)
         if rest or (name == "n_head" and not value):

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from lm.corpora import base, near_duplicates
 from lm.corpora.mixed import Mixed, naming
 from lm.system import foreign
+from lm.system.errors import no_code_for
 from lm.system.schemas import PartRecord, Repeats, Splits, TextCounts
 
 SPLITS = ("train", "val")
@@ -69,6 +70,8 @@ def _write_part(
         root_of = near_duplicates.groups(documents)
         repeats = Repeats("together", len(root_of))
         documents = (text for text in corpus.documents() if text)
+    elif cfg.near_duplicates != "keep":
+        raise no_code_for("corpus.near_duplicates", cfg.near_duplicates)
     elif seen:
         documents = near_duplicates.remembered(documents, seen)
     try:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lm.system.errors import ConfigError
+from lm.system.errors import ConfigError, no_code_for
 from lm.tokenizers import BPETokenizer, Tokenizer, formats
 from lm.tokenizers.patterns import PATTERNS
 from lm.tokenizers.text import Mark, blocks, encode_texts, keep_pages
@@ -41,6 +41,8 @@ def choose(engine: str, tokenizer: Tokenizer, n_bytes: int) -> "Gigatoken | None
     `engine` is auto, own or gigatoken; auto leaves a text that would be compared whole to the
     tokenizer. Raises CannotEncodeError where gigatoken is asked for and not there, or of no use.
     """
+    if engine not in ("auto", "own", "gigatoken"):
+        raise no_code_for("tokenizer.engine", engine)
     if engine == "own" or (engine == "auto" and n_bytes <= COMPARED):
         return None
     try:

@@ -21,6 +21,7 @@ from lm.models.base import LanguageModel
 from lm.models.head_loss import Head
 from lm.models.kv_cache import KVCache
 from lm.models.slots import Slots
+from lm.system.errors import no_code_for
 
 
 class Transformer(LanguageModel):
@@ -39,11 +40,13 @@ class Transformer(LanguageModel):
         self.wte = nn.Embedding(vocab_size, cfg.n_embd)
         if cfg.positions == "learned":
             self.wpe = nn.Embedding(cfg.context_len, cfg.n_embd)
-        else:
+        elif cfg.positions == "rope":
             n_angles = cfg.n_embd // cfg.n_head // 2
             for name in ("cos", "sin"):
                 table = torch.empty(cfg.context_len, 1, n_angles)
                 self.register_buffer(name, table, persistent=False)
+        else:
+            raise no_code_for("model.positions", cfg.positions)
         self.dropout = Dropout(cfg.dropout)
         self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layer))
         self.norm = make_norm(cfg)
@@ -222,7 +225,7 @@ class MLP(nn.Module):
         if self.activation == "swiglu":
             gate, x = x.chunk(2, dim=-1)
             return F.silu(gate) * x
-        raise ValueError(f"model.activation={self.activation}: MLP.between does not compute it")
+        raise no_code_for("model.activation", self.activation)
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -235,4 +238,6 @@ def gelu(x: Tensor) -> Tensor:
 def make_norm(cfg: TransformerConfig) -> nn.LayerNorm | nn.RMSNorm:
     if cfg.norm == "layernorm":
         return nn.LayerNorm(cfg.n_embd, eps=cfg.norm_eps, bias=cfg.bias)
-    return nn.RMSNorm(cfg.n_embd, eps=cfg.norm_eps)
+    if cfg.norm == "rmsnorm":
+        return nn.RMSNorm(cfg.n_embd, eps=cfg.norm_eps)
+    raise no_code_for("model.norm", cfg.norm)

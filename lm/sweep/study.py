@@ -19,7 +19,7 @@ from lm.sweep import arms, space
 from lm.sweep.journal import begin_journal, beside, check_journal, repair_journal, writers_lock
 from lm.sweep.space import Space, load_optuna
 from lm.system import files, locks, paths, store
-from lm.system.errors import ConfigError, DamagedError, Pruned
+from lm.system.errors import ConfigError, DamagedError, Pruned, no_code_for
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -163,7 +163,9 @@ def sampler(settings: TunerConfig, number: int) -> "BaseSampler":
     seed = int.from_bytes(digest[:4], "little")
     if settings.sampler == "tpe":
         return samplers.TPESampler(seed=seed, n_startup_trials=settings.n_startup)
-    return samplers.RandomSampler(seed=seed)
+    if settings.sampler in ("random", "grid"):  # the tuner has laid out the trials of a grid
+        return samplers.RandomSampler(seed=seed)
+    raise no_code_for("hydra.sweeper.sampler", settings.sampler)
 
 
 def _pruner(record: StudyRecord) -> "BasePruner":
@@ -172,7 +174,9 @@ def _pruner(record: StudyRecord) -> "BasePruner":
         return pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=record.warmup)
     if record.pruner == "hyperband":
         return pruners.HyperbandPruner(min_resource=max(1, record.warmup))
-    return pruners.NopPruner()
+    if record.pruner == "none":
+        return pruners.NopPruner()
+    raise no_code_for("hydra.sweeper.pruner", record.pruner)
 
 
 def lock(journal: Path) -> contextlib.AbstractContextManager:

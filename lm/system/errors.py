@@ -82,6 +82,12 @@ class Pruned(Exception):
     """Ends a trial that falls behind the other trials of its study."""
 
 
+def no_code_for(key: str, value: object) -> ValueError:
+    """The error where the settings allow a choice that the code does not know: it is not taken for
+    another one."""
+    return ValueError(f"{key}={value} is among the choices, but there is no code for it yet")
+
+
 def mark_on_all_ranks(error: BaseException) -> None:
     """Note that every process of the run raises this error, so that they end together."""
     vars(error)["on_all_ranks"] = True
