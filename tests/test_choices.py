@@ -1,6 +1,7 @@
 """A choice that the settings name and the code does not know is an error, not another choice."""
 
 import dataclasses
+import importlib.util
 import types
 
 import pytest
@@ -16,9 +17,11 @@ from lm.check.transfer import Sweep, resized
 from lm.config import GrammarConfig, TransformerConfig
 from lm.corpora import written
 from lm.data import engines
+from lm.huggingface import families
 from lm.report.records import Record
 from lm.settings import Settings, commands
 from lm.sweep import study
+from lm.tokenizers import files, training
 from tests.models import small
 
 NEW = "new"
@@ -126,3 +129,24 @@ def test_every_rule_of_the_doctor_and_every_check_of_a_model_is_in_its_list():
         assert set.union(*rules) == set(listed)
     checks = functions(forward_checks, Bench, str) | functions(training_checks, Bench, str)
     assert checks == set(CHECKS.values())
+
+
+def choices(cls: type[Settings], name: str) -> set[str]:
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    return set(fields[name].metadata["choices"])
+
+
+def test_tables_that_speak_of_the_same_things_have_the_same_keys():
+    kinds = {*training._TRAINERS}
+    assert kinds == {*files._BUILDERS}
+    assert kinds == choices(commands.TrainTokenizer, "name")
+    assert kinds == {*settings_of_runs.options("tokenizer")} - {"hf"}
+    assert {*families.CLASSES} == {*families.SINCE} == {*families.FAMILIES}
+    assert {*families.ACTIVATIONS} < choices(TransformerConfig, "activation")
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_every_command_has_a_module_and_says_what_it_does(name):
+    assert importlib.util.find_spec(f"lm.{name.partition(' ')[0]}")
+    cls = commands.COMMANDS[name]
+    assert cls.__doc__.startswith(f"python -m lm.{name}") and commands.summary(cls)
