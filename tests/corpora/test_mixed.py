@@ -55,10 +55,14 @@ def test_each_part_is_packed_as_it_would_be_alone(cfg, parts):
         assert np.array_equal(found["notes"], getattr(other, split))
         assert np.array_equal(np.concatenate(list(found.values())), getattr(mixed, split))
     assert mixed.corpus.parts["notes"].splits == other.corpus.splits
-    assert mixed.tokens.splits.val.n_bytes == sum(
-        p.val.n_bytes for p in mixed.tokens.parts.values()
-    )
-    assert not book.parts("val")
+    assert mixed.tokens.parts == {"book": book.tokens.splits, "notes": other.tokens.splits}
+    whole = mixed.tokens.splits
+    for split in ("train", "val"):
+        parts_of = [getattr(one.tokens.splits, split) for one in (book, other)]
+        for count in ("n_tokens", "n_bytes", "n_documents"):
+            total = sum(getattr(part, count) for part in parts_of)
+            assert getattr(getattr(whole, split), count) == total
+    assert not book.parts("val") and not book.tokens.parts
 
 
 def test_other_weights_build_nothing_again(cfg, parts, caplog):

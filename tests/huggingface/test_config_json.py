@@ -148,6 +148,13 @@ def test_null_means_the_default(kind, tmp_path):
             assert config_json.settings_of(tmp_path) == expected
 
 
+@pytest.mark.parametrize(("kind", "eps"), [("llama", 1e-6), ("apertus", 1e-5), ("nanochat", 1e-6)])
+def test_a_key_that_is_left_out_has_the_default_of_its_own_family(kind, eps, tmp_path):
+    values = {key: value for key, value in KINDS[kind].items() if key != "rms_norm_eps"}
+    settings = config_json.settings_of(saved(tmp_path, values | {"tie_word_embeddings": False}))
+    assert (settings["norm_eps"], settings["tie"]) == (eps, False)
+
+
 def test_nanochat_without_a_cap_says_null(tmp_path):
     for value, cap in ((None, 0.0), (7.0, 7.0)):
         saved(tmp_path, NANOCHAT | {"final_logit_softcapping": value})
@@ -176,6 +183,14 @@ def test_what_is_allowed_stands_in_the_line(change, says, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "change", "says"),
     [
+        ("gpt2", {"scale_attn_weights": False}, "weights=False is not supported, True is"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "idx=True is not supported"),
+        ("gpt2", {"add_cross_attention": True}, "attention=True is not supported, False is"),
+        ("gpt2", {"activation_function": "relu"}, "activation_function=relu is not one of ours"),
+        ("llama", {"hidden_act": "gelu"}, "hidden_act=gelu is not supported, silu is"),
+        ("llama", {"mlp_bias": True}, "attention_bias and mlp_bias differ"),
+        ("llama", {"head_dim": 8}, "head_dim=8 is not hidden_size=16 / num_attention_heads=4"),
+        ("apertus", {"attention_bias": True}, "attention_bias=True is not supported, False is"),
         ("nanochat", {"attention_bias": True}, "attention_bias=True is not supported, False is"),
         ("nanochat", {"tie_word_embeddings": True}, "tie_word_embeddings=True is not supported"),
         ("nanochat", {"final_logit_softcapping": -1.0}, "final_logit_softcapping=-1.0"),

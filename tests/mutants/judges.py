@@ -44,7 +44,7 @@ JUDGES: dict[tuple[str, ...], tuple[str, ...]] = {
         "tests/models/test_transformer.py",
         CONTRACT,
     ),
-    ("lm/update.py",): ("tests/test_update.py",),
+    ("lm/update.py", "lm/optim/clip.py"): ("tests/test_update.py", "tests/optim/test_clip.py"),
     ("lm/loop.py",): ("tests/test_loop.py",),
     ("lm/generate.py",): ("tests/test_generate.py",),
     ("lm/evaluate.py",): ("tests/test_evaluate.py",),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lm.record import wandb_client, wandb_record
+from lm.record import wandb_client, wandb_files, wandb_names, wandb_record
 from lm.record.schemas import WandbRecord
 from lm.record.wandb_mirror import Mirror
 from lm.system import files
@@ -84,3 +84,28 @@ def test_what_another_machine_wrote_is_taken_for_a_copy_unless_it_is_the_same_fo
     assert wandb_record.is_copy(out, record)
     record.host, record.device = files.HOST, record.device + 1
     assert not wandb_record.is_copy(out, record)  # moved to another disk
+
+
+def test_a_start_that_is_cut_short_keeps_where_the_next_goes_on_and_a_copy_does_not(opened):
+    """Points whose counter was there before are dropped by W&B, and old curves keep their names."""
+    uid = opened(Path("run"))
+    file = Path("run/wandb.json")
+    kept = {"first": 7, "name": "mine", "names": 0}
+    file.write_text(json.dumps(json.loads(file.read_text()) | kept | {"url": "u", "closed": True}))
+    shutil.copytree("run", "copy")
+    record, saved = wandb_record.begin(Path("run"))
+    assert (saved.id, saved.url, saved.closed) == (uid, "u", True)
+    written = json.loads(file.read_text())
+    assert written["id"] == record.id == uid
+    assert written == written | kept | {"url": None, "closed": False}
+    record, saved = wandb_record.begin(Path("copy"))
+    assert (record.first, record.names, saved) == (0, wandb_names.VERSION, None)
+
+
+def test_the_last_points_are_whole_lines_of_the_last_seconds(tmp_path):
+    lines = [json.dumps({"step": step, "seconds": 10.0 * step}) + "\n" for step in range(5)]
+    (tmp_path / "m.jsonl").write_text("".join(lines) + '{"step": 5, "sec')
+    last = wandb_files.last_points(tmp_path / "m.jsonl", 20)
+    assert [row["step"] for row in last] == [3, 4]
+    (tmp_path / "m.jsonl").write_text("")
+    assert wandb_files.last_points(tmp_path / "m.jsonl", 20) == []
