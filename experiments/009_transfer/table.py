@@ -1,4 +1,4 @@
-"""What a rate tuned on the base costs at other sizes: a table out of results.csv.
+"""What a rate tuned on the base costs at other sizes: a table and a chart out of results.csv.
 
 python experiments/009_transfer/table.py
 """
@@ -10,14 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
+from lm.report import figures
+
+HERE = Path(__file__).parent
+BASE = "base"
 HEAD = (
     "| size | best rate | its val/bpb | rate of the base | its val/bpb | behind | shift |\n"
     "|---|--:|--:|--:|--:|--:|--:|"
 )
 
 
-def curves(path: Path) -> dict[str, dict[float, float]]:
-    """The mean val/bpb over seeds by arm and rate."""
+def curves(path: Path) -> dict[str, dict[float, list[float]]]:
+    """The val/bpb of each seed by arm and rate."""
     scores: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     with open(path, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -25,17 +29,18 @@ def curves(path: Path) -> dict[str, dict[float, float]]:
             name = row["arm"].split()[0]
             if rate and row["status"] == "done":
                 scores[name][float(rate[1])].append(float(row["val_bpb"]))
-    return {
-        name: {rate: float(np.mean(values)) for rate, values in sorted(by_rate.items())}
-        for name, by_rate in scores.items()
+    return {name: dict(sorted(by_rate.items())) for name, by_rate in scores.items()}
+
+
+def table(found: dict[str, dict[float, list[float]]]) -> str:
+    """A row for each size: its own best rate beside that of the base, both by the mean of seeds."""
+    means = {
+        name: {rate: float(np.mean(values)) for rate, values in by_rate.items()}
+        for name, by_rate in found.items()
     }
-
-
-def table(found: dict[str, dict[float, float]]) -> str:
-    """A row for each size: its own best rate beside that of the base."""
-    of_base = min(found["base"], key=found["base"].__getitem__)
+    of_base = min(means[BASE], key=means[BASE].__getitem__)
     lines = [HEAD]
-    for name, by_rate in found.items():
+    for name, by_rate in means.items():
         best = min(by_rate, key=by_rate.__getitem__)
         behind = by_rate[of_base] - by_rate[best]
         lines.append(
@@ -45,5 +50,48 @@ def table(found: dict[str, dict[float, float]]) -> str:
     return "\n".join(lines)
 
 
+def share_of_tuning(path: Path) -> float:
+    """Operations of all runs of the base, over those of the same runs at each of the sizes."""
+    flops: dict[str, float] = defaultdict(float)
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            flops[row["arm"].split()[0]] += float(row["flops"])
+    usual = sum(n for name, n in flops.items() if name.startswith("usual"))
+    return flops[BASE] / usual
+
+
+def series(label: str, by_rate: dict[float, list[float]]) -> figures.Series:
+    """A curve over the rates, in ten-thousandths, with the range of its seeds."""
+    rates = [round(rate * 1e4) for rate in by_rate]
+    lowest, *_, highest = np.sort(np.array(list(by_rate.values())), axis=1).T
+    middle = [float(np.mean(values)) for values in by_rate.values()]
+    return figures.Series(label, rates, middle, band=(lowest, highest))
+
+
+def draw(found: dict[str, dict[float, list[float]]], path: Path) -> None:
+    """The sizes that are carried over from the base, and beside them those that are not."""
+    panels = {
+        "carried over from the base": [BASE, *(n for n in found if n[:5] in ("width", "depth"))],
+        "as usual": [BASE, *(name for name in found if name.startswith("usual"))],
+    }
+    drawn = {
+        title: [series(name.removeprefix("usual_"), found[name]) for name in names]
+        for title, names in panels.items()
+    }
+    figures.charts(drawn, path, ["optimizer.lr, ten-thousandths"] * 2, "val/bpb")
+
+
+def main() -> None:
+    found = curves(HERE / "results.csv")
+    draw(found, HERE / "rates.svg")
+    share = share_of_tuning(HERE / "results.csv")
+    text = f"Tuning the base takes {share:.1%} of the operations of tuning each size."
+    block = f"<!-- table -->\n{table(found)}\n\n{text}\n<!-- /table -->"
+    print(block)
+    page = (HERE / "README.md").read_text(encoding="utf-8")
+    page = re.sub("<!-- table -->.*<!-- /table -->", lambda _: block, page, flags=re.S)
+    (HERE / "README.md").write_text(page, encoding="utf-8")
+
+
 if __name__ == "__main__":
-    print(table(curves(Path(__file__).parent / "results.csv")))
+    main()

@@ -159,7 +159,7 @@ def chart(series: Sequence[Series], path: Path, x: str, y: str, log: str = "x") 
 def charts(panels: Mapping[str, Sequence[Series]], path: Path, x: Sequence[str], y: str) -> None:
     """Write charts two in a row, by their titles, with logarithmic axes; `x` names that of each.
 
-    The two of a row share their heights.
+    The two of a row share their heights, in equal steps where less than a power of ten is shown.
     """
     n_rows = math.ceil(len(panels) / 2)
     styles = _styles(s.label for series in panels.values() for s in series)
@@ -171,7 +171,9 @@ def charts(panels: Mapping[str, Sequence[Series]], path: Path, x: Sequence[str],
             _set_title(axis, title)
             for s in panels[title]:
                 _draw_series(axis, s, styles[s.label])
-            axis.set(xlabel=name, xscale="log", yscale="log")
+            axis.set(xlabel=name, xscale="log")
+            ys = [value for s in panels[title] for value in s.y]
+            axis.set_yscale("log" if max(ys) >= 10 * min(ys) else "linear")
             xs = sorted({int(value) for s in panels[title] for value in s.x})
             axis.set_xticks(xs, [str(value) for value in xs])
             axis.minorticks_off()
