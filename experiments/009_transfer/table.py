@@ -81,16 +81,21 @@ def draw(found: dict[str, dict[float, list[float]]], path: Path) -> None:
     figures.charts(drawn, path, ["optimizer.lr, ten-thousandths"] * 2, "val/bpb")
 
 
+def write_block(mark: str, text: str) -> None:
+    """Print a text, and write it into the README between the marks of that name."""
+    block = f"<!-- {mark} -->\n{text}\n<!-- /{mark} -->"
+    print(block)
+    page = (HERE / "README.md").read_text(encoding="utf-8")
+    page = re.sub(f"<!-- {mark} -->.*<!-- /{mark} -->", lambda _: block, page, flags=re.S)
+    (HERE / "README.md").write_text(page, encoding="utf-8")
+
+
 def main() -> None:
     found = curves(HERE / "results.csv")
     draw(found, HERE / "rates.svg")
     share = share_of_tuning(HERE / "results.csv")
     text = f"Tuning the base takes {share:.1%} of the operations of tuning each size."
-    block = f"<!-- table -->\n{table(found)}\n\n{text}\n<!-- /table -->"
-    print(block)
-    page = (HERE / "README.md").read_text(encoding="utf-8")
-    page = re.sub("<!-- table -->.*<!-- /table -->", lambda _: block, page, flags=re.S)
-    (HERE / "README.md").write_text(page, encoding="utf-8")
+    write_block("table", f"{table(found)}\n\n{text}")
 
 
 if __name__ == "__main__":

@@ -152,11 +152,11 @@ def draw(arms: Sequence[Arm], path: Path) -> None:
 
 
 def panels(rankings: Sequence[Ranking], x: str = "tokens") -> list[figures.Panel]:
-    """val/bpb against `x`, one panel a corpus, by its name."""
+    """val/bpb against `x` of the best arms, one panel a corpus, by its name."""
     found = []
     for ranking in folding.by_name(rankings):
         lines = []
-        for arm in ranking.arms:
+        for arm in ranking.arms[: readme.PLOTTED]:
             seeds = []
             for run in arm.done:
                 curve = thinning.with_extremes(run.curve("val/bpb", x), DRAWN)

@@ -157,10 +157,7 @@ def chart(series: Sequence[Series], path: Path, x: str, y: str, log: str = "x") 
 
 
 def charts(panels: Mapping[str, Sequence[Series]], path: Path, x: Sequence[str], y: str) -> None:
-    """Write charts two in a row, by their titles, with logarithmic axes; `x` names that of each.
-
-    The two of a row share their heights, in equal steps where less than a power of ten is shown.
-    """
+    """Write charts on logarithmic axes, two in a row with one y axis; `x` names each one's own."""
     n_rows = math.ceil(len(panels) / 2)
     styles = _styles(s.label for series in panels.values() for s in series)
     with matplotlib.rc_context(STYLE):
@@ -171,9 +168,7 @@ def charts(panels: Mapping[str, Sequence[Series]], path: Path, x: Sequence[str],
             _set_title(axis, title)
             for s in panels[title]:
                 _draw_series(axis, s, styles[s.label])
-            axis.set(xlabel=name, xscale="log")
-            ys = [value for s in panels[title] for value in s.y]
-            axis.set_yscale("log" if max(ys) >= 10 * min(ys) else "linear")
+            axis.set(xlabel=name, xscale="log", yscale="log")
             xs = sorted({int(value) for s in panels[title] for value in s.x})
             axis.set_xticks(xs, [str(value) for value in xs])
             axis.minorticks_off()
@@ -181,6 +176,10 @@ def charts(panels: Mapping[str, Sequence[Series]], path: Path, x: Sequence[str],
             _clear_frame(axis)
         for axis in axes[::2]:
             axis.set_ylabel(y)
+            low, high = axis.get_ylim()
+            if high < 10 * low:  # a logarithmic axis has no number between two powers of ten
+                axis.yaxis.set_major_locator(ticker.MaxNLocator(6))
+                axis.yaxis.set_major_formatter(ticker.ScalarFormatter())
         _add_legend(figure, axes[0])
         _save(figure, path)
 

@@ -15,6 +15,7 @@ from lm.sweep.ranking import mean_and_spread
 from lm.system import files, foreign
 
 MARK = "<!-- results -->"
+PLOTTED = 16  # arms of a corpus in the plot: so many labels find room beside it
 SKELETON = """# {name}
 
 ## Question
@@ -70,7 +71,8 @@ def block(arms: Sequence[Arm], incomplete: Sequence[Arm] = ()) -> str:
         plot = "![training loss against the rate, mean and range over seeds](curves.svg)"
         return "\n\n".join([lr_range.block(arms), plot, lr_range.ABOUT, footer(runs)])
     parts = []
-    for ranking in folding.by_name(folding.rank(arms)):
+    rankings = folding.by_name(folding.rank(arms))
+    for ranking in rankings:
         parts.append(corpus_table(ranking))
         effects_table = effects.table(ranking.arms)
         if scaling.is_one(ranking.arms):
@@ -79,7 +81,9 @@ def block(arms: Sequence[Arm], incomplete: Sequence[Arm] = ()) -> str:
             parts += [effects_table, effects.ABOUT]
     if incomplete:
         parts.append(f"No complete run: {'; '.join(map(with_status, incomplete))}.")
-    parts.append(f"![val/bpb against {axis(arms)}, mean and range over seeds](curves.svg)")
+    is_cut = any(len(ranking.arms) > PLOTTED for ranking in rankings)
+    best = f" of the {PLOTTED} best arms" if is_cut else ""
+    parts.append(f"![val/bpb{best} against {axis(arms)}, mean and range over seeds](curves.svg)")
     parts.append(ABOUT)
     parts.append(footer(runs))
     return "\n\n".join(parts)

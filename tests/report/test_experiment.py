@@ -111,6 +111,20 @@ def test_each_text_has_a_law_of_its_own(fake_run, monkeypatch):
     assert easy[0] == pytest.approx(hard[0] / 2, rel=1e-3)
 
 
+def test_a_plot_has_the_best_arms_alone_where_their_labels_would_not_fit(fake_run):
+    """Eighty-one labels lay over each other."""
+    runs = [records.read(fake_run(f"outputs/sweeps/d/s/{i}")) for i in range(18)]
+    for i, run in enumerate(runs):
+        run.settings |= {"optimizer.lr": i / 100}
+        run.summary.best_val_bpb = 2 + i / 10
+    arms = folding.fold_seeds(runs)
+    (panel,) = experiment.panels(folding.rank(arms))
+    best = [arm.label for arm in folding.rank(arms)[0].arms[:16]]
+    assert [line.label for line in panel.lines] == best and "0.17" not in "".join(best)
+    assert "![val/bpb of the 16 best arms against tokens" in readme.block(arms)
+    assert "![val/bpb against tokens" in readme.block(arms[:16])
+
+
 def test_widths_of_different_models_make_no_law(fake_run):
     runs = [records.read(fake_run(f"outputs/sweeps/d/s/{i}")) for i in range(3)]
     for run, width in zip(runs, (32, 64, 96), strict=True):

@@ -46,3 +46,19 @@ def test_what_was_drawn_here_may_be_drawn_again(kind, tmp_path):
     path = tmp_path / f"chart{kind}"
     figures.charts({"a": [figures.Series("b", [1, 2], [1.0, 2.0])]}, path, ["x"], "y")
     figures.check_own(path)
+
+
+@pytest.mark.parametrize("highest", [3.5, 3500.0])
+def test_a_logarithmic_axis_has_numbers_where_it_shows_less_than_a_power_of_ten_too(
+    highest, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(figures, "_save", lambda figure, _: drawn.append(figure))
+    panels = {name: [figures.Series("a", [1, 2], [2.5, highest])] for name in ("b", "c")}
+    figures.charts(panels, tmp_path / "a.svg", ["x", "x"], "y")
+    drawn[0].draw_without_rendering()
+    for axis in drawn[0].axes:
+        low, high = axis.get_ylim()
+        inside = [tick for tick in axis.yaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+        assert axis.get_yscale() == "log"
+        assert 2 <= sum(bool(tick.label1.get_text()) for tick in inside) <= 8
