@@ -38,8 +38,9 @@ class Arm:
 
     @functools.cached_property
     def row(self) -> Row:
-        """The arm's line of a ranking: the scores of its complete runs."""
-        return Row(self.label, [run.score for run in self.done if run.score is not None])
+        """The arm's line of a ranking: its complete runs."""
+        scores = [run.score for run in self.done if run.score is not None]
+        return Row(self.label, scores, folders=[run.path for run in self.done])
 
     @property
     def mean(self) -> float | None:

@@ -106,9 +106,9 @@ def table(ranking: Ranking, baselines: Mapping[str, float]) -> str:
     rows = [arm.row for arm in ranking.arms]
     lines = ["", terminal.table(rows[:LISTED], title=ranking.name)]
     if len(rows) > LISTED:
-        lines.append(f"{'':23}and {len(rows) - LISTED} more in the page")
+        lines.append(terminal.line([], f"and {len(rows) - LISTED} more in the page"))
     for name, bpb in baselines.items():
-        lines.append(f"{bpb:9.4f}  {'':>6}  {'':>2}  ({name})")
+        lines.append(terminal.line([f"{bpb:.4f}"], f"({name})"))
     return "\n".join(lines)
 
 

@@ -33,7 +33,7 @@ def conclude(root: Path) -> None:
     """
     places = arms.places(root)
     results = ranking.read(root)
-    rows = ranking.fold(results)
+    rows = ranking.fold(results, root)
     log.info(f"\n{ranking.table(rows)}\n({root})")
     report = f"python -m lm.report {shell_word(str(_folder_of_all(root, places.values())))}"
     if ranking.is_of_several_texts(word for row in rows for word in row.settings):
@@ -96,7 +96,7 @@ def _write_summary(root: Path, rows: list[Row], results: dict[str, ArmResult]) -
     table = []
     for row in rows:
         values = dataclasses.asdict(row)
-        del values["label"]
+        del values["label"], values["folders"]
         table.append(values | {"mean": row.mean, "spread": row.spread, "n": row.n})
     listed = [{"arm": arm} | msgspec.to_builtins(result) for arm, result in results.items()]
     summary = json.dumps({"ranking": table, "arms": listed}, indent=1)

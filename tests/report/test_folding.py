@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lm.report import folding, records
+from lm.report import folding, page, records
+from lm.sweep import ranking
+from lm.sweep.arms import ArmResult
 
 
 def test_arms_fold_seeds_and_are_named_by_what_sets_them_apart(three_arms):
@@ -126,3 +128,20 @@ def test_runs_that_differ_only_in_what_affects_nothing_are_one_arm(fake_run):
         "outputs/runs/d/4", "train.compile=on"
     )  # its speed is to be compared, if not its score
     assert len(folding.fold_seeds(records.find([Path("outputs")]))) == 3
+
+
+def test_a_column_is_one_entry_that_sweep_and_report_show(three_arms, monkeypatch):
+    """A column was written in up to five places."""
+    seconds = ranking.Column("seconds", 9, lambda row: f"{sum(e.seconds for e in row.ends):.1f}")
+    monkeypatch.setattr(ranking, "COLUMNS", [*ranking.COLUMNS[:2], seconds, *ranking.COLUMNS[2:]])
+    (text,) = folding.rank(folding.fold_seeds(three_arms))
+    reported = page.table(text, {"5-gram": 2.25}).splitlines()[1:]
+    results = {}
+    for run in three_arms:
+        model = run.settings["model.name"]
+        results[run.path.name] = ArmResult([f"model={model}"], value=run.score)
+    swept = ranking.table(ranking.fold(results, three_arms[0].path.parent)).splitlines()
+    for lines in (reported, swept):
+        assert lines[0].split()[:4] == ["val/bpb", "+-", "seconds", "n"]
+        assert [line.split()[2:4] for line in lines[1:4]] == [["6.0", "3"]] * 3
+    assert reported[4].index("(5-gram)") == reported[0].index("pydocs") == 34

@@ -1,6 +1,7 @@
 """Seeds are folded into mean and spread, and what cannot be read is named."""
 
 import json
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +25,8 @@ def test_seeds_fold_into_mean_spread_and_count():
             (2.0, "model=gru", "seed=1"),
             (3.0, "model=gru", "seed=2"),
             (1.5, "model=mlp", "seed=0"),
-        )
+        ),
+        Path(),
     )
     assert [(r.settings, r.mean, r.spread, r.n) for r in rows] == [
         (["model=mlp"], 1.5, None, 1),
@@ -33,7 +35,7 @@ def test_seeds_fold_into_mean_spread_and_count():
 
 
 def test_a_failed_seed_counts_neither_as_value_nor_as_zero():
-    rows = ranking.fold(results((4.0, "seed=0"), (None, "seed=1")))
+    rows = ranking.fold(results((4.0, "seed=0"), (None, "seed=1")), Path())
     assert (rows[0].mean, rows[0].spread, rows[0].n, rows[0].failed) == (4.0, None, 1, 1)
     assert ranking.table(rows).splitlines() == [
         "  val/bpb      +-   n  settings (and its arms)",
@@ -42,7 +44,7 @@ def test_a_failed_seed_counts_neither_as_value_nor_as_zero():
 
 
 def test_settings_that_every_arm_shares_are_not_repeated():
-    rows = ranking.fold(results((1.0, "track=off", "a=1"), (2.0, "track=off", "a=2")))
+    rows = ranking.fold(results((1.0, "track=off", "a=1"), (2.0, "track=off", "a=2")), Path())
     assert [r.settings for r in rows] == [["a=1"], ["a=2"]]
 
 

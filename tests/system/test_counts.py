@@ -89,7 +89,7 @@ def test_ten_thousand_arms_are_ranked_in_5_s_and_reported_soon_after(
     arms, tmp_path, record_property
 ):
     start = time.process_time()
-    rows = ranking.fold(ranking.read(arms))
+    rows = ranking.fold(ranking.read(arms), arms)
     assert ranking.table(rows).count("\n") == 10_000
     ranked = time.process_time() - start
     found = measured("lm.report", str(arms), "out=page.html")
