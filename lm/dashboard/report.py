@@ -33,13 +33,8 @@ def build(path: str, folder: Path, runs: Sequence[ProjectRun]) -> Report:
     ours = [run for run in runs if run.settings.get("name") == name]
     # Of the report's own project, as no other is named.
     runset = Runset(name=name, filters=expr.And(expr.Config("name") == name))
-    keys = {key for run in ours for key in run.summary}
-    panels = [
-        *view.score_panels(ours, keys)[:1],
-        view.lines("nats a token", ["loss/train", "loss/val"]),
-    ]
-    if ours and (settings := view.varied(ours)):
-        panels += [view.parallel(settings), view.importance()]
+    shown = view.panels(ours)
+    panels = [*shown["bits per byte"][:1], *shown["loss"], *shown.get("what was varied", [])]
     for n, panel in enumerate(panels):
         place = {"x": HALF * (n % 2), "y": HEIGHT * (n // 2), "w": HALF, "h": HEIGHT}
         panel.layout = Layout(**place)

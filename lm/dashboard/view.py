@@ -42,7 +42,7 @@ def build(path: str, runs: Sequence[ProjectRun], group: str, baseline: ProjectRu
         entity=entity,
         project=project,
         name=_name(group),
-        sections=sections(runs),
+        sections=[section(name, shown) for name, shown in panels(runs).items()],
         settings=ws.WorkspaceSettings(x_axis="tokens", max_runs=MOST_RUNS),
         runset_settings=ws.RunsetSettings(
             order=[expr.Ordering(expr.Summary(LOWEST), ascending=True)],
@@ -88,28 +88,28 @@ def _name(group: str) -> str:
 # ---------------------------------------------------------------------------------- the panels
 
 
-def sections(runs: Sequence[ProjectRun]) -> list[ws.Section]:
-    """The sections, what matters most first; what no run has logged has no panel."""
+def panels(runs: Sequence[ProjectRun]) -> dict[str, list[PanelTypes]]:
+    """The panels by section, what matters most first; what no run has logged has no panel."""
     keys = {key for run in runs for key in run.summary}
-    found = [
-        section("bits per byte", [*score_panels(runs, keys)]),
-        section("loss", [lines("nats a token, on what it learns and on what it does not",
-                               ["loss/train", "loss/val"])]),
-        section("training", [
+    loss = "nats a token, on what it learns and on what it does not"
+    found: dict[str, list[PanelTypes]] = {
+        "bits per byte": score_panels(runs, keys),
+        "loss": [lines(loss, ["loss/train", "loss/val"])],
+        "training": [
             lines("learning rate", named(keys, r"optim/lr.*") or ["optim/lr"]),
             lines("gradient norm, before it is clipped", ["optim/grad_norm"], log_y=True),
             lines("tokens a second", ["speed/tokens_per_s"]),
-        ]),
-    ]  # fmt: skip
+        ],
+    }
     if settings := varied(runs):
-        found.append(section("what was varied", [parallel(settings), importance()]))
+        found["what was varied"] = [parallel(settings), importance()]
     if tasks := named(keys, r"task/.+"):
-        found.append(section("right and wrong sentences", [lines("share right", tasks)]))
+        found["right and wrong sentences"] = [lines("share right", tasks)]
     if "texts" in keys:
-        found.append(section("samples", [wr.WeavePanelSummaryTable(table_name="texts")]))
+        found["samples"] = [wr.WeavePanelSummaryTable(table_name="texts")]
     if "views/lens" in keys:
-        found.append(section("lens", [wr.MediaBrowser(media_keys=["views/lens"])]))
-    found.append(section("settings side by side", [wr.RunComparer(diff_only="split")]))
+        found["lens"] = [wr.MediaBrowser(media_keys=["views/lens"])]
+    found["settings side by side"] = [wr.RunComparer(diff_only="split")]
     return found
 
 
@@ -200,7 +200,7 @@ def varied(runs: Sequence[ProjectRun]) -> list[str]:
 
     Of several that go together, as a model's with its name, the first alone.
     """
-    shared = set.intersection(*(set(run.settings) for run in runs))
+    shared = set.intersection(*(set(run.settings) for run in runs)) if runs else set()
     keys = [key for key in shared if config.affects(key) != "nothing"]
     found = []
     patterns = set()

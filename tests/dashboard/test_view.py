@@ -109,4 +109,6 @@ def test_an_experiment_s_report_has_its_readme_and_the_curves_of_its_runs():
     assert "| transformer |" in text and "## Question" in text
     assert "<!--" not in text and "curves.svg" not in text and "# 001_model_ladder" not in text
     assert "${config:baseline/ngram_bpb}" in text and "config:optimizer.lr.value" in text
+    for name in ("bits per byte", "loss", "what was varied"):  # as the view has them
+        assert json.dumps(panels(runs)[name][0]["config"]) in text
     assert '"001_model_ladder"' in text[text.index("filters") :]
