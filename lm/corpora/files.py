@@ -31,6 +31,7 @@ from lm.corpora.formats import (
     format_of,
     is_read_in_folders,
     kind,
+    raised_rules,
 )
 from lm.system.files import sha256
 from lm.system.paths import expanded
@@ -58,8 +59,10 @@ class Files(Corpus):
             "name": "files",
             "field": self.cfg.field,
             "errors": self.cfg.errors,
-            "rules": max((found.rules for found in map(format_of, paths) if found), default=1),
-            "files": [{"name": path.name, "sha256": sha256(path)} for path in paths],
+            "rules": max((found.since for found in map(format_of, paths) if found), default=1),
+            "files": [
+                {"name": path.name, "sha256": sha256(path), **raised_rules(path)} for path in paths
+            ],
         }
 
     def documents(self) -> Iterator[str]:

@@ -244,18 +244,19 @@ class Format(NamedTuple):
 
     read: Callable[[Reader, BinaryIO, Path], Iterator[str]]
     in_folders: bool  # whether such a file in a folder is read without being named
-    rules: int  # raise it when other text comes to be read from the same file
+    since: int  # of the rules with which a corpus's fingerprint began; it stays, so that caches do
     at_once: bool = True  # whether all of it is in memory
+    rules: int = 1  # raise it when other text comes to be read from the same file
 
 
 FORMATS = {
-    ".txt": Format(Reader.text, in_folders=True, rules=1),
-    ".jsonl": Format(Reader.lines, in_folders=True, rules=1, at_once=False),
-    ".ndjson": Format(Reader.lines, in_folders=True, rules=2, at_once=False),
-    ".json": Format(Reader.json, in_folders=False, rules=2),
-    ".csv": Format(Reader.csv, in_folders=False, rules=2),
-    ".tsv": Format(Reader.csv, in_folders=False, rules=2),
-    ".parquet": Format(Reader.parquet, in_folders=True, rules=3, at_once=False),
+    ".txt": Format(Reader.text, in_folders=True, since=1),
+    ".jsonl": Format(Reader.lines, in_folders=True, since=1, at_once=False),
+    ".ndjson": Format(Reader.lines, in_folders=True, since=2, at_once=False),
+    ".json": Format(Reader.json, in_folders=False, since=2),
+    ".csv": Format(Reader.csv, in_folders=False, since=2),
+    ".tsv": Format(Reader.csv, in_folders=False, since=2),
+    ".parquet": Format(Reader.parquet, in_folders=True, since=3, at_once=False),
 }
 PLAIN = FORMATS[".txt"]  # what a file of any other name is read as
 # Files that hold no plain text: with corpus.errors=replace one would train on noise.
@@ -267,6 +268,12 @@ def format_of(path: Path) -> Format | None:
     """The format of a file, None if it cannot be read."""
     suffix = kind(path)
     return None if suffix in UNREAD else FORMATS.get(suffix, PLAIN)
+
+
+def raised_rules(path: Path) -> dict[str, object]:
+    """What a fingerprint says of the file besides, once its format's rules have been raised."""
+    found = format_of(path)
+    return {"rules": found.rules} if found and found.rules > 1 else {}
 
 
 def is_read_in_folders(path: Path) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lm.config import ShardsConfig
 from lm.corpora.files import Files
-from lm.corpora.formats import Reader, format_of
+from lm.corpora.formats import Reader, format_of, raised_rules
 from lm.corpora.units import Unit, documents, units
 from lm.system import foreign
 
@@ -44,7 +44,7 @@ class Shards(Files):
             "field": self.cfg.field,
             "errors": self.cfg.errors,
             "sizes": [self.cfg.shard_mb, self.cfg.first_mb],
-            "rules": [RULES, max((kind.rules for kind in kinds if kind), default=1)],
+            "rules": [RULES, max((kind.since for kind in kinds if kind), default=1)],
             "files": [self._about(path) for path in self.files],
         }
 
@@ -142,14 +142,16 @@ class Shards(Files):
         for unit in map(self.units.__getitem__, self.shards[number]):
             size, time = self.states[unit.path]
             kind = format_of(unit.path)
-            rules = kind.rules if kind else 0
-            of_file = [unit.path.name, rules, size, time, self._sample(unit.path)]
+            since = kind.since if kind else 0
+            of_file = [unit.path.name, since, size, time, self._sample(unit.path)]
+            of_file += raised_rules(unit.path).values()
             found.append([*of_file, unit.begin, unit.end])
         first = [unit for unit in self.shards[number] if unit < FIRST_UNITS]
         return [RULES, self.cfg.field, self.cfg.errors, found, first, self._share]
 
     def _about(self, path: Path) -> dict[str, object]:
-        return {"name": path.name, "size": self.states[path][0], "sample": self._sample(path)}
+        about = {"name": path.name, "size": self.states[path][0], "sample": self._sample(path)}
+        return about | raised_rules(path)
 
     def _sample(self, path: Path) -> str:
         return sample(path, *self.states[path])

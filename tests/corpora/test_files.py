@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lm.config import FilesConfig
+from lm.config import FilesConfig, ShardsConfig
 from lm.corpora import base, files
+from lm.corpora.formats import FORMATS
 from lm.corpora.named import named
 from lm.system import devices, foreign, packed
 
@@ -519,6 +520,24 @@ def test_the_fingerprint_of_an_old_format_stays_and_that_of_a_new_one_says_so():
     ]
     assert rules == [1, 1, 1]
     assert FilesConfig(path="d.csv").build().source()["rules"] == 2
+
+
+@pytest.mark.parametrize("config", [FilesConfig, ShardsConfig])
+def test_raised_rules_of_any_format_change_the_fingerprint_of_a_corpus_that_has_it(
+    config, monkeypatch
+):
+    """The highest rules alone were in it: beside a .parquet file those of others did not count."""
+    for name in ("a.parquet", "b.jsonl", "c.txt"):
+        put(name, '{"text": "x"}')
+
+    def sources():
+        paths = (["a.parquet", "b.jsonl"], ["a.parquet", "c.txt"])
+        return [config(path=path).build().source() for path in paths]
+
+    before = sources()
+    monkeypatch.setitem(FORMATS, ".jsonl", FORMATS[".jsonl"]._replace(rules=2))
+    after = sources()
+    assert after[0] != before[0] and after[1] == before[1]
 
 
 # ---- what a person names that is no text
