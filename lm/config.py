@@ -497,6 +497,7 @@ class Config(Settings):
     # for reports and W&B; an experiment's number and name.
     name: str = setting("", affects="nothing")
     init_from: str = setting("", path=True)  # a Hugging Face folder: its model, weights, tokenizer
+    kept_with_init_from: ClassVar = ("context_len", "dropout")  # of the model, the run's own
     seed: int = within(0, 0, 2**32 - 1)  # of weights, batches, dropout and samples
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from lm.config import ModelConfig, TransformerConfig
+from lm.config import Config, ModelConfig, TransformerConfig
 from lm.huggingface import families
 from lm.system import files
 from lm.system.errors import ConfigError
@@ -331,14 +331,15 @@ def _rotary(values: Rotary, path: Path) -> dict[str, Any]:
 def adopt(values: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run with `init_from`, with the folder's model and tokenizer in them.
 
-    The window may be shorter than what the folder's model can read, and dropout is the run's own.
+    The settings of `Config.kept_with_init_from` are the run's own, but for a window that is longer
+    than what the folder's model can read.
     """
     folder = Path(files.expanded(values["init_from"]))
     model = settings_of(folder)
+    longest = model["context_len"]
     requested = values.get("model") or {}
-    context_len = requested.get("context_len")
-    if isinstance(context_len, int):
-        model["context_len"] = min(model["context_len"], context_len)
-    model["dropout"] = requested.get("dropout", 0.0)
+    model |= {key: requested[key] for key in Config.kept_with_init_from if key in requested}
+    if isinstance(model["context_len"], int):
+        model["context_len"] = min(longest, model["context_len"])
     tokenizer = {"name": "hf", "path": str(folder.absolute())}
     return {**values, "model": model, "tokenizer": tokenizer}

@@ -236,8 +236,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 class errors_in_one_line:
     """Prints what the user can mend in one line; our own mistakes keep their traceback.
 
-    Exit code 2, or the error's own: 1 no memory, 3 non-finite numbers, 4 storage, 5 no intact
-    checkpoint. HYDRA_FULL_ERROR=1 shows the traceback of every error.
+    The exit codes are in system/errors.py. HYDRA_FULL_ERROR=1 shows the traceback of every error.
     """
 
     def __enter__(self) -> None:

@@ -210,7 +210,7 @@ def _check_parts(overrides: Sequence[str]) -> None:
 
 def _check_one_model(overrides: Sequence[str]) -> None:
     """ConfigError where words name a model or tokenizer though `init_from` brings both."""
-    allowed = ("model.context_len", "model.dropout")
+    allowed = [f"model.{name}" for name in Config.kept_with_init_from]
     wrong = []
     for word in overrides:
         key = _key(word)
