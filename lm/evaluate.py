@@ -18,9 +18,9 @@ import numpy as np
 from lm.config import FilesConfig, ShardsConfig
 from lm.corpora import overlap
 from lm.corpora.base import TooShortError
-from lm.corpora.named import named
 from lm.data import pipeline, token_files
 from lm.launch import cli
+from lm.launch.named_corpus import named
 from lm.record import ownership
 from lm.record.run import Run
 from lm.record.schemas import DataRecord, read_part

@@ -17,13 +17,13 @@ import torch
 from lm import baselines, first_lines
 from lm.config import Config, FilesConfig, MixConfig
 from lm.corpora import overlap, pairs
-from lm.corpora.named import named, short_name
 from lm.data import engines, pipeline
 from lm.data.batches import Batches
 from lm.data.mixed_batches import MixedBatches
 from lm.data.packing import packed_beside
 from lm.data.shard_batches import ShardBatches
 from lm.generate import readable
+from lm.launch.named_corpus import named, short_name
 from lm.models.base import LanguageModel
 from lm.optim import contract, footprint
 from lm.record import checkpoint, origin

@@ -14,8 +14,10 @@ import lm
 from lm import config, evaluate, scoring
 from lm.corpora import overlap
 from lm.corpora.base import TooShortError
-from lm.corpora.named import named
+from lm.config import GrammarConfig, HubConfig, PydocsConfig
 from lm.data import pipeline
+from lm.launch import presets
+from lm.launch.named_corpus import named
 from lm.record import ownership
 from lm.record.run import Run
 from lm.system.errors import ConfigError
@@ -256,3 +258,25 @@ def test_tasks_stand_alone_and_need_the_harness(words, said, run_of, monkeypatch
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(ConfigError, match=said):
         evaluate.command(evaluate.EvaluateConfig(run="runs/a", **words))
+
+
+def test_a_preset_of_the_user_s_own_is_a_corpus_that_one_word_names(tmp_path, monkeypatch):
+    """`train.also=[tinystories]` was refused: dataclasses alone were asked for the name."""
+    own = PydocsConfig()
+    path = tmp_path / "conf/corpus/tinystories.yaml"
+    path.parent.mkdir(parents=True)
+    monkeypatch.setattr(presets, "folder", lambda name: tmp_path / name)
+
+    def preset(schema, more=""):
+        path.write_text(f"defaults: [{{/schema/corpus@_here_: {schema}}}, _self_]\n{more}")
+        return named("tinystories", own, "train.also")
+
+    assert preset("hub", "dataset: me/set") == HubConfig(dataset="me/set")
+    assert named("grammar", own) == GrammarConfig()  # a class without a preset
+    for schema, more, says in (
+        ("hub", "datset: me/set", "unknown setting corpus.datset .did you mean corpus.dataset"),
+        ("none", "", "corpus.name=None: choose pydocs"),
+        ("shards", "path: a.txt", "train.also=tinystories is of several texts"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            preset(schema, more)

@@ -7,6 +7,7 @@ url = report.save(made)
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 from wandb_workspaces import expr
@@ -33,7 +34,7 @@ def build(path: str, folder: Path, runs: Sequence[ProjectRun]) -> Report:
     ours = [run for run in runs if run.settings.get("name") == name]
     # Of the report's own project, as no other is named.
     runset = Runset(name=name, filters=expr.And(expr.Config("name") == name))
-    shown = view.panels(ours)
+    shown: dict[str, list[Any]] = view.panels(ours)
     panels = [*shown["bits per byte"][:1], *shown["loss"], *shown.get("what was varied", [])]
     for n, panel in enumerate(panels):
         place = {"x": HALF * (n % 2), "y": HEIGHT * (n // 2), "w": HALF, "h": HEIGHT}

@@ -11,7 +11,7 @@ import pytest
 from lm.config import FilesConfig, ShardsConfig
 from lm.corpora import base, files
 from lm.corpora.formats import FORMATS
-from lm.corpora.named import named
+from lm.launch.named_corpus import named
 from lm.system import devices, foreign, packed
 
 

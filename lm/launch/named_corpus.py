@@ -1,6 +1,6 @@
-"""The corpus that one word names: a preset, or else files.
+"""The corpus that one word of train.also or lm.evaluate names: a preset, or else files.
 
-named("shakespeare", own)       # ShakespeareConfig()
+named("shakespeare", own)       # ShakespeareConfig(), or what conf/corpus/ has by that name
 named("notes/*.md", own)        # FilesConfig(path="notes/*.md", near_duplicates="keep")
 short_name("notes/*.md")        # "notes"
 """
@@ -10,11 +10,14 @@ import re
 from pathlib import Path
 
 from lm import config
+from lm.launch import presets
+from lm.settings.reading import load_group
 from lm.system import paths
 
 
 def named(word: str, own: config.CorpusConfig, key: str = "corpus") -> config.CorpusConfig:
-    """The corpus that `word` names: a preset's name, or else files; empty: the run's own.
+    """The corpus that `word` names: one of ours, a preset of conf/corpus/ or a class of the user's,
+    or else files; empty: the run's own.
 
     Files are taken as they are, near-duplicates and all. Raises ValueError for a word that is
     neither; `key` is the setting it comes from.
@@ -22,10 +25,15 @@ def named(word: str, own: config.CorpusConfig, key: str = "corpus") -> config.Co
     if not word:
         return own
     nothing_alone = ("mix", "hub", "shards")  # without further settings
-    known = [name for name in config.options("corpus") if name not in nothing_alone]
+    choices = dict.fromkeys([*config.options("corpus"), *presets.names("corpus")])
+    known = [name for name in choices if name not in nothing_alone]
     if word in known and word != "files":
-        chosen = config.options("corpus")[word]()
+        cls, values = presets.read("corpus", word)
+        values = {"name": vars(cls).get("name"), **values}
+        chosen = load_group(config.CorpusConfig, values, "corpus")
         assert isinstance(chosen, config.CorpusConfig)
+        if chosen.name in ("mix", "shards"):
+            raise ValueError(f"{key}={word} is of several texts, {chosen.name}: name one of them")
         return chosen
     if not os.path.exists(paths.expanded(word)) and not any(c in word for c in "*?["):
         raise ValueError(
