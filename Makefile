@@ -98,7 +98,7 @@ cache:  ## what the cache holds, and its size
 
 clean-cache:  ## delete the built corpora, tokenizers, tokens and compiled code, and what was downloaded
 	@$(IN_CACHE); \
-	for kind in corpora tokenizers tokens floors overlap shards wandb; do \
+	for kind in corpora tokenizers tokens floors overlap shards pace wandb; do \
 	  rm -rf ./$$kind-$(HEX16) ./.$$kind-$(HEX16)*; \
 	done; \
 	rm -f downloads/names.txt downloads/shakespeare.txt downloads/.*.tmp hub/$(HEX16).json hub/.*.tmp; \

@@ -34,7 +34,7 @@ from lm.tokenizers import Tokenizer
 from lm.update import NUMBERS, UnreadNumbers, Update, should_compile
 
 log = logging.getLogger(__name__)
-CPU_FLOPS_PER_SECOND = 2e11  # of a small CPU: what a budget in seconds is taken to be worth
+SURELY_SHORT = 1e12  # operations: of so few, no run is worth compiling, nor its pace a measurement
 
 
 @dataclass
@@ -229,12 +229,18 @@ def _beside(prepared: pipeline.Prepared) -> contextlib.AbstractContextManager[No
 def _compile_if_worth_it(run: TrainingRun, device: torch.device) -> None:
     if run.progress() >= 1 or run.cfg.train.shard:
         return
-    if run.budget.seconds:
-        flops = run.budget.seconds * CPU_FLOPS_PER_SECOND
-    else:
-        flops = run.budget.steps * run.batches.tokens * run.model.flops_per_token()
-    if should_compile(run.cfg.train.compile, device, flops):
+    if should_compile(run.cfg.train.compile, device, lambda: seconds_uncompiled(run)):
         log.info(f"{'update':<10} {run.update.compile()}")
+
+
+def seconds_uncompiled(run: TrainingRun) -> float:
+    """How long the run would take from its first step to its last one, on an idle machine."""
+    n_steps = run.budget.steps
+    if run.budget.seconds:
+        return run.budget.seconds
+    if n_steps * run.batches.tokens * run.model.flops_per_token() < SURELY_SHORT:
+        return 0.0
+    return n_steps * run.update.seconds()
 
 
 def _prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:

@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import cast
 
 import torch
@@ -29,6 +30,7 @@ from lm.system import (
     failpoint,
     memory,
     onednn,
+    pace,
     parts,
     ranks,
     seeds,
@@ -39,7 +41,9 @@ from lm.system.errors import no_code_for
 log = logging.getLogger(__name__)
 NUMBERS: tuple[str, ...] = ("loss", "grad_norm")  # of a step: nats a token; the norm unclipped
 N_JUDGED = 2  # the first ones: a step in which one of these is not finite is skipped
-WORTH_COMPILING = 1e13  # operations of a run on a CPU that repay the 15 s of compiling
+# Seconds of a run on a CPU above which it is compiled: that takes 25 s and gains a fifth, as
+# experiments/benchmarks/training shows.
+WORTH_COMPILING = 120.0
 
 
 class ModelLoss(nn.Module):
@@ -103,6 +107,7 @@ class Update:
         self.batches = batches
         self.cfg = cfg
         self.device = device
+        self.dtype = dtype
         self.loss_fn: nn.Module = Loss(model, dtype)
         # The same, with gradients averaged over the processes; made at the first step.
         self.all_ranks_loss_fn: nn.Module | None = None
@@ -273,18 +278,43 @@ class Update:
                 raise ValueError(f"train.compile={word}: {_first_line(error)}") from None
             return f"not compiled ({_first_line(error)})"
         finally:
-            for p in self.model.parameters():
-                p.grad = None
+            self.forget_gradients()
         return f"compiled in {time.perf_counter() - start:.1f} s"
 
     def _first_pass(self) -> None:
         """Forward and backward as each later pass makes them, on the same shapes."""
-        inputs, targets = self.batches[0]
-        if self.n_parts:  # without the other processes
-            x, y = (ids[: self.cfg.train.batch_size // self.n_parts] for ids in (inputs, targets))
-            self.loss_fn(x, y).backward()
+        if self.n_parts:
+            self.one_pass()
         else:
-            self.gradients(inputs, targets)
+            self.gradients(*self.batches[0])
+
+    def one_pass(self) -> int:
+        """Forward and backward of one micro-batch or part, without the other processes.
+
+        Returns how many such passes a step makes; gradients are left in the parameters.
+        """
+        inputs, targets = self.batches[0]
+        size = self.micro_batch or len(inputs)
+        if self.n_parts:
+            size = self.cfg.train.batch_size // self.n_parts
+        self.loss_fn(inputs[:size], targets[:size]).backward()
+        return math.ceil(len(inputs) / size)
+
+    def seconds(self) -> float:
+        """Seconds that forward and backward of a batch take uncompiled, on an idle CPU."""
+        cfg = self.cfg
+        key = [
+            asdict(cfg.model), self.model.vocab_size, str(self.dtype), cfg.train.batch_size,
+            self.micro_batch, self.n_parts, ranks.n_proc(),
+        ]  # fmt: skip
+        try:
+            return pace.seconds_a_step(key, self.one_pass)
+        finally:
+            self.forget_gradients()
+
+    def forget_gradients(self) -> None:
+        for p in self.model.parameters():
+            p.grad = None
 
 
 class UnreadNumbers:
@@ -314,14 +344,13 @@ class UnreadNumbers:
         self.steps = []
 
 
-def should_compile(word: str, device: torch.device, flops: float) -> bool:
-    """Whether a run of so many operations is compiled under train.compile=`word`.
+def should_compile(word: str, device: torch.device, seconds: Callable[[], float]) -> bool:
+    """Whether a run is compiled under train.compile=`word`.
 
-    It depends on settings and machine alone, never on the clock, so that a resumed run decides
-    alike: compiled sums round differently.
+    `seconds` says how long it would take uncompiled, and is asked only where that matters.
     """
     if word == "auto":
-        return device.type == "cuda" or (device.type == "cpu" and flops >= WORTH_COMPILING)
+        return device.type == "cuda" or (device.type == "cpu" and seconds() >= WORTH_COMPILING)
     if word in ("on", "off", "graphs"):
         return word != "off"
     raise no_code_for("train.compile", word)

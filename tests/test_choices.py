@@ -68,7 +68,7 @@ REFUSED = {
     "positions": lambda folder: transformer(positions=NEW),
     "near_duplicates": lambda folder: documents_of(NEW),
     "engine": lambda folder: engines.choose(NEW, tokenizers.train("byte", []), 1 << 30),
-    "compile": lambda folder: update.should_compile(NEW, torch.device("cpu"), 0),
+    "compile": lambda folder: update.should_compile(NEW, torch.device("cpu"), lambda: 0.0),
     "split": lambda folder: evaluate.ids_of(None, NEW),
     "heads": lambda folder: transfer(),
     "sampler": lambda folder: sampler(),
