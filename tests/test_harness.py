@@ -141,7 +141,10 @@ def test_task_files_have_the_results_of_the_exported_model(
     import lm_eval
 
     results = harness.evaluate(ours.model, ours.ours, task_files)
-    found = lm_eval.simple_evaluate(theirs, tasks=task_files, bootstrap_iters=harness.RESAMPLES)
+    no_others = lm_eval.tasks.TaskManager(include_defaults=False)  # to read them takes seconds
+    found = lm_eval.simple_evaluate(
+        theirs, tasks=task_files, task_manager=no_others, bootstrap_iters=harness.RESAMPLES
+    )
     assert sorted(results) == sorted(found["results"])
     for name, result in results.items():
         assert result.documents == 8
@@ -173,7 +176,21 @@ def test_a_character_that_the_tokenizer_does_not_know_is_named(harness, trained_
         harness.evaluate(other.model("last"), other.tokenizer, task_files[:1])
 
 
-def test_what_cannot_be_scored_is_told_in_one_line(ours, run, harness, task_files, tmp_path):
+@pytest.fixture
+def few_tasks(harness, monkeypatch):
+    """Of the harness's own tasks those of ARC: to read the files of all takes seconds."""
+    folder = Path(harness.lm_eval.tasks.__file__).parent / "arc"
+
+    def manager(include_defaults: bool, whole=harness.TaskManager):
+        own = folder if include_defaults else None
+        return whole(include_path=own, include_defaults=False)
+
+    monkeypatch.setattr(harness, "TaskManager", manager)
+
+
+def test_what_cannot_be_scored_is_told_in_one_line(
+    ours, run, harness, task_files, tmp_path, few_tasks
+):
     broken = tmp_path / "broken.yaml"
     broken.write_text("task: own_broken\ndataset_path: json\noutput_type: [nothing\n")
     empty = tmp_path / "empty.yaml"

@@ -1,5 +1,6 @@
 """Boundaries found by numpy equal plain findall with the published patterns."""
 
+import functools
 import itertools
 import re
 import time
@@ -48,12 +49,29 @@ TEXT = (
 )
 
 
-def fast(splitter: Splitter, texts: list[str]) -> list[list[str]]:
+BEGIN, END = "\ud800", "\ud801"  # marks around a chunk: no text in UTF-8 holds one
+MARKS = {
+    mark: np.frombuffer(mark.encode("utf-8", "surrogatepass"), np.uint8) for mark in BEGIN + END
+}
+
+
+def by_numpy(splitter: Splitter, texts: list[str]) -> tuple[bytes, list[int]]:
+    """The texts with a mark around each chunk, and how many chunks each has."""
     assert splitter.starts is not None
     data, start, length, text_of = find_chunks(splitter.starts, texts, [t.encode() for t in texts])
-    spans = zip(start.tolist(), length.tolist(), strict=True)
-    chunks = [data[a : a + n].decode() for a, n in spans]
-    return [chunks[a:b] for a, b in itertools.pairwise(text_of.tolist())]
+    at = np.concatenate([start + length, start]).repeat(3)  # where both, an end comes first
+    n = len(start)
+    marks = np.concatenate([np.tile(MARKS[END], n), np.tile(MARKS[BEGIN], n)])
+    marked = np.insert(np.frombuffer(data, np.uint8), at, marks)
+    return marked.tobytes(), np.diff(text_of).tolist()
+
+
+def by_findall(splitter: Splitter, texts: list[str]) -> tuple[bytes, list[int]]:
+    findall = regex.compile(splitter.pattern).findall
+    found = [findall(text) for text in texts]
+    between = END + BEGIN
+    marked = "\0".join(BEGIN + between.join(chunks) + END if chunks else "" for chunks in found)
+    return marked.encode("utf-8", "surrogatepass"), [len(chunks) for chunks in found]
 
 
 @pytest.mark.parametrize("name", PATTERNS)
@@ -61,7 +79,7 @@ def fast(splitter: Splitter, texts: list[str]) -> list[list[str]]:
 def test_all_short_strings_split_as_by_findall(name, alphabet):
     splitter = Splitter(name)
     texts = ["".join(p) for n in range(5) for p in itertools.product(alphabet, repeat=n)]
-    assert fast(splitter, texts) == [regex.findall(splitter.pattern, text) for text in texts]
+    assert by_numpy(splitter, texts) == by_findall(splitter, texts)
 
 
 @pytest.mark.slow
@@ -71,7 +89,7 @@ def test_all_strings_of_five_split_as_by_findall(name, alphabet):
     splitter = Splitter(name)
     product = itertools.product(alphabet, repeat=5)
     while texts := ["".join(p) for p in itertools.islice(product, 50_000)]:
-        assert fast(splitter, texts) == [splitter.chunks(text) for text in texts]
+        assert by_numpy(splitter, texts) == by_findall(splitter, texts)
 
 
 @pytest.mark.parametrize("name", PATTERNS)
@@ -79,7 +97,7 @@ def test_all_strings_of_five_split_as_by_findall(name, alphabet):
 @given(texts=st.lists(TEXT, min_size=1, max_size=4))
 def test_any_texts_side_by_side_split_as_each_alone(name, texts):
     splitter = Splitter(name)
-    assert fast(splitter, texts) == [regex.findall(splitter.pattern, text) for text in texts]
+    assert by_numpy(splitter, texts) == by_findall(splitter, texts)
 
 
 @pytest.mark.parametrize("name", [*PATTERNS, *OTHERS])
@@ -102,16 +120,6 @@ def test_the_last_safe_cut_holds_whatever_text_follows(name, text, more):
 
 
 @pytest.mark.parametrize("name", [*PATTERNS, *OTHERS])
-@pytest.mark.parametrize("alphabet", ALPHABETS)
-def test_no_short_string_changes_where_it_is_cut(name, alphabet):
-    splitter = Splitter(name)
-    for text in map("".join, itertools.product(alphabet[:6] + "/", repeat=4)):
-        cut = splitter.last_safe_cut(text)
-        whole = splitter.chunks(text)
-        assert splitter.chunks(text[:cut]) + splitter.chunks(text[cut:]) == whole
-
-
-@pytest.mark.parametrize("name", [*PATTERNS, *OTHERS])
 @settings(deadline=None, max_examples=300)
 @given(text=TEXT)
 def test_pieces_join_to_the_text_and_split_by_themselves(name, text):
@@ -123,12 +131,16 @@ def test_pieces_join_to_the_text_and_split_by_themselves(name, text):
 
 @pytest.mark.parametrize("name", [*PATTERNS, *OTHERS])
 @pytest.mark.parametrize("alphabet", ALPHABETS)
-def test_no_short_string_changes_where_it_falls_into_pieces(name, alphabet):
+def test_no_short_string_changes_where_it_is_cut_or_falls_into_pieces(name, alphabet):
     splitter = Splitter(name)
+    chunks = functools.cache(splitter.chunks)  # most parts are short strings, too
     for text in map("".join, itertools.product(alphabet[:6] + "/", repeat=4)):
+        whole = chunks(text)
+        cut = splitter.last_safe_cut(text)
+        assert chunks(text[:cut]) + chunks(text[cut:]) == whole
         pieces = splitter.pieces(text)
         assert "".join(pieces) == text
-        assert [c for piece in pieces for c in splitter.chunks(piece)] == splitter.chunks(text)
+        assert [c for piece in pieces for c in chunks(piece)] == whole
 
 
 def test_what_regex_takes_for_white_space_re_does_too():
@@ -182,7 +194,7 @@ def test_every_code_point_splits_as_by_findall(name):
         rich = points[k : min(k + 20_000, 0xF800)]
         texts = [f"a{c}b 1{c}{c} .{c}'{c}s\n{c} {c}" for c in rich]
         texts.append("".join(f"a{c} {c}{c}1" for c in points[k : k + 20_000]))
-        assert fast(splitter, texts) == [splitter.chunks(text) for text in texts]
+        assert by_numpy(splitter, texts) == by_findall(splitter, texts)
 
 
 def test_classes_of_ascii_equal_those_of_unicode():
