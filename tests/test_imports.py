@@ -1,16 +1,13 @@
 """To import a module of lm changes nothing in the process: no handler, no patch, no path."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# A module is imported in a fork of a process that has loaded the libraries and nothing of lm. What
-# an earlier fork has loaded with its own module needs none.
+# Modules are imported one after the other in a process that has loaded the libraries and nothing of
+# lm: what an earlier one has loaded with it has been looked at with it.
 WATCH = """
 import importlib.util, json, logging, os, signal, sys, warnings
 import hydra, matplotlib, numpy, omegaconf, optuna, rich, safetensors.torch, torch, wandb
@@ -40,30 +37,21 @@ def state():
     found["directory"] = os.getcwd()
     return found
 
-before = state()
 seen = set()
-for name in json.load(sys.stdin):
+for name in sys.argv[1:]:
     if name in seen:
         continue
-    read, write = os.pipe()
-    if os.fork() == 0:
-        try:
-            importlib.import_module(name)
-            after = state()
-            keys = [k for k in {*before, *after} if before.get(k) is not after.get(k)
-                    and before.get(k) != after.get(k)]
-        except BaseException as error:
-            keys = [f"it raises {error!r}"]
-        loaded = [m for m in sys.modules if m.startswith(("lm.", "hydra_plugins.lm_"))]
-        with open(write, "w") as answer:
-            json.dump([name, sorted(keys), loaded], answer)
-        os._exit(0)
-    os.close(write)
-    with open(read) as answer:
-        found = json.load(answer)
-    print(json.dumps(found), flush=True)
-    seen |= {name, *found[2]}
-    os.wait()
+    before = state()
+    try:
+        importlib.import_module(name)
+        after = state()
+        keys = [k for k in {*before, *after} if before.get(k) is not after.get(k)
+                and before.get(k) != after.get(k)]
+    except BaseException as error:
+        keys = [f"it raises {error!r}"]
+    loaded = {m for m in sys.modules if m.startswith(("lm.", "hydra_plugins.lm_"))} - seen
+    print(json.dumps([name, sorted(keys), sorted(loaded)]), flush=True)
+    seen |= loaded
 """
 
 
@@ -77,18 +65,11 @@ def modules() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_no_import_of_a_module_changes_the_process(tmp_path):
+def test_no_import_of_a_module_changes_the_process(tmp_path, command):
     """`import lm` set a handler for Ctrl-C; a module of optimizers replaced methods of torch."""
     pytest.importorskip("optuna")
-    done = subprocess.run(
-        [sys.executable, "-c", WATCH],
-        input=json.dumps(modules()),
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    (tmp_path / "watch.py").write_text(WATCH, encoding="utf-8")
+    done = command("watch", *modules())
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert {name for one, _, loaded in found for name in (one, *loaded)} == set(modules())

@@ -4,6 +4,7 @@ The order of imports is checked by import-linter: see pyproject.toml, `make lint
 """
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -65,10 +66,16 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Every module named by an import statement, those inside functions too."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -160,9 +167,8 @@ def test_no_module_is_called_like_one_of_the_standard_library():
 
 def test_no_file_of_ours_can_run_what_a_stranger_wrote():
     for name, path in modules().items():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
         assert not imports(path) & {"pickle", "marshal", "shelve", "dill"}, name
-        for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
+        for call in (n for n in ast.walk(parsed(path)) if isinstance(n, ast.Call)):
             text = ast.unparse(call.func)
             assert text not in {"eval", "exec", "yaml.load", "torch.load"}, f"{name}: {text}"
             for keyword in call.keywords:
