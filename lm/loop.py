@@ -152,14 +152,14 @@ def must_read_losses(run: TrainingRun) -> bool:
 
 
 def training_point(run: TrainingRun, rates: Numbers) -> Numbers:
-    """Mean loss since the last point, epochs so far, rates, gradient norm and speed."""
+    """Mean loss since the last point, epochs so far, rates, the step's other numbers, speed."""
     state = run.state
     point: Numbers = {}
     if state.losses:
         point["train/loss"] = sum(state.losses) / len(state.losses)
     point["epoch"] = round(state.step * run.batches.batch_size / run.batches.n_windows, 4)
     point |= rates
-    point["optim/grad_norm"] = run.numbers["grad_norm"]
+    point |= {f"optim/{name}": value for name, value in run.numbers.items() if name != "loss"}
     speed = len(run.step_seconds) * run.batches.tokens / sum(run.step_seconds)
     point["speed/tokens_per_s"] = round(speed, 1)
     if run.peak_flops:

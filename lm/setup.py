@@ -31,7 +31,7 @@ from lm.record.state import Budget, TrainState
 from lm.system import devices, distributed, memory, ranks, seeds
 from lm.system.errors import ConfigError, StorageError
 from lm.tokenizers import Tokenizer
-from lm.update import NUMBERS, UnreadNumbers, Update, should_compile
+from lm.update import UnreadNumbers, Update, should_compile
 
 log = logging.getLogger(__name__)
 SURELY_SHORT = 1e12  # operations: of so few, no run is worth compiling, nor its pace a measurement
@@ -60,8 +60,7 @@ class TrainingRun:
     peak_flops: float | None  # operations a second that the device can do at most; None: not known
     # What the loop keeps between two steps, and no checkpoint holds:
     unread: UnreadNumbers = field(default_factory=UnreadNumbers)
-    # of the last step that was read
-    numbers: dict[str, float] = field(default_factory=lambda: dict.fromkeys(NUMBERS, math.nan))
+    numbers: dict[str, float] = field(default_factory=dict)  # of the last step that was read
     step_seconds: list[float] = field(default_factory=list)  # since the last logged point
     save_error: StorageError | None = None  # why the last save failed
 

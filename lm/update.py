@@ -1,10 +1,11 @@
 """One update of the weights: forward, backward, clip, optimizer.
 
 update = Update(model, optimizers, batches, cfg, device, dtype)
-loss, grad_norm = update.train_on(number, step).tolist()     # of a batch: NUMBERS
+numbers = update.train_on(number, step)     # of a batch: {"loss": ..., "grad_norm": ...}, each ()
 
 Where the loss goes: the loop keeps it in UnreadNumbers, recovery.judge_losses reads it, guard.judge
-counts or skips it, and loop.training_point logs the mean of those that counted.
+counts or skips it, and loop.training_point logs the mean of those that counted, and each other
+number of the newest step as optim/NAME.
 """
 
 import logging
@@ -39,8 +40,6 @@ from lm.system import (
 from lm.system.errors import no_code_for
 
 log = logging.getLogger(__name__)
-NUMBERS: tuple[str, ...] = ("loss", "grad_norm")  # of a step: nats a token; the norm unclipped
-N_JUDGED = 2  # the first ones: a step in which one of these is not finite is skipped
 # Seconds of a run on a CPU above which it is compiled: that takes 25 s and gains a fifth, as
 # experiments/benchmarks/training shows.
 WORTH_COMPILING = 120.0
@@ -86,8 +85,8 @@ class Update:
     """Trains a model on one batch at a time: the loop calls `train_on(number, step)`.
 
     `train_on` calls `step(number)`, and again with smaller micro-batches where memory does not
-    suffice. Both return the NUMBERS of the step, (len(NUMBERS),); if loss or norm is non-finite, no
-    weight has changed.
+    suffice. Both return the numbers of the step by name, each (): `loss`, in nats a token, and
+    `grad_norm`, before it is clipped; if one of these two is non-finite, no weight has changed.
 
     With `ahead`, on a GPU, the call returns before the GPU has computed them: the CPU runs
     ahead, and whoever reads the numbers waits for them.
@@ -119,7 +118,7 @@ class Update:
         self.n_parts = cfg.train.parts  # of a batch, each with a sum of its own; 0: none
         self.weights_changed = False  # whether the step under way has moved any weight
 
-    def step(self, number: int) -> Tensor:
+    def step(self, number: int) -> dict[str, Tensor]:
         """One try of the batch of that number, with micro-batches of the size at hand."""
         self.weights_changed = False
         inputs, targets = self.batches[number]
@@ -133,10 +132,8 @@ class Update:
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         parameters[0].grad = failpoint.hit("train.grad", parameters[0].grad, number)
         norm = clip_gradients(parameters, self.cfg.train.clip)
-        # Each process then knows of a non-finite number of any of them.
-        mean = parts.mean if self.n_parts else ranks.mean
-        numbers = mean(torch.stack([loss, distributed.full_tensor(norm)]))
-        finite = numbers[:N_JUDGED].sum().isfinite()
+        numbers = self.means({"loss": loss, "grad_norm": distributed.full_tensor(norm)})
+        finite = (numbers["loss"] + numbers["grad_norm"]).isfinite()
         failpoint.hit("train.before_step")
         for optimizer in self.optimizers:
             if self.ahead:
@@ -150,6 +147,14 @@ class Update:
             optimizer.zero_grad(set_to_none=True)
         failpoint.hit("train.after_step")
         return numbers
+
+    def means(self, numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The means of numbers, each (), over the processes, in one exchange.
+
+        Each process then knows of a non-finite number of any of them.
+        """
+        mean = parts.mean if self.n_parts else ranks.mean
+        return dict(zip(numbers, mean(torch.stack([*numbers.values()])), strict=True))
 
     def seed_dropout(self, number: int, stream: int) -> None:
         """Seed what dropout draws from, PyTorch's own generator, for the batch of that number.
@@ -196,8 +201,8 @@ class Update:
         requested = self.cfg.train.micro_batch
         self.micro_batch = found if requested == "auto" else requested
 
-    def train_on(self, number: int, step: int) -> Tensor:
-        """Update the weights with the batch of that number; the NUMBERS of the step.
+    def train_on(self, number: int, step: int) -> dict[str, Tensor]:
+        """Update the weights with the batch of that number; the numbers of the step by name.
 
         Where memory does not suffice, train.micro_batch=auto goes on in halves, and halves of
         these: the same batch and, but for the rounding of sums, the same gradient. `step` is for
@@ -318,27 +323,27 @@ class Update:
 
 
 class UnreadNumbers:
-    """The NUMBERS of steps that a GPU still computes while the CPU begins further steps.
+    """The numbers of steps that a GPU still computes while the CPU begins further steps.
 
     Not yet run on a GPU. On a CPU it holds one step at a time.
     """
 
     def __init__(self) -> None:
-        self.steps: list[tuple[int, Tensor]] = []
+        self.steps: list[tuple[int, dict[str, Tensor]]] = []
 
-    def add(self, step: int, numbers: Tensor) -> None:
-        """Keep the numbers (len(NUMBERS),) of a step."""
+    def add(self, step: int, numbers: dict[str, Tensor]) -> None:
+        """Keep the numbers of a step by name, each ()."""
         self.steps.append((step, numbers))
 
     def read(self) -> list[tuple[int, dict[str, float]]]:
         """Each step that was added since, and its numbers by name; this waits for a GPU."""
         if not self.steps:
             return []
-        steps = [step for step, _ in self.steps]
-        rows = torch.stack([numbers for _, numbers in self.steps]).tolist()
+        tensors = [tensor for _, numbers in self.steps for tensor in numbers.values()]
+        values = iter(torch.stack(tensors).tolist())
+        found = [(step, {name: next(values) for name in numbers}) for step, numbers in self.steps]
         self.steps = []
-        named = [dict(zip(NUMBERS, row, strict=True)) for row in rows]
-        return list(zip(steps, named, strict=True))
+        return found
 
     def clear(self) -> None:
         self.steps = []

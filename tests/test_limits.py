@@ -151,7 +151,7 @@ def test_a_model_learns_and_speaks_at_every_limit(cls, name, value):
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["base_lr"] * scale
-            finite = bool(update.step(step).isfinite().all())
+            finite = math.isfinite(sum(update.step(step).values()))
             assert finite or (name in RATES and value > 1)
         assert name in RATES or all(p.isfinite().all() for p in model.parameters())
     assert len(list(generate(model, [[1, 2]], max_tokens=3))) == 3

@@ -414,7 +414,7 @@ def test_a_point_of_the_curve_is_of_the_steps_since_the_last():
     run = SimpleNamespace(
         state=TrainState(step=30, losses=[1.0, 2.0, 6.0]),
         batches=SimpleNamespace(batch_size=4, n_windows=700, tokens=32),
-        numbers={"grad_norm": 0.5},
+        numbers={"loss": 6.0, "grad_norm": 0.5, "noise": 7.0},
         step_seconds=[0.5, 0.25, 0.25],
         peak_flops=None,
         model=model,
@@ -425,6 +425,7 @@ def test_a_point_of_the_curve_is_of_the_steps_since_the_last():
         "epoch": 0.1714,
         "optim/lr": 0.1,
         "optim/grad_norm": 0.5,
+        "optim/noise": 7.0,
         "speed/tokens_per_s": 96.0,
     }
     run.peak_flops, run.state.losses = 1e6, []

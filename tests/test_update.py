@@ -73,7 +73,7 @@ def test_a_step_that_is_not_finite_leaves_weights_and_optimizer_as_they_were(
     made.step(0)
     before = copy.deepcopy([made.model.state_dict(), *(o.state_dict() for o in made.optimizers)])
     failpoint.switch_on(f"{fault}@7")
-    assert not math.isfinite(sum(made.step(7)))
+    assert not math.isfinite(sum(made.step(7).values()))
     after = [made.model.state_dict(), *(o.state_dict() for o in made.optimizers)]
     torch.testing.assert_close(after, before, rtol=0, atol=0)
     assert all(p.grad is None for p in made.model.parameters())
@@ -84,12 +84,9 @@ def test_a_further_number_of_a_step_may_be_nan_and_stops_no_training(make, monke
     nothing said so, as the loss was finite."""
     made = make(torch.float32)
     before = copy.deepcopy(made.model.state_dict())
-
-    def mean_and_nan(numbers):
-        return torch.cat([numbers, torch.tensor([math.nan])])
-
-    monkeypatch.setattr(update.ranks, "mean", mean_and_nan)
-    assert math.isnan(made.step(0)[2])
+    nan = {"noise": torch.tensor(math.nan)}
+    monkeypatch.setattr(made, "means", lambda numbers: numbers | nan)
+    assert math.isnan(made.step(0)["noise"])
     after = made.model.state_dict()
     assert not any(torch.equal(after[name], before[name]) for name in before)
 
@@ -104,7 +101,7 @@ def test_clipping_shortens_the_gradient_as_a_whole_and_tells_its_length_before(m
             "step",
             lambda: seen.extend(p.grad.flatten() for p in clipped.model.parameters()),
         )
-    _, norm = clipped.step(0)
+    norm = clipped.step(0)["grad_norm"]
     assert norm == pytest.approx(plain.norm().item(), rel=1e-5)
     expected = plain * 0.01 / plain.norm()
     torch.testing.assert_close(torch.cat(seen), expected, rtol=1e-4, atol=1e-8)
@@ -119,7 +116,7 @@ def test_every_other_model_trains_in_bfloat16_too(name, cfg, tiny):
         model = made.model.build(V)
         batches, optimizers = Batches(IDS, 8, T, 0), made.optimizer.build(model)
         updated = update.Update(model, optimizers, batches, made, torch.device("cpu"), number)
-        losses.append([updated.step(i)[0].item() for i in range(3)])
+        losses.append([updated.step(i)["loss"].item() for i in range(3)])
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
 
 
@@ -152,14 +149,14 @@ def test_a_step_that_a_gpu_would_leave_out_by_itself_changes_no_bit(make, words,
     plain, ahead = make(torch.float32, *words), make(torch.float32, *words)
     ahead.ahead = True  # as on a GPU: nobody reads whether the numbers are finite
     for step in range(3):
-        assert torch.equal(plain.step(step), ahead.step(step))
+        assert plain.step(step) == ahead.step(step)
     assert all(map(torch.equal, bits(plain), bits(ahead)))
     before = bits(ahead)
     failpoint.switch_on("train.grad=nan")
-    assert ahead.step(3)[1].isnan()
+    assert ahead.step(3)["grad_norm"].isnan()
     failpoint.switch_on("")
     assert all(map(torch.equal, before, bits(ahead)))
-    assert torch.equal(plain.step(4), ahead.step(4))
+    assert plain.step(4) == ahead.step(4)
     assert all(map(torch.equal, bits(plain), bits(ahead)))
 
 
@@ -191,10 +188,10 @@ def test_a_step_of_a_gpu_reads_no_number_back(words, number, cfg, tiny, monkeypa
     updated = update.Update(model, optimizers, batches, made, meta, number)
     updated.ahead = True
     for i in range(2):
-        assert updated.step(i).is_meta
+        assert all(n.is_meta for n in updated.step(i).values())
     assert len(found) == 2 and all(flag.is_meta for flag in found)
     with pytest.raises(RuntimeError, match="meta"):
-        updated.step(2).sum().item()
+        sum(updated.step(2).values()).item()
 
 
 @pytest.mark.faults
@@ -253,7 +250,7 @@ def test_without_a_compiler_auto_goes_on_and_on_is_refused(make, monkeypatch):
     uncompiled = made.loss_fn
     assert made.compile() == "not compiled (no C++ compiler)"
     assert made.loss_fn is uncompiled
-    assert torch.equal(made.step(0), plain.step(0))
+    assert made.step(0) == plain.step(0)
     with pytest.raises(ValueError, match="compile=on: no C"):
         make(torch.float32, "train.compile=on").compile()
     message = ""
@@ -341,7 +338,7 @@ def test_a_batch_too_large_to_compile_is_left_to_the_first_step(make, monkeypatc
     assert made.compile().startswith("compiled in the first step")
     assert made.loss_fn is not plain and all(p.grad is None for p in made.model.parameters())
     made.micro_batch = 4
-    assert torch.isfinite(made.step(0)).all()
+    assert math.isfinite(sum(made.step(0).values()))
 
 
 class Plain(torch.optim.SGD):
@@ -369,7 +366,7 @@ def test_an_optimizer_of_ones_own_takes_no_step_with_a_non_finite_gradient(make,
     made.optimizers = [Plain(made.model.parameters(), lr=0.1)]
     before = copy.deepcopy(made.model.state_dict())
     failpoint.switch_on("train.grad=nan@0")
-    assert not math.isfinite(sum(made.step(0)))
+    assert not math.isfinite(sum(made.step(0).values()))
     torch.testing.assert_close(made.model.state_dict(), before, rtol=0, atol=0)
 
 
@@ -441,7 +438,7 @@ def test_dropout_of_a_step_is_seeded_by_its_batch_and_process(make, monkeypatch)
 def test_a_batch_in_parts_is_their_mean_and_each_has_dropout_of_its_own(make):
     words = ("model.dropout=0.2", "train.clip=0")
     made, plain = make(torch.float32, *words, "train.parts=4"), make(torch.float32, *words)
-    loss, norm = made.step(3)
+    loss, norm = made.step(3).values()
     inputs, targets = plain.batches[3]
     expected = 0.0
     for part in range(4):
@@ -580,17 +577,23 @@ def test_a_step_that_has_moved_a_weight_or_fails_otherwise_is_not_tried_again(
 
 
 def test_the_numbers_of_steps_are_read_once_and_in_their_order():
+    """A number may be one of some steps alone."""
+
+    def tensors(numbers):
+        return {name: torch.tensor(value) for name, value in numbers.items()}
+
     unread = update.UnreadNumbers()
     assert unread.read() == []
-    unread.add(3, torch.tensor([2.0, 0.5]))
-    unread.add(4, torch.tensor([1.0, 0.25]))
     named = [(3, {"loss": 2.0, "grad_norm": 0.5}), (4, {"loss": 1.0, "grad_norm": 0.25})]
+    named.append((5, {"loss": 3.0, "grad_norm": 0.125, "noise": 4.0}))
+    for step, numbers in named:
+        unread.add(step, tensors(numbers))
     assert unread.read() == named
     assert unread.read() == []
-    unread.add(5, torch.tensor([2.0, 0.5]))
+    unread.add(5, tensors(named[0][1]))
     unread.clear()
     assert unread.read() == []
-    unread.add(6, torch.tensor([1.0, 0.25]))
+    unread.add(6, tensors(named[1][1]))
     assert unread.read() == [(6, named[1][1])]
 
 
