@@ -12,9 +12,9 @@ import torch
 
 import lm
 from lm import config, evaluate, scoring
+from lm.config import GrammarConfig, HubConfig, PydocsConfig
 from lm.corpora import overlap
 from lm.corpora.base import TooShortError
-from lm.config import GrammarConfig, HubConfig, PydocsConfig
 from lm.data import pipeline
 from lm.launch import presets
 from lm.launch.named_corpus import named
