@@ -29,6 +29,7 @@ from lm.settings import (
     yaml_files,
     zero_or,
 )
+from lm.settings.commands import SampleConfig
 from lm.system.errors import ConfigError
 
 RESOLVED = "config.resolved.yaml"  # a run's own copy of its settings
@@ -416,7 +417,8 @@ class TrainConfig(Settings):
     # one sample each; none: what suits the text
     prompts: list[str] = setting([], affects="nothing")
     sample_len: int = at_least(128, 1, 1 << 20, "nothing")  # tokens
-    temperature: float = at_least(0.8, 0.0, 1e30, "nothing")  # of samples; 0: the likeliest token
+    # of samples; 0: the likeliest token
+    temperature: float = at_least(SampleConfig.temperature, 0.0, 1e30, "nothing")
     # auto: a GPU if there is one. Dropout draws differ from device to device.
     device: str = one_of("auto", "cpu", "cuda", "mps", affects="rounding")
     dtype: str = one_of("auto", "float32", "bfloat16")  # of matrix products; weights: float32

@@ -69,7 +69,8 @@ class LensConfig(OfRun):
     layer: int = within(-1, -1024, 1023)  # the one to begin with; -1 is the last
     out: str = setting("", path=True)  # the page; empty: lens.html in the run, or here
     seed: int = at_least(0, 0)  # of the draws that the page shows: lm.sample's
-    temperature: float = at_least(0.8, 0.0, 1e30)  # where its controls stand at first
+    # where its controls stand at first
+    temperature: float = at_least(SampleConfig.temperature, 0.0, 1e30)
     top_k: int = at_least(0, 0)  # likewise; 0: all tokens
     top_p: float = within(1.0, 1e-6, 1.0)  # likewise
     trust: bool = False  # read what the settings of a run from elsewhere name
