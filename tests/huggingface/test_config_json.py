@@ -6,7 +6,10 @@ import re
 import pytest
 
 from lm import config
+from lm.config import Config
 from lm.huggingface import config_json, families
+from lm.launch import compose
+from lm.system.errors import ConfigError
 from tests.models.small import SETTINGS
 
 
@@ -201,3 +204,16 @@ def test_what_is_allowed_stands_in_the_line(change, says, tmp_path):
 def test_what_ours_is_not_is_refused(kind, change, says, tmp_path):
     with pytest.raises(ValueError, match=says):
         config_json.settings_of(saved(tmp_path, KINDS[kind] | change))
+
+
+def test_what_a_run_keeps_beside_init_from_is_one_list(tmp_path, monkeypatch):
+    """Two files knew the settings by name: what words may give, and what is taken from the run."""
+    (tmp_path / config_json.FILE).write_text(json.dumps(GPT2))
+    words = [f"init_from={tmp_path}", "model.context_len=99", "model.dropout=0.2"]
+    model = compose.compose_run(words).model
+    assert (model.context_len, model.dropout, model.norm_eps) == (16, 0.2, 1e-5)
+    with pytest.raises(ConfigError, match=r"leave out model\.norm_eps=0\.5"):
+        compose.compose_run([*words, "model.norm_eps=0.5"])
+    kept = (*Config.kept_with_init_from, "norm_eps")
+    monkeypatch.setattr(Config, "kept_with_init_from", kept)
+    assert compose.compose_run([*words, "model.norm_eps=0.5"]).model.norm_eps == 0.5
