@@ -306,7 +306,10 @@ class Update:
         return math.ceil(len(inputs) / size)
 
     def seconds(self) -> float:
-        """Seconds that forward and backward of a batch take uncompiled, on an idle CPU."""
+        """Seconds that forward and backward of a batch take uncompiled, on an idle CPU.
+
+        Infinite where memory does not suffice: the first step tells of it, or goes on in parts.
+        """
         cfg = self.cfg
         key = [
             asdict(cfg.model), self.model.vocab_size, str(self.dtype), cfg.train.batch_size,
@@ -314,6 +317,10 @@ class Update:
         ]  # fmt: skip
         try:
             return pace.seconds_a_step(key, self.one_pass)
+        except (RuntimeError, MemoryError) as error:
+            if devices.is_out_of_memory(error):
+                return math.inf
+            raise
         finally:
             self.forget_gradients()
 

@@ -98,6 +98,15 @@ def test_without_a_cache_to_write_to_a_step_is_measured_all_the_same(make, tmp_p
     assert "cannot write to the cache" in caplog.text
 
 
+def test_a_batch_that_does_not_fit_is_told_of_by_its_first_step(make, monkeypatch, tmp_path):
+    def one_pass(self):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(update.Update, "one_pass", one_pass)
+    assert make().seconds() == float("inf")
+    assert not list((tmp_path / "cache").glob("pace-*"))
+
+
 def test_a_run_that_is_surely_short_is_not_measured(make, passes, monkeypatch):
     class Run:
         update = make()
