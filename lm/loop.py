@@ -123,7 +123,7 @@ def update_and_log(run: TrainingRun, track: Tracker) -> None:
         # Fills state.losses and run.numbers, of which training_point makes a point.
         row = judge_losses(run, track)
     seconds = time.perf_counter() - start
-    if run.budget.seconds:  # the rates depend on it, so all processes need the same clock
+    if run.goes_by_clock:  # the rates depend on it, so all processes need the same clock
         seconds = ranks.largest(seconds)[0]
     run.step_seconds.append(seconds)
     state.seconds += seconds
@@ -143,12 +143,9 @@ def must_read_losses(run: TrainingRun) -> bool:
     On a CPU that costs nothing. A GPU works on while the CPU begins further steps, until something
     is to be logged, evaluated or saved.
     """
-    cfg, step = run.cfg.train, run.state.step
-    if not run.update.ahead or run.budget.seconds or step % cfg.log_every == 0:
-        return True
-    last = run.budget.steps
-    intervals = (cfg.eval_every, cfg.sample_every, cfg.save_every, last)  # see TrainingRun.due
-    return any(every and (step + 1) % every == 0 for every in intervals)
+    step = run.state.step
+    is_logged = step % run.cfg.train.log_every == 0
+    return not run.update.ahead or is_logged or run.may_be_due(step + 1)
 
 
 def training_point(run: TrainingRun, rates: Numbers) -> Numbers:

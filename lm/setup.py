@@ -75,6 +75,17 @@ class TrainingRun:
         """
         return self.progress() >= 1 or (every > 0 and self.state.step % every == 0)
 
+    def may_be_due(self, step: int) -> bool:
+        """Whether `due` may say yes at that step, which is still to come."""
+        cfg = self.cfg.train
+        intervals = (cfg.eval_every, cfg.sample_every, cfg.save_every, self.budget.steps)
+        return self.goes_by_clock or any(every and step % every == 0 for every in intervals)
+
+    @property
+    def goes_by_clock(self) -> bool:
+        """Whether something is due by state.seconds, on which all processes then agree."""
+        return self.budget.seconds > 0
+
 
 def set_up(
     cfg: Config, out: Path, initial_weights: Callable[[LanguageModel], None] | None = None
@@ -158,7 +169,7 @@ def make_budget(cfg: Config, model: LanguageModel) -> Budget:
     steps = cfg.train.steps
     if tokens:
         steps = math.ceil(tokens / (cfg.train.batch_size * model.context_len))
-    return Budget(steps, cfg.train.seconds, cfg.train.patience * cfg.train.eval_every)
+    return Budget(steps, cfg.train)
 
 
 def _build_model(

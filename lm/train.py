@@ -173,8 +173,9 @@ def after_run(run: "TrainingRun", track: "Tracker") -> None:
         log.info(f"python -m lm.report {shell_word(str(run.out))} draws the loss against the rate")
         return
     best = f"{run.state.best_val_bpb:.4f} at step {run.state.best_step}"
-    if run.budget.is_out_of_patience(run.state):
-        best += f", and none better in train.patience={run.cfg.train.patience} evaluations"
+    reason = run.budget.why_ended_early(run.state)
+    if reason:
+        best += f", and {reason}"
     word = shell_word(f"run={run.out}")
     log.info(f"done: best val/bpb {best}; python -m lm.sample {import_words()}{word}")
 

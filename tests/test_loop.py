@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lm import baselines, config, loop, metrics, train, update
+from lm import baselines, config, loop, metrics, setup, train, update
 from lm.record import checkpoint, guard, origin
-from lm.record.state import TrainState
+from lm.record.state import Budget, TrainState
 from lm.system import failpoint
 from lm.system.errors import NonFiniteError, OutOfMemoryError
 from lm.system.tensors import load_tensors
@@ -387,13 +387,11 @@ def test_the_best_is_what_is_better_and_can_be_saved(bpb, last, bad_in_a_row, ex
 
 def steps_read(ahead: bool = True, seconds: float = 0.0) -> list[int]:
     """The steps of 0 to 99 after which the losses are read, as on a GPU."""
-    cfg = config.TrainConfig(log_every=40, eval_every=25, sample_every=0, save_every=30)
-    run = SimpleNamespace(
-        cfg=SimpleNamespace(train=cfg),
-        state=TrainState(),
-        update=SimpleNamespace(ahead=ahead),
-        budget=SimpleNamespace(seconds=seconds, steps=98),
-    )
+    every = {"log_every": 40, "eval_every": 25, "sample_every": 0, "save_every": 30}
+    cfg = config.TrainConfig(**every, seconds=seconds)
+    run = setup.TrainingRun.__new__(setup.TrainingRun)  # of which nothing else is asked
+    run.cfg, run.state = SimpleNamespace(train=cfg), TrainState()
+    run.update, run.budget = SimpleNamespace(ahead=ahead), Budget(98, cfg)
     found = []
     for run.state.step in range(100):
         if loop.must_read_losses(run):

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from lm.config import TrainConfig
+
 # Limits that no run reaches: a number beyond them in a stranger's file would fail in arithmetic.
 Count = Annotated[int, Meta(ge=0, le=1 << 32)]
 Step = Annotated[int, Meta(ge=-1, le=1 << 32)]  # -1: there was none
@@ -32,16 +34,20 @@ class TrainState:
 
 @dataclass
 class Budget:
-    """How long a run lasts: so many steps, or seconds of training if `seconds` is above 0; less
-    where its score gets no better for `patience` steps, if that is above 0."""
+    """How long a run lasts: so many steps, or train.seconds of training if that is above 0; less
+    where there is a reason to end before."""
 
     steps: int
-    seconds: float = 0.0
-    patience: int = 0
+    cfg: TrainConfig = field(default_factory=TrainConfig)
+
+    @property
+    def seconds(self) -> float:
+        """Of training: the budget if above 0, and `steps` otherwise."""
+        return self.cfg.seconds
 
     def progress(self, state: TrainState) -> float:
         """The share of the run that is done, from 0 to 1."""
-        if self.is_out_of_patience(state):
+        if self.why_ended_early(state):
             return 1.0
         if self.seconds:
             return min(1.0, state.seconds / self.seconds)
@@ -49,9 +55,13 @@ class Budget:
             return 1.0
         return state.step / self.steps
 
-    def is_out_of_patience(self, state: TrainState) -> bool:
-        """Whether the best score is so many steps old; the evaluation that is due may be better."""
-        return 0 < self.patience <= state.step - max(0, state.best_step)
+    def why_ended_early(self, state: TrainState) -> str:
+        """What ends a run before its steps or seconds are spent, in words; "" for nothing."""
+        patience = self.cfg.patience
+        # In steps, since the evaluation that is due may be better.
+        if 0 < patience * self.cfg.eval_every <= state.step - max(0, state.best_step):
+            return f"none better in train.patience={patience} evaluations"
+        return ""
 
     def progress_after_update(self, state: TrainState) -> float:
         """The share of the run that is done after the next update.

@@ -4,7 +4,14 @@ import itertools
 
 import pytest
 
-from lm.config import ConstantConfig, CosineConfig, RangeConfig, WSDConfig, options
+from lm.config import (
+    ConstantConfig,
+    CosineConfig,
+    RangeConfig,
+    TrainConfig,
+    WSDConfig,
+    options,
+)
 from lm.optim.schedule import set_rates, update_scale
 from lm.record.state import Budget, TrainState
 
@@ -79,7 +86,10 @@ def scales(cfg, budget: Budget) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("budget", [Budget(1), Budget(2), Budget(7), Budget(300), Budget(9, 50.0)])
+TIMED = Budget(9, TrainConfig(seconds=50.0))
+
+
+@pytest.mark.parametrize("budget", [Budget(1), Budget(2), Budget(7), Budget(300), TIMED])
 @pytest.mark.parametrize("warmup", [0.0, 0.001, 0.1, 0.7])
 @pytest.mark.parametrize("name", TRAINING)
 def test_the_first_update_moves_and_the_last_has_the_final_rate(name, warmup, budget):
