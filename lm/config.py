@@ -406,7 +406,8 @@ class TrainConfig(Settings):
     spike: float = at_least(8.0, 0.0, 1e9, "nothing")  # deviations of a flagged loss; 0: none
     spike_window: int = at_least(100, 20, 10_000, "nothing")  # losses to compare it with
     log_every: int = at_least(10, 1, 100_000, "nothing")  # steps between points of the curve
-    eval_every: int = at_least(400, 0)  # steps; 0: at the end only. The best score depends on it
+    # steps; 0: at the end only. The best score depends on it
+    eval_every: int = at_least(400, 0, unnamed=True)
     sample_every: int = at_least(1000, 0, affects="nothing")  # likewise
     save_every: int = at_least(400, 0, affects="nothing")  # likewise; where a rollback returns to
     keep_last: int = at_least(2, 1, affects="nothing")  # checkpoints; the best one is kept besides
@@ -590,7 +591,12 @@ def is_path(key: str) -> bool:
     group, _, name = key.rpartition(".")
     if group.startswith("corpus.parts."):
         key = f"corpus.{name}"
-    return reading.is_path(Config, key)
+    return reading.has_rule(Config, key, "path")
+
+
+def names_runs(key: str) -> bool:
+    """Whether a report names runs by this setting, and not only where nothing else differs."""
+    return not reading.has_rule(Config, key, "unnamed")
 
 
 def affects(key: str) -> Affects:

@@ -170,10 +170,10 @@ def varied(runs: Sequence[Record]) -> list[Varied]:
     scores = [run.score for run in runs if run.score is not None]
     if len(scores) < 3:
         return []
-    keys = set(labels.deciding({key for run in runs for key in run.settings})) - {labels.MEASURED}
+    keys = labels.deciding({key for run in runs for key in run.settings})
     found: list[Varied] = []
     for key in sorted(keys):
-        if not all(key in run.settings for run in runs):
+        if not config.names_runs(key) or not all(key in run.settings for run in runs):
             continue
         values = [run.settings[key] for run in runs]
         if all(value == values[0] for value in values):

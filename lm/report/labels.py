@@ -12,8 +12,6 @@ from lm.report.records import Record
 from lm.sweep import labels
 from lm.sweep.labels import short, values
 
-MEASURED = "train.eval_every"  # when a run is scored, and not what it is: no name says it
-
 
 def name_groups(runs: Sequence[Record], by: Sequence[str] = ()) -> list[str]:
     """A name for each of these runs of one text, which stand for one group of runs each.
@@ -59,8 +57,8 @@ def _names(runs: Sequence[Record]) -> Iterator[str]:
         rows.append({key: _value(run, words, key) for key in chosen})
     # An arm of an experiment is a name for settings, which runs elsewhere may have by themselves.
     names_all = all(row.get("arm") for row in rows)
-    skipped = [MEASURED] if names_all else [MEASURED, "arm"]
-    differing = [key for key in chosen if key not in skipped]
+    differing = [key for key in chosen if config.names_runs(key)]
+    differing = [key for key in differing if names_all or key != "arm"]
     differing = [key for key in differing if _n_distinct(rows, [key]) > 1]
     differing.sort(key=lambda key: "." in key)  # the names of parts first
     known = [{key: row[key] for key in differing if row[key] is not None} for row in rows]

@@ -28,7 +28,8 @@ Affects = Literal["result", "rounding", "nothing"]
 
 def setting(default: object, affects: Affects | None = None, **rules: object) -> Any:
     """A field of a Settings class; without `affects` it affects what its class says; path=True is
-    for the name of a file or folder, or a list of them, in which `~` is the home directory."""
+    for the name of a file or folder, or a list of them, in which `~` is the home directory;
+    unnamed=True for what says when a run is scored, and not what it is: no report names it so."""
     metadata = rules if affects is None else {**rules, "affects": affects}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -50,10 +51,12 @@ def within(
     return setting(default, affects, low=low, high=high, allowed=allowed)
 
 
-def at_least(default: float, low: float, high: float = MOST, affects: Affects | None = None) -> Any:
+def at_least(
+    default: float, low: float, high: float = MOST, affects: Affects | None = None, **rules: object
+) -> Any:
     """A number with a natural least value; `high` is the highest that works."""
     allowed = f"at least {low} and at most {high}"
-    return setting(default, affects, low=low, high=high, allowed=allowed)
+    return setting(default, affects, low=low, high=high, allowed=allowed, **rules)
 
 
 def zero_or(default: float, low: float, high: float, affects: Affects | None = None) -> Any:

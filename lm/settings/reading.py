@@ -39,7 +39,7 @@ def load(cls: type[S], source: Mapping | str | Path) -> S:
     if isinstance(source, (str, Path)):
         source = read_yaml(Path(source))
     problems = unknown(cls, source, "", lambda key: _groups_with(cls, key))
-    problems += unfit(source, "", lambda key: is_path(cls, key))
+    problems += unfit(source, "", lambda key: has_rule(cls, key, "path"))
     groups: dict[str, Any] = {}
     for group, base in _groups(cls).items():
         try:
@@ -96,8 +96,9 @@ def allowed_by(f: Field) -> str:
     return "a list, such as [a,b]" if f.type == list[str] else noun
 
 
-def is_path(cls: type[Settings], key: str) -> bool:
-    return any("path" in f.metadata for f in fields_of(cls, key))
+def has_rule(cls: type[Settings], key: str, rule: str) -> bool:
+    """Whether a setting of `cls` is declared with this rule, such as path."""
+    return any(rule in f.metadata for f in fields_of(cls, key))
 
 
 def public(
