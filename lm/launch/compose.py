@@ -42,7 +42,8 @@ def register(words: Collection[str] = ("experiment",)) -> None:
     cs.store(group="schema", name="config", node=Config, **REPLACE)
     for group in config.PARTS:
         for name, cls in config.options(group).items():
-            cs.store(group=f"schema/{group}", name=name, node=_schema(cls), **REPLACE)
+            if not _is_registered(cs, group, name, cls):
+                cs.store(group=f"schema/{group}", name=name, node=_schema(cls), **REPLACE)
     for path in _experiments() if any(map(_may_name_experiment, words)) else ():
         settings = OmegaConf.load(path)
         assert isinstance(settings, DictConfig), f"{path} holds no settings"
@@ -51,6 +52,12 @@ def register(words: Collection[str] = ("experiment",)) -> None:
     cs.store(group="hydra/callbacks", name="lm", node={"lm": callback}, **REPLACE)
     sweeper = {"_target_": TUNER, **dataclasses.asdict(TunerConfig())}
     cs.store(group="hydra/sweeper", name="lm", node=sweeper, provider="lm", **REPLACE)
+
+
+def _is_registered(cs: ConfigStore, group: str, name: str, cls: type[config.Part]) -> bool:
+    """Whether an earlier call did it, which takes a fifth of the time of a composition."""
+    there = cs.repo.get("schema", {}).get(group, {}).get(f"{name}.yaml")
+    return there is not None and OmegaConf.get_type(there.node) is cls
 
 
 def _experiments() -> list[Path]:
