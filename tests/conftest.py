@@ -24,8 +24,8 @@ from lm import config, tokenizers, train
 from lm.launch import compose
 from lm.system import failpoint
 from tests.browser import Browser
-from tests.forks import Forks
-from tests.helpers import ROOT, TINY
+from tests.forks import Forks, Started
+from tests.helpers import ROOT, TINY, start
 from tests.wandb_server import WandbServer
 
 # What the libraries have made stays: to go through it again and again took a sixth of the time.
@@ -34,6 +34,7 @@ gc.set_threshold(20_000, 20, 20)
 compose.register()  # here, as mutants of lm are each judged in a fork of a process that collected
 # A shell that started these tests with & has them ignore Ctrl-C, and what they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+STREAMS = ("stdin", "stdout", "stderr")
 
 
 def own_environment():
@@ -230,6 +231,26 @@ def command(tmp_path, tmp_path_factory, forks):
         )
 
     return run
+
+
+@pytest.fixture
+def started(tmp_path, tmp_path_factory, forks):
+    """started("lm.train", ...): a real command under way in the test's folder, on a `terminal`."""
+
+    def begin(
+        module: str, *words: str, terminal: int | None = None, **env: str
+    ) -> subprocess.Popen | Started:
+        env = environment(**env)
+        if terminal is not None:  # which says itself how wide it is
+            env.pop("COLUMNS")
+        if not forks.can_run(env):
+            streams = {} if terminal is None else dict.fromkeys(STREAMS, terminal)
+            return start(module, *words, env=env, **streams)
+        status = tmp_path_factory.mktemp("started") / "status"
+        files = [] if terminal is None else [os.ttyname(terminal)] * 3
+        return forks.start([module, *words], tmp_path, env, status, *files)
+
+    return begin
 
 
 @pytest.fixture

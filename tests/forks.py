@@ -5,14 +5,17 @@ and exit code. Nothing of lm is loaded before the fork.
 """
 
 import atexit
+import contextlib
 import gc
 import json
 import os
 import runpy
 import select
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 LIBRARIES = (
@@ -27,6 +30,36 @@ LIBRARIES = (
 # What may be other in a fork than in the process that loaded the libraries.
 READ_LATE = ("LM_", "WANDB_", "HF_", "XDG_CONFIG_HOME", "NETRC", "COLUMNS", "HYDRA_FULL_ERROR")
 READ_LATE += ("PYTEST_CURRENT_TEST", "CUBLAS_WORKSPACE_CONFIG", "TORCHINDUCTOR_CACHE_DIR")
+READ_LATE += ("TERM", "NO_COLOR", "LINES")
+
+
+class Started:
+    """A fork under way, with what tests ask of a subprocess.Popen."""
+
+    def __init__(self, pid: int, status: Path) -> None:
+        self.pid = pid
+        self.status = status  # a file that holds its exit code once it has ended
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None and self.status.exists():
+            self.returncode = int(self.status.read_text(encoding="utf-8"))
+        return self.returncode
+
+    def wait(self, timeout: float = 300) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"fork {self.pid}", timeout)
+            time.sleep(0.005)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 class Forks:
@@ -51,6 +84,24 @@ class Forks:
         self, words: list[str], cwd: Path, env: dict[str, str], streams: Path, timeout: float
     ) -> subprocess.CompletedProcess:
         """`python -m WORDS`, done; `streams` is a folder for what it writes until it is read."""
+        files = [os.devnull, str(streams / "stdout"), str(streams / "stderr")]
+        self._ask({"words": words, "cwd": str(cwd), "env": env, "files": files})
+        if not select.select([self.process.stdout], [], [], timeout)[0]:
+            self.close()
+            raise subprocess.TimeoutExpired(words, timeout)
+        code = json.loads(self.process.stdout.readline())
+        stdout, stderr = (Path(file).read_text(encoding="utf-8") for file in files[1:])
+        return subprocess.CompletedProcess(words, code, stdout, stderr)
+
+    def start(
+        self, words: list[str], cwd: Path, env: dict[str, str], status: Path, *files: str
+    ) -> Started:
+        """`python -m WORDS` under way; `files` are its three streams, or it has none."""
+        given = {"files": files or [os.devnull] * 3, "status": str(status)}
+        self._ask({"words": words, "cwd": str(cwd), "env": env, **given})
+        return Started(int(self.process.stdout.readline()), status)
+
+    def _ask(self, request: dict) -> None:
         if self.process is None:
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
             self.process = subprocess.Popen(
@@ -59,16 +110,8 @@ class Forks:
                 text=True,
                 **pipes,
             )
-        files = [streams / "stdout", streams / "stderr"]
-        request = {"words": words, "cwd": str(cwd), "env": env, "files": list(map(str, files))}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
-        if not select.select([self.process.stdout], [], [], timeout)[0]:
-            self.close()
-            raise subprocess.TimeoutExpired(words, timeout)
-        code = json.loads(self.process.stdout.readline())
-        stdout, stderr = (path.read_text(encoding="utf-8") for path in files)
-        return subprocess.CompletedProcess(words, code, stdout, stderr)
 
     def close(self) -> None:
         if self.process is not None:
@@ -78,23 +121,50 @@ class Forks:
 
 
 def serve() -> dict:
-    """Fork for each request and tell its exit code; in a fork, return the request."""
+    """Fork for each request; tell its exit code, or its process. In a fork, return the request."""
     for line in sys.stdin:
         request = json.loads(line)
-        pid = os.fork()
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:  # what has waited for a fork, and ended with it
+                pass
+        pid = watched_fork(Path(request["status"])) if "status" in request else os.fork()
         if pid == 0:
             return request
-        status = os.waitpid(pid, 0)[1]
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        if "status" not in request:
+            pid = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(pid, flush=True)
     os._exit(0)
+
+
+def watched_fork(status: Path) -> int:
+    """As os.fork, with a process between the two that leaves the fork's exit code in a file."""
+    read, write = os.pipe()
+    if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
+            os.close(read)
+            os.close(write)
+            return 0
+        os.write(write, str(pid).encode())
+        os.close(write)
+        for number in (0, 1):  # or who waits for the end of these streams waits for the fork
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        new = status.with_suffix(".new")
+        new.write_text(str(code), encoding="utf-8")
+        new.rename(status)
+        os._exit(0)
+    os.close(write)
+    pid = int(os.read(read, 20))
+    os.close(read)
+    return pid
 
 
 def become(request: dict) -> None:
     """Make this fork the process that the request asks for, up to its first line of Python."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for number, file in enumerate(request["files"], 1):
-        os.dup2(os.open(file, flags), number)
+    for number, file in enumerate(request["files"]):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC if number else os.O_RDONLY
+        os.dup2(os.open(file, flags | os.O_NOCTTY), number)
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])

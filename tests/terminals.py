@@ -1,13 +1,16 @@
 """A real terminal of a given width, and all that is drawn on it."""
 
+import contextlib
 import fcntl
 import os
 import pty
 import re
+import select
 import struct
 import sys
 import termios
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -41,5 +44,36 @@ def on_a_terminal(
     os.close(terminal)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     text = seen.decode()
-    lines = [line.rstrip() for line in re.split(r"[\r\n]+", CONTROL.sub("", text)) if line.strip()]
-    return lines, text, code
+    return drawn(text), text, code
+
+
+def drawn(text: str) -> list[str]:
+    """The lines of what a terminal was sent, those that were drawn over included."""
+    plain = CONTROL.sub("", text)
+    return [line.rstrip() for line in re.split(r"[\r\n]+", plain) if line.strip()]
+
+
+@contextlib.contextmanager
+def terminal(columns: int, rows: int) -> Iterator[tuple[int, int]]:
+    """The two ends of a terminal of this size: what stands before it, and what a command has."""
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    try:
+        yield main, side
+    finally:
+        os.close(main)
+        os.close(side)
+
+
+def read_until(main: int, is_over: Callable[[bytes], object], seconds: float = 120) -> bytes:
+    """What a terminal was sent until something is over."""
+    seen, deadline = b"", time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        over = is_over(seen)
+        while select.select([main], [], [], 0 if over else 0.05)[0]:
+            seen += os.read(main, 1 << 16)
+            if not over:
+                break
+        if over:
+            break
+    return seen

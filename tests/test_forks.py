@@ -1,6 +1,7 @@
 """Commands are forks wherever a fork is what a new process would be."""
 
 import os
+import signal
 
 import pytest
 
@@ -60,3 +61,18 @@ def test_a_fork_ends_as_a_process_does(forks, tmp_path, body, code, stderr):
     done = forks.run(["ending"], tmp_path, conftest.environment(), tmp_path, timeout=60)
     assert (done.returncode, done.stdout) == (code, "thread\nlast\n")
     assert done.stderr == stderr or (stderr and done.stderr.endswith(stderr))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_under_way_can_be_killed_and_its_exit_code_is_told_as_that_of_a_process(
+    forks, tmp_path
+):
+    (tmp_path / "sleeping.py").write_text("import time; time.sleep(60)", encoding="utf-8")
+    (tmp_path / "ending.py").write_text("raise SystemExit(3)", encoding="utf-8")
+    env = conftest.environment()
+    sleeping = forks.start(["sleeping"], tmp_path, env, tmp_path / "a")
+    ending = forks.start(["ending"], tmp_path, env, tmp_path / "b")
+    assert ending.wait(60) == 3 and sleeping.poll() is None
+    sleeping.kill()
+    assert sleeping.wait(60) == sleeping.returncode == -signal.SIGKILL
+    assert forks.run(["ending"], tmp_path, env, tmp_path, timeout=60).returncode == 3

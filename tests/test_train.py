@@ -10,7 +10,7 @@ import pytest
 
 from lm.record import checkpoint
 from lm.system import files
-from tests.helpers import TINY_TRANSFORMER, rows, start
+from tests.helpers import TINY_TRANSFORMER, rows
 
 
 @pytest.mark.slow
@@ -56,11 +56,11 @@ def test_one_command_trains_and_the_others_read_its_run(command, tiny, tmp_path)
 @pytest.mark.parametrize(
     "name", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.faults)]
 )
-def test_killed_at_any_moment_it_goes_on_to_the_same_end(command, tiny, tmp_path, name):
+def test_killed_at_any_moment_it_goes_on_to_the_same_end(command, started, tiny, tmp_path, name):
     words = (*tiny, *TINY_TRANSFORMER, "train.steps=100", "train.save_every=25")
     whole = command("lm.train", *words, "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
-    child = start("lm.train", *words)
+    child = started("lm.train", *words)
     deadline = time.monotonic() + 60
     while not list(Path("outputs").glob("runs/*/*/checkpoints/step_000025")):
         assert time.monotonic() < deadline
@@ -84,8 +84,8 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(command, tiny, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [2, pytest.param(10, marks=pytest.mark.faults)])
-def test_runs_started_in_one_second_have_directories_of_their_own(n, tiny, tmp_path):
-    children = [start("lm.train", *tiny, "model=bigram_counts") for _ in range(n)]
+def test_runs_started_in_one_second_have_directories_of_their_own(n, started, tiny):
+    children = [started("lm.train", *tiny, "model=bigram_counts") for _ in range(n)]
     assert [child.wait() for child in children] == [0] * n
     assert len(list(Path("outputs/runs").glob("*/*/summary.json"))) == n
     assert len(list(Path("outputs/cache").glob("tokens-*"))) == 1

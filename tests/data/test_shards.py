@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import random
-import subprocess
 import sys
 
 import pytest
@@ -22,7 +21,6 @@ from lm.record.schemas import DataRecord, read_part
 from lm.settings.commands import PackConfig
 from lm.system import files, store
 from lm.system.errors import ConfigError
-from tests.helpers import start
 
 WORDS = ["corpus=shards", "corpus.shard_mb=1", "corpus.first_mb=1", "tokenizer=byte"]
 
@@ -274,17 +272,15 @@ def test_a_changed_file_is_packed_anew_and_a_damaged_one_is_named(cfg, web):
 
 
 @pytest.mark.slow
-def test_launchers_of_hydra_divide_the_packing_and_what_fails_is_told(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_launchers_of_hydra_divide_the_packing_and_what_fails_is_told(command, tmp_path):
     folder = tmp_path / "web"
     folder.mkdir()
     written(folder, 350)  # 2.8 MB: two shards
     words = ["-m", "every=2", *WORDS, f"corpus.path={folder}"]
 
     def run(*words):
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = start("lm.pack", *words, **pipes)
-        return *process.communicate(timeout=300), process.returncode
+        done = command("lm.pack", *words)
+        return done.stdout, done.stderr, done.returncode
 
     out, err, code = run("first=1", *words)
     assert (out, code) == ("", 2)

@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import sys
 import time
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from lm.launch import directory, logs
 from lm.sweep import arms, labels, progress
 from lm.sweep.arms import ArmResult
 from lm.system import files, store
-from tests.helpers import ROOT, TINY_TRANSFORMER
-from tests.terminals import on_a_terminal
+from tests.helpers import TINY_TRANSFORMER
+from tests.terminals import drawn, on_a_terminal, read_until, terminal
 
 GRID = [
     ["track=off", f"model={model}", f"optimizer.lr={lr}", f"seed={seed}"]
@@ -206,17 +205,15 @@ def test_a_sweep_prints_a_line_for_each_arm_and_of_a_failing_one_where_its_logs_
 
 
 @pytest.mark.slow
-def test_on_a_real_terminal_a_bar_shows_the_arm_in_work_and_goes_when_it_ends(tiny, tmp_path):
-    words = [sys.executable, "-m", "lm.train", "-m", *tiny, *FAILING, "hydra.sweep.dir=s"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for name in ("COLUMNS", "LINES"):
-        env.pop(name, None)
-
-    def action() -> None:
-        os.execve(sys.executable, words, {**env, "TERM": "xterm-256color", "NO_COLOR": "1"})
-
-    lines, text, code = on_a_terminal(80, action)
-    assert code == 1, text
+def test_on_a_real_terminal_a_bar_shows_the_arm_in_work_and_goes_when_it_ends(
+    started, tiny, tmp_path
+):
+    words = ["-m", *tiny, *FAILING, "hydra.sweep.dir=s"]
+    with terminal(80, 24) as (main, side):
+        process = started("lm.train", *words, terminal=side, TERM="xterm-256color", NO_COLOR="1")
+        text = read_until(main, lambda _: process.poll() is not None).decode()
+    lines = drawn(text)
+    assert process.returncode == 1, text
     bars = [line for line in lines if re.match(r"(--:--|\d\d:\d\d) left ", line)]
     assert any("arm 1 of 4  lr=0.001 seed=0" in line for line in bars), lines
     assert any("arm 4 of 4  lr=1e+30 seed=1" in line for line in bars), lines
