@@ -60,13 +60,13 @@ def test_a_run_that_gets_no_better_ends_when_its_patience_does(trained, cfg, tin
     heard = []
     out = tmp_path / "still"
     out.mkdir()
-    words = ("optimizer.lr=0", "train.eval_every=3", "train.patience=2")
+    words = ("optimizer.lr=0", *TINY_TRANSFORMER, "train.eval_every=3", "train.patience=2")
     summary = train.train(cfg(*tiny, *words), out, report=lambda step, bpb: heard.append(step))
     assert (summary["step"], summary["best_step"], heard) == (6, 0, [0, 3])
     assert checkpoint.steps(out)[-1] == 6
     whole = trained("learning", *words[1:])
     assert rows(whole)[-1]["step"] == 20
-    assert rows(trained("no_patience", words[1])) == rows(whole)
+    assert rows(trained("no_patience", *words[1:-1])) == rows(whole)
 
 
 def test_patience_ends_a_resumed_run_where_it_ends_the_one_that_was_not_killed(
@@ -74,7 +74,7 @@ def test_patience_ends_a_resumed_run_where_it_ends_the_one_that_was_not_killed(
 ):
     """The score is best at step 6, so two evaluations later is step 12."""
     scores = {0: 9.0, 3: 8.0, 6: 7.0, 9: 8.0, 12: 7.5, 15: 1.0}
-    words = ("train.eval_every=3", "train.patience=2", "train.save_every=4")
+    words = (*TINY_TRANSFORMER, "train.eval_every=3", "train.patience=2", "train.save_every=4")
     real = loop.evaluate_and_log
     dies_at = [-1]
 
@@ -114,7 +114,7 @@ def test_an_evaluation_that_is_not_better_neither_moves_the_best_nor_saves(train
         return real(*arguments) | {"bpb": next(scores)}
 
     monkeypatch.setattr(loop, "evaluate", scored)
-    out = trained("run", "train.steps=20", "train.eval_every=5", "train.save_every=0")
+    out = trained("run", *TINY_TRANSFORMER, "train.eval_every=5", "train.save_every=0")
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["best_val_bpb"], summary["best_step"]) == (2.0, 5)
     # The best, and the last: what was evaluated in between was not saved.

@@ -3,6 +3,7 @@
 import io
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ from ..hub_server import HubServer
 
 pa = pytest.importorskip("pyarrow")
 constants = pytest.importorskip("huggingface_hub.constants")
+from huggingface_hub import file_download  # noqa: E402
 from pyarrow import parquet as pq  # noqa: E402
 
 
@@ -80,6 +82,8 @@ def test_a_split_of_which_a_shard_is_missing_is_not_read_offline(hub, monkeypatc
     """The shards in the client's cache alone do not say how many there are."""
     hub.put("data/train-00001-of-00002.parquet", b"no parquet")
     hub.mode = "cut"
+    no_wait = SimpleNamespace(sleep=lambda _: None)  # the client tries five times, each second
+    monkeypatch.setattr(file_download, "time", no_wait)
     with pytest.raises(ConfigError, match="could not be fetched"):
         read()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -123,7 +123,7 @@ def test_without_a_key_the_way_to_one_is_told(fresh_client):
 
 @timed
 def test_a_server_that_hangs_is_given_up(project, monkeypatch):
-    monkeypatch.setattr(wandb_answer, "SECONDS", 0.5)
+    monkeypatch.setattr(wandb_answer, "SECONDS", 0.25)
     answer = project.answer
 
     def hang_soon(name, variables):

@@ -10,7 +10,7 @@ from lm import config, tokenizers
 from lm.export import card, files
 from lm.record.run import Run
 from lm.settings.commands import ExportConfig
-from tests.helpers import BPE, tiktoken_of_card
+from tests.helpers import BPE, TINY_TRANSFORMER, tiktoken_of_card
 
 
 def test_every_format_that_can_be_asked_for_has_a_writer_and_a_card():
@@ -40,8 +40,8 @@ def test_the_card_reads_what_was_exported_last_to_a_path(toy_bpe, tmp_path):
         assert tiktoken_of_card(tmp_path).encode("the cat") == tokenizer.encode("the cat")
 
 
-def test_a_card_holds_no_html_of_a_stranger_and_no_path_of_this_machine(trained):
-    run = Run.open(str(trained()))
+def test_a_card_holds_no_html_of_a_stranger_and_no_path_of_this_machine(trained_once):
+    run = Run.open(str(trained_once(*TINY_TRANSFORMER)))
     run.cfg.name = "<script>x</script> [a](b) `c`"
     run.cfg.corpus = config.FilesConfig(path=["/home/me/secret/my.txt", "/home/me/b.txt"])
     run.cfg.track.notes = "```\n<img src=x>\x1b[2J"

@@ -1,18 +1,13 @@
 """W&B mirrors the run's own files, and nothing that happens to it changes a weight or a number."""
 
 import contextlib
-import fcntl
 import gc
 import hashlib
 import json
 import os
-import pty
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import threading
 import time
 from pathlib import Path
@@ -33,6 +28,7 @@ from lm.system import failpoint, files
 from lm.system.errors import NonFiniteError, StorageError
 from lm.train import train as train_run
 from tests.helpers import (
+    ROOT,
     TINY_TRANSFORMER,
     as_plotted,
     history,
@@ -42,9 +38,11 @@ from tests.helpers import (
     start,
     timed,
 )
+from tests.terminals import read_until, terminal
 from tests.wandb_server import WandbServer
 
 QUICK = ("track.init_timeout=2", "track.finish_timeout=120")
+IN_VAIN = "track.init_timeout=1"  # where no server answers
 
 
 @pytest.fixture
@@ -180,43 +178,15 @@ def test_points_of_the_checkpoint_s_step_and_later_are_cut_off(tmp_path):
 # --------------------------------------------------------------------------------- on a terminal
 
 
-def on_a_terminal(words: list[str], until: bytes = b"") -> tuple[int | None, bytes]:
-    """The exit code and the output of a command in a terminal; it is ended once `until` is seen."""
-    main, side = pty.openpty()
-    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 45, 150, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, "-m", *words],
-        stdin=side,
-        stdout=side,
-        stderr=side,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(Path(lm.__file__).parent.parent),
-            "TERM": "xterm-256color",
-        },
-        close_fds=True,
-        start_new_session=True,
-    )
-    os.close(side)
-    seen, deadline = b"", time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline and not (until and until in seen):
-        if select.select([main], [], [], 0.2)[0]:
-            with contextlib.suppress(OSError):
-                seen += os.read(main, 65536)
-    code = process.poll()
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # with its children: W&B draws in one of its own
-    process.wait()
-    os.close(main)
-    return code, seen
-
-
 @pytest.mark.slow
-def test_a_terminal_without_a_key_is_never_asked(tiny):
+def test_a_terminal_without_a_key_is_never_asked(tiny, started):
     """wandb.init in online mode would wait for an answer for ever."""
     words = [*tiny[:2], *tiny[3:], *TINY_TRANSFORMER, *QUICK, "track=online"]
-    code, seen = on_a_terminal(["lm.train", *words])
-    assert code == 0, seen.decode(errors="replace")
+    with terminal(150, 45) as (main, side):
+        process = started("lm.train", *words, terminal=side, TERM="xterm-256color")
+        seen = read_until(main, lambda _: process.poll() is not None)
+        process.kill()
+    assert process.returncode == 0, seen.decode(errors="replace")
     assert b"no API key here, so offline" in seen and b"Enter your choice" not in seen
 
 
@@ -289,7 +259,18 @@ def test_a_sweep_s_runs_are_called_by_what_sets_its_arms_apart(tiny, command):
 def test_the_review_in_the_terminal_begins_with_bits_per_byte_and_losses(train, fresh_client):
     """What `make review` starts."""
     train("a", "track=offline")
-    code, seen = on_a_terminal(["wandb", "leet", "outputs/wandb"], until=b"speed/tok")
+    with terminal(150, 45) as (main, side):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wandb", "leet", "outputs/wandb"],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"},
+            start_new_session=True,
+            **dict.fromkeys(("stdin", "stdout", "stderr"), side),
+        )
+        seen = read_until(main, lambda seen: b"speed/tok" in seen or process.poll() is not None)
+        code = process.poll()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with its children: one of its own draws
+        process.wait()
     first = [b"bpb/val", b"loss/train", b"loss/val", b"optim/grad_norm", b"optim/lr", b"ppl/val"]
     places = [seen.find(name) for name in first]
     assert -1 not in places and places == sorted(places) and b"transformer" in seen, (
@@ -551,7 +532,7 @@ def test_sigterm_fails_an_online_run_and_resume_goes_on_with_its_curve(
 @pytest.mark.parametrize("mode", ["error", "forbidden"])
 def test_a_broken_server_means_offline_and_the_run_has_its_numbers(train, server, mode, caplog):
     server.mode = mode
-    out = train("a", "track=online")
+    out = train("a", "track=online", IN_VAIN)
     record = json.loads((out / "wandb.json").read_text())
     assert record["mode"] == "offline"
     assert history(offline_runs()[-1]) == as_plotted(points(out))
@@ -562,7 +543,7 @@ def test_a_server_that_hangs_at_the_start_means_offline_and_keeps_no_step_waitin
     tracker, server, tmp_path
 ):
     server.mode = "hang"
-    with tracker("track=online", *QUICK) as there:
+    with tracker("track=online", *QUICK[1:], IN_VAIN) as there:
         there.log(TrainState(0), {"train/loss": 1.0})
         assert not json.loads((tmp_path / "wandb.json").read_text())["path"]  # it asks still
     assert json.loads((tmp_path / "wandb.json").read_text())["mode"] == "offline"
@@ -571,7 +552,7 @@ def test_a_server_that_hangs_at_the_start_means_offline_and_keeps_no_step_waitin
 
 def test_a_dead_server_means_offline(train, server):
     server.die()
-    out = train("a", "track=online")
+    out = train("a", "track=online", IN_VAIN)
     assert json.loads((out / "wandb.json").read_text())["mode"] == "offline"
     assert history(offline_runs()[-1]) == as_plotted(points(out))
 
@@ -688,17 +669,12 @@ runpy.run_module("lm.train", run_name="__main__", alter_sys=True)
 """
 
 
-def test_the_client_is_loaded_before_the_first_step(server, tiny, tmp_path):
+def test_the_client_is_loaded_before_the_first_step(server, tiny, tmp_path, command):
     """While a thread loads modules a step of training waits for Python's lock a hundred times: one
     of 20 ms took 170 until W&B's client was there, with 400 modules."""
+    (tmp_path / "beside.py").write_text(LOADED_BESIDE, encoding="utf-8")
     words = [word for word in tiny if word != "track=off"]
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED_BESIDE, *words, "track=online", *QUICK],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = command("beside", *words, "track=online", *QUICK)
     assert done.returncode == 0, done.stderr
     _, _, found = done.stdout.partition("loaded beside training: ")
     assert int(found.split()[0]) < 30, found
@@ -740,7 +716,7 @@ def test_weights_and_numbers_are_the_same_with_tracking_off_offline_online_and_b
     good = train("off", "track=off")
     outs = [train("offline", "track=offline"), train("online", "track=online")]
     server.mode = "error"
-    outs.append(train("error", "track=online"))
+    outs.append(train("error", "track=online", IN_VAIN))
     monkeypatch.setitem(sys.modules, "wandb", None)  # `import wandb` raises ImportError
     outs.append(train("missing", "track=auto"))
     for out in outs:

@@ -130,7 +130,7 @@ def test_a_key_that_may_not_read_is_told_in_one_line(server):
 @timed
 def test_a_server_that_hangs_half_way_is_given_up(server, monkeypatch):
     fill(server, aa=kept("aa", 0.01, 2.5))
-    monkeypatch.setattr(wandb_answer, "SECONDS", 0.5)
+    monkeypatch.setattr(wandb_answer, "SECONDS", 0.25)
     answer = server.answer
 
     def hang_soon(name, variables):
@@ -140,7 +140,7 @@ def test_a_server_that_hangs_half_way_is_given_up(server, monkeypatch):
 
     monkeypatch.setattr(server, "answer", hang_soon)
     begun = time.monotonic()
-    with pytest.raises(SilentServerError, match=r"wandb:me/lm: .* does not answer in 0.5 seconds"):
+    with pytest.raises(SilentServerError, match=r"wandb:me/lm: .* does not answer in 0.25 seconds"):
         wandb_project.fetch(NAME)
     assert time.monotonic() - begun < 15
     assert not list(files.cache_dir().glob("wandb-*/me/lm/aa"))

@@ -80,7 +80,7 @@ def test_a_sweep_that_is_offline_tells_nobody_and_says_that_nothing_is_linked(
 def test_a_server_that_fails_then_costs_a_warning_and_the_ranking_is_there(
     swept, server, caplog, monkeypatch, mode
 ):
-    monkeypatch.setattr(wandb_answer, "SECONDS", 0.5)
+    monkeypatch.setattr(wandb_answer, "SECONDS", 0.25)
     root = swept("track=online", "track.registry=models", "track.init_timeout=1")
     for number in (0, 1):
         path = root / str(number) / config.RESOLVED
@@ -92,7 +92,7 @@ def test_a_server_that_fails_then_costs_a_warning_and_the_ranking_is_there(
     assert (root / "summary.json").exists()
     ours = [record for record in caplog.records if record.name.startswith("lm.record.wandb")]
     (warning,) = (record.getMessage() for record in ours if record.levelname == "WARNING")
-    assert ("403" if mode == "forbidden" else "does not answer in 0.5 seconds") in warning
+    assert ("403" if mode == "forbidden" else "does not answer in 0.25 seconds") in warning
 
 
 def test_a_run_by_itself_links_its_own_model(cfg, tiny, tmp_path, server):
