@@ -59,9 +59,9 @@ def test_one_file_of_tests_runs_by_itself():
 
 @pytest.mark.slow
 def test_a_program_that_follows_agents_md_tunes_a_model(command, toy_text):
-    """Each command as it stands, on a model and a text that need a second in place of minutes."""
+    """Each command as it stands, on a model and a text that need no minutes."""
     small = [*TINY[1:], *TINY_TRANSFORMER, "corpus=files", f"corpus.path={toy_text}"]
-    small += ["train.seconds=0.5"]
+    small += ["train.seconds=0.2"]
     done = {}
     for line in commands("AGENTS.md", "python -m lm."):
         module, *words = shlex.split(line)[2:]

@@ -15,7 +15,8 @@ import torch
 
 from tests.helpers import ROOT
 
-marimo = pytest.importorskip("marimo")
+if importlib.util.find_spec("marimo") is None:
+    pytest.skip("the extra `tour` is not installed", allow_module_level=True)
 
 TOUR = ROOT / "experiments/tour"
 LESSONS = sorted(TOUR.glob("[0-9]_*.py"))

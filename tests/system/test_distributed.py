@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.distributed import fsdp
 
 from lm import config, metrics, setup, train, update
 from lm.launch import processes
@@ -121,12 +120,12 @@ def shared(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not hasattr(fsdp.FSDPModule, "set_force_sum_reduction_for_comms"),
-    reason="divided models on CPUs take PyTorch 2.8",
-)
 def test_two_processes_train_as_one(cfg, tiny, shared, monkeypatch):
     """One start of two processes for all these claims, as it takes seconds."""
+    from torch.distributed import fsdp  # a second, which other tests need not wait for
+
+    if not hasattr(fsdp.FSDPModule, "set_force_sum_reduction_for_comms"):
+        pytest.skip("divided models on CPUs take PyTorch 2.8")
     monkeypatch.setenv("LM_CACHE_DIR", str(shared / "cache"))
     one = {name: cfg(*tiny, *words, *OFTEN, *EXACT) for name, words in CASES.items()}
     two = {}

@@ -93,7 +93,7 @@ def test_400_000_characters_train_in_four_seconds(kind):
 @pytest.mark.parametrize("kind", ["one letter", "random letters"])
 def test_each_doubling_of_the_text_takes_at_most_2_6_times_as_long(trained, kind):
     seconds = []
-    for n in (100_000, 800_000):  # three doublings, long enough for the clock
+    for n in (100_000, 400_000):  # two doublings, long enough for the clock
         text = hostile(kind, n)
         best = float("inf")
         for _ in range(3):
@@ -102,4 +102,4 @@ def test_each_doubling_of_the_text_takes_at_most_2_6_times_as_long(trained, kind
             trained.encode_to_numpy(text)
             best = min(best, time.process_time() - start)
         seconds.append(best)
-    assert seconds[1] / seconds[0] < 2.6**3
+    assert seconds[1] / seconds[0] < 2.6**2
