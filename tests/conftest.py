@@ -5,6 +5,7 @@ No test needs a network or a GPU. LM_DATA_DIR, if set, holds shakespeare.txt and
 
 import contextlib
 import copy
+import functools
 import gc
 import logging
 import os
@@ -253,8 +254,22 @@ def started(tmp_path, tmp_path_factory, forks):
     return begin
 
 
+@functools.cache
+def installed_packages() -> list:
+    from wandb import util
+
+    return list(util.working_set())
+
+
 @pytest.fixture
-def server(monkeypatch):
+def packages_listed_once(monkeypatch):
+    """W&B's client reads what is said of all installed packages at the start of each run."""
+    found = installed_packages()
+    monkeypatch.setattr("wandb.util.working_set", lambda: found)
+
+
+@pytest.fixture
+def server(monkeypatch, packages_listed_once):
     """A stand-in for W&B, with the client pointed at it; the client's service is stopped after."""
     import wandb
 
@@ -270,7 +285,7 @@ def server(monkeypatch):
 
 
 @pytest.fixture
-def fresh_client():
+def fresh_client(packages_listed_once):
     import wandb
 
     wandb.run = None
