@@ -277,6 +277,8 @@ class TransformerConfig(ModelConfig):
     tie: bool = True  # the head is the embedding, transposed
     softcap: float = zero_or(0.0, 0.1, 1e6)  # logits to softcap * tanh(logits / softcap); 0: off
     dropout: float = within(0.0, 0.0, 0.99)  # share of numbers set to 0 in training
+    init_std: float = at_least(0.02, 1e-6, 1e3)  # of new matrices; GPT-2's, for a width of 768
+    embed_std: float = at_least(0.02, 1e-6, 1e3)  # of new embeddings of tokens and positions
     base_n_head: int = within(0, 0, 1024)  # n_head of the model of base_width; 0: this one's
 
     def base_sizes(self) -> dict[str, int]:

@@ -4,9 +4,10 @@
 
 The base is the same model with `model.base_width` in place of n_embd (and every other width
 smaller by the same ratio m) and `model.base_depth` in place of n_layer (ratio d). Learning rates,
-weight decay and initial sizes are given for the base; here each kind of parameter gets its factor
-on them, so that what a step changes in every activation depends neither on m nor on d. At m = d = 1
-all factors are 1. A ratio whose base is 0 counts as 1.
+weight decay and initial sizes (`model.init_std`, `model.embed_std`) are given for the base, where
+all of them are tuned: experiments/011_initial_sizes shows what the usual 0.02 costs at width 64.
+Here each kind of parameter gets its factor on them, so that what a step changes in every activation
+depends neither on m nor on d. At m = d = 1 all factors are 1. A ratio whose base is 0 counts as 1.
 
 | parameter               | initial size  | AdamW: rate | decay | eps     | Muon: rate | decay |
 |-------------------------|---------------|-------------|-------|---------|------------|-------|

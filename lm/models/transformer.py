@@ -65,16 +65,18 @@ class Transformer(LanguageModel):
             self.sin[:] = sin
         outputs = []  # the layers whose result is added to the residual stream
         for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                nn.init.normal_(module.weight, std=0.02)  # GPT-2's
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=cfg.embed_std)
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=cfg.init_std)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             if isinstance(module, Attention):
                 outputs.append(module.proj)
             if isinstance(module, MLP):
                 outputs.append(module.down)
         # 2 n_layer outputs add up in the residual stream: their sum starts with the size of one.
-        std = 0.02 / math.sqrt(2 * (cfg.base_depth or cfg.n_layer))
+        std = cfg.init_std / math.sqrt(2 * (cfg.base_depth or cfg.n_layer))
         for layer in outputs:
             nn.init.normal_(layer.weight, std=std)
 

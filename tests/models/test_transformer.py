@@ -105,6 +105,20 @@ def test_the_outputs_that_add_up_in_the_stream_start_smaller_the_more_there_are(
         assert block.mlp.up.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 
+def test_initial_sizes_are_those_of_the_settings():
+    torch.manual_seed(0)
+    model = TransformerConfig(
+        n_embd=128, n_head=4, context_len=64, n_layer=2, positions="learned", tie=False,
+        init_std=0.06, embed_std=0.1,
+    ).build(512)  # fmt: skip
+    sizes = {name: weight.std().item() for name, weight in model.named_parameters()}
+    for name in ("wte.weight", "wpe.weight"):
+        assert sizes[name] == pytest.approx(0.1, rel=0.05)
+    for name in ("head.weight", "blocks.0.mlp.up.weight", "blocks.1.attn.qkv.weight"):
+        assert sizes[name] == pytest.approx(0.06, rel=0.05)
+    assert sizes["blocks.1.mlp.down.weight"] == pytest.approx(0.06 / 2, rel=0.05)
+
+
 def test_gpt2_and_llama_have_the_sizes_of_the_originals():
     gpt2 = TransformerConfig(
         context_len=1024, n_layer=12, n_head=12, n_embd=768, positions="learned",
