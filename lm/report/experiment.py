@@ -45,7 +45,7 @@ def runs_of(folder: Path, roots: Sequence[Path]) -> list[Record]:
 
 
 def write(folder: Path, runs: Sequence[Record]) -> list[Path]:
-    """Fill the folder from the runs; returns the files written.
+    """Fill the folder from the runs; returns the files written: no plot where it would be points.
 
     ValueError if none is complete, or fewer than the folder's results.csv has.
     """
@@ -60,13 +60,15 @@ def write(folder: Path, runs: Sequence[Record]) -> list[Path]:
     files.make_folder(folder)
     files.atomic_write(results, to_csv(table))
     plot = folder / "curves.svg"
-    draw(done, plot)
+    is_plotted = readme.is_plotted(done)
+    if is_plotted:
+        draw(done, plot)
     incomplete = [arm for arm in arms if not arm.n]
     page = folder / "README.md"
     readme.write(page, readme.block(done, incomplete))
     all_experiments = folder.parent / "README.md"
     files.atomic_write(all_experiments, index.text(folder.parent))
-    return [results, plot, page, all_experiments]
+    return [results, *([plot] if is_plotted else []), page, all_experiments]
 
 
 def way_to_runs(folder: Path) -> str:

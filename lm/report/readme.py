@@ -81,12 +81,23 @@ def block(arms: Sequence[Arm], incomplete: Sequence[Arm] = ()) -> str:
             parts += [effects_table, effects.ABOUT]
     if incomplete:
         parts.append(f"No complete run: {'; '.join(map(with_status, incomplete))}.")
-    is_cut = any(len(ranking.arms) > PLOTTED for ranking in rankings)
-    best = f" of the {PLOTTED} best arms" if is_cut else ""
-    parts.append(f"![val/bpb{best} against {axis(arms)}, mean and range over seeds](curves.svg)")
+    if is_plotted(arms):
+        is_cut = any(len(ranking.arms) > PLOTTED for ranking in rankings)
+        best = f" of the {PLOTTED} best arms" if is_cut else ""
+        plot = f"val/bpb{best} against {axis(arms)}, mean and range over seeds"
+        parts.append(f"![{plot}](curves.svg)")
     parts.append(ABOUT)
     parts.append(footer(runs))
     return "\n\n".join(parts)
+
+
+def is_plotted(arms: Sequence[Arm]) -> bool:
+    """Whether a plot says more than the table: not where each run was scored once, at its end."""
+    if lr_range.is_one(arms) or any(
+        scaling.is_one(ranking.arms) for ranking in folding.by_name(folding.rank(arms))
+    ):
+        return True
+    return any(len(run.curve("val/bpb")) > 1 for arm in arms for run in arm.done)
 
 
 def axis(arms: Sequence[Arm]) -> str:

@@ -30,6 +30,17 @@ def test_an_experiment_gets_its_table_its_plot_and_its_line_in_the_index(three_a
     assert "transformer 1.5100 +- 0.0100, 0.5000 ahead" in index and "abcdef0" in index
 
 
+def test_runs_that_were_scored_once_have_a_table_and_no_plot(fake_run, tmp_path):
+    for seed in (0, 1):
+        fake_run(f"outputs/runs/d/{seed}", "name=900_x", f"seed={seed}", scores=(2.0,))
+    folder = tmp_path / "experiments/900_x"
+    written = experiment.write(folder, records.find([Path("outputs")]))
+    assert not [path for path in written if path.suffix == ".svg"]
+    assert not (folder / "curves.svg").exists()
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert "2.0000" in page and "curves.svg" not in page
+
+
 def test_fewer_complete_runs_than_were_written_are_refused(three_arms, tmp_path):
     """One run of the experiment's name, on another text, took the place of 36 that were there."""
     runs = three_arms
