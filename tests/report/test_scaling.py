@@ -126,7 +126,13 @@ def arm(width: int, tokens: int, scores=(2.0,), model="transformer", vocab_size=
     end = SimpleNamespace(n_params=24 * width**2 + (vocab_size or 0) * width, tokens=tokens + 1)
     runs = [
         SimpleNamespace(
-            settings=settings, vocab_size=vocab_size, end=end, status="done", score=score, seed=seed
+            path=Path("run"),
+            settings=settings,
+            vocab_size=vocab_size,
+            end=end,
+            status="done",
+            score=score,
+            seed=seed,
         )
         for seed, score in enumerate(scores)
     ]
