@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from lm import setup, update
+from lm import config, setup, update
 from lm.data.batches import Batches
 from lm.system import pace
 from tests.helpers import TINY_TRANSFORMER
@@ -117,5 +117,5 @@ def test_a_run_that_is_surely_short_is_not_measured(make, passes, monkeypatch):
     assert not passes
     monkeypatch.setattr(setup, "SURELY_SHORT", 1.0)
     assert setup.seconds_uncompiled(Run) == 1000 * Run.update.seconds() > 0
-    Run.budget = setup.Budget(0, seconds=300.0)
+    Run.budget = setup.Budget(0, config.TrainConfig(seconds=300.0))
     assert setup.seconds_uncompiled(Run) == 300.0
