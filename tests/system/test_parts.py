@@ -205,7 +205,7 @@ CASES = {
 
 
 def up_to(cfgs: dict, folder: Path, step: int, kill_at: int = 0) -> None:
-    """What each process does: train every run up to that step, or be killed amid the last one."""
+    """What each process does: train each run to that step, or be killed `kill_at` steps on."""
     for name, cfg in cfgs.items():
         if name == "muon" and kill_at and ranks.rank() == 1:
             failpoint.switch_on(f"train.before_step=kill@{kill_at}")
@@ -232,7 +232,7 @@ def test_a_run_on_1_2_4_and_again_1_process_with_a_kill_is_a_run_on_one(
         train.train(whole, tmp_path / f"{name} whole")
     up_to(on(1), tmp_path, 4)
     with pytest.raises(LostRankError, match="SIGKILL"):
-        processes.spawn(up_to, on(2)["muon"].train, on(2), tmp_path, 9, 8)
+        processes.spawn(up_to, on(2)["muon"].train, on(2), tmp_path, 9, 5)  # resumed at 3
     processes.spawn(up_to, on(4)["muon"].train, on(4), tmp_path, 16)
     to_the_end(on(1), tmp_path)
     for name in CASES:
