@@ -289,6 +289,8 @@ def _of_system(error: OSError) -> tuple[str, int]:
         return text, 4 if error.errno in STORAGE else 2
     if error.errno not in STORAGE:
         return str(error), 2
+    if error.errno == errno.EIO:  # which room does not mend
+        return f"{error}: the disk may be failing; choose a place on another", 4
     cache = files.cache_dir().absolute()
     if error.filename:
         text = str(error)

@@ -219,6 +219,15 @@ def test_a_full_disk_of_an_error_without_a_file_is_told_by_its_folder(
     assert ("LM_CACHE_DIR" in text) == (full == "cache")
 
 
+def test_a_broken_disk_is_not_told_to_be_full(capsys):
+    """The way out that was told was to make room."""
+    with pytest.raises(SystemExit) as ended, cli.errors_in_one_line():
+        raise OSError(errno.EIO, "Input/output error", "mine/t.json")
+    said = "Input/output error: 'mine/t.json': the disk may be failing; choose a place on another"
+    assert capsys.readouterr().err == f"error: [Errno 5] {said}\n"
+    assert ended.value.code == 4
+
+
 def test_a_mistake_of_ours_keeps_its_traceback():
     with pytest.raises(RuntimeError, match="ours"), cli.errors_in_one_line():
         raise RuntimeError("ours")
