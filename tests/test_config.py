@@ -72,7 +72,7 @@ def test_an_experiment_without_a_name_has_that_of_its_folder(cfg, monkeypatch, t
 def test_an_experiment_beats_the_defaults_and_the_command_line_beats_both(cfg):
     for words in itertools.permutations(["experiment=003_scaling_law", "train.threads=3"]):
         found = cfg(*words)
-        assert (found.tokenizer.name, found.optimizer.lr) == ("byte", 6e-3)
+        assert (found.tokenizer.name, found.optimizer.lr) == ("byte", 8e-3)
         assert found.train.threads == 3
 
 
